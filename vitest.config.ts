@@ -1,0 +1,18 @@
+import { fileURLToPath } from "node:url"
+import { defineConfig } from "vitest/config"
+
+const src = fileURLToPath(new URL("./src", import.meta.url))
+
+export default defineConfig({
+  resolve: {
+    alias: [
+      { find: /^effect-realtime$/, replacement: `${src}/index.ts` },
+      { find: /^effect-realtime\/(testing|node|redis|sql|browser)$/, replacement: `${src}/$1/index.ts` },
+      { find: /^effect-realtime\/(.*)$/, replacement: `${src}/$1.ts` }
+    ]
+  },
+  test: {
+    include: ["test/**/*.test.ts"],
+    testTimeout: 20_000
+  }
+})
