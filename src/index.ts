@@ -3,4 +3,10 @@
  *
  * @since 0.1.0
  */
-export {}
+
+/**
+ * One frame of an event stream: its model, a safe encoder, a decoder.
+ *
+ * @since 0.1.0
+ */
+export * as ServerSentEvent from "./ServerSentEvent.js"

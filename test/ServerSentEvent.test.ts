@@ -1,0 +1,226 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Chunk, Effect, Either, FastCheck as fc, Stream } from "effect"
+import { ServerSentEvent } from "effect-realtime"
+import { createParser } from "eventsource-parser"
+
+/** What WHATWG HTML 9.2.6 says, line by line, sharing nothing with the library. */
+const independentDecoder = (text: string) => {
+  const events: Array<{ event: string; data: string; lastEventId: string }> = []
+  let [data, event, lastEventId, retry] = ["", "", "", undefined as number | undefined]
+  const lines: Array<string> = []
+  let line = ""
+  const source = text.startsWith("\uFEFF") ? text.slice(1) : text
+  for (let i = 0; i < source.length; i++) {
+    if (source[i] !== "\n" && source[i] !== "\r") {
+      line += source[i]
+      continue
+    }
+    if (source[i] === "\r" && source[i + 1] === "\n") i++
+    lines.push(line)
+    line = ""
+  }
+  for (const line of lines) {
+    if (line === "") {
+      if (data !== "") events.push({ event: event || "message", data: data.slice(0, -1), lastEventId })
+      data = ""
+      event = ""
+      continue
+    }
+    const colon = line.indexOf(":")
+    if (colon === 0) continue
+    const field = colon === -1 ? line : line.slice(0, colon)
+    const rest = colon === -1 ? "" : line.slice(colon + 1)
+    const value = rest.startsWith(" ") ? rest.slice(1) : rest
+    if (field === "data") data += `${value}\n`
+    else if (field === "event") event = value
+    else if (field === "id" && !value.includes("\0")) lastEventId = value
+    else if (field === "retry" && /^[0-9]+$/.test(value)) retry = Number(value)
+  }
+  return { events, lastEventId, retry }
+}
+
+const withParser = (text: string) => {
+  const events: Array<{ event: string; data: string; id: string | undefined }> = []
+  createParser({
+    onEvent: (message) => events.push({ event: message.event ?? "message", data: message.data, id: message.id })
+  }).feed(text)
+  return events
+}
+
+const decodeAll = (pieces: ReadonlyArray<string | Uint8Array>, options?: { readonly maxSize: number }) =>
+  Stream.fromIterable(pieces).pipe(
+    ServerSentEvent.decode(options),
+    Stream.runCollect,
+    Effect.map(Chunk.toReadonlyArray)
+  )
+
+const special = fc.constantFrom(
+  ...["\r", "\n", "\r\n", "\0", "\uFEFF", "\uD800", "\uDC00", "\u2028", "\u2029", "\u0085", "\u000B", "\f"],
+  ...[" ", ":", "data: x", "id: 1", "event: e", "retry: 1", "😀", "é", "\n\n", "error", "open", "message"]
+)
+const text = fc.array(fc.oneof(special, fc.string({ unit: "binary", maxLength: 4 })), { maxLength: 6 })
+  .map((parts) => parts.join(""))
+const name = fc.oneof(fc.constant(""), fc.string({ maxLength: 8 }), text)
+const frame = fc.record({
+  data: fc.oneof(text, fc.constant(""), fc.jsonValue(), text.map((data) => new TextEncoder().encode(data))),
+  event: name,
+  id: name,
+  retry: fc.oneof(fc.nat(), fc.constantFrom(0, -1, 1.5, Number.NaN, Number.POSITIVE_INFINITY, 2 ** 53)),
+  comment: text
+}, { requiredKeys: [] })
+
+const forges = (value: string | undefined) => value !== undefined && /[\r\n\0]/.test(value)
+const broken = (value: unknown) => typeof value === "string" && !value.isWellFormed()
+const dataText = (data: unknown) =>
+  typeof data === "string" ? data : data instanceof Uint8Array ? Buffer.from(data).toString() : JSON.stringify(data)
+
+describe("ServerSentEvent", () => {
+  it("encodes what decodes to the same event in two parsers, and refuses what would forge a field", () => {
+    let accepted = 0
+    fc.assert(
+      fc.property(frame, (frame) => {
+        const encoded = ServerSentEvent.encodeString(frame)
+        if (Either.isLeft(encoded)) {
+          const { field } = encoded.left
+          const value = frame[field]
+          assert.isTrue(
+            field === "retry"
+              ? !Number.isSafeInteger(frame.retry) || (frame.retry ?? 0) < 0
+              : broken(value) ||
+                (field !== "comment" && field !== "data" && forges(frame[field])) ||
+                (field === "event" && (value === "error" || value === "open")),
+            `${field} was refused without a reason: ${JSON.stringify(frame)}`
+          )
+          return
+        }
+        accepted++
+        assert.isFalse(forges(frame.id) || forges(frame.event) || broken(frame.comment))
+        const expectedData = "data" in frame ? dataText(frame.data).split(/\r\n|\r|\n/).join("\n") : undefined
+        const expectedEvent = frame.event || "message"
+
+        const independent = independentDecoder(encoded.right)
+        assert.deepStrictEqual(
+          independent.events,
+          expectedData === undefined
+            ? []
+            : [{ event: expectedEvent, data: expectedData, lastEventId: frame.id ?? "" }]
+        )
+        assert.strictEqual(independent.lastEventId, frame.id ?? "")
+        assert.strictEqual(independent.retry, frame.retry)
+        assert.deepStrictEqual(
+          withParser(encoded.right),
+          expectedData === undefined ? [] : [{ event: expectedEvent, data: expectedData, id: frame.id }]
+        )
+      }),
+      { numRuns: 100_000 }
+    )
+    assert.isAbove(accepted, 20_000)
+  }, 120_000)
+
+  it.effect.prop(
+    "decodes what it encoded, in pieces of any size, with the fields of each frame in one place",
+    [fc.array(frame, { maxLength: 5 }), fc.array(fc.integer({ min: 1, max: 9 }), { minLength: 1 })],
+    ([frames, sizes]) =>
+      Effect.gen(function*() {
+        const accepted = frames.filter((frame) => Either.isRight(ServerSentEvent.encode(frame)))
+        const bytes = Buffer.concat(yield* Effect.forEach(accepted, ServerSentEvent.encode))
+        const pieces: Array<Uint8Array> = []
+        for (let at = 0, i = 0; at < bytes.length; i++) {
+          const size = sizes[i % sizes.length] ?? 1
+          pieces.push(bytes.subarray(at, at += size))
+        }
+        const decoded = yield* decodeAll(pieces)
+        const lineBreaks = /\r\n|\r|\n/g
+        assert.deepStrictEqual(
+          decoded,
+          accepted.flatMap((frame) => {
+            const expected: Record<string, unknown> = {}
+            if (frame.comment !== undefined) expected.comment = frame.comment.replace(lineBreaks, "\n")
+            if (frame.retry !== undefined) expected.retry = frame.retry
+            if ("data" in frame) expected.data = dataText(frame.data).replace(lineBreaks, "\n")
+            if (frame.event) expected.event = frame.event
+            if (frame.id !== undefined) expected.id = frame.id
+            return Object.keys(expected).length === 0 ? [] : [expected]
+          })
+        )
+      })
+  )
+
+  it.effect("keeps leading spaces, trailing line ends, empty data and 1 MB of it", () =>
+    Effect.gen(function*() {
+      for (const data of ["", " ", "  two", "\n", "a\n\n", "\u2028\u2029\u0085\v\f", "x".repeat(1 << 20)]) {
+        const bytes = yield* ServerSentEvent.encode({ data })
+        assert.deepStrictEqual(yield* decodeAll([bytes]), [{ data }])
+      }
+    }))
+
+  it.effect("names the field and the rule, never the value", () =>
+    Effect.gen(function*() {
+      const cyclic: Record<string, unknown> = {}
+      cyclic.self = cyclic
+      const cases: ReadonlyArray<[ServerSentEvent.ServerSentEvent, string, string]> = [
+        [{ id: "secret\ndata: x" }, "id", "ControlCharacter"],
+        [{ event: "secret\r" }, "event", "ControlCharacter"],
+        [{ id: "secret\0" }, "id", "ControlCharacter"],
+        [{ id: "\uD800" }, "id", "LoneSurrogate"],
+        [{ comment: "\uDC00" }, "comment", "LoneSurrogate"],
+        [{ data: "secret\uD800" }, "data", "LoneSurrogate"],
+        [{ event: "error" }, "event", "Reserved"],
+        [{ event: "open" }, "event", "Reserved"],
+        [{ retry: 1.5 }, "retry", "NotWholeMilliseconds"],
+        [{ retry: -1 }, "retry", "NotWholeMilliseconds"],
+        [{ data: cyclic }, "data", "NotJson"],
+        [{ data: 1n }, "data", "NotJson"],
+        [{ data: () => "secret" }, "data", "NotJson"],
+        [{ data: new Uint8Array([0xff]) }, "data", "NotUtf8"]
+      ]
+      for (const [frame, field, reason] of cases) {
+        const error = yield* Effect.flip(ServerSentEvent.encode(frame))
+        assert.deepStrictEqual<unknown>([error._tag, error.field, error.reason], [
+          "InvalidServerSentEvent",
+          field,
+          reason
+        ])
+        assert.include(error.message, field)
+        assert.notInclude(`${error.message} ${JSON.stringify(error)}`, "secret")
+      }
+    }))
+
+  it.effect("sends every line of a comment as a comment", () =>
+    Effect.gen(function*() {
+      assert.strictEqual(
+        yield* ServerSentEvent.encodeString(ServerSentEvent.comment("a\ndata: b")),
+        ": a\n: data: b\n\n"
+      )
+    }))
+
+  it.effect("decodes what other servers may write", () =>
+    Effect.gen(function*() {
+      assert.deepStrictEqual(
+        yield* decodeAll([
+          "\uFEFF\r",
+          "\n\ndata:a\r",
+          "\ndata\r\rid: 7\r",
+          "\n\r\n: hi\n\nretry: x\nfoo\n\n",
+          "data: cut"
+        ]),
+        [{ data: "a\n" }, { id: "7" }, { comment: "hi" }]
+      )
+      assert.deepStrictEqual(yield* decodeAll(["data: a\r", "\n", "\n", "data: b\r", "\r"]), [{ data: "a" }, {
+        data: "b"
+      }])
+      assert.deepStrictEqual(yield* decodeAll(["id: a\0b\ndata: x\n\n"]), [{ data: "x" }])
+    }))
+
+  it.effect("gives up on a frame that does not end, after the frames before it", () =>
+    Effect.gen(function*() {
+      const seen: Array<unknown> = []
+      const error = yield* Stream.make("data: ok\n\n", "data: ", ...Array<string>(100).fill("x")).pipe(
+        ServerSentEvent.decode({ maxSize: 50 }),
+        Stream.runForEach((frame) => Effect.sync(() => seen.push(frame))),
+        Effect.flip
+      )
+      assert.deepStrictEqual([error._tag, error.field, error.reason], ["InvalidServerSentEvent", "data", "TooLarge"])
+      assert.deepStrictEqual(seen, [{ data: "ok" }])
+    }))
+})
