@@ -243,7 +243,8 @@ const dataToString = (data: unknown): Either.Either<string, InvalidServerSentEve
 
 /**
  * `eventsource-parser` tells events, comments and reconnection times one by one, and keeps an `id` without data to
- * itself. It is fed one frame at a time, so that what it tells can be put together again as that frame.
+ * itself. So it is fed one frame at a time, each with one more, empty, line of data: then it reports every frame, and one
+ * that had no data of its own is the one whose data is empty.
  */
 const makeDecoder = (maxSize: number) => {
   const textDecoder = new TextDecoder()
@@ -254,10 +255,10 @@ const makeDecoder = (maxSize: number) => {
 
   let frame: Types.Mutable<ServerSentEvent> = {}
   const parser = createParser({
-    onEvent: (message) => {
-      frame.data = message.data
-      if (message.event !== undefined) frame.event = message.event
-      if (message.id !== undefined) frame.id = message.id
+    onEvent: ({ data, event, id }) => {
+      if (data !== "") frame.data = data.slice(0, -1)
+      if (event !== undefined) frame.event = event
+      if (id !== undefined) frame.id = id
     },
     onRetry: (retry) => {
       frame.retry = retry
@@ -268,12 +269,7 @@ const makeDecoder = (maxSize: number) => {
   })
   const parse = (block: string): ServerSentEvent => {
     frame = {}
-    parser.feed(`${block}\n\n`)
-    if (frame.data === undefined && /^(id|event)/m.test(block)) {
-      frame = {}
-      parser.feed(`${block}\ndata\n\n`)
-      delete frame.data
-    }
+    parser.feed(`${block}\ndata\n\n`)
     return frame
   }
   const tooLarge = Either.left(new InvalidServerSentEvent({ field: "data", reason: "TooLarge" }))
