@@ -186,21 +186,22 @@ export const publish: {
     self: EventStream,
     event: ServerSentEvent.ServerSentEvent
   ): Effect.Effect<boolean, ServerSentEvent.InvalidServerSentEvent> =>
-    Effect.flatMap(ServerSentEvent.encode(event), (bytes) => {
-      const connection = self[TypeId]
-      const frame = new Frame.Frame(bytes)
-      if (!connection.isOpen || connection.hasRoom(frame)) return Effect.succeed(connection.offer(frame))
-      const offer = Effect.sync(() => connection.offer(frame))
-      if (connection.settings.strategy !== "suspend") {
-        // A burst can fill the queue of a client that keeps up: the socket gets its turn before anything is dropped.
-        return connection.isAttached ? Effect.zipRight(nextTurn, offer) : offer
-      }
+    Effect.flatMap(ServerSentEvent.encode(event), (bytes) => offer(self[TypeId], new Frame.Frame(bytes)))
+)
+
+const offer = (connection: Connection, frame: Frame.Frame): Effect.Effect<boolean> =>
+  Effect.suspend(() => {
+    if (!connection.isOpen || connection.hasRoom(frame)) return Effect.succeed(connection.offer(frame))
+    if (connection.settings.strategy === "suspend") {
       return Effect.async<boolean>((resume) => {
         const cancel = connection.suspend({ frame, resume: (taken) => resume(Effect.succeed(taken)) })
         return Effect.sync(cancel)
       })
-    })
-)
+    }
+    return connection.isWorthWaiting
+      ? Effect.zipRight(nextTurn, offer(connection, frame))
+      : Effect.succeed(connection.offer(frame))
+  })
 
 /**
  * Ends the stream and returns at once. What is queued is still delivered; `publish` is `false` from here on.
@@ -286,7 +287,7 @@ export const respond = <A, E, R>(
       Effect.ensuring(end(stream)),
       Effect.forkScoped
     )
-    stream[TypeId].onEnded(() => fiber.unsafeInterruptAsFork(FiberId.none))
+    stream[TypeId].onStop(() => fiber.unsafeInterruptAsFork(FiberId.none))
     return toResponse(stream, options)
   })
 
@@ -412,7 +413,7 @@ const toSettings = (options: Options): Effect.Effect<Settings> =>
       strategy: options.strategy ?? "sliding",
       heartbeat: heartbeatMillis,
       writeTimeout,
-      maxAge: maxAge === Number.POSITIVE_INFINITY ? maxAge : maxAge * (1 - jitter * spread),
+      maxAge: maxAge === Number.POSITIVE_INFINITY ? maxAge : Math.round(maxAge * (1 - jitter * spread)),
       retry: opening,
       farewell: opening ?? spreadRetry("3 seconds")
     }

@@ -33,6 +33,8 @@ interface Publisher {
   readonly resume: (taken: boolean) => void
 }
 
+const turnsToRead = 20
+
 /**
  * The state of one connection: frames go in at one end and out to a sink at the other. Every method is synchronous, so
  * that one loop over many connections is all that an event costs.
@@ -47,19 +49,20 @@ export class Connection {
   private opening: Frame.Frame | undefined
   private queuedBytes = 0
   private gap = 0
-  private lastTaken: number
+  private patience = turnsToRead
+  private lastSent: number
   private maxAge: number
   private readonly clock: Clock.Clock
   private readonly openedAt: number
   private readonly queue = MutableList.empty<Frame.Frame>()
   private readonly publishers = new Set<Publisher>()
-  private readonly endListeners = new Set<() => void>()
+  private readonly stopListeners = new Set<() => void>()
 
   constructor(settings: Settings, clock: Clock.Clock) {
     this.settings = settings
     this.clock = clock
     this.openedAt = clock.unsafeCurrentTimeMillis()
-    this.lastTaken = this.openedAt
+    this.lastSent = this.openedAt
     this.maxAge = settings.maxAge
   }
 
@@ -67,8 +70,12 @@ export class Connection {
     return this.state === "open"
   }
 
-  get isAttached(): boolean {
-    return this.sink !== undefined
+  /**
+   * A burst can fill the queue of a client that keeps up: it gets a few turns of the event loop to read before anything is
+   * dropped. One that reads nothing gets them only once.
+   */
+  get isWorthWaiting(): boolean {
+    return this.patience-- > 0
   }
 
   /** Nothing is queued, and nothing more will be. */
@@ -101,8 +108,7 @@ export class Connection {
     MutableList.reset(this.queue)
     this.queuedBytes = 0
     this.refusePublishers()
-    for (const listener of this.endListeners) listener()
-    this.endListeners.clear()
+    this.stopProducers()
   }
 
   /** What is queued is still delivered. */
@@ -120,17 +126,16 @@ export class Connection {
     this.sink?.abort()
   }
 
-  /** Calls back when the connection is over, unless it is already: then at once. */
-  onEnded(listener: () => void): void {
+  /** Calls back when nothing that is published can reach the client any more, though nobody called `end`. */
+  onStop(listener: () => void): void {
     if (this.state === "ended") listener()
-    else this.endListeners.add(listener)
+    else this.stopListeners.add(listener)
   }
 
   /** Ends with a word on when to come back. */
   shutdown(): void {
-    if (this.state !== "open") return
-    this.push(Frame.retry(this.settings.farewell))
-    this.end()
+    if (this.state === "open") this.push(Frame.retry(this.settings.farewell))
+    this.expire()
   }
 
   /** Whether the frame can be taken without dropping one, waiting or cutting the client off. */
@@ -176,7 +181,7 @@ export class Connection {
       this.admitPublishers()
     }
     if (this.gap > 0 && MutableList.isEmpty(this.queue)) taken.push(this.takeGap())
-    if (taken.length > 0) this.lastTaken = this.clock.unsafeCurrentTimeMillis()
+    if (taken.length > 0) this.lastSent = this.clock.unsafeCurrentTimeMillis()
     return taken
   }
 
@@ -187,6 +192,7 @@ export class Connection {
 
   unblock(): void {
     this.blockedSince = undefined
+    this.patience = turnsToRead
   }
 
   /** Does what is due, and says after how many milliseconds to be called again. */
@@ -197,15 +203,16 @@ export class Connection {
     if (this.state === "ended") return Number.POSITIVE_INFINITY
     if (now - this.openedAt >= this.maxAge) {
       this.maxAge = Number.POSITIVE_INFINITY
-      this.end()
+      this.expire()
     }
-    if (this.keepsUp && this.state === "open" && now - this.lastTaken >= heartbeat) {
+    if (this.keepsUp && this.state === "open" && now - this.lastSent >= heartbeat) {
       this.push(Frame.heartbeat)
+      this.lastSent = now
       this.sink?.flush()
     }
     return Math.min(
       this.openedAt + this.maxAge,
-      (this.keepsUp ? this.lastTaken : now) + heartbeat,
+      (this.keepsUp ? this.lastSent : now) + heartbeat,
       // What blocks after this tick is looked at again before its time is up.
       (this.blockedSince ?? now) + writeTimeout
     ) - now
@@ -214,7 +221,9 @@ export class Connection {
   private fits(frame: Frame.Frame): boolean {
     const length = MutableList.length(this.queue)
     return length < this.settings.capacity &&
-      (this.queuedBytes + frame.bytes.length <= this.settings.maxBytes || (length === 0 && this.keepsUp))
+      (this.queuedBytes + frame.bytes.length <= this.settings.maxBytes ||
+        // Nothing is held up by an event that is larger than the queue, while nobody has stopped reading.
+        (length === 0 && this.blockedSince === undefined))
   }
 
   private makeRoom(frame: Frame.Frame): boolean {
@@ -232,6 +241,16 @@ export class Connection {
     }
     this.drop()
     return false
+  }
+
+  private expire(): void {
+    this.end()
+    this.stopProducers()
+  }
+
+  private stopProducers(): void {
+    for (const listener of this.stopListeners) listener()
+    this.stopListeners.clear()
   }
 
   private drop(): void {
