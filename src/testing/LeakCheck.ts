@@ -6,7 +6,7 @@
 import { createHook } from "node:async_hooks"
 import { setImmediate, setTimeout } from "node:timers"
 
-import * as Array from "effect/Array"
+import * as Arr from "effect/Array"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as FiberId from "effect/FiberId"
@@ -213,7 +213,7 @@ const settle = Effect.fnUntraced(function*(watching: Watching) {
     yield* eventLoopTurn(watching, turn)
   }
   const leaks = yield* describeLeaks(watching)
-  if (Array.isNonEmptyReadonlyArray(leaks)) {
+  if (Arr.isNonEmptyReadonlyArray(leaks)) {
     return yield* new LeakError({ leaks })
   }
 })
@@ -230,7 +230,7 @@ const eventLoopTurn = (watching: Watching, turn: number): Effect.Effect<void> =>
 const newFibers = (watching: Watching): Effect.Effect<ReadonlyArray<AnyFiber>> =>
   Effect.map(
     allFibers,
-    (fibers) => Array.filter(fibers, (fiber) => !watching.fibers.has(fiber) && fiber.unsafePoll() === null)
+    (fibers) => Arr.filter(fibers, (fiber) => !watching.fibers.has(fiber) && fiber.unsafePoll() === null)
   )
 
 function* remaining(watching: Watching): Generator<Pick<Leak, "kind" | "detail">> {
@@ -256,7 +256,7 @@ const describeLeaks = (watching: Watching): Effect.Effect<ReadonlyArray<Leak>> =
         kind: "fiber" as const,
         detail: `${describeFiber(fiber)}, ${status._tag.toLowerCase()}`
       })))
-    const alike = Array.groupBy([...fibers, ...remaining(watching)], ({ detail, kind }) =>
+    const alike = Arr.groupBy([...fibers, ...remaining(watching)], ({ detail, kind }) =>
       `${kind} ${detail}`)
     return Object.values(alike).map((group) => ({ ...group[0], count: group.length }))
   })

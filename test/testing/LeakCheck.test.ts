@@ -1,7 +1,10 @@
 import { once } from "node:events"
+import * as Http from "node:http"
 import * as Net from "node:net"
 
-import { assert, describe, it } from "@effect/vitest"
+import { HttpServer, HttpServerResponse } from "@effect/platform"
+import { NodeHttpServer } from "@effect/platform-node"
+import { assert, describe, it, layer } from "@effect/vitest"
 import {
   Cause,
   Context,
@@ -14,9 +17,10 @@ import {
   Layer,
   Runtime,
   Scope,
+  Stream,
   TestClock
 } from "effect"
-import { LeakCheck } from "effect-realtime/testing"
+import { LeakCheck, TestEventSource } from "effect-realtime/testing"
 
 /** Runs the leak, and the cure once the check has failed, so that the next test starts clean. */
 const leaksOf = <A, R>(body: Effect.Effect<A, never, R>) =>
@@ -52,6 +56,21 @@ const connect = (server: Net.Server) =>
 const suspended = Effect.async<never>(() => {})
 
 class One extends Context.Tag("One")<One, number>() {}
+
+/** A server whose handler may leave a fiber behind. */
+const events = (leak: Effect.Effect<unknown>) =>
+  HttpServer.serve(
+    Effect.as(
+      leak,
+      HttpServerResponse.stream(Stream.concat(Stream.make(new TextEncoder().encode("data: a\n\n")), Stream.never), {
+        contentType: "text/event-stream"
+      })
+    )
+  ).pipe(Layer.provideMerge(NodeHttpServer.layer(() => Http.createServer(), { port: 0 })))
+
+const visit = HttpServer.addressWith((address) =>
+  TestEventSource.make(`http://127.0.0.1:${address._tag === "TcpAddress" ? address.port : 0}`)
+).pipe(Effect.flatMap(TestEventSource.next))
 
 describe("LeakCheck", () => {
   describe("a clean body passes", () => {
@@ -93,6 +112,13 @@ describe("LeakCheck", () => {
         const before = yield* Scope.make()
         yield* LeakCheck.run(Scope.addFinalizer(before, Effect.void))
       }).pipe(Effect.scoped))
+
+    it.effect("with a server and its client", () =>
+      LeakCheck.run(Effect.provide(Effect.scoped(visit), events(Effect.void))))
+
+    layer(events(Effect.void))((it) => {
+      it.effect("with a client of a server from before", () => LeakCheck.run(visit))
+    })
 
     it.effect("with what takes a few turns to close", () =>
       LeakCheck.run(Effect.sync(() => {
@@ -169,6 +195,17 @@ describe("LeakCheck", () => {
         assert.deepStrictEqual(kinds, ["fiber", "fiber"])
         yield* Fiber.interruptAll(fibers)
       }))
+
+    const leaked: Array<Fiber.RuntimeFiber<never>> = []
+    const leak = Effect.map(Effect.forkDaemon(Effect.interruptible(suspended)), (fiber) => leaked.push(fiber))
+    layer(events(leak))((it) => {
+      it.effect("a fiber that a server from before started for the body", () =>
+        Effect.gen(function*() {
+          const { kinds } = yield* leaksOf(Effect.orDie(visit))
+          yield* Fiber.interruptAll(leaked)
+          assert.deepStrictEqual(kinds, ["fiber"])
+        }))
+    })
 
     it.effect("a scope, with the span that made it", () =>
       Effect.gen(function*() {
