@@ -21,7 +21,9 @@ import type { Predicate } from "effect/Predicate"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import { createParser } from "eventsource-parser"
+
+import * as Decoder from "../internal/decoder.js"
+import type { ServerSentEvent } from "../ServerSentEvent.js"
 
 const TypeId = "~effect-realtime/testing/TestEventSource"
 
@@ -209,15 +211,15 @@ const reset = (request: Http.ClientRequest): Effect.Effect<void> =>
   })
 
 const receive = (connection: Connection): void => {
-  const { events, response, waiting } = connection
-  const decoder = new TextDecoder()
-  const feed = makeFeed(connection)
+  const { events, isEventStream, response, waiting } = connection
+  const textDecoder = new TextDecoder()
+  const decode = Decoder.make(Number.POSITIVE_INFINITY)
   const wake = () => waiting.forEach((check) => check())
   response.on("data", (bytes: Uint8Array) => {
-    const text = decoder.decode(bytes, { stream: true })
+    const text = textDecoder.decode(bytes, { stream: true })
     connection.text += text
-    if (connection.isEventStream) {
-      feed(text)
+    if (isEventStream) {
+      for (const frame of decode(text)) if (frame !== Decoder.tooLarge) dispatch(connection, frame)
     }
     wake()
   })
@@ -230,39 +232,12 @@ const receive = (connection: Connection): void => {
   })
 }
 
-/**
- * The parser does not report an id in a block without data, which sets the last event id all the same (HTML 9.2.6), and
- * it holds back a line that ends in a lone CR. Hence it is fed whole lines, and each block gets one more, empty, line of
- * data: so each block is reported, and one that had no data of its own is the one whose data is empty.
- */
-const makeFeed = (connection: Connection): (text: string) => void => {
-  const parser = createParser({
-    onEvent: ({ data, event, id }) => {
-      connection.lastEventId = id ?? connection.lastEventId
-      if (data !== "") {
-        connection.events.unsafeOffer({
-          event: event ?? "message",
-          data: data.slice(0, -1),
-          id: connection.lastEventId
-        })
-      }
-    },
-    onComment: (comment) => {
-      connection.comments.push(comment)
-    },
-    onRetry: (millis) => {
-      connection.retry = Duration.millis(millis)
-    }
-  })
-  // The decoder has removed the BOM; the parser would look for another in what it is first fed.
-  parser.feed("")
-  let rest = ""
-  let endedInCr = false
-  return (text) => {
-    const lines = (rest + (endedInCr && text.startsWith("\n") ? text.slice(1) : text)).split(/\r\n|\r|\n/)
-    endedInCr = text === "" ? endedInCr : text.endsWith("\r")
-    rest = lines.pop() ?? ""
-    lines.forEach((line) => parser.feed(line === "" ? "data\n\n" : `${line}\n`))
+const dispatch = (connection: Connection, { comment, data, event, id, retry }: ServerSentEvent): void => {
+  if (comment !== undefined) connection.comments.push(...comment.split("\n"))
+  if (retry !== undefined) connection.retry = Duration.millis(retry)
+  if (id !== undefined) connection.lastEventId = id
+  if (typeof data === "string") {
+    connection.events.unsafeOffer({ event: event ?? "message", data, id: connection.lastEventId })
   }
 }
 
