@@ -334,13 +334,14 @@ export const event: {
   ): Effect.Effect<ServerSentEvent, InvalidServerSentEvent> => {
     const invalid = (field: "data" | "event", reason: "NotJson" | "RefusedBySchema") => () =>
       new InvalidServerSentEvent({ field, reason })
+    const notJson = invalid("data", "NotJson")
     const schema = schemaOf(self, name)
     if (schema === undefined) return invalid("event", "RefusedBySchema")()
     return Schema.encode(schema)(data).pipe(
       Effect.mapError(invalid("data", "RefusedBySchema")),
       // A string would be sent as it is, and the subscriber could not tell "42" from 42.
-      Effect.flatMap((encoded) => Effect.mapError(Schema.encodeUnknown(Json)(encoded), invalid("data", "NotJson"))),
-      Effect.map((json) => ({ event: name, data: json }))
+      Effect.flatMap((encoded) => Effect.try({ try: () => toJson(encoded), catch: notJson })),
+      Effect.flatMap((json) => json === undefined ? notJson() : Effect.succeed({ event: name, data: json }))
     )
   }
 )
@@ -397,13 +398,15 @@ export const decode: {
   }
 )
 
-// JSON.stringify would make null of NaN and the infinities, which every subscriber would refuse.
-const Json = Schema.parseJson({
-  replacer: (_key: string, value: unknown) => {
+const Json = Schema.parseJson()
+
+// Of NaN and the infinities JSON.stringify makes null, which every subscriber would refuse, and of what JSON cannot express
+// at the top undefined, in spite of its type.
+const toJson = (value: unknown): string | undefined =>
+  JSON.stringify(value, (_key, value: unknown) => {
     if (typeof value === "number" && !Number.isFinite(value)) throw new Error("not a number of JSON")
     return value
-  }
-})
+  })
 
 const schemaOf = (self: Topic.Any, name: string): Schema.Schema.AnyNoContext | undefined =>
   Object.hasOwn(self.events, name) ? self.events[name] : undefined
