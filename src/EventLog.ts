@@ -1,0 +1,452 @@
+/**
+ * The port to the world beyond this process: channels of events that are appended, read again after a cursor, and
+ * followed as they are appended, by whichever node. `layerMemory` is the log of a single node.
+ *
+ * All channels of a log share one sequence. That is why one cursor says where a reader of any set of channels is, and why
+ * every reader sees the events of its channels in one and the same order.
+ *
+ * Wherever channels are read or followed, a name in which a whole segment is `*` stands for every channel that has
+ * anything in that segment: `orders/*` for `orders/42`, but not for `orders/42/items`.
+ *
+ * @since 0.1.0
+ */
+import type * as Arr from "effect/Array"
+import * as Brand from "effect/Brand"
+import * as Context from "effect/Context"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Encoding from "effect/Encoding"
+import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
+import * as Schema from "effect/Schema"
+import type * as Scope from "effect/Scope"
+
+import { channelFault, isPattern, matcher, patternFault } from "./internal/channel.js"
+import { Ring } from "./internal/ring.js"
+import { TailBuffer } from "./internal/tail.js"
+
+/**
+ * A place in a log: after the event with this `seq`, or before all of them if it is 0. The `epoch` tells one life of a
+ * log from another (1 to 64 characters of `[A-Za-z0-9_-]`), so that a place in a log that lost its events is not taken
+ * for a place in the one that came after it.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Cursor {
+  readonly epoch: string
+  readonly seq: number
+}
+
+/**
+ * A cursor as the `id` of an event: `epoch.seq`, at most 128 bytes of `[A-Za-z0-9._-]`. Anything else in a `Last-Event-ID`
+ * would cost a browser a preflight for each reconnection to another origin (Fetch, section 2.2.2).
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type EventId = Brand.Branded<string, "effect-realtime/EventId">
+
+/**
+ * An event of a log. It is a cursor too: the place right after it.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Entry extends Cursor {
+  readonly _tag: "Entry"
+  readonly channel: string
+  /**
+   * As it was appended. It is shared by all readers and must not be changed.
+   */
+  readonly data: Uint8Array
+}
+
+/**
+ * Why what came after a cursor cannot be given whole: some of it was evicted, the cursor is of another epoch, or the log
+ * has not got as far as that.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type Missing = "Evicted" | "OtherEpoch" | "Future"
+
+/**
+ * What came after a cursor.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Page {
+  /**
+   * In ascending order of `seq`. Empty if something is missing: a past with holes is not given.
+   */
+  readonly entries: ReadonlyArray<Entry>
+  /**
+   * What to read after next. Up to here, nothing is left to be given; if something is missing, this is the head.
+   */
+  readonly position: Cursor
+  readonly missing: Option.Option<Missing>
+  /**
+   * Whether the limit left entries that were there already to the next page.
+   */
+  readonly more: boolean
+}
+
+/**
+ * In this place a tail could not give everything: of these followed channels (or patterns), entries up to the position may
+ * be missing. `read` may still have them. If the position is of another epoch, the log has begun again.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Lost {
+  readonly _tag: "Lost"
+  readonly channels: ReadonlyArray<string>
+  readonly position: Cursor
+}
+
+/**
+ * What comes out of a tail.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type Item = Entry | Lost
+
+/**
+ * What is appended from now on, by any node, to the channels that are followed.
+ *
+ * Once `follow` has completed, every entry that is appended from then on comes out of `take` once, even if several of the
+ * followed patterns match it, and in ascending order of `seq` over all channels. Where the log cannot keep that, because
+ * nothing was taken for too long or because its backend was away, a `Lost` says so. Memory is bounded either way.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Tail {
+  readonly follow: (channel: string) => Effect.Effect<void, EventLogError>
+  /**
+   * Entries that were waiting already may still come out.
+   */
+  readonly unfollow: (channel: string) => Effect.Effect<void>
+  /**
+   * Waits for at least one item and gives all there are. For one taker at a time.
+   */
+  readonly take: Effect.Effect<Arr.NonEmptyReadonlyArray<Item>>
+}
+
+/**
+ * The log could not do what it was asked.
+ *
+ * - `InvalidChannel`: the name breaks a rule, which `detail` states. A name is 1 to 512 bytes of well-formed Unicode
+ *   without control characters, and if it is appended to, none of its segments is `*`.
+ * - `Unavailable`: the backend cannot be reached. Nothing was appended.
+ * - `Timeout`: the backend has not answered in time. An entry may have been appended.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export class EventLogError extends Schema.TaggedError<EventLogError>("effect-realtime/EventLogError")("EventLogError", {
+  reason: Schema.Literal("InvalidChannel", "Unavailable", "Timeout"),
+  detail: Schema.String,
+  cause: Schema.optional(Schema.Defect)
+}) {
+  /**
+   * Whether the same call may succeed later.
+   *
+   * @since 0.1.0
+   */
+  get retryable(): boolean {
+    return this.reason !== "InvalidChannel"
+  }
+
+  /**
+   * @since 0.1.0
+   */
+  override get message(): string {
+    return `${this.reason}: ${this.detail}`
+  }
+}
+
+/**
+ * @since 0.1.0
+ * @category tags
+ */
+export class EventLog extends Context.Tag("effect-realtime/EventLog")<EventLog, EventLog.Service>() {}
+
+/**
+ * @since 0.1.0
+ */
+export declare namespace EventLog {
+  /**
+   * @since 0.1.0
+   * @category models
+   */
+  export interface Service {
+    /**
+     * Appends an event, opaque to the log, and gives its place. The bytes are kept, not copied.
+     */
+    readonly append: (channel: string, data: Uint8Array) => Effect.Effect<Cursor, EventLogError>
+    /**
+     * The place after everything appended so far.
+     */
+    readonly head: Effect.Effect<Cursor, EventLogError>
+    /**
+     * At most `limit` entries of some channels (or patterns) after a cursor, and whether that is complete.
+     */
+    readonly read: (
+      channels: Iterable<string>,
+      after: Cursor,
+      limit: number
+    ) => Effect.Effect<Page, EventLogError>
+    /**
+     * Starts to listen, until the scope is closed. A closed tail gives nothing any more.
+     */
+    readonly tail: Effect.Effect<Tail, EventLogError, Scope.Scope>
+  }
+}
+
+/**
+ * A log over a backend, which need not check names: those that break a rule fail with `EventLogError` (`InvalidChannel`)
+ * before they reach it.
+ *
+ * @since 0.1.0
+ * @category constructors
+ * @example
+ * ```ts
+ * import { Effect, Layer } from "effect"
+ * import * as EventLog from "effect-realtime/EventLog"
+ *
+ * const logged = Layer.effect(
+ *   EventLog.EventLog,
+ *   Effect.map(EventLog.EventLog, (log) =>
+ *     EventLog.make({
+ *       ...log,
+ *       append: (channel, data) => Effect.zipLeft(log.append(channel, data), Effect.logDebug("appended"))
+ *     }))
+ * ).pipe(Layer.provide(EventLog.layerMemory()))
+ * ```
+ */
+export const make = (backend: EventLog.Service): EventLog.Service => ({
+  append: (channel, data) => valid(channelFault(channel), () => backend.append(channel, data)),
+  head: backend.head,
+  read: (channels, after, limit) =>
+    Effect.suspend(() => {
+      const names = Array.from(channels)
+      return valid(
+        names.map(patternFault).find((fault) => fault !== undefined),
+        () => backend.read(names, after, limit)
+      )
+    }),
+  tail: Effect.map(backend.tail, (tail) => ({
+    follow: (channel) => valid(patternFault(channel), () => tail.follow(channel)),
+    unfollow: tail.unfollow,
+    take: tail.take
+  }))
+})
+
+const valid = <A>(
+  fault: string | undefined,
+  then: () => Effect.Effect<A, EventLogError>
+): Effect.Effect<A, EventLogError> =>
+  fault === undefined ? then() : new EventLogError({ reason: "InvalidChannel", detail: `a channel ${fault}` })
+
+/**
+ * What bounds a log in memory. Of each channel it keeps the last events, as long as none of the three limits is passed.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface MemoryOptions {
+  /**
+   * Events of one channel, 1000 by default.
+   */
+  readonly capacity?: number | undefined
+  /**
+   * Bytes of the events of one channel, 1 MiB by default. A larger event is delivered, but not kept.
+   */
+  readonly maxBytes?: number | undefined
+  /**
+   * Age of an event, 10 minutes by default.
+   */
+  readonly maxAge?: Duration.DurationInput | undefined
+}
+
+/**
+ * A log in the memory of this process. It ends with its layer: the next one begins another epoch.
+ *
+ * The number of channels is bounded by age alone: a channel whose last event is older than `maxAge` is forgotten, by the
+ * appends to any channel of the next `maxAge`. What remains of all forgotten channels together is one number. So the
+ * memory is at most what was appended within twice `maxAge`, and of that `capacity` events and `maxBytes` for each channel.
+ * The price is that a cursor from before the last event of a forgotten channel is told `Evicted` for every channel that
+ * the log knows nothing of.
+ *
+ * Reading plain channels finds the place in each by binary search. A pattern is held against every channel there is.
+ *
+ * @since 0.1.0
+ * @category layers
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import * as EventLog from "effect-realtime/EventLog"
+ *
+ * Effect.gen(function*() {
+ *   const log = yield* EventLog.EventLog
+ *   const start = yield* log.head
+ *   yield* log.append("orders/42", new TextEncoder().encode("paid"))
+ *   const page = yield* log.read(["orders/*"], start, 100)
+ *   return page.entries.length // 1
+ * }).pipe(Effect.provide(EventLog.layerMemory({ capacity: 100, maxAge: "1 minute" })))
+ * ```
+ */
+export const layerMemory = (options?: MemoryOptions): Layer.Layer<EventLog> =>
+  Layer.sync(EventLog, () => make(makeMemory(options)))
+
+const makeMemory = (options: MemoryOptions | undefined): EventLog.Service => {
+  const limits = { capacity: options?.capacity ?? 1000, maxBytes: options?.maxBytes ?? 1024 * 1024 }
+  const maxAge = Duration.toMillis(options?.maxAge ?? "10 minutes")
+  const epoch = Encoding.encodeBase64Url(crypto.getRandomValues(new Uint8Array(9)))
+  const rings = new Map<string, Ring>()
+  const tails = new Set<TailBuffer>()
+  let seq = 0
+  let now = 0
+  // The last seq that went with a forgotten channel.
+  let forgotten = 0
+  let sweep = rings.entries()
+  let sweptAt = 0
+
+  const evict = (ring: Ring) => ring.evict(limits, now - maxAge)
+  // Looks at some channels, in turn: two at least, and within maxAge at all of them.
+  const sweepSome = (elapsed: number) => {
+    const share = Math.ceil(rings.size * elapsed / Math.max(1, maxAge))
+    for (let left = Math.min(rings.size, Math.max(2, share)); left > 0; left--) {
+      const next = sweep.next()
+      if (next.done === true) {
+        sweep = rings.entries()
+        continue
+      }
+      const [channel, ring] = next.value
+      evict(ring)
+      if (ring.size > 0) continue
+      rings.delete(channel)
+      forgotten = Math.max(forgotten, ring.floor)
+    }
+  }
+  // A clock that is set back must not make a later event the older one.
+  const timed = <A>(f: () => A): Effect.Effect<A> =>
+    Effect.clockWith((clock) =>
+      Effect.sync(() => {
+        now = Math.max(now, clock.unsafeCurrentTimeMillis())
+        return f()
+      })
+    )
+  const head = (): Cursor => ({ epoch, seq })
+
+  return {
+    append: (channel, data) =>
+      timed(() => {
+        seq++
+        const entry: Entry = { _tag: "Entry", channel, epoch, seq, data }
+        let ring = rings.get(channel)
+        if (ring === undefined) rings.set(channel, ring = new Ring(forgotten))
+        ring.push(entry, now)
+        evict(ring)
+        sweepSome(now - sweptAt)
+        sweptAt = now
+        for (const tail of tails) tail.offer(entry)
+        return head()
+      }),
+    head: Effect.sync(head),
+    read: (channels, after, limit) =>
+      timed(() => {
+        const page = (missing: Missing): Page => ({
+          entries: [],
+          position: head(),
+          missing: Option.some(missing),
+          more: false
+        })
+        if (after.epoch !== epoch) return page("OtherEpoch")
+        if (after.seq > seq) return page("Future")
+        const found = new Set<Ring>()
+        let floor = 0
+        for (const channel of channels) {
+          const ring = rings.get(channel)
+          if (ring !== undefined) found.add(ring)
+          else floor = forgotten
+          if (!isPattern(channel)) continue
+          const matches = matcher(channel)
+          for (const [name, ring] of rings) if (matches(name)) found.add(ring)
+        }
+        for (const ring of found) {
+          evict(ring)
+          floor = Math.max(floor, ring.floor)
+        }
+        if (after.seq < floor) return page("Evicted")
+        const entries = Array.from(found, (ring) => ring.after(after.seq, limit + 1)).flat()
+          .sort((a, b) => a.seq - b.seq)
+        const more = entries.length > limit
+        const given = more ? entries.slice(0, limit) : entries
+        const last = given.at(-1) ?? after
+        return {
+          entries: given,
+          position: more ? { epoch, seq: last.seq } : head(),
+          missing: Option.none(),
+          more
+        }
+      }),
+    tail: Effect.map(
+      Effect.acquireRelease(
+        Effect.sync(() => {
+          const tail = new TailBuffer()
+          tails.add(tail)
+          return tail
+        }),
+        (tail) => Effect.sync(() => tails.delete(tail))
+      ),
+      (tail): Tail => ({
+        follow: (channel) => Effect.sync(() => tail.follow(channel)),
+        unfollow: (channel) => Effect.sync(() => tail.unfollow(channel)),
+        take: tail.take
+      })
+    )
+  }
+}
+
+/**
+ * The `id` of an event, or of any other place in a log.
+ *
+ * @since 0.1.0
+ * @category conversions
+ * @example
+ * ```ts
+ * import * as EventLog from "effect-realtime/EventLog"
+ *
+ * EventLog.formatEventId({ epoch: "q3Zb0aXu-Yw9", seq: 42 }) // "q3Zb0aXu-Yw9.42"
+ * ```
+ */
+export const formatEventId = (cursor: Cursor): EventId => EventId(`${cursor.epoch}.${cursor.seq}`)
+
+const EventId = Brand.nominal<EventId>()
+
+/**
+ * The place that an `id` from outside names, or none if it is not one that a log has given. It may be anything: what it
+ * costs does not grow with its length.
+ *
+ * @since 0.1.0
+ * @category conversions
+ * @example
+ * ```ts
+ * import * as EventLog from "effect-realtime/EventLog"
+ *
+ * EventLog.parseEventId("q3Zb0aXu-Yw9.42") // Some({ epoch: "q3Zb0aXu-Yw9", seq: 42 })
+ * EventLog.parseEventId("q3Zb0aXu-Yw9.1e3") // None
+ * ```
+ */
+export const parseEventId = (id: string): Option.Option<Cursor> => {
+  const match = id.length <= 128 ? /^([\w-]{1,64})\.(0|[1-9]\d{0,15})$/.exec(id) : null
+  const [, epoch, digits] = match ?? []
+  if (epoch === undefined || digits === undefined) return Option.none()
+  const seq = Number(digits)
+  return Number.isSafeInteger(seq) ? Option.some({ epoch, seq }) : Option.none()
+}

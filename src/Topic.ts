@@ -1,0 +1,440 @@
+/**
+ * Typed channels. A topic names its channels and their events once, and is imported by both sides: the server publishes
+ * with it, and whoever subscribes, be it the browser, reads with it.
+ *
+ * @since 0.1.0
+ */
+import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
+import * as Encoding from "effect/Encoding"
+import { dual } from "effect/Function"
+import * as Option from "effect/Option"
+import type { Pipeable } from "effect/Pipeable"
+import { Prototype } from "effect/Pipeable"
+import * as Predicate from "effect/Predicate"
+import * as Schema from "effect/Schema"
+
+import { channelFault } from "./internal/channel.js"
+import type { ServerSentEvent } from "./ServerSentEvent.js"
+import { InvalidServerSentEvent } from "./ServerSentEvent.js"
+
+/**
+ * @since 0.1.0
+ * @category type ids
+ */
+export const TypeId = "~effect-realtime/Topic" as const
+
+/**
+ * @since 0.1.0
+ * @category type ids
+ */
+export type TypeId = typeof TypeId
+
+/**
+ * A family of channels, one for each choice of the parameters in its path, and the events that they carry.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Topic<out Path extends string, out Events extends Topic.Events> extends Pipeable {
+  readonly [TypeId]: TypeId
+  /**
+   * Segments between slashes, of which those that begin with a colon are parameters.
+   */
+  readonly path: Path
+  readonly events: Events
+}
+
+/**
+ * @since 0.1.0
+ */
+export declare namespace Topic {
+  /**
+   * The schema of the data of each event. What it encodes to must be what JSON can express.
+   *
+   * @since 0.1.0
+   * @category models
+   */
+  export type Events = { readonly [event: string]: Schema.Schema.AnyNoContext }
+
+  /**
+   * Any topic at all.
+   *
+   * @since 0.1.0
+   * @category models
+   */
+  export type Any = Topic<string, Events>
+
+  /**
+   * The parameters in a path: `{ readonly orderId: string }` for `orders/:orderId`.
+   *
+   * @since 0.1.0
+   * @category models
+   */
+  export type Params<Path extends string> = { readonly [Name in ParamName<Path>]: string }
+
+  /**
+   * The names of the parameters in a path.
+   *
+   * @since 0.1.0
+   * @category models
+   */
+  export type ParamName<Path extends string> = Path extends `${infer Segment}/${infer Rest}`
+    ? ParamName<Segment> | ParamName<Rest>
+    : Path extends `:${infer Name}` ? Name
+    : never
+
+  /**
+   * What an event of a topic carries.
+   *
+   * @since 0.1.0
+   * @category models
+   */
+  export type Data<E extends Events, Name extends keyof E> = Schema.Schema.Type<E[Name]>
+
+  /**
+   * An event of a topic as a subscriber reads it, told apart by `event`.
+   *
+   * @since 0.1.0
+   * @category models
+   */
+  export type Message<E extends Events, Name extends keyof E & string = keyof E & string> = {
+    readonly [N in keyof E & string]: { readonly event: N; readonly data: Data<E, N> }
+  }[Name]
+
+  /**
+   * Names that no event of a topic can have: `EventSource` fires `open` and `error` itself, and this library sends `gap`
+   * and `resync`.
+   *
+   * @since 0.1.0
+   * @category models
+   */
+  export type ReservedEvent = "error" | "open" | "gap" | "resync"
+
+  /**
+   * Why a path is not one, or `unknown` if it is.
+   *
+   * @since 0.1.0
+   * @category models
+   */
+  export type CheckPath<Path extends string> = string extends Path ? "the path of a topic is a literal"
+    : `/${Path}/` extends "//" ? "the path of a topic is not empty"
+    : `/${Path}/` extends `${string}/*/${string}` ? "a segment of a topic is not *"
+    : `/${Path}/` extends `${string}/:/${string}` ? "a parameter of a topic has a name"
+    : unknown
+}
+
+/**
+ * A frame that is not an event of the topic: it has a name that the topic does not know, or data that the schema of the
+ * event refuses.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export class InvalidTopicEvent extends Schema.TaggedError<InvalidTopicEvent>("effect-realtime/InvalidTopicEvent")(
+  "InvalidTopicEvent",
+  { reason: Schema.Literal("UnknownEvent", "InvalidData"), path: Schema.String, event: Schema.String }
+) {
+  /**
+   * Names the topic and the event, never the data.
+   *
+   * @since 0.1.0
+   */
+  override get message(): string {
+    return this.reason === "UnknownEvent"
+      ? `the topic ${this.path} has no event ${JSON.stringify(this.event)}`
+      : `the data of ${JSON.stringify(this.event)} is not what the topic ${this.path} says`
+  }
+}
+
+/**
+ * @since 0.1.0
+ * @category guards
+ */
+export const isTopic = (u: unknown): u is Topic.Any => Predicate.hasProperty(u, TypeId)
+
+/**
+ * A topic from its path and the schemas of its events. A path that is empty, has `*` as a segment or a parameter without
+ * a name, and an event with a reserved name, do not compile. What types do not see, such as two parameters of one name,
+ * throws.
+ *
+ * @since 0.1.0
+ * @category constructors
+ * @example
+ * ```ts
+ * import { Schema } from "effect"
+ * import * as Topic from "effect-realtime/Topic"
+ *
+ * const Orders = Topic.make("orders/:orderId", {
+ *   paid: Schema.Struct({ amount: Schema.Number, at: Schema.Date }),
+ *   shipped: Schema.Struct({ carrier: Schema.String })
+ * })
+ *
+ * Topic.channel(Orders, { orderId: "42" }) // "orders/42"
+ * ```
+ */
+export const make = <const Path extends string, Events extends Topic.Events>(
+  path: Path & Topic.CheckPath<Path>,
+  events: Events & { readonly [Name in Topic.ReservedEvent]?: never }
+): Topic<Path, Events> => {
+  const fault = channelFault(path)
+  if (fault !== undefined) throw new Error(`the path of a topic ${fault}`)
+  const names = paramNames(path)
+  if (names.includes("") || new Set(names).size < names.length) {
+    throw new Error(`the parameters of a topic must have names of their own: ${path}`)
+  }
+  const reserved = reservedEvents.find((name) => Object.hasOwn(events, name))
+  if (reserved !== undefined) throw new Error(`an event of a topic must not be named "${reserved}"`)
+  return {
+    [TypeId]: TypeId,
+    path,
+    events,
+    pipe: Prototype.pipe
+  }
+}
+
+const reservedEvents = ["error", "open", "gap", "resync"] satisfies ReadonlyArray<Topic.ReservedEvent>
+
+/**
+ * The channel with these parameters. Each of them is one segment whatever it holds, and no two choices give the same
+ * channel: what is not a letter, a digit or one of `-_.!~'()` is percent-encoded (RFC 3986, section 2.1), as is `*`,
+ * and a lone surrogate, which has no UTF-8, becomes `%uD800`.
+ *
+ * @since 0.1.0
+ * @category channels
+ * @example
+ * ```ts
+ * import { Schema } from "effect"
+ * import * as Topic from "effect-realtime/Topic"
+ *
+ * const Orders = Topic.make("orders/:orderId", { paid: Schema.Number })
+ *
+ * Topic.channel(Orders, { orderId: "2026/42" }) // "orders/2026%2F42"
+ * ```
+ */
+export const channel: {
+  <Path extends string>(
+    params: Topic.Params<Path>
+  ): <Events extends Topic.Events>(self: Topic<Path, Events>) => string
+  <Path extends string, Events extends Topic.Events>(self: Topic<Path, Events>, params: Topic.Params<Path>): string
+} = dual(
+  2,
+  (self: Topic.Any, params: { readonly [name: string]: string }): string =>
+    fill(self.path, (name) => encodeParam(name, params[name]))
+)
+
+/**
+ * The pattern of all channels with these parameters, whatever the parameters are that are left out. One that is there but
+ * `undefined` is a mistake and throws, for it would open up what it was meant to narrow.
+ *
+ * @since 0.1.0
+ * @category channels
+ * @example
+ * ```ts
+ * import { Schema } from "effect"
+ * import * as Topic from "effect-realtime/Topic"
+ *
+ * const Items = Topic.make("orders/:orderId/items/:itemId", { added: Schema.Number })
+ *
+ * Topic.pattern(Items) // "orders/*\/items/*"
+ * Topic.pattern(Items, { orderId: "42" }) // "orders/42/items/*"
+ * ```
+ */
+export const pattern: {
+  <Path extends string, Events extends Topic.Events>(
+    self: Topic<Path, Events>,
+    params?: Partial<Topic.Params<Path>>
+  ): string
+  <Path extends string>(
+    params?: Partial<Topic.Params<Path>>
+  ): <Events extends Topic.Events>(self: Topic<Path, Events>) => string
+} = dual(
+  (args) => isTopic(args[0]),
+  (self: Topic.Any, params: { readonly [name: string]: string } = {}): string =>
+    fill(self.path, (name) => Object.hasOwn(params, name) ? encodeParam(name, params[name]) : "*")
+)
+
+/**
+ * The parameters of a channel, or none if it is not one of the topic's.
+ *
+ * @since 0.1.0
+ * @category channels
+ * @example
+ * ```ts
+ * import { Schema } from "effect"
+ * import * as Topic from "effect-realtime/Topic"
+ *
+ * const Orders = Topic.make("orders/:orderId", { paid: Schema.Number })
+ *
+ * Topic.params(Orders, "orders/2026%2F42") // Some({ orderId: "2026/42" })
+ * Topic.params(Orders, "invoices/42") // None
+ * ```
+ */
+export const params: {
+  (
+    channel: string
+  ): <Path extends string, Events extends Topic.Events>(self: Topic<Path, Events>) => Option.Option<Topic.Params<Path>>
+  <Path extends string, Events extends Topic.Events>(
+    self: Topic<Path, Events>,
+    channel: string
+  ): Option.Option<Topic.Params<Path>>
+} = dual(
+  2,
+  <Path extends string, Events extends Topic.Events>(
+    self: Topic<Path, Events>,
+    channel: string
+  ): Option.Option<Topic.Params<Path>> => {
+    const segments = channel.split("/")
+    const found = Object.fromEntries(
+      self.path.split("/").flatMap((segment, i) =>
+        isParam(segment) ? [[segment.slice(1), decodeParam(segments[i] ?? "")]] : []
+      )
+    )
+    const namesChannel = (params: { readonly [name: string]: string }): params is Topic.Params<Path> =>
+      fill(self.path, (name) => encodeParam(name, params[name])) === channel
+    return Option.liftPredicate(found, namesChannel)
+  }
+)
+
+/**
+ * The frame of an event, its data encoded by the schema and then as JSON, for a channel or for a single stream.
+ *
+ * Fails with `InvalidServerSentEvent` on `data`: `RefusedBySchema`, or `NotJson` if the schema encodes to what JSON cannot
+ * express. Neither tells the data.
+ *
+ * @since 0.1.0
+ * @category events
+ * @example
+ * ```ts
+ * import { Schema } from "effect"
+ * import * as Topic from "effect-realtime/Topic"
+ *
+ * const Orders = Topic.make("orders/:orderId", { paid: Schema.Struct({ at: Schema.Date }) })
+ *
+ * Topic.event(Orders, "paid", { at: new Date(0) })
+ * // Succeeds with { event: "paid", data: "{\"at\":\"1970-01-01T00:00:00.000Z\"}" }
+ * ```
+ */
+export const event: {
+  <Events extends Topic.Events, Name extends keyof Events & string>(
+    name: Name,
+    data: Topic.Data<Events, Name>
+  ): <Path extends string>(self: Topic<Path, Events>) => Effect.Effect<ServerSentEvent, InvalidServerSentEvent>
+  <Path extends string, Events extends Topic.Events, Name extends keyof Events & string>(
+    self: Topic<Path, Events>,
+    name: Name,
+    data: Topic.Data<Events, Name>
+  ): Effect.Effect<ServerSentEvent, InvalidServerSentEvent>
+} = dual(
+  3,
+  <Path extends string, Events extends Topic.Events, Name extends keyof Events & string>(
+    self: Topic<Path, Events>,
+    name: Name,
+    data: Topic.Data<Events, Name>
+  ): Effect.Effect<ServerSentEvent, InvalidServerSentEvent> => {
+    const invalid = (field: "data" | "event", reason: "NotJson" | "RefusedBySchema") => () =>
+      new InvalidServerSentEvent({ field, reason })
+    const notJson = invalid("data", "NotJson")
+    const schema = schemaOf(self, name)
+    if (schema === undefined) return invalid("event", "RefusedBySchema")()
+    return Schema.encode(schema)(data).pipe(
+      Effect.mapError(invalid("data", "RefusedBySchema")),
+      // A string would be sent as it is, and the subscriber could not tell "42" from 42.
+      Effect.flatMap((encoded) => Effect.try({ try: () => toJson(encoded), catch: notJson })),
+      Effect.flatMap((json) => json === undefined ? notJson() : Effect.succeed({ event: name, data: json }))
+    )
+  }
+)
+
+/**
+ * The event that a frame carries, told apart by its name. A frame without a name is an event `message`, as it is for
+ * `EventSource`.
+ *
+ * Fails with `InvalidTopicEvent` if the frame is not an event of the topic.
+ *
+ * @since 0.1.0
+ * @category events
+ * @example
+ * ```ts
+ * import { Effect, Schema } from "effect"
+ * import * as Topic from "effect-realtime/Topic"
+ *
+ * const Orders = Topic.make("orders/:orderId", { paid: Schema.Struct({ at: Schema.Date }), closed: Schema.Null })
+ *
+ * Effect.map(Topic.decode(Orders, { event: "paid", data: "{\"at\":\"1970-01-01T00:00:00.000Z\"}" }), (message) =>
+ *   message.event === "paid" ? message.data.at : undefined)
+ * ```
+ */
+export const decode: {
+  (
+    frame: ServerSentEvent
+  ): <Path extends string, Events extends Topic.Events>(
+    self: Topic<Path, Events>
+  ) => Effect.Effect<Topic.Message<Events>, InvalidTopicEvent>
+  <Path extends string, Events extends Topic.Events>(
+    self: Topic<Path, Events>,
+    frame: ServerSentEvent
+  ): Effect.Effect<Topic.Message<Events>, InvalidTopicEvent>
+} = dual(
+  2,
+  <Path extends string, Events extends Topic.Events>(
+    self: Topic<Path, Events>,
+    frame: ServerSentEvent
+  ): Effect.Effect<Topic.Message<Events>, InvalidTopicEvent> => {
+    const invalid = (reason: InvalidTopicEvent["reason"]) =>
+      new InvalidTopicEvent({ reason, path: self.path, event: name })
+    const isEvent = (name: string): name is keyof Events & string => schemaOf(self, name) !== undefined
+    const decodeData = <Name extends keyof Events & string>(
+      event: Name,
+      schema: Schema.Schema.AnyNoContext
+    ): Effect.Effect<Topic.Message<Events, Name>, InvalidTopicEvent> =>
+      Schema.decodeUnknown(Json)(frame.data).pipe(
+        Effect.flatMap(Schema.decodeUnknown(schema)),
+        Effect.mapBoth({ onFailure: () => invalid("InvalidData"), onSuccess: (data) => ({ event, data }) })
+      )
+    const name = frame.event === undefined || frame.event === "" ? "message" : frame.event
+    const schema = schemaOf(self, name)
+    return isEvent(name) && schema !== undefined ? decodeData(name, schema) : invalid("UnknownEvent")
+  }
+)
+
+const Json = Schema.parseJson()
+
+// Of NaN and the infinities JSON.stringify makes null, which every subscriber would refuse, and of what JSON cannot express
+// at the top undefined, in spite of its type.
+const toJson = (value: unknown): string | undefined =>
+  JSON.stringify(value, (_key, value: unknown) => {
+    if (typeof value === "number" && !Number.isFinite(value)) throw new Error("not a number of JSON")
+    return value
+  })
+
+const schemaOf = (self: Topic.Any, name: string): Schema.Schema.AnyNoContext | undefined =>
+  Object.hasOwn(self.events, name) ? self.events[name] : undefined
+
+const isParam = (segment: string): boolean => segment.startsWith(":")
+
+const paramNames = (path: string): Array<string> => path.split("/").filter(isParam).map((segment) => segment.slice(1))
+
+const fill = (path: string, value: (name: string) => string): string =>
+  path.split("/").map((segment) => isParam(segment) ? value(segment.slice(1)) : segment).join("/")
+
+const encodeParam = (name: string, value: string | undefined): string => {
+  if (value === undefined) throw new Error(`the parameter "${name}" of a topic is missing`)
+  return value.replace(
+    /[^\w.!~'()-]/gu,
+    (character) =>
+      character === "*"
+        ? "%2A"
+        : character.isWellFormed()
+        ? encodeURIComponent(character)
+        : `%u${character.charCodeAt(0).toString(16).toUpperCase()}`
+  )
+}
+
+// What encodeParam has not made comes out as something that it makes another segment of.
+const decodeParam = (segment: string): string =>
+  segment.split(/(%uD[89A-F][\dA-F]{2})/).map((part, i) =>
+    i % 2 === 1
+      ? String.fromCharCode(Number.parseInt(part.slice(2), 16))
+      : Either.getOrElse(Encoding.decodeUriComponent(part), () => part)
+  ).join("")

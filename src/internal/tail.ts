@@ -1,0 +1,50 @@
+import * as Arr from "effect/Array"
+import * as Effect from "effect/Effect"
+
+import type { Item } from "../EventLog.js"
+import { PatternMap } from "./channel.js"
+
+// What may wait for a taker that does not take. A taker that keeps up has a batch of what was appended in one tick.
+const maxItems = 16_384
+const maxBytes = 16 * 1024 * 1024
+
+/** What a backend's listener puts its entries in: it keeps those that are followed until they are taken. */
+export class TailBuffer {
+  private readonly followed = new PatternMap<true>()
+  private readonly latch = Effect.unsafeMakeLatch(false)
+  private items: Array<Item> = []
+  private bytes = 0
+
+  follow(pattern: string): void {
+    this.followed.set(pattern, true)
+  }
+
+  unfollow(pattern: string): void {
+    this.followed.delete(pattern)
+  }
+
+  /** An entry is kept if it is followed, and a Lost in any case. If too much waits, all of it becomes one Lost. */
+  offer(item: Item): void {
+    if (item._tag === "Entry") {
+      if (this.followed.match(item.channel).length === 0) return
+      this.bytes += item.data.length
+    }
+    if (this.items.length < maxItems && (this.bytes <= maxBytes || this.items.length === 0)) {
+      this.items.push(item)
+    } else {
+      const { epoch, seq } = item._tag === "Entry" ? item : item.position
+      this.items = [{ _tag: "Lost", channels: Array.from(this.followed.keys()), position: { epoch, seq } }]
+      this.bytes = 0
+    }
+    this.latch.unsafeOpen()
+  }
+
+  readonly take: Effect.Effect<Arr.NonEmptyReadonlyArray<Item>> = Effect.suspend(() => {
+    const items = this.items
+    if (!Arr.isNonEmptyArray(items)) return Effect.zipRight(this.latch.await, this.take)
+    this.items = []
+    this.bytes = 0
+    this.latch.unsafeClose()
+    return Effect.succeed(items)
+  })
+}

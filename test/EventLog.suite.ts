@@ -1,0 +1,415 @@
+import { assert, describe, it } from "@effect/vitest"
+import type { Layer, Scope } from "effect"
+import { Effect, FastCheck as fc, Option } from "effect"
+import * as EventLog from "effect-realtime/EventLog"
+
+const bytes = (text: string) => new TextEncoder().encode(text)
+const text = (entry: EventLog.Entry) => new TextDecoder().decode(entry.data)
+const missing = (page: EventLog.Page) => Option.getOrUndefined(page.missing)
+
+const channels = ["a/1", "a/2", "b/1", "c"]
+const patterns = [...channels, "a/*", "*/1", "*/*", "*"]
+const isIn = (pattern: string, channel: string) => new RegExp(`^${pattern.replaceAll("*", "[^/]*")}$`).test(channel)
+const isInSome = (patterns: Iterable<string>, channel: string) =>
+  Array.from(patterns).some((pattern) => isIn(pattern, channel))
+
+const capacity = 5
+
+const index = (length: number) => fc.nat({ max: length - 1 })
+const steps = fc.array(
+  fc.oneof(
+    { weight: 5, arbitrary: fc.record({ do: fc.constant("append"), channel: index(channels.length) }) },
+    { weight: 2, arbitrary: fc.record({ do: fc.constant("follow"), pattern: index(patterns.length) }) },
+    { weight: 1, arbitrary: fc.record({ do: fc.constant("unfollow"), pattern: index(patterns.length) }) },
+    { weight: 2, arbitrary: fc.record({ do: fc.constant("take") }) },
+    {
+      weight: 3,
+      arbitrary: fc.record({
+        do: fc.constant("read"),
+        patterns: fc.array(index(patterns.length), { maxLength: 4 }),
+        back: fc.nat({ max: 12 }),
+        limit: fc.integer({ min: 1, max: 8 })
+      })
+    }
+  ),
+  { maxLength: 60 }
+)
+
+/**
+ * What every `EventLog` must hold to. Each build of the layer is a log of its own, empty at first, that keeps the given
+ * number of events of each channel, and nothing else bounds within seconds.
+ */
+export const suite = <E>(name: string, options: {
+  readonly layer: (options: { readonly capacity: number }) => Layer.Layer<EventLog.EventLog, E>
+  /** Random schedules of each property. */
+  readonly runs: number
+}): void => {
+  const withLog = <A, E2>(
+    body: (log: EventLog.EventLog.Service) => Effect.Effect<A, E2, Scope.Scope>
+  ): Effect.Effect<A, E | E2> =>
+    EventLog.EventLog.pipe(
+      Effect.flatMap(body),
+      Effect.scoped,
+      Effect.provide(options.layer({ capacity }))
+    )
+  const parameters = { fastCheck: { numRuns: options.runs }, timeout: 120_000 }
+
+  describe(`EventLog: ${name}`, () => {
+    it.live("gives every event the next place in one sequence over all channels", () =>
+      withLog((log) =>
+        Effect.gen(function*() {
+          const start = yield* log.head
+          assert.isTrue(Option.isSome(EventLog.parseEventId(EventLog.formatEventId(start))))
+          const first = yield* log.append("a/1", bytes("one"))
+          const second = yield* log.append("b/1", bytes("two"))
+          assert.strictEqual(first.epoch, start.epoch)
+          assert.strictEqual(first.seq, start.seq + 1)
+          assert.strictEqual(second.seq, start.seq + 2)
+          assert.deepStrictEqual(yield* log.head, second)
+
+          const page = yield* log.read(["b/1", "a/1"], start, 10)
+          assert.deepStrictEqual(page.entries.map((entry) => [entry.channel, entry.epoch, entry.seq, text(entry)]), [
+            ["a/1", start.epoch, first.seq, "one"],
+            ["b/1", start.epoch, second.seq, "two"]
+          ])
+          assert.deepStrictEqual(page.position, second)
+          assert.isFalse(page.more)
+          assert.isUndefined(missing(page))
+        })
+      ))
+
+    it.live("keeps any bytes as they are", () =>
+      withLog((log) =>
+        Effect.gen(function*() {
+          const start = yield* log.head
+          const all = Uint8Array.from({ length: 256 }, (_, i) => i)
+          yield* log.append("a/1", all)
+          yield* log.append("a/1", new Uint8Array())
+          const page = yield* log.read(["a/1"], start, 10)
+          assert.deepStrictEqual(page.entries.map((entry) => Array.from(entry.data)), [Array.from(all), []])
+        })
+      ))
+
+    it.live("gives each page where the one before it ended", () =>
+      withLog((log) =>
+        Effect.gen(function*() {
+          const start = yield* log.head
+          for (const channel of ["a/1", "b/1", "a/2", "c", "a/1", "b/1"]) yield* log.append(channel, bytes(channel))
+          let page = yield* log.read(["a/*", "c"], start, 2)
+          assert.deepStrictEqual(page.entries.map(text), ["a/1", "a/2"])
+          assert.isTrue(page.more)
+          page = yield* log.read(["a/*", "c"], page.position, 2)
+          assert.deepStrictEqual(page.entries.map(text), ["c", "a/1"])
+          assert.isFalse(page.more)
+          assert.deepStrictEqual(page.position, yield* log.head)
+          page = yield* log.read(["a/*", "c"], page.position, 2)
+          assert.deepStrictEqual(page.entries, [])
+          assert.isFalse(page.more)
+        })
+      ))
+
+    it.live("has a stated outcome for every cursor", () =>
+      withLog((log) =>
+        Effect.gen(function*() {
+          const start = yield* log.head
+          for (let i = 0; i <= capacity; i++) yield* log.append("a/1", bytes(String(i)))
+          const end = yield* log.head
+          const at = (seq: number, epoch = end.epoch) => log.read(["a/1"], { epoch, seq }, 10)
+
+          assert.deepStrictEqual((yield* at(end.seq)).entries, [])
+          assert.deepStrictEqual((yield* at(end.seq - 1)).entries.map(text), [String(capacity)])
+          const whole = yield* at(start.seq + 1)
+          assert.isUndefined(missing(whole))
+          assert.strictEqual(whole.entries.length, capacity)
+
+          for (
+            const [reason, page] of [
+              ["Evicted", yield* at(start.seq)],
+              ["OtherEpoch", yield* at(end.seq, "another")],
+              ["OtherEpoch", yield* at(end.seq + 1, "another")],
+              ["Future", yield* at(end.seq + 1)],
+              ["Future", yield* at(Number.MAX_SAFE_INTEGER)]
+            ] as const
+          ) {
+            assert.strictEqual(missing(page), reason)
+            assert.deepStrictEqual(page.entries, [])
+            assert.deepStrictEqual(page.position, end)
+            assert.isFalse(page.more)
+          }
+          const other = yield* log.read(["a/2"], start, 10)
+          assert.isUndefined(missing(other), "another channel has lost nothing")
+          assert.strictEqual(missing(yield* log.read(["a/2", "a/*"], start, 10)), "Evicted")
+        })
+      ))
+
+    it.live("takes a star for one whole segment only", () =>
+      withLog((log) =>
+        Effect.gen(function*() {
+          const start = yield* log.head
+          for (const channel of ["o", "o/1", "o/1/x", "o/", "o/a*b", "/1", "o.1", "O/1"]) {
+            yield* log.append(channel, bytes(channel))
+          }
+          const given = (...patterns: Array<string>) =>
+            Effect.map(log.read(patterns, start, 100), (page) => page.entries.map(text))
+          assert.deepStrictEqual(yield* given("o/*"), ["o/1", "o/", "o/a*b"])
+          assert.deepStrictEqual(yield* given("*/1"), ["o/1", "/1", "O/1"])
+          assert.deepStrictEqual(yield* given("*"), ["o", "o.1"])
+          assert.deepStrictEqual(yield* given("o/*/x"), ["o/1/x"])
+          assert.deepStrictEqual(yield* given("o/a*b"), ["o/a*b"])
+          assert.deepStrictEqual(yield* given("o/a*"), [])
+          assert.deepStrictEqual(yield* given("o/1", "o/*", "*/1", "o/1"), ["o/1", "o/", "o/a*b", "/1", "O/1"])
+          assert.deepStrictEqual(yield* given(), [])
+        })
+      ))
+
+    it.live("refuses a name that breaks a rule, and names the rule", () =>
+      withLog((log) =>
+        Effect.gen(function*() {
+          const start = yield* log.head
+          const tail = yield* log.tail
+          const bad: ReadonlyArray<readonly [string, RegExp]> = [
+            ["", /empty/],
+            ["x".repeat(513), /512 bytes/],
+            ["é".repeat(257), /512 bytes/],
+            ["a\nb", /control characters/],
+            ["a\0", /control characters/],
+            ["a\x85", /control characters/],
+            ["a\uD800", /lone surrogates/]
+          ]
+          for (const [channel, rule] of bad) {
+            for (
+              const refused of [
+                yield* Effect.flip(log.append(channel, bytes(""))),
+                yield* Effect.flip(Effect.asVoid(log.read(["a/1", channel], start, 1))),
+                yield* Effect.flip(tail.follow(channel))
+              ]
+            ) {
+              assert.strictEqual(refused._tag, "EventLogError")
+              assert.strictEqual(refused.reason, "InvalidChannel")
+              assert.isFalse(refused.retryable)
+              assert.match(refused.message, rule)
+            }
+          }
+          for (const channel of ["*", "a/*", "*/1", "a/*/b"]) {
+            const refused = yield* Effect.flip(log.append(channel, bytes("")))
+            assert.match(refused.message, /as a segment/)
+          }
+          for (const channel of ["x".repeat(512), "é".repeat(256), "日本/😀", "a b", "a*", "a//b"]) {
+            yield* log.append(channel, bytes(""))
+          }
+        })
+      ))
+
+    it.live("gives a tail what is appended after it follows, once", () =>
+      withLog((log) =>
+        Effect.gen(function*() {
+          const tail = yield* log.tail
+          const other = yield* log.tail
+          yield* log.append("a/1", bytes("before"))
+          yield* tail.follow("a/1")
+          yield* tail.follow("a/*")
+          yield* tail.follow("a/1")
+          yield* other.follow("b/1")
+          yield* log.append("b/1", bytes("elsewhere"))
+          const one = yield* log.append("a/1", bytes("one"))
+          const taken = yield* tail.take
+          assert.deepStrictEqual(
+            taken.map((item) => item._tag === "Entry" ? [item.channel, item.seq, text(item)] : item),
+            [
+              ["a/1", one.seq, "one"]
+            ]
+          )
+
+          yield* tail.unfollow("a/1")
+          const waiting = yield* Effect.fork(tail.take)
+          yield* Effect.yieldNow()
+          assert.isNull(waiting.unsafePoll())
+          yield* log.append("a/2", bytes("two"))
+          assert.deepStrictEqual((yield* waiting).map((item) => item._tag === "Entry" ? text(item) : item), ["two"])
+
+          yield* tail.unfollow("a/*")
+          yield* tail.unfollow("never/followed")
+          yield* tail.follow("c")
+          yield* log.append("a/1", bytes("no longer"))
+          yield* log.append("c", bytes("three"))
+          assert.deepStrictEqual((yield* tail.take).map((item) => item._tag === "Entry" ? text(item) : item), ["three"])
+          assert.deepStrictEqual((yield* other.take).map((item) => item._tag === "Entry" ? text(item) : item), [
+            "elsewhere"
+          ])
+        })
+      ))
+
+    it.live("tells a tail that was not taken from what it has lost", () =>
+      withLog((log) =>
+        Effect.gen(function*() {
+          const tail = yield* log.tail
+          yield* tail.follow("a/*")
+          yield* tail.follow("b/1")
+          const large = new Uint8Array(1024 * 1024)
+          const start = yield* log.head
+          yield* Effect.repeatN(log.append("a/1", large), 39)
+          yield* log.append("b/1", bytes("last"))
+
+          // Whatever it gave up, what is there and what is Lost make up the whole, in order.
+          let covered = start.seq
+          let lost = 0
+          let size = 0
+          const end = yield* log.head
+          while (covered < end.seq) {
+            for (const item of yield* tail.take) {
+              if (item._tag === "Entry") {
+                assert.strictEqual(item.seq, covered + 1)
+                size += item.data.length
+                covered = item.seq
+              } else {
+                assert.sameMembers([...item.channels], ["a/*", "b/1"])
+                assert.isAbove(item.position.seq, covered)
+                lost++
+                covered = item.position.seq
+              }
+            }
+          }
+          assert.isAtLeast(lost, 1)
+          assert.isBelow(size, 32 * large.length)
+
+          yield* log.append("a/1", bytes("again"))
+          assert.deepStrictEqual((yield* tail.take).map((item) => item._tag === "Entry" ? text(item) : item), ["again"])
+        })
+      ), 60_000)
+
+    it.live.prop("does what a model of it does", [steps], ([steps]) =>
+      withLog((log) =>
+        Effect.gen(function*() {
+          const tail = yield* log.tail
+          const start = yield* log.head
+          const history: Array<{ readonly channel: string; readonly seq: number }> = []
+          const followed = new Set<string>()
+          let due: typeof history = []
+          let possible: typeof history = []
+
+          const take = Effect.gen(function*() {
+            const taken: Array<number> = []
+            while (due.some(({ seq }) => !taken.includes(seq))) {
+              for (const item of yield* tail.take) {
+                if (item._tag === "Lost") return assert.fail("nothing was lost")
+                assert.deepStrictEqual(
+                  [...due, ...possible].find(({ seq }) => seq === item.seq),
+                  { channel: item.channel, seq: item.seq }
+                )
+                assert.isAbove(item.seq, taken.at(-1) ?? 0)
+                assert.strictEqual(text(item), String(item.seq))
+                taken.push(item.seq)
+              }
+            }
+            due = []
+            possible = possible.filter(({ seq }) => seq > (taken.at(-1) ?? 0))
+          })
+
+          for (const step of steps) {
+            if ("channel" in step) {
+              const channel = channels[step.channel] ?? "c"
+              const seq = start.seq + history.length + 1
+              assert.deepStrictEqual(yield* log.append(channel, bytes(String(seq))), { epoch: start.epoch, seq })
+              history.push({ channel, seq })
+              if (isInSome(followed, channel)) due.push({ channel, seq })
+            } else if ("pattern" in step) {
+              const pattern = patterns[step.pattern] ?? "*"
+              if (step.do === "follow") {
+                yield* tail.follow(pattern)
+                followed.add(pattern)
+              } else {
+                yield* tail.unfollow(pattern)
+                followed.delete(pattern)
+                possible.push(...due.filter(({ channel }) => !isInSome(followed, channel)))
+                due = due.filter(({ channel }) => isInSome(followed, channel))
+              }
+            } else if ("patterns" in step) {
+              const chosen = step.patterns.map((i) => patterns[i] ?? "*")
+              const head = yield* log.head
+              const after = { epoch: start.epoch, seq: Math.max(start.seq, head.seq - step.back) }
+              const page = yield* log.read(chosen, after, step.limit)
+              const expected = history.filter(({ channel, seq }) => seq > after.seq && isInSome(chosen, channel))
+              if (missing(page) === undefined) {
+                const given = page.entries.map(({ channel, seq }) => ({ channel, seq }))
+                assert.deepStrictEqual(given, expected.slice(0, step.limit))
+                assert.strictEqual(page.more, expected.length > step.limit)
+                assert.strictEqual(page.position.seq, page.more ? given.at(-1)?.seq : head.seq)
+              } else {
+                assert.strictEqual(missing(page), "Evicted")
+                assert.isTrue(
+                  channels.some((name) => expected.filter(({ channel }) => channel === name).length > capacity),
+                  "nothing of it was evicted"
+                )
+                assert.deepStrictEqual(page, { ...page, entries: [], position: head, more: false })
+              }
+            } else {
+              yield* take
+            }
+          }
+          yield* take
+        })
+      ), parameters)
+
+    it.live.prop(
+      "lets readers join at any time without loss, duplicate or reorder",
+      [fc.array(fc.record({ channel: index(channels.length), readers: fc.nat({ max: 2 }) }), { maxLength: 30 })],
+      ([schedule]) =>
+        withLog((log) =>
+          Effect.gen(function*() {
+            const done = Effect.unsafeMakeLatch(false)
+
+            const appended = new Map<number, string>()
+
+            // Subscribe, then replay, then live, as a broker does, until something appended after all else.
+            const reader = (pattern: string) =>
+              Effect.scoped(Effect.gen(function*() {
+                const from = yield* log.head
+                const tail = yield* log.tail
+                yield* tail.follow(pattern)
+                const seen: Array<number> = []
+                let position = from
+                for (let more = true; more;) {
+                  yield* Effect.yieldNow()
+                  const page = yield* log.read([pattern], position, 2)
+                  if (missing(page) === "Evicted") return
+                  assert.isUndefined(missing(page))
+                  seen.push(...page.entries.map(({ seq }) => seq))
+                  position = page.position
+                  more = page.more
+                }
+                yield* done.await
+                const last = yield* log.append(pattern.replaceAll("*", "last"), bytes(""))
+                while ((seen.at(-1) ?? 0) < last.seq) {
+                  for (const item of yield* tail.take) {
+                    if (item._tag === "Lost") return assert.fail("nothing was lost")
+                    if (item.seq > position.seq) seen.push(item.seq)
+                  }
+                }
+                const expected = Array.from(appended)
+                  .filter(([seq, channel]) => seq > from.seq && isIn(pattern, channel))
+                  .map(([seq]) => seq)
+                  .sort((a, b) => a - b)
+                assert.deepStrictEqual(seen.filter((seq) => appended.has(seq)), expected)
+              }))
+
+            const readers = yield* Effect.forEach(schedule, (step, i) =>
+              Effect.gen(function*() {
+                const channel = channels[step.channel] ?? "c"
+                const forked = yield* Effect.forEach(
+                  Array.from({ length: step.readers }, (_, j) => patterns[(i + j * 3) % patterns.length] ?? "*"),
+                  (pattern) => Effect.fork(reader(pattern))
+                )
+                const { seq } = yield* log.append(channel, bytes(channel))
+                appended.set(seq, channel)
+                yield* Effect.yieldNow()
+                return forked
+              }), { concurrency: 3 })
+            yield* done.open
+            for (const fiber of readers.flat()) yield* fiber
+            assert.strictEqual(appended.size, schedule.length)
+          })
+        ),
+      parameters
+    )
+  })
+}

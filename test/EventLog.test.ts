@@ -1,0 +1,150 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, FastCheck as fc, Option, TestClock } from "effect"
+import * as EventLog from "effect-realtime/EventLog"
+
+import { suite } from "./EventLog.suite.js"
+
+suite("memory", { layer: EventLog.layerMemory, runs: 1000 })
+
+const missing = (page: EventLog.Page) => Option.getOrUndefined(page.missing)
+const event = (size: number) => new Uint8Array(size)
+
+describe("EventId", () => {
+  const epochs = fc.string({ unit: fc.constantFrom(..."aZ09_-"), minLength: 1, maxLength: 64 })
+
+  it.prop("comes back as the cursor it was", [epochs, fc.maxSafeNat()], ([epoch, seq]) => {
+    const id = EventLog.formatEventId({ epoch, seq })
+    assert.match(id, /^[A-Za-z0-9._-]{1,128}$/)
+    assert.deepStrictEqual(EventLog.parseEventId(id), Option.some({ epoch, seq }))
+  })
+
+  it.prop("has one spelling", [fc.oneof(fc.string(), fc.stringMatching(/^[a.0-9e+-]{0,8}$/))], ([text]) => {
+    const cursor = EventLog.parseEventId(text)
+    if (Option.isSome(cursor)) assert.strictEqual(EventLog.formatEventId(cursor.value), text)
+  })
+
+  it("is none of anything else", () => {
+    const junk = [
+      "",
+      ".",
+      "a.",
+      ".1",
+      "a",
+      "a.-1",
+      "a.+1",
+      "a.01",
+      "a.00",
+      "a.1e3",
+      "a.1.0",
+      "a.0x1",
+      "a. 1",
+      "a.1\n",
+      "a.1 ",
+      "a.١",
+      "é.1",
+      "a/b.1",
+      "a.9007199254740992",
+      "a.99999999999999999999",
+      `${"a".repeat(65)}.1`,
+      "a".repeat(4096),
+      `a.${"1".repeat(4096)}`
+    ]
+    for (const id of junk) assert.deepStrictEqual(EventLog.parseEventId(id), Option.none(), id)
+    assert.deepStrictEqual(
+      EventLog.parseEventId("a.9007199254740991"),
+      Option.some({ epoch: "a", seq: Number.MAX_SAFE_INTEGER })
+    )
+  })
+})
+
+describe("EventLog.layerMemory", () => {
+  it.effect("drops what is older than maxAge, and says so", () =>
+    Effect.gen(function*() {
+      const log = yield* EventLog.EventLog
+      const start = yield* log.head
+      const old = yield* log.append("a", event(1))
+      yield* TestClock.adjust("40 seconds")
+      const young = yield* log.append("a", event(1))
+      yield* TestClock.adjust("20 seconds")
+      assert.strictEqual((yield* log.read(["a"], start, 10)).entries.length, 2)
+      yield* TestClock.adjust("1 millis")
+      assert.strictEqual(missing(yield* log.read(["a"], start, 10)), "Evicted")
+      assert.deepStrictEqual((yield* log.read(["a"], old, 10)).entries.map(({ seq }) => seq), [young.seq])
+      yield* TestClock.adjust("1 minute")
+      assert.strictEqual(missing(yield* log.read(["a"], old, 10)), "Evicted")
+      assert.isUndefined(missing(yield* log.read(["a"], young, 10)))
+    }).pipe(Effect.provide(EventLog.layerMemory({ maxAge: "1 minute" }))))
+
+  it.effect("remembers of a forgotten channel that there was something", () =>
+    Effect.gen(function*() {
+      const log = yield* EventLog.EventLog
+      const start = yield* log.head
+      for (let i = 0; i < 1000; i++) yield* log.append(`user/${i}`, event(1))
+      const end = yield* log.head
+      yield* TestClock.adjust("61 seconds")
+      for (let i = 0; i < 3; i++) yield* log.append("other", event(1))
+      for (const channel of ["user/0", "user/999", "user/*", "never/seen"]) {
+        assert.strictEqual(missing(yield* log.read([channel], start, 10)), "Evicted", channel)
+        assert.isUndefined(missing(yield* log.read([channel], end, 10)), channel)
+      }
+      const again = yield* log.append("user/0", event(1))
+      assert.strictEqual(missing(yield* log.read(["user/0"], start, 10)), "Evicted")
+      assert.deepStrictEqual((yield* log.read(["user/0"], end, 10)).entries.map(({ seq }) => seq), [again.seq])
+    }).pipe(Effect.provide(EventLog.layerMemory({ maxAge: "1 minute" }))))
+
+  it.effect("keeps the order of age when the clock is set back", () =>
+    Effect.gen(function*() {
+      const log = yield* EventLog.EventLog
+      yield* TestClock.setTime(3_600_000)
+      const first = yield* log.append("a", event(1))
+      yield* TestClock.setTime(0)
+      yield* log.append("a", event(1))
+      yield* TestClock.setTime(3_630_000)
+      assert.strictEqual((yield* log.read(["a"], { ...first, seq: first.seq - 1 }, 10)).entries.length, 2)
+    }).pipe(Effect.provide(EventLog.layerMemory({ maxAge: "1 minute" }))))
+
+  it.effect("keeps at most maxBytes of a channel, and delivers what is larger than that", () =>
+    Effect.gen(function*() {
+      const log = yield* EventLog.EventLog
+      const tail = yield* log.tail
+      yield* tail.follow("a")
+      const start = yield* log.head
+      const first = yield* log.append("a", event(40))
+      const second = yield* log.append("a", event(60))
+      assert.strictEqual((yield* log.read(["a"], start, 10)).entries.length, 2)
+      const third = yield* log.append("a", event(1))
+      assert.strictEqual(missing(yield* log.read(["a"], start, 10)), "Evicted")
+      assert.deepStrictEqual((yield* log.read(["a"], first, 10)).entries.map(({ seq }) => seq), [second.seq, third.seq])
+      const large = yield* log.append("a", event(101))
+      assert.strictEqual(missing(yield* log.read(["a"], third, 10)), "Evicted")
+      assert.deepStrictEqual((yield* log.read(["a"], large, 10)).entries, [])
+      assert.deepStrictEqual((yield* tail.take).map((item) => item._tag === "Entry" ? item.data.length : item), [
+        40,
+        60,
+        1,
+        101
+      ])
+    }).pipe(Effect.scoped, Effect.provide(EventLog.layerMemory({ maxBytes: 100 }))))
+
+  it.effect("begins another epoch each time", () =>
+    Effect.gen(function*() {
+      const head = Effect.flatMap(EventLog.EventLog, (log) => log.head)
+      const before = yield* Effect.provide(head, EventLog.layerMemory())
+      const page = yield* EventLog.EventLog.pipe(
+        Effect.flatMap((log) => log.read(["a"], before, 10)),
+        Effect.provide(EventLog.layerMemory())
+      )
+      assert.strictEqual(missing(page), "OtherEpoch")
+      assert.notStrictEqual(page.position.epoch, before.epoch)
+    }))
+
+  it.effect("gives a closed tail nothing any more", () =>
+    Effect.gen(function*() {
+      const log = yield* EventLog.EventLog
+      const tail = yield* Effect.scoped(Effect.tap(log.tail, (tail) => tail.follow("a")))
+      yield* log.append("a", event(1))
+      const taker = yield* Effect.fork(tail.take)
+      yield* Effect.yieldNow()
+      assert.isNull(taker.unsafePoll())
+    }).pipe(Effect.provide(EventLog.layerMemory())))
+})

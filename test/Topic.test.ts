@@ -1,0 +1,200 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Chunk, Effect, FastCheck as fc, Option, Schema, Stream } from "effect"
+import * as ServerSentEvent from "effect-realtime/ServerSentEvent"
+import * as Topic from "effect-realtime/Topic"
+
+const Paid = Schema.Struct({ amount: Schema.Number, at: Schema.Date })
+
+const Orders = Topic.make("orders/:orderId", {
+  paid: Paid,
+  renamed: Schema.String,
+  closed: Schema.Null,
+  message: Schema.Boolean
+})
+const Items = Topic.make("orders/:orderId/items/:itemId", { added: Schema.Number })
+const News = Topic.make("news", { published: Schema.String })
+
+/** Any UTF-16, lone surrogates included, and what is special in a channel. */
+const anyParam = fc.oneof(
+  fc.string({ unit: fc.integer({ min: 0, max: 0xffff }).map((unit) => String.fromCharCode(unit)) }),
+  fc.string({ unit: "binary" }),
+  fc.string({
+    unit: fc.constantFrom("/", "*", "%", "u", "D", "8", "0", "2", "A", "?", ".", ":", "\uD800", "\uDC00", "é")
+  })
+)
+
+const paidEvents = fc.record({ amount: fc.integer(), at: fc.date({ noInvalidDate: true }) })
+
+describe("Topic", () => {
+  describe("channel", () => {
+    it("keeps whatever a parameter holds in one segment", () => {
+      const cases: ReadonlyArray<readonly [string, string]> = [
+        ["42", "orders/42"],
+        ["2026/42", "orders/2026%2F42"],
+        ["*", "orders/%2A"],
+        ["100%", "orders/100%25"],
+        ["%2A", "orders/%252A"],
+        ["?a#b", "orders/%3Fa%23b"],
+        ["..", "orders/.."],
+        ["", "orders/"],
+        ["übung 😀", "orders/%C3%BCbung%20%F0%9F%98%80"],
+        ["\uD800", "orders/%uD800"],
+        ["a\nb", "orders/a%0Ab"]
+      ]
+      for (const [orderId, channel] of cases) {
+        assert.strictEqual(Topic.channel(Orders, { orderId }), channel)
+        assert.deepStrictEqual(Topic.params(Orders, channel), Option.some({ orderId }))
+      }
+    })
+
+    it.prop("gives its parameters back", [anyParam, anyParam], ([orderId, itemId]) => {
+      const channel = Topic.channel(Items, { orderId, itemId })
+      assert.match(channel, /^orders\/[\w.!~'()%-]*\/items\/[\w.!~'()%-]*$/)
+      assert.strictEqual(channel.split("/").length, 4)
+      assert.notInclude(channel.split("/"), "*")
+      assert.deepStrictEqual(Topic.params(Items, channel), Option.some({ orderId, itemId }))
+    })
+
+    it.prop("has only one spelling", [anyParam], ([segment]) => {
+      const channel = `orders/${segment}`
+      const params = Topic.params(Orders, channel)
+      if (Option.isSome(params)) assert.strictEqual(Topic.channel(Orders, params.value), channel)
+    })
+
+    it("is none of another topic's", () => {
+      for (const channel of ["", "orders", "orders/1/items", "invoices/1", "orders/*", "orders/%2f", "orders/%zz"]) {
+        assert.deepStrictEqual(Topic.params(Orders, channel), Option.none(), channel)
+      }
+      assert.deepStrictEqual(Topic.params(Orders, "orders/%uD83D%uDE00"), Option.none())
+    })
+
+    it("is plain without parameters", () => {
+      assert.strictEqual(Topic.channel(News, {}), "news")
+      assert.deepStrictEqual(Topic.params(News, "news"), Option.some({}))
+    })
+
+    it("takes the topic first or last", () => {
+      assert.strictEqual(Items.pipe(Topic.channel({ orderId: "1", itemId: "2" })), "orders/1/items/2")
+      assert.deepStrictEqual(News.pipe(Topic.params("news")), Option.some({}))
+    })
+  })
+
+  describe("pattern", () => {
+    it("leaves open what is left out", () => {
+      assert.strictEqual(Topic.pattern(Items), "orders/*/items/*")
+      assert.strictEqual(Topic.pattern(Items, { itemId: "a/b" }), "orders/*/items/a%2Fb")
+      assert.strictEqual(Items.pipe(Topic.pattern({ orderId: "*" })), "orders/%2A/items/*")
+      assert.strictEqual(Items.pipe(Topic.pattern()), "orders/*/items/*")
+    })
+
+    it("throws on a parameter that is there but undefined, instead of opening up", () => {
+      // @ts-expect-error what a caller without types may do
+      assert.throws(() => Topic.pattern(Orders, { orderId: undefined }))
+      // @ts-expect-error what a caller without types may do
+      assert.throws(() => Topic.channel(Orders, {}))
+    })
+  })
+
+  describe("make", () => {
+    it("throws on what types do not see", () => {
+      const none = {}
+      assert.throws(() => Topic.make("orders/:id/:id", none), /names of their own/)
+      assert.throws(() => Topic.make("orders/\n", none), /control characters/)
+      // @ts-expect-error a parameter without a name
+      assert.throws(() => Topic.make("orders/:", none), /names of their own/)
+      // @ts-expect-error a wildcard
+      assert.throws(() => Topic.make("orders/*", none), /as a segment/)
+      // @ts-expect-error empty
+      assert.throws(() => Topic.make("", none), /empty/)
+      // @ts-expect-error reserved
+      assert.throws(() => Topic.make("orders", { resync: Schema.Null }), /resync/)
+    })
+
+    it("is told by its guard", () => {
+      assert.isTrue(Topic.isTopic(Orders))
+      assert.isFalse(Topic.isTopic({ path: "orders", events: {} }))
+    })
+  })
+
+  describe("event", () => {
+    it.effect.prop(
+      "comes back from the wire as it was",
+      [paidEvents, fc.string()],
+      ([paid, name]) =>
+        Effect.gen(function*() {
+          const frames = yield* Effect.all([
+            Topic.event(Orders, "paid", paid),
+            Topic.event(Orders, "renamed", name),
+            Topic.event(Orders, "closed", null),
+            Topic.event(Orders, "message", true)
+          ])
+          const bytes = yield* Effect.forEach(frames, ServerSentEvent.encode)
+          const received = yield* Stream.fromIterable(bytes).pipe(
+            ServerSentEvent.decode(),
+            Stream.mapEffect((frame) => Topic.decode(Orders, frame)),
+            Stream.runCollect
+          )
+          assert.deepStrictEqual(Chunk.toReadonlyArray(received), [
+            { event: "paid", data: paid },
+            { event: "renamed", data: name },
+            { event: "closed", data: null },
+            { event: "message", data: true }
+          ])
+        }),
+      { fastCheck: { examples: [[{ amount: 1, at: new Date(0) }, "42"]] } }
+    )
+
+    it.effect("takes the topic first or last", () =>
+      Effect.gen(function*() {
+        const frame = yield* Orders.pipe(Topic.event("renamed", "42"))
+        assert.deepStrictEqual(frame, { event: "renamed", data: "\"42\"" })
+        assert.deepStrictEqual(yield* Orders.pipe(Topic.decode(frame)), { event: "renamed", data: "42" })
+      }))
+
+    it.effect("is refused without telling its data", () =>
+      Effect.gen(function*() {
+        const Secrets = Topic.make("secrets", {
+          short: Schema.String.pipe(Schema.maxLength(3)),
+          big: Schema.BigIntFromSelf,
+          none: Schema.Undefined,
+          count: Schema.Struct({ n: Schema.Number })
+        })
+        const refused = yield* Effect.flip(Topic.event(Secrets, "short", "hunter2"))
+        assert.strictEqual(refused._tag, "InvalidServerSentEvent")
+        assert.strictEqual(refused.field, "data")
+        assert.strictEqual(refused.reason, "RefusedBySchema")
+        assert.notInclude(refused.message + JSON.stringify(refused), "hunter2")
+        assert.strictEqual((yield* Effect.flip(Topic.event(Secrets, "big", 1n))).reason, "NotJson")
+        assert.strictEqual((yield* Effect.flip(Topic.event(Secrets, "none", undefined))).reason, "NotJson")
+        assert.strictEqual((yield* Effect.flip(Topic.event(Secrets, "count", { n: NaN }))).reason, "NotJson")
+        // @ts-expect-error what a caller without types may do
+        assert.strictEqual((yield* Effect.flip(Topic.event(Secrets, "constructor", 1))).field, "event")
+      }))
+  })
+
+  describe("decode", () => {
+    it.effect("takes a frame without a name for a message", () =>
+      Effect.gen(function*() {
+        assert.deepStrictEqual(yield* Topic.decode(Orders, { data: "true" }), { event: "message", data: true })
+        assert.deepStrictEqual(yield* Topic.decode(Orders, { event: "", data: "true" }), {
+          event: "message",
+          data: true
+        })
+      }))
+
+    it.effect("tells what is not an event of the topic", () =>
+      Effect.gen(function*() {
+        const reason = (frame: ServerSentEvent.ServerSentEvent) =>
+          Effect.map(Effect.flip(Topic.decode(Orders, frame)), (error) => error.reason)
+        assert.strictEqual(yield* reason({ event: "refunded", data: "1" }), "UnknownEvent")
+        assert.strictEqual(yield* reason({ event: "constructor", data: "1" }), "UnknownEvent")
+        assert.strictEqual(yield* reason({ event: "__proto__", data: "1" }), "UnknownEvent")
+        assert.strictEqual(yield* reason({ event: "paid", data: "{\"amount\":" }), "InvalidData")
+        assert.strictEqual(yield* reason({ event: "paid", data: "{\"amount\":\"much\"}" }), "InvalidData")
+        assert.strictEqual(yield* reason({ event: "paid" }), "InvalidData")
+        const error = yield* Effect.flip(Topic.decode(Orders, { event: "renamed", data: "\"hunter2" }))
+        assert.strictEqual(error.message, "the data of \"renamed\" is not what the topic orders/:orderId says")
+        assert.notInclude(JSON.stringify(error), "hunter2")
+      }))
+  })
+})

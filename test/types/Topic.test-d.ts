@@ -1,0 +1,95 @@
+/** Checked by tsc, never run. */
+import type { Effect, Option } from "effect"
+import { Schema } from "effect"
+import type { InvalidServerSentEvent, ServerSentEvent } from "effect-realtime/ServerSentEvent"
+import * as Topic from "effect-realtime/Topic"
+import { expectTypeOf } from "vitest"
+
+const Paid = Schema.Struct({ amount: Schema.NumberFromString, at: Schema.Date })
+const Orders = Topic.make("orders/:orderId", { paid: Paid, shipped: Schema.Struct({ carrier: Schema.String }) })
+const Items = Topic.make("orders/:orderId/items/:itemId", { added: Schema.Number })
+const paid = { amount: 1, at: new Date(0) }
+
+// Parameters come from the path
+expectTypeOf<Topic.Topic.Params<"orders/:orderId">>().toEqualTypeOf<{ readonly orderId: string }>()
+expectTypeOf<Topic.Topic.Params<"orders/:orderId/items/:itemId">>()
+  .toEqualTypeOf<{ readonly orderId: string; readonly itemId: string }>()
+expectTypeOf<Topic.Topic.Params<"news">>().toEqualTypeOf<{}>()
+expectTypeOf(Topic.params(Orders, "orders/1")).toEqualTypeOf<Option.Option<{ readonly orderId: string }>>()
+Topic.channel(Orders, { orderId: "1" })
+Orders.pipe(Topic.channel({ orderId: "1" }))
+Topic.pattern(Items)
+Topic.pattern(Items, { itemId: "1" })
+// @ts-expect-error a parameter is missing
+Topic.channel(Items, { orderId: "1" })
+// @ts-expect-error not a parameter
+Topic.channel(Orders, { orderId: "1", itemId: "1" })
+// @ts-expect-error not a string
+Topic.channel(Orders, { orderId: 1 })
+// @ts-expect-error a parameter is missing
+Orders.pipe(Topic.channel({}))
+// @ts-expect-error not a parameter
+Topic.pattern(Orders, { itemId: "1" })
+// @ts-expect-error undefined would open the pattern up
+Topic.pattern(Orders, { orderId: undefined })
+
+// What is published is an event of the topic, with its data
+expectTypeOf(Topic.event(Orders, "paid", paid)).toEqualTypeOf<Effect.Effect<ServerSentEvent, InvalidServerSentEvent>>()
+expectTypeOf(Orders.pipe(Topic.event("paid", paid)))
+  .toEqualTypeOf<Effect.Effect<ServerSentEvent, InvalidServerSentEvent>>()
+// @ts-expect-error the topic has no such event
+Topic.event(Orders, "refunded", paid)
+// @ts-expect-error the topic has no such event
+Orders.pipe(Topic.event("refunded", paid))
+// @ts-expect-error the data of another event
+Topic.event(Orders, "shipped", paid)
+// @ts-expect-error the data of another event
+Orders.pipe(Topic.event("shipped", paid))
+// @ts-expect-error the encoded side is not what is published
+Topic.event(Orders, "paid", { amount: "1", at: "1970-01-01T00:00:00.000Z" })
+// @ts-expect-error a field is missing
+Topic.event(Orders, "paid", { amount: 1 })
+
+// What is read is told apart by its name
+type Message = {
+  readonly event: "paid"
+  readonly data: { readonly amount: number; readonly at: Date }
+} | {
+  readonly event: "shipped"
+  readonly data: { readonly carrier: string }
+}
+expectTypeOf(Topic.decode(Orders, {})).toEqualTypeOf<Effect.Effect<Message, Topic.InvalidTopicEvent>>()
+expectTypeOf(Orders.pipe(Topic.decode({}))).toEqualTypeOf<Effect.Effect<Message, Topic.InvalidTopicEvent>>()
+
+// A path and the names of events are checked
+declare const dynamic: string
+// @ts-expect-error not a literal
+Topic.make(dynamic, {})
+// @ts-expect-error empty
+Topic.make("", {})
+// @ts-expect-error a wildcard
+Topic.make("*/orders", {})
+// @ts-expect-error a wildcard
+Topic.make("orders/*", {})
+// @ts-expect-error a parameter without a name
+Topic.make("orders/:/items", {})
+// @ts-expect-error reserved
+Topic.make("orders", { error: Schema.Null })
+// @ts-expect-error reserved
+Topic.make("orders", { open: Schema.Null })
+// @ts-expect-error reserved
+Topic.make("orders", { gap: Schema.Null })
+// @ts-expect-error reserved
+Topic.make("orders", { resync: Schema.Null })
+// @ts-expect-error not a schema
+Topic.make("orders", { paid: 1 })
+
+declare class Service {
+  private readonly secret: string
+}
+declare const needsService: Schema.Schema<string, string, Service>
+// @ts-expect-error a schema that needs a service
+Topic.make("orders", { paid: needsService })
+
+// Any topic is one
+expectTypeOf(Orders).toExtend<Topic.Topic.Any>()
