@@ -60,20 +60,18 @@ export class LeakError extends Schema.TaggedError<LeakError>("effect-realtime/te
  * it would without the check.
  *
  * It sees the whole process, so the test must not run concurrently with others: a check within another's time dies.
+ * A layer that is provided outside the check may outlive it; what it does during the check is counted all the same.
  *
  * @example
  * ```ts
- * import { describe, it } from "@effect/vitest"
  * import { Effect } from "effect"
  * import { LeakCheck, TestEventSource } from "effect-realtime/testing"
  *
- * describe("events", () => {
- *   it.effect("end with their client", () =>
- *     Effect.gen(function*() {
- *       const source = yield* TestEventSource.make("http://localhost:3000/events")
- *       yield* TestEventSource.next(source)
- *     }).pipe(LeakCheck.run))
- * })
+ * // In a test: it.effect("an event comes", () => program)
+ * const program = Effect.gen(function*() {
+ *   const source = yield* TestEventSource.make("http://localhost:3000/events")
+ *   yield* TestEventSource.next(source)
+ * }).pipe(LeakCheck.run)
  * ```
  *
  * @since 0.1.0

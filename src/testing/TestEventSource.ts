@@ -150,8 +150,8 @@ const open = Effect.fnUntraced(function*(
   const opened = yield* Deferred.make<TestEventSource, TestEventSourceError>()
   const request = yield* Effect.acquireRelease(
     Effect.try({
-      try: () =>
-        Http.get(url, {
+      try: () => {
+        const request = Http.get(url, {
           agent: false,
           headers: {
             accept: "text/event-stream",
@@ -161,7 +161,8 @@ const open = Effect.fnUntraced(function*(
             ...(lastEventId === "" ? {} : { "last-event-id": Buffer.from(lastEventId).toString("latin1") }),
             ...requestHeaders
           }
-        }).on("response", (response) => {
+        })
+        return request.on("response", (response) => {
           const isEventStream = response.statusCode === 200 &&
             /^text\/event-stream\s*(;|$)/i.test(response.headers["content-type"] ?? "")
           const connection: Connection = {
@@ -191,7 +192,8 @@ const open = Effect.fnUntraced(function*(
           )
         }).on("error", (cause) => {
           Deferred.unsafeDone(opened, Exit.fail(new TestEventSourceError({ reason: "Connect", cause })))
-        }),
+        })
+      },
       catch: (cause) => new TestEventSourceError({ reason: "Connect", cause })
     }),
     reset

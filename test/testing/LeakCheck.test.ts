@@ -196,6 +196,19 @@ describe("LeakCheck", () => {
         yield* Fiber.interruptAll(fibers)
       }))
 
+    it.effect("a fiber that one from before forked", () =>
+      Effect.gen(function*() {
+        const latch = yield* Effect.makeLatch()
+        const before = yield* latch.await.pipe(
+          Effect.zipRight(Effect.fork(suspended)),
+          Effect.zipRight(suspended),
+          Effect.fork
+        )
+        const { kinds } = yield* leaksOf(latch.open)
+        yield* Fiber.interrupt(before)
+        assert.deepStrictEqual(kinds, ["fiber"])
+      }))
+
     const leaked: Array<Fiber.RuntimeFiber<never>> = []
     const leak = Effect.map(Effect.forkDaemon(Effect.interruptible(suspended)), (fiber) => leaked.push(fiber))
     layer(events(leak))((it) => {

@@ -100,9 +100,16 @@ describe("TestEventSource", () => {
           ": b\r",
           "\n\r\nevent: c\rdata: 1\rda",
           "ta: 2\r\rdata: d\r\n\r",
-          "\n"
+          "\ndata: e\r",
+          "\ndata: f\r\n\r\n"
         )
-        assert.deepStrictEqual(events, [message("a"), message("b"), message("1\n2", "", "c"), message("d")])
+        assert.deepStrictEqual(events, [
+          message("a"),
+          message("b"),
+          message("1\n2", "", "c"),
+          message("d"),
+          message("e\nf")
+        ])
       }))
 
     checked("a UTF-8 sequence that is split, and malformed bytes", () =>
@@ -276,7 +283,7 @@ describe("TestEventSource", () => {
     checked("dropped, and the server sees it", () =>
       Effect.gen(function*() {
         const { closed, request, source } = yield* connect()
-        const reset = once(request, "error")
+        const reset = once(request.socket, "error")
         yield* TestEventSource.drop(source)
         assert.strictEqual(yield* TestEventSource.end(source), "dropped")
         yield* Deferred.await(closed)
