@@ -10,21 +10,22 @@ import { HttpServerRequest } from "@effect/platform/HttpServerRequest"
 import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
 import * as Cause from "effect/Cause"
 import * as Chunk from "effect/Chunk"
-import * as Duration from "effect/Duration"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as FiberId from "effect/FiberId"
 import { dual } from "effect/Function"
 import * as Option from "effect/Option"
-import { type Pipeable, Prototype } from "effect/Pipeable"
+import type { Pipeable } from "effect/Pipeable"
 import * as Predicate from "effect/Predicate"
-import * as Random from "effect/Random"
 import type * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 
-import { Connection, type Settings } from "./internal/connection.js"
+import { Connection } from "./internal/connection.js"
+import * as Internal from "./internal/eventStream.js"
 import * as Frame from "./internal/frame.js"
 import * as NodeSink from "./internal/nodeSink.js"
+import * as Settings from "./internal/settings.js"
 import * as StreamSink from "./internal/streamSink.js"
 import * as ServerSentEvent from "./ServerSentEvent.js"
 
@@ -32,7 +33,7 @@ import * as ServerSentEvent from "./ServerSentEvent.js"
  * @since 0.1.0
  * @category type ids
  */
-export const TypeId: unique symbol = Symbol.for("effect-realtime/EventStream")
+export const TypeId: typeof Internal.TypeId = Internal.TypeId
 
 /**
  * @since 0.1.0
@@ -156,11 +157,11 @@ export const isEventStream = (u: unknown): u is EventStream => Predicate.hasProp
  */
 export const make = (options: Options = {}): Effect.Effect<EventStream, never, Scope.Scope> =>
   Effect.gen(function*() {
-    const connection = new Connection(yield* toSettings(options), yield* Effect.clock)
+    const connection = new Connection(yield* Settings.make(options), yield* Effect.clock)
     yield* Effect.addFinalizer(() => Effect.sync(() => connection.end()))
     // A handler may be uninterruptible, and a fiber inherits that.
     yield* Effect.forkScoped(Effect.interruptible(keepTime(connection)))
-    return { ...Prototype, [TypeId]: connection }
+    return Internal.fromConnection(connection)
   })
 
 /**
@@ -218,6 +219,27 @@ export const end = (self: EventStream): Effect.Effect<void> => Effect.sync(() =>
  * @category accessors
  */
 export const dropped = (self: EventStream): Effect.Effect<number> => Effect.sync(() => self[TypeId].dropped)
+
+/**
+ * The id of the last event that the client of a request has seen, if it says one: the `Last-Event-ID` header (WHATWG HTML,
+ * section 9.2.4), or `lastEventId` in the query for a client that cannot set headers.
+ *
+ * @since 0.1.0
+ * @category accessors
+ */
+export const lastEventId: Effect.Effect<Option.Option<string>, never, HttpServerRequest> = Effect.map(
+  HttpServerRequest,
+  ({ headers, url }) => {
+    const header = headers["last-event-id"]
+    if (header !== undefined) return Option.liftPredicate(decodeHeader(header), (id) => id !== "")
+    const query = url.indexOf("?")
+    return query === -1
+      ? Option.none()
+      : Option.fromNullable(new URLSearchParams(url.slice(query)).get("lastEventId")).pipe(
+        Option.filter((id) => id !== "")
+      )
+  }
+)
 
 /**
  * The bytes of the stream, frame by frame, many to a chunk when many are waiting: the opening comment, the events, the
@@ -348,6 +370,12 @@ export const fromStream: {
  */
 export const Body: typeof Schema.String = HttpApiSchema.Text({ contentType: "text/event-stream" })
 
+// The header is UTF-8, but headers are handed over one character for each byte.
+const decodeHeader = (value: string): string =>
+  /^[\x00-\x7f]*$/.test(value)
+    ? value
+    : new TextDecoder().decode(Uint8Array.from(value, (character) => character.charCodeAt(0)))
+
 const toBody = (connection: Connection): Stream.Stream<Uint8Array> =>
   Stream.unwrap(
     Effect.map(Effect.serviceOption(HttpServerRequest), (request) =>
@@ -389,35 +417,3 @@ const nextTurn = Effect.async<void>((resume) => {
   if (typeof setImmediate === "function") setImmediate(done)
   else setTimeout(done, 0)
 })
-
-const toSettings = (options: Options): Effect.Effect<Settings> =>
-  Effect.gen(function*() {
-    const { capacity = 1000, heartbeat = "15 seconds", jitter = 0.5, maxBytes = 1024 * 1024, retry } = options
-    const maxAge = Duration.toMillis(options.maxAge ?? Duration.infinity)
-    const writeTimeout = Duration.toMillis(options.writeTimeout ?? "30 seconds")
-    const heartbeatMillis = heartbeat === "off" ? Number.POSITIVE_INFINITY : Duration.toMillis(heartbeat)
-    yield* require_(heartbeatMillis > 0, "heartbeat must be longer than zero; \"off\" turns it off")
-    yield* require_(Number.isSafeInteger(capacity) && capacity >= 1, "capacity must be a whole number, one or more")
-    yield* require_(maxBytes >= 1, "maxBytes must be one or more")
-    yield* require_(jitter >= 0 && jitter <= 1, "jitter must be between 0 and 1")
-    yield* require_(maxAge > 0, "maxAge must be longer than zero")
-    yield* require_(writeTimeout > 0, "writeTimeout must be longer than zero")
-    const spread = yield* Random.next
-    const spreadRetry = (retry: Duration.DurationInput) =>
-      Math.round(Duration.toMillis(retry) * (1 + jitter * (2 * spread - 1)))
-    const opening = retry === undefined ? undefined : spreadRetry(retry)
-    yield* require_(opening === undefined || Number.isSafeInteger(opening), "retry must be finite")
-    return {
-      capacity,
-      maxBytes,
-      strategy: options.strategy ?? "sliding",
-      heartbeat: heartbeatMillis,
-      writeTimeout,
-      maxAge: maxAge === Number.POSITIVE_INFINITY ? maxAge : Math.round(maxAge * (1 - jitter * spread)),
-      retry: opening,
-      farewell: opening ?? spreadRetry("3 seconds")
-    }
-  })
-
-const require_ = (holds: boolean, rule: string): Effect.Effect<void> =>
-  holds ? Effect.void : Effect.die(new Cause.IllegalArgumentException(`EventStream: ${rule}`))

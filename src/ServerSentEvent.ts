@@ -56,6 +56,7 @@ export class InvalidServerSentEvent
     {
       field: Schema.Literal("data", "event", "id", "retry", "comment"),
       reason: Schema.Literal(
+        "Assigned",
         "ControlCharacter",
         "LoneSurrogate",
         "NotJson",
@@ -79,6 +80,7 @@ export class InvalidServerSentEvent
 }
 
 const rules: Record<InvalidServerSentEvent["reason"], string> = {
+  Assigned: "is given by the log of events, and must be left out",
   ControlCharacter: "must not contain CR, LF or NUL",
   LoneSurrogate: "must be well-formed Unicode, without lone surrogates",
   NotJson: "must be a string, bytes or a value that JSON can express",

@@ -5,6 +5,20 @@
  */
 
 /**
+ * Many connections: publish, subscribe, resume, drain.
+ *
+ * @since 0.1.0
+ */
+export * as EventBroker from "./EventBroker.js"
+
+/**
+ * The port to the world beyond this process: append, read after a cursor, follow.
+ *
+ * @since 0.1.0
+ */
+export * as EventLog from "./EventLog.js"
+
+/**
  * One connection: a bounded queue of frames, owned by a `Scope`.
  *
  * @since 0.1.0
@@ -17,3 +31,10 @@ export * as EventStream from "./EventStream.js"
  * @since 0.1.0
  */
 export * as ServerSentEvent from "./ServerSentEvent.js"
+
+/**
+ * A typed channel: a name pattern and the schemas of its events.
+ *
+ * @since 0.1.0
+ */
+export * as Topic from "./Topic.js"

@@ -2,6 +2,7 @@ import type * as Clock from "effect/Clock"
 import * as MutableList from "effect/MutableList"
 
 import * as Frame from "./frame.js"
+import * as Metrics from "./metrics.js"
 
 /**
  * What carries the frames of a connection to its client. It is called, never awaited: no fiber runs for an event.
@@ -42,6 +43,8 @@ const turnsToRead = 20
 export class Connection {
   readonly settings: Settings
   dropped = 0
+  /** What an idle connection is kept open with. */
+  heartbeat = (): Frame.Frame => Frame.heartbeat
   /** Since when the client has been reading slower than it is written to, in milliseconds. */
   blockedSince: number | undefined
   private state: "open" | "ending" | "ended" = "open"
@@ -76,6 +79,10 @@ export class Connection {
    */
   get isWorthWaiting(): boolean {
     return this.patience-- > 0
+  }
+
+  get queueLength(): number {
+    return MutableList.length(this.queue)
   }
 
   /** Nothing is queued, and nothing more will be. */
@@ -122,6 +129,7 @@ export class Connection {
   /** What is queued is lost, and the connection with it. */
   disconnect(): void {
     if (this.state === "ended") return
+    Metrics.add(Metrics.slowDisconnects, 1)
     this.detach()
     this.sink?.abort()
   }
@@ -206,7 +214,7 @@ export class Connection {
       this.expire()
     }
     if (this.keepsUp && this.state === "open" && now - this.lastSent >= heartbeat) {
-      this.push(Frame.heartbeat)
+      this.push(this.heartbeat())
       this.lastSent = now
       this.sink?.flush()
     }
@@ -219,7 +227,7 @@ export class Connection {
   }
 
   private fits(frame: Frame.Frame): boolean {
-    const length = MutableList.length(this.queue)
+    const length = this.queueLength
     return length < this.settings.capacity &&
       (this.queuedBytes + frame.bytes.length <= this.settings.maxBytes ||
         // Nothing is held up by an event that is larger than the queue, while nobody has stopped reading.
@@ -256,9 +264,11 @@ export class Connection {
   private drop(): void {
     this.dropped++
     this.gap++
+    Metrics.add(Metrics.dropped, 1)
   }
 
   private takeGap(): Frame.Frame {
+    Metrics.add(Metrics.gaps, 1)
     const frame = Frame.gap(this.gap)
     this.gap = 0
     return frame

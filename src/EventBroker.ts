@@ -1,0 +1,344 @@
+/**
+ * Many connections: what is published to a channel reaches everyone who is subscribed to it, on every node that shares the
+ * log, and whoever reconnects gets what was missed, or is told that it cannot be given.
+ *
+ * @since 0.1.0
+ */
+import type { HttpServerRequest } from "@effect/platform/HttpServerRequest"
+import type * as HttpServerResponse from "@effect/platform/HttpServerResponse"
+import * as Context from "effect/Context"
+import type * as DateTime from "effect/DateTime"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import type * as Option from "effect/Option"
+import type * as Scope from "effect/Scope"
+
+import type * as EventLog from "./EventLog.js"
+import type * as EventStream from "./EventStream.js"
+import * as Broker from "./internal/broker.js"
+import type * as ServerSentEvent from "./ServerSentEvent.js"
+import * as Topic from "./Topic.js"
+
+/**
+ * A connection as `disconnect` and the hooks see it.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Subscription {
+  /**
+   * The channels and patterns that it was granted.
+   */
+  readonly channels: ReadonlyArray<string>
+  /**
+   * Whose connection it is, if the subscriber said so: a user, an address.
+   */
+  readonly key: Option.Option<string>
+}
+
+/**
+ * What a request may read, and until when.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Grant {
+  readonly channels: Iterable<string>
+  /**
+   * When the credential expires. The stream ends then, and the client comes back with a new one.
+   */
+  readonly expiresAt?: DateTime.DateTime | undefined
+}
+
+/**
+ * The state that the events of some channels go on from.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Snapshot {
+  /**
+   * What the client gets first. An `id` is not for them to have.
+   */
+  readonly events: Iterable<ServerSentEvent.ServerSentEvent>
+  /**
+   * The id of the last event that is part of the state, as `publish` gave it. The client gets every event after it and none
+   * before. Left out, it gets those from just before the state was read: none is lost, but one that was published
+   * meanwhile may be in both.
+   */
+  readonly at?: EventLog.EventId | undefined
+}
+
+/**
+ * How a subscription behaves.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface SubscribeOptions<E = never, R = never> extends EventStream.Options {
+  /**
+   * What happens to a client that reads slower than is published. `"disconnect"`, the default, cuts it off, and it resumes
+   * where it was when it comes back. Nobody who subscribes can make a publisher wait.
+   */
+  readonly strategy?: "sliding" | "dropping" | "disconnect" | undefined
+  /**
+   * The id to resume after.
+   */
+  readonly lastEventId?: string | undefined
+  /**
+   * Whose connection it is: what `maxConnectionsPerKey` counts by, and `disconnect` can tell it by.
+   */
+  readonly key?: string | undefined
+  /**
+   * Says which of the channels may be read. It runs when a client subscribes, and again before anything more is replayed
+   * to it: a client that may no longer read what it reads is sent away.
+   */
+  readonly authorize?: ((channels: ReadonlyArray<string>) => Effect.Effect<Grant, E, R>) | undefined
+  /**
+   * The state that a client gets before the events, if it is new or its past cannot be given whole.
+   */
+  readonly snapshot?: ((channels: ReadonlyArray<string>) => Effect.Effect<Snapshot, unknown, R>) | undefined
+}
+
+/**
+ * The limits of a broker, and what runs when connections come and go.
+ *
+ * Beyond a limit a client that accepts `text/event-stream`, as `EventSource` does, gets a `retry` and the end of the stream:
+ * told 503, a browser would never come back. Any other gets 503 and `Retry-After`.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Options<R = never> {
+  /**
+   * Connections in all. No limit by default.
+   */
+  readonly maxConnections?: number | undefined
+  /**
+   * Connections with the same `key`. No limit by default.
+   */
+  readonly maxConnectionsPerKey?: number | undefined
+  /**
+   * Channels and patterns of one connection, 128 by default.
+   */
+  readonly maxChannels?: number | undefined
+  readonly onJoin?: ((subscription: Subscription) => Effect.Effect<unknown, never, R>) | undefined
+  readonly onLeave?: ((subscription: Subscription) => Effect.Effect<unknown, never, R>) | undefined
+}
+
+/**
+ * @since 0.1.0
+ * @category tags
+ */
+export class EventBroker extends Context.Tag("effect-realtime/EventBroker")<EventBroker, EventBroker.Service>() {}
+
+/**
+ * @since 0.1.0
+ */
+export declare namespace EventBroker {
+  /**
+   * @since 0.1.0
+   * @category models
+   */
+  export interface Service {
+    readonly publish: (
+      channel: string,
+      event: ServerSentEvent.ServerSentEvent
+    ) => Effect.Effect<EventLog.EventId, ServerSentEvent.InvalidServerSentEvent | EventLog.EventLogError>
+    readonly subscribe: <E = never, R = never>(
+      channels: string | Iterable<string>,
+      options?: SubscribeOptions<E, R>
+    ) => Effect.Effect<EventStream.EventStream, EventLog.EventLogError | E, R | Scope.Scope>
+    readonly respond: <E = never, R = never>(
+      channels: string | Iterable<string>,
+      options?: SubscribeOptions<E, R> & EventStream.ResponseOptions
+    ) => Effect.Effect<
+      HttpServerResponse.HttpServerResponse,
+      EventLog.EventLogError | E,
+      R | HttpServerRequest | Scope.Scope
+    >
+    readonly subscribers: (channel: string) => Effect.Effect<number>
+    readonly channels: Effect.Effect<ReadonlyArray<string>>
+    readonly disconnect: (predicate: (subscription: Subscription) => boolean) => Effect.Effect<number>
+    readonly drain: Effect.Effect<void>
+  }
+}
+
+/**
+ * Publishes an event to a channel: encodes it once, appends it to the log and gives the id that the log made. Whoever is
+ * subscribed gets it from there, on this node as on any other; nobody who is slow can hold it up.
+ *
+ * With a topic, its parameters, the name of one of its events and the data, it is all typed.
+ *
+ * Fails with `InvalidServerSentEvent` if the event cannot be sent as it is (an `id` is the log's to give), and with
+ * `EventLogError` if the log does not take it.
+ *
+ * @since 0.1.0
+ * @category publishing
+ * @example
+ * ```ts
+ * import { Effect, Schema } from "effect"
+ * import { EventBroker, Topic } from "effect-realtime"
+ *
+ * const Orders = Topic.make("orders/:orderId", { paid: Schema.Struct({ amount: Schema.Number }) })
+ *
+ * Effect.gen(function*() {
+ *   yield* EventBroker.publish(Orders, { orderId: "42" }, "paid", { amount: 12.5 })
+ *   yield* EventBroker.publish("news", { data: "hello" })
+ * })
+ * ```
+ */
+export const publish: {
+  (channel: string, event: ServerSentEvent.ServerSentEvent): Effect.Effect<
+    EventLog.EventId,
+    ServerSentEvent.InvalidServerSentEvent | EventLog.EventLogError,
+    EventBroker
+  >
+  <Path extends string, Events extends Topic.Topic.Events, Name extends keyof Events & string>(
+    topic: Topic.Topic<Path, Events>,
+    params: Topic.Topic.Params<Path>,
+    event: Name,
+    data: Topic.Topic.Data<Events, Name>
+  ): Effect.Effect<
+    EventLog.EventId,
+    ServerSentEvent.InvalidServerSentEvent | EventLog.EventLogError,
+    EventBroker
+  >
+} = <Path extends string, Events extends Topic.Topic.Events, Name extends keyof Events & string>(
+  ...args:
+    | [channel: string, event: ServerSentEvent.ServerSentEvent]
+    | [
+      topic: Topic.Topic<Path, Events>,
+      params: Topic.Topic.Params<Path>,
+      event: Name,
+      data: Topic.Topic.Data<Events, Name>
+    ]
+) =>
+  Effect.flatMap(EventBroker, (broker) =>
+    args.length === 2
+      ? broker.publish(...args)
+      : Effect.flatMap(
+        Topic.event(args[0], args[2], args[3]),
+        (event) => broker.publish(Topic.channel(args[0], args[1]), event)
+      ))
+
+/**
+ * Subscribes to channels: plain ones, or patterns in which a segment `*` stands for anything (`orders/*`). So what comes
+ * from outside must not be put into a channel as it is; `Topic.channel` encodes it. The stream gets
+ * a cursor at once; with a `lastEventId` it gets what came after that, and then what is published, without a loss or a
+ * repetition at the seam. Where the past cannot be given whole, an event `resync` with `{"reason":…}` says so first:
+ * `"Evicted"`, `"OtherEpoch"` (the log began anew), `"Malformed"` or `"Future"`.
+ *
+ * The subscription ends with the scope.
+ *
+ * Fails with `EventLogError` if the log cannot be read, and with what `authorize` fails with.
+ *
+ * @since 0.1.0
+ * @category subscribing
+ */
+export const subscribe = <E = never, R = never>(
+  channels: string | Iterable<string>,
+  options?: SubscribeOptions<E, R>
+): Effect.Effect<EventStream.EventStream, EventLog.EventLogError | E, EventBroker | R | Scope.Scope> =>
+  Effect.flatMap(EventBroker, (broker) => broker.subscribe(channels, options))
+
+/**
+ * Responds to a request with a subscription that resumes after its `Last-Event-ID`. A client that `authorize` grants nothing
+ * is answered 403, and a browser does not come back.
+ *
+ * @since 0.1.0
+ * @category subscribing
+ * @example
+ * ```ts
+ * import { HttpRouter } from "@effect/platform"
+ * import { Effect, Schema } from "effect"
+ * import { EventBroker, Topic } from "effect-realtime"
+ *
+ * const Orders = Topic.make("orders/:orderId", { paid: Schema.Struct({ amount: Schema.Number }) })
+ *
+ * const router = HttpRouter.empty.pipe(
+ *   HttpRouter.get("/news", EventBroker.respond("news")),
+ *   HttpRouter.get(
+ *     "/orders/:orderId",
+ *     Effect.flatMap(HttpRouter.params, ({ orderId = "" }) => EventBroker.respond(Topic.channel(Orders, { orderId })))
+ *   )
+ * )
+ * ```
+ */
+export const respond = <E = never, R = never>(
+  channels: string | Iterable<string>,
+  options?: SubscribeOptions<E, R> & EventStream.ResponseOptions
+): Effect.Effect<
+  HttpServerResponse.HttpServerResponse,
+  EventLog.EventLogError | E,
+  EventBroker | HttpServerRequest | R | Scope.Scope
+> => Effect.flatMap(EventBroker, (broker) => broker.respond(channels, options))
+
+/**
+ * How many connections of this node an event on the channel would reach.
+ *
+ * @since 0.1.0
+ * @category accessors
+ */
+export const subscribers = (channel: string): Effect.Effect<number, never, EventBroker> =>
+  Effect.flatMap(EventBroker, (broker) => broker.subscribers(channel))
+
+/**
+ * The channels and patterns that this node has subscribers for.
+ *
+ * @since 0.1.0
+ * @category accessors
+ */
+export const channels: Effect.Effect<ReadonlyArray<string>, never, EventBroker> = Effect.flatMap(
+  EventBroker,
+  (broker) => broker.channels
+)
+
+/**
+ * Ends the connections of this node that the predicate holds for, and gives their number. Their clients come back, and are
+ * authorised anew: to revoke access, first see to it that `authorize` refuses.
+ *
+ * @since 0.1.0
+ * @category lifecycle
+ */
+export const disconnect = (
+  predicate: (subscription: Subscription) => boolean
+): Effect.Effect<number, never, EventBroker> => Effect.flatMap(EventBroker, (broker) => broker.disconnect(predicate))
+
+/**
+ * Ends every connection with a word on when to come back, and sends away whoever comes from now on. Returns when they are
+ * gone, a second later at most. A server on Node does this by itself when it closes.
+ *
+ * @since 0.1.0
+ * @category lifecycle
+ */
+export const drain: Effect.Effect<void, never, EventBroker> = Effect.flatMap(EventBroker, (broker) => broker.drain)
+
+/**
+ * A broker over the `EventLog`. When the scope closes, its connections end.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const make: <R = never>(
+  options?: Options<R>
+) => Effect.Effect<EventBroker.Service, EventLog.EventLogError, EventLog.EventLog | R | Scope.Scope> = Broker.make
+
+/**
+ * A broker over the `EventLog`. When the layer is released, its connections end.
+ *
+ * @since 0.1.0
+ * @category layers
+ * @example
+ * ```ts
+ * import { Layer } from "effect"
+ * import { EventBroker, EventLog } from "effect-realtime"
+ *
+ * const Broker = EventBroker.layer({ maxConnectionsPerKey: 8 }).pipe(
+ *   Layer.provide(EventLog.layerMemory())
+ * )
+ * ```
+ */
+export const layer = <R = never>(
+  options: Options<R> = {}
+): Layer.Layer<EventBroker, EventLog.EventLogError, EventLog.EventLog | R> => Layer.scoped(EventBroker, make(options))

@@ -1,0 +1,255 @@
+import { HttpServerRequest } from "@effect/platform/HttpServerRequest"
+import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
+import * as DateTime from "effect/DateTime"
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as FiberId from "effect/FiberId"
+import * as Option from "effect/Option"
+
+import type * as EventBroker from "../EventBroker.js"
+import * as EventLog from "../EventLog.js"
+import * as EventStream from "../EventStream.js"
+import { Connection } from "./connection.js"
+import { fromConnection } from "./eventStream.js"
+import { Hub, Subscriber } from "./hub.js"
+import * as Metrics from "./metrics.js"
+import * as Replay from "./replay.js"
+import * as Settings from "./settings.js"
+
+type SubscribeOptions<E, R> = EventBroker.SubscribeOptions<E, R>
+
+interface Admission {
+  readonly channels: ReadonlyArray<string>
+  readonly expiresAt: DateTime.DateTime | undefined
+}
+
+export const make = Effect.fnUntraced(function*<R = never>(options: EventBroker.Options<R> = {}) {
+  const log = yield* EventLog.EventLog
+  const tail = yield* log.tail
+  const clock = yield* Effect.clock
+  const context = yield* Effect.context<R>()
+  const scope = yield* Effect.scope
+  const hub = new Hub()
+  const follows = new Map<string, Follow>()
+  const someone = Effect.unsafeMakeLatch(false)
+  const nobody = Effect.unsafeMakeLatch(true)
+  let isDraining = false
+
+  interface Follow {
+    users: number
+    readonly followed: Deferred.Deferred<void, EventLog.EventLogError>
+  }
+
+  const follow = (channel: string) =>
+    Effect.suspend(() => {
+      const known = follows.get(channel)
+      if (known !== undefined) {
+        known.users++
+        return Deferred.await(known.followed)
+      }
+      const followed = Deferred.unsafeMake<void, EventLog.EventLogError>(FiberId.none)
+      follows.set(channel, { users: 1, followed })
+      // Others wait for it too: it goes on even if the connection that was first goes away.
+      return Effect.zipRight(
+        Effect.uninterruptible(Effect.intoDeferred(tail.follow(channel), followed)),
+        Deferred.await(followed)
+      )
+    })
+
+  const unfollow = (channel: string) =>
+    Effect.suspend(() => {
+      const known = follows.get(channel)
+      if (known === undefined || --known.users > 0) return Effect.void
+      follows.delete(channel)
+      return tail.unfollow(channel)
+    })
+
+  const enter = (subscriber: Subscriber) =>
+    Effect.acquireRelease(
+      Effect.suspend(() => {
+        hub.add(subscriber)
+        someone.unsafeOpen()
+        nobody.unsafeClose()
+        return runHook(options.onJoin, subscriber)
+      }),
+      () =>
+        Effect.suspend(() => {
+          hub.remove(subscriber)
+          if (hub.all.size === 0) {
+            someone.unsafeClose()
+            nobody.unsafeOpen()
+          }
+          return runHook(options.onLeave, subscriber)
+        })
+    )
+
+  const runHook = (hook: typeof options.onJoin, subscriber: Subscriber) =>
+    hook === undefined ? Effect.void : Effect.provide(hook(toSubscription(subscriber)), context)
+
+  const authorize = <E1, R1>(requested: ReadonlyArray<string>, options: SubscribeOptions<E1, R1>) =>
+    options.authorize === undefined
+      ? Effect.succeed<Admission>({ channels: requested, expiresAt: undefined })
+      : Effect.map(options.authorize(requested), ({ channels, expiresAt }): Admission => ({
+        channels: unique(channels),
+        expiresAt
+      }))
+
+  const isShed = ({ channels }: Admission, key: string | undefined) =>
+    isDraining ||
+    channels.length > (options.maxChannels ?? 128) ||
+    hub.all.size >= (options.maxConnections ?? Number.POSITIVE_INFINITY) ||
+    (key !== undefined && hub.connectionsOf(key) >= (options.maxConnectionsPerKey ?? Number.POSITIVE_INFINITY))
+
+  const makeConnection = (options: EventStream.Options, expiresAt?: DateTime.DateTime) =>
+    Effect.map(Settings.make({ retry: "3 seconds", strategy: "disconnect", ...options }), (settings) => {
+      const left = expiresAt === undefined
+        ? Number.POSITIVE_INFINITY
+        : DateTime.toEpochMillis(expiresAt) - clock.unsafeCurrentTimeMillis()
+      return new Connection({ ...settings, maxAge: Math.min(settings.maxAge, left) }, clock)
+    })
+
+  /** A stream that only says when to come back. */
+  const shed = (options: EventStream.Options) =>
+    Effect.map(makeConnection(options), (connection) => {
+      Metrics.add(Metrics.shed, 1)
+      connection.shutdown()
+      return fromConnection(connection)
+    })
+
+  const open = <E1, R1>(admission: Admission, options: SubscribeOptions<E1, R1>) =>
+    Effect.gen(function*() {
+      const connection = yield* makeConnection(options, admission.expiresAt)
+      const subscriber = new Subscriber(connection, admission.channels, options.key)
+      const subscriptionContext = yield* Effect.context<R1>()
+      connection.heartbeat = () => hub.heartbeatOf(subscriber)
+      yield* Effect.addFinalizer(() => Effect.sync(() => connection.end()))
+      yield* enter(subscriber)
+      yield* Effect.forEach(subscriber.channels, (channel) =>
+        Effect.zipRight(Effect.addFinalizer(() => unfollow(channel)), follow(channel)), { discard: true })
+
+      const subscriberScope = yield* Effect.scope
+      const goOn = (reading: Effect.Effect<void, unknown, R1>) =>
+        reading.pipe(
+          Effect.catchAllCause((cause) =>
+            Effect.zipRight(Effect.logError("A subscription could not go on", cause), sendAway(subscriber))
+          ),
+          Effect.interruptible,
+          Effect.forkIn(subscriberScope),
+          Effect.provide(subscriptionContext)
+        )
+      const catchUp = Replay.catchUp(log, subscriber, options.snapshot)
+      subscriber.goAstray = goOn(Effect.flatMap(authorize(admission.channels, options), (grant) =>
+        admission.channels.every((channel) =>
+            grant.channels.includes(channel)
+          )
+          ? catchUp
+          : sendAway(subscriber)))
+
+      const asked = Option.fromNullable(options.lastEventId)
+      const cursor = Option.flatMap(asked, EventLog.parseEventId)
+      if (Option.isSome(cursor)) {
+        subscriber.moveTo(cursor.value)
+        yield* goOn(catchUp)
+        return connection
+      }
+      const head = yield* log.head
+      if (Option.isSome(asked) || options.snapshot !== undefined) {
+        const reason = Option.isSome(asked) ? "Malformed" : undefined
+        yield* goOn(Effect.zipRight(Replay.startAnew(subscriber, options.snapshot, head, reason), catchUp))
+        return connection
+      }
+      subscriber.moveTo(head)
+      connection.offer(Replay.cursorFrame(head))
+      if (subscriber.isBehind) {
+        yield* goOn(catchUp)
+      } else subscriber.isLive = true
+      return connection
+    }).pipe(
+      Effect.map(fromConnection),
+      Effect.withSpan("EventBroker.subscribe", {
+        attributes: { channels: admission.channels },
+        captureStackTrace: false
+      })
+    )
+
+  const shutdown = Effect.sync(() => {
+    isDraining = true
+    for (const { connection } of hub.all) connection.shutdown()
+  })
+
+  const deliver = Effect.flatMap(
+    tail.take,
+    (items) => Effect.forEach(hub.dispatch(items), (subscriber) => subscriber.goAstray, { discard: true })
+  )
+
+  const keepTime = Effect.suspend(() => Effect.sleep(Math.min(Math.max(hub.tick(), minTick), maxTick)))
+
+  yield* Effect.forkIn(Effect.forever(deliver), scope)
+  yield* Effect.forkIn(Effect.forever(someone.whenOpen(keepTime)), scope)
+  yield* Effect.addFinalizer(() => shutdown)
+
+  const service: EventBroker.EventBroker.Service = {
+    publish: (channel, event) =>
+      Effect.flatMap(Replay.encode(event), (data) => log.append(channel, data)).pipe(
+        Effect.map((cursor) => {
+          Metrics.add(Metrics.published, 1)
+          return EventLog.formatEventId(cursor)
+        }),
+        Effect.withSpan("EventBroker.publish", { attributes: { channel }, captureStackTrace: false })
+      ),
+    subscribe: (channels, options = {}) =>
+      Effect.flatMap(
+        authorize(unique(channels), options),
+        (admission) => isShed(admission, options.key) ? shed(options) : open(admission, options)
+      ),
+    respond: (channels, options = {}) =>
+      Effect.gen(function*() {
+        const request = yield* HttpServerRequest
+        const admission = yield* authorize(unique(channels), options)
+        if (admission.channels.length === 0) return HttpServerResponse.empty({ status: 403 })
+        const sendAway = request.headers.accept?.includes("text/event-stream") === true
+          ? Effect.map(shed(options), EventStream.toResponse(options))
+          : Effect.map(Settings.make(options), ({ farewell }) =>
+            HttpServerResponse.empty({
+              status: 503,
+              headers: { "retry-after": String(Math.ceil(farewell / 1000)) }
+            }))
+        if (isShed(admission, options.key)) return yield* sendAway
+        const lastEventId = options.lastEventId ?? Option.getOrUndefined(yield* EventStream.lastEventId)
+        return yield* open(admission, { ...options, lastEventId }).pipe(
+          Effect.map(EventStream.toResponse(options)),
+          // Told 500, a browser would never come back.
+          Effect.catchIf((error) => error instanceof EventLog.EventLogError && error.retryable, () => sendAway)
+        )
+      }),
+    subscribers: (channel) => Effect.sync(() => hub.subscribersOf(channel).size),
+    channels: Effect.sync(() => hub.channels),
+    disconnect: (predicate) =>
+      Effect.sync(() => {
+        const matching = Array.from(hub.all).filter((subscriber) => predicate(toSubscription(subscriber)))
+        for (const { connection } of matching) connection.shutdown()
+        return matching.length
+      }),
+    drain: shutdown.pipe(
+      Effect.zipRight(Effect.timeoutOption(nobody.await, drainGrace)),
+      Effect.zipRight(Effect.sync(() => {
+        for (const { connection } of hub.all) connection.disconnect()
+      }))
+    )
+  }
+  return service
+})
+
+const unique = (names: string | Iterable<string>): ReadonlyArray<string> =>
+  typeof names === "string" ? [names] : Array.from(new Set(names))
+
+const toSubscription = ({ channels, key }: Subscriber): EventBroker.Subscription => ({
+  channels,
+  key: Option.fromNullable(key)
+})
+
+const sendAway = ({ connection }: Subscriber) => Effect.sync(() => connection.shutdown())
+
+const drainGrace = "1 second"
+const minTick = 10
+const maxTick = 1000

@@ -1,0 +1,112 @@
+import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
+import * as Metric from "effect/Metric"
+import * as Option from "effect/Option"
+import * as Schedule from "effect/Schedule"
+
+import type { Snapshot } from "../EventBroker.js"
+import type { Cursor, EventLog, Missing } from "../EventLog.js"
+import { formatEventId, parseEventId } from "../EventLog.js"
+import * as ServerSentEvent from "../ServerSentEvent.js"
+import type { Connection } from "./connection.js"
+import * as Frame from "./frame.js"
+import { frameOf, type Subscriber } from "./hub.js"
+import * as Metrics from "./metrics.js"
+
+type TakeSnapshot<R> = ((channels: ReadonlyArray<string>) => Effect.Effect<Snapshot, unknown, R>) | undefined
+
+/** An event for a log, which gives it its id. */
+export const encode = (
+  event: ServerSentEvent.ServerSentEvent
+): Either.Either<Uint8Array, ServerSentEvent.InvalidServerSentEvent> =>
+  event.id === undefined
+    ? ServerSentEvent.encode(event)
+    : Either.left(new ServerSentEvent.InvalidServerSentEvent({ field: "id", reason: "Assigned" }))
+
+/** Moves the cursor of the client without an event. */
+export const cursorFrame = (cursor: Cursor): Frame.Frame => Frame.fromString(`id: ${formatEventId(cursor)}\n\n`)
+
+/**
+ * Gives a subscriber what the log has after its place, as fast as it reads, until nothing is left: then it is live. What is
+ * published meanwhile is not queued for it, for the log has it.
+ */
+export const catchUp = <R>(log: EventLog.Service, subscriber: Subscriber, snapshot: TakeSnapshot<R>) =>
+  Effect.gen(function*() {
+    let given = 0
+    let isAnew = false
+    let isMore: boolean
+    do {
+      subscriber.isBehind = false
+      const page = yield* log.read(subscriber.channels, subscriber, pageSize).pipe(
+        Effect.retry({ while: (error) => error.retryable && subscriber.connection.isOpen, schedule: backoff })
+      )
+      isMore = page.more
+      if (Option.isSome(page.missing)) {
+        yield* startAnew(subscriber, snapshot, page.position, page.missing.value, isAnew)
+        isAnew = true
+        isMore = true
+        continue
+      }
+      for (const entry of page.entries) {
+        if (!(yield* give(subscriber.connection, frameOf(entry)))) return
+        subscriber.seq = entry.seq
+        given++
+      }
+      subscriber.moveTo(page.position)
+    } while (isMore || subscriber.isBehind)
+    subscriber.isLive = true
+    Metrics.add(Metrics.delivered, given)
+    Metrics.add(Metrics.replayed, given)
+    yield* Metric.update(Metrics.replaySize, given)
+    yield* Effect.annotateCurrentSpan("events", given)
+  }).pipe(Effect.withSpan("EventBroker.replay", { captureStackTrace: false }))
+
+/**
+ * Puts a subscriber at the present: tells it why its past cannot be given, if it had one, and the state that the events go
+ * on from, if there is a snapshot.
+ *
+ * @param ignoreAt - what the snapshot said it is the state of is not in the log any more
+ */
+export const startAnew = <R>(
+  subscriber: Subscriber,
+  snapshot: TakeSnapshot<R>,
+  position: Cursor,
+  reason: Missing | "Malformed" | undefined,
+  ignoreAt = false
+) =>
+  Effect.gen(function*() {
+    const { connection } = subscriber
+    subscriber.moveTo(position)
+    if (reason !== undefined) {
+      const id = snapshot === undefined ? `id: ${formatEventId(position)}\n` : ""
+      yield* Metric.update(Metrics.resyncs, reason)
+      yield* give(connection, Frame.fromString(`${id}event: resync\ndata: {"reason":"${reason}"}\n\n`))
+    }
+    if (snapshot !== undefined) {
+      const { at, events } = yield* snapshot(subscriber.channels)
+      for (const event of events) yield* give(connection, new Frame.Frame(yield* encode(event)))
+      const place = Option.filter(
+        at === undefined ? Option.none() : parseEventId(at),
+        ({ epoch, seq }) => !ignoreAt && epoch === position.epoch && seq <= position.seq
+      )
+      if (Option.isSome(place)) subscriber.moveTo(place.value)
+    }
+    if (snapshot !== undefined || reason === undefined) yield* give(connection, cursorFrame(subscriber))
+  })
+
+/** Whether the client took the frame, however long that takes: what is replayed is not dropped. */
+const give = (connection: Connection, frame: Frame.Frame): Effect.Effect<boolean> =>
+  Effect.suspend(() =>
+    !connection.isOpen || connection.hasRoom(frame)
+      ? Effect.succeed(connection.offer(frame))
+      : Effect.async<boolean>((resume) => {
+        const cancel = connection.suspend({ frame, resume: (taken) => resume(Effect.succeed(taken)) })
+        return Effect.sync(cancel)
+      })
+  )
+
+const pageSize = 256
+const backoff = Schedule.exponential("100 millis").pipe(
+  Schedule.union(Schedule.spaced("5 seconds")),
+  Schedule.jittered
+)

@@ -1,0 +1,366 @@
+import type { HttpApp } from "@effect/platform"
+import { HttpServerResponse } from "@effect/platform"
+import { assert, describe, it } from "@effect/vitest"
+import type { Scope } from "effect"
+import { DateTime, Deferred, Effect, Fiber, Layer, Option, Ref, Schema, Stream, TestClock } from "effect"
+import { EventBroker, EventLog, EventStream, ServerSentEvent, Topic } from "effect-realtime"
+import { LeakCheck, TestEventSource } from "effect-realtime/testing"
+
+import { serveNode } from "./support/servers.js"
+
+const Orders = Topic.make("orders/:orderId", {
+  paid: Schema.Struct({ amount: Schema.Number }),
+  shipped: Schema.Struct({ carrier: Schema.String })
+})
+
+const run = <A, E>(
+  body: Effect.Effect<A, E, EventBroker.EventBroker | Scope.Scope>,
+  options?: EventBroker.Options,
+  log?: EventLog.MemoryOptions
+) =>
+  body.pipe(
+    Effect.scoped,
+    Effect.provide(EventBroker.layer(options).pipe(Layer.provide(EventLog.layerMemory(log)))),
+    LeakCheck.run
+  )
+
+/** Serves an app that needs the broker. */
+const serve = <E>(app: HttpApp.Default<E, EventBroker.EventBroker | Scope.Scope>) =>
+  Effect.flatMap(
+    EventBroker.EventBroker,
+    (broker) => serveNode(Effect.provideService(app, EventBroker.EventBroker, broker))
+  )
+
+const connect = <E>(app: HttpApp.Default<E, EventBroker.EventBroker | Scope.Scope>) =>
+  Effect.flatMap(serve(app), TestEventSource.make)
+
+const hasCursor = (source: TestEventSource.TestEventSource) =>
+  TestEventSource.awaitText(source, (text) => /^id: /m.test(text))
+
+const data = (events: ReadonlyArray<TestEventSource.Event>) => events.map((event) => event.data)
+
+describe("EventBroker", () => {
+  it.effect("delivers to whoever is subscribed, with ids that the log makes", () =>
+    run(Effect.gen(function*() {
+      const url = yield* serve(EventBroker.respond("news"))
+      const sources = yield* Effect.replicateEffect(TestEventSource.make(url), 3)
+      yield* Effect.forEach(sources, hasCursor)
+      const id = yield* EventBroker.publish("news", { event: "headline", data: { n: 1 } })
+      assert.match(id, /^[A-Za-z0-9_-]{1,64}\.1$/)
+      yield* EventBroker.publish("other", { data: "not for them" })
+      yield* EventBroker.publish("news", { data: "last" })
+      for (const source of sources) {
+        const [first, last] = yield* TestEventSource.take(source, 2)
+        assert.deepStrictEqual(first, { event: "headline", id, data: "{\"n\":1}" })
+        assert.strictEqual(last?.data, "last")
+      }
+      assert.strictEqual(yield* EventBroker.subscribers("news"), 3)
+      assert.deepStrictEqual(yield* EventBroker.channels, ["news"])
+    })))
+
+  it.effect("publishes typed events of a topic, and reaches who subscribed by pattern", () =>
+    run(Effect.gen(function*() {
+      const one = yield* connect(EventBroker.respond(Topic.channel(Orders, { orderId: "a/b" })))
+      const all = yield* connect(EventBroker.respond([Topic.pattern(Orders), Topic.channel(Orders, { orderId: "2" })]))
+      yield* Effect.forEach([one, all], hasCursor)
+      yield* EventBroker.publish(Orders, { orderId: "a/b" }, "paid", { amount: 1 })
+      yield* EventBroker.publish(Orders, { orderId: "2" }, "shipped", { carrier: "x" })
+      assert.deepStrictEqual(data(yield* TestEventSource.take(all, 2)), ["{\"amount\":1}", "{\"carrier\":\"x\"}"])
+      assert.deepStrictEqual(data(yield* TestEventSource.take(one, 1)), ["{\"amount\":1}"])
+      assert.strictEqual(yield* EventBroker.subscribers(Topic.channel(Orders, { orderId: "2" })), 1)
+    })))
+
+  it.effect("refuses what cannot be sent, an id, and a channel that is a pattern", () =>
+    run(Effect.gen(function*() {
+      const byField = yield* Effect.flip(EventBroker.publish("news", { event: "a\nb" }))
+      assert.deepInclude(byField, { field: "event", reason: "ControlCharacter" })
+      const byId = yield* Effect.flip(EventBroker.publish("news", { id: "1", data: "x" }))
+      assert.deepInclude(byId, { field: "id", reason: "Assigned" })
+      const byChannel = yield* Effect.flip(EventBroker.publish("orders/*", { data: "x" }))
+      assert.deepInclude(byChannel, { _tag: "EventLogError", reason: "InvalidChannel" })
+    })))
+
+  describe("resume", () => {
+    it.effect("gives what came after the last id, then what is published, once each and in order", () =>
+      run(Effect.gen(function*() {
+        const source = yield* connect(EventBroker.respond(["a", "b"], { retry: "1 millis", jitter: 0 }))
+        yield* hasCursor(source)
+        yield* EventBroker.publish("a", { data: 0 })
+        yield* TestEventSource.next(source)
+        yield* TestEventSource.drop(source)
+        yield* Effect.forEach(["a", "b", "c", "b", "a"], (channel, i) => EventBroker.publish(channel, { data: i + 1 }))
+        const again = yield* Effect.fork(TestEventSource.reconnect(source))
+        yield* TestClock.adjust("1 millis")
+        const resumed = yield* Fiber.join(again)
+        assert.deepStrictEqual(data(yield* TestEventSource.take(resumed, 4)), ["1", "2", "4", "5"])
+        yield* EventBroker.publish("a", { data: "live" })
+        assert.deepStrictEqual(data(yield* TestEventSource.take(resumed, 1)), ["live"])
+      })))
+
+    it.effect("has a cursor before the first event", () =>
+      run(Effect.gen(function*() {
+        const url = yield* serve(EventBroker.respond("a"))
+        const source = yield* TestEventSource.make(url)
+        yield* hasCursor(source)
+        const lastEventId = yield* TestEventSource.lastEventId(source)
+        yield* TestEventSource.drop(source)
+        yield* EventBroker.publish("a", { data: "missed" })
+        const again = yield* TestEventSource.make(url, { headers: { "last-event-id": lastEventId } })
+        assert.deepStrictEqual(data(yield* TestEventSource.take(again, 1)), ["missed"])
+      })))
+
+    it.effect("replays more than the queue holds, at the pace of the client", () =>
+      run(
+        Effect.gen(function*() {
+          const url = yield* serve(EventBroker.respond("a", { capacity: 5 }))
+          const first = yield* EventBroker.publish("a", { data: 0 })
+          yield* Effect.forEach(Array.from({ length: 5000 }), (_, i) => EventBroker.publish("a", { data: i + 1 }))
+          const source = yield* TestEventSource.make(url, { headers: { "last-event-id": first } })
+          const events = yield* TestEventSource.take(source, 5000)
+          assert.deepStrictEqual(
+            events.map((event) => Number(event.data)),
+            Array.from({ length: 5000 }, (_, i) => i + 1)
+          )
+        }),
+        {},
+        { capacity: 10_000 }
+      ))
+
+    it.effect("answers every kind of cursor as it says", () =>
+      run(
+        Effect.gen(function*() {
+          const url = yield* serve(EventBroker.respond("a"))
+          const ids: Array<string> = []
+          for (let i = 0; i < 5; i++) ids.push(yield* EventBroker.publish("a", { data: i }))
+          const foreign = yield* EventBroker.publish("secret", { data: "x" })
+          const [epoch] = foreign.split(".")
+          const first = (id: string, inQuery = false) =>
+            Effect.gen(function*() {
+              const source = yield* inQuery
+                ? TestEventSource.make(`${url}?lastEventId=${encodeURIComponent(id)}`)
+                : TestEventSource.make(url, { headers: { "last-event-id": Buffer.from(id).toString("latin1") } })
+              yield* TestEventSource.awaitText(source, (text) => /^id: /m.test(text) || /^event: resync/m.test(text))
+              yield* EventBroker.publish("a", { data: "live" })
+              const event = yield* TestEventSource.next(source)
+              return event.data
+            }).pipe(Effect.scoped)
+          assert.strictEqual(yield* first(ids[3] ?? ""), "4")
+          assert.strictEqual(yield* first(ids[3] ?? "", true), "4")
+          assert.strictEqual(yield* first(ids[0] ?? ""), "{\"reason\":\"Evicted\"}")
+          assert.strictEqual(yield* first("other.3"), "{\"reason\":\"OtherEpoch\"}")
+          assert.strictEqual(yield* first(`${epoch}.99999`), "{\"reason\":\"Future\"}")
+          for (const malformed of ["x", "1", `${epoch}.1e3`, "…", "x".repeat(4096), `${epoch}.-1`]) {
+            assert.strictEqual(yield* first(malformed), "{\"reason\":\"Malformed\"}")
+          }
+          yield* EventBroker.publish("a", { data: "after" })
+          assert.strictEqual(yield* first(foreign), "{\"reason\":\"Evicted\"}")
+        }),
+        {},
+        { capacity: 3 }
+      ))
+
+    it.effect("keeps the cursor of an idle client fresh with its heartbeats", () =>
+      run(Effect.gen(function*() {
+        const source = yield* connect(EventBroker.respond("a"))
+        const busy = yield* connect(EventBroker.respond("b"))
+        yield* Effect.forEach([source, busy], hasCursor)
+        const id = yield* EventBroker.publish("b", { data: "x" })
+        yield* TestEventSource.next(busy)
+        yield* TestClock.adjust("16 seconds")
+        yield* TestEventSource.awaitText(source, (text) => text.includes(id))
+        assert.strictEqual(yield* TestEventSource.lastEventId(source), id)
+      })))
+  })
+
+  describe("snapshot", () => {
+    it.effect("gives the state first and then exactly the events after it", () =>
+      run(Effect.gen(function*() {
+        const state = yield* Ref.make<{ total: number; at: EventLog.EventId | undefined }>({ total: 0, at: undefined })
+        const add = EventBroker.publish("count", { data: 1 }).pipe(
+          Effect.flatMap((at) => Ref.update(state, ({ total }) => ({ total: total + 1, at })))
+        )
+        yield* Effect.repeatN(add, 4)
+        const url = yield* serve(EventBroker.respond("count", {
+          snapshot: () =>
+            // Published between the position of the log and the state, and again between the state and the events.
+            add.pipe(
+              Effect.zipRight(Ref.get(state)),
+              Effect.zipLeft(add),
+              Effect.map(({ at, total }) => ({ events: [{ event: "total", data: total }], at })),
+              Effect.orDie
+            )
+        }))
+        const source = yield* TestEventSource.make(url)
+        const [total, ...events] = yield* TestEventSource.take(source, 2)
+        assert.deepInclude(total, { event: "total", data: "6" })
+        assert.deepStrictEqual(data(events), ["1"])
+        const again = yield* TestEventSource.make(url, { headers: { "last-event-id": "other.1" } })
+        const [resync, next] = yield* TestEventSource.take(again, 2)
+        assert.strictEqual(resync?.event, "resync")
+        assert.deepInclude(next, { event: "total", data: "8" })
+      })))
+
+    it.effect("that fails sends the client away to come back", () =>
+      run(Effect.gen(function*() {
+        const source = yield* connect(EventBroker.respond("a", { snapshot: () => Effect.fail("no database") }))
+        assert.strictEqual(yield* TestEventSource.end(source), "clean")
+        assert.match(yield* TestEventSource.text(source), /retry: \d+\n\n$/)
+      })))
+  })
+
+  describe("authorize", () => {
+    it.effect("decides what is read, on replay too", () =>
+      run(Effect.gen(function*() {
+        const url = yield* serve(EventBroker.respond(["open", "secret"], {
+          authorize: (channels) => Effect.succeed({ channels: channels.filter((channel) => channel === "open") })
+        }))
+        const id = yield* EventBroker.publish("open", { data: 1 })
+        yield* EventBroker.publish("secret", { data: 2 })
+        yield* EventBroker.publish("open", { data: 3 })
+        const source = yield* TestEventSource.make(url, { headers: { "last-event-id": id } })
+        assert.deepStrictEqual(data(yield* TestEventSource.take(source, 1)), ["3"])
+        yield* EventBroker.publish("secret", { data: 4 })
+        yield* EventBroker.publish("open", { data: 5 })
+        assert.deepStrictEqual(data(yield* TestEventSource.take(source, 1)), ["5"])
+      })))
+
+    it.effect("that grants nothing answers 403, and passes its failure on", () =>
+      run(Effect.gen(function*() {
+        const nothing = yield* connect(
+          EventBroker.respond("a", { authorize: () => Effect.succeed({ channels: [] }) })
+        )
+        assert.strictEqual(nothing.status, 403)
+        const failed = yield* connect(
+          EventBroker.respond("a", { authorize: () => Effect.fail("no session" as const) }).pipe(
+            Effect.catchAll((error) => HttpServerResponse.text(String(error), { status: 401 }))
+          )
+        )
+        assert.strictEqual(failed.status, 401)
+      })))
+
+    it.effect("ends the stream when the credential expires", () =>
+      run(Effect.gen(function*() {
+        const source = yield* connect(EventBroker.respond("a", {
+          authorize: (channels) =>
+            Effect.map(DateTime.now, (now) => ({ channels, expiresAt: DateTime.add(now, { minutes: 1 }) }))
+        }))
+        yield* hasCursor(source)
+        yield* TestClock.adjust("59 seconds")
+        assert.strictEqual(yield* EventBroker.subscribers("a"), 1)
+        yield* TestClock.adjust("2 seconds")
+        assert.strictEqual(yield* TestEventSource.end(source), "clean")
+      })))
+
+    it.effect("is revoked by disconnect", () =>
+      run(Effect.gen(function*() {
+        const allowed = yield* Ref.make(true)
+        const url = yield* serve(EventBroker.respond("a", {
+          key: "ana",
+          authorize: (channels) => Effect.map(Ref.get(allowed), (yes) => ({ channels: yes ? channels : [] }))
+        }))
+        const source = yield* TestEventSource.make(url)
+        yield* hasCursor(source)
+        yield* Ref.set(allowed, false)
+        assert.strictEqual(yield* EventBroker.disconnect(({ key }) => key._tag === "Some" && key.value === "bob"), 0)
+        assert.strictEqual(yield* EventBroker.disconnect(({ key }) => key._tag === "Some" && key.value === "ana"), 1)
+        assert.strictEqual(yield* TestEventSource.end(source), "clean")
+        assert.strictEqual((yield* TestEventSource.make(url)).status, 403)
+      })))
+  })
+
+  describe("limits", () => {
+    const accept = { accept: "*/*" }
+    const limited = (options: EventBroker.Options, subscribe: EventBroker.SubscribeOptions & { channels?: string[] }) =>
+      run(
+        Effect.gen(function*() {
+          const url = yield* serve(EventBroker.respond(subscribe.channels ?? "a", subscribe))
+          if (subscribe.channels === undefined) yield* Effect.flatMap(TestEventSource.make(url), hasCursor)
+          const browser = yield* TestEventSource.make(url)
+          assert.strictEqual(browser.status, 200)
+          assert.strictEqual(yield* TestEventSource.end(browser), "clean")
+          assert.match(yield* TestEventSource.text(browser), /retry: \d+\n\n$/)
+          const other = yield* TestEventSource.make(url, { headers: accept })
+          assert.strictEqual(other.status, 503)
+          assert.match(other.headers["retry-after"] ?? "", /^[1-9]/)
+        }),
+        options
+      )
+
+    it.effect("of connections", () => limited({ maxConnections: 1 }, {}))
+    it.effect("of connections of a key", () => limited({ maxConnectionsPerKey: 1 }, { key: "ana" }))
+    it.effect("of channels of a connection", () => limited({ maxChannels: 2 }, { channels: ["a", "b", "c"] }))
+  })
+
+  it.effect("drains: every client is told when to come back, and whoever comes is sent away", () =>
+    run(Effect.gen(function*() {
+      const url = yield* serve(EventBroker.respond("a"))
+      const sources = yield* Effect.replicateEffect(TestEventSource.make(url), 20)
+      yield* Effect.forEach(sources, hasCursor)
+      yield* EventBroker.drain
+      for (const source of sources) {
+        assert.strictEqual(yield* TestEventSource.end(source), "clean")
+        assert.match(yield* TestEventSource.text(source), /retry: \d+\n\n$/)
+      }
+      const late = yield* TestEventSource.make(url)
+      assert.strictEqual(yield* TestEventSource.end(late), "clean")
+      assert.strictEqual(yield* EventBroker.subscribers("a"), 0)
+    })))
+
+  it.effect("cuts off a client that stops reading, and hurts no other", () =>
+    run(Effect.gen(function*() {
+      const left = yield* Deferred.make<void>()
+      const url = yield* serve(
+        Effect.zipRight(
+          Effect.addFinalizer(() => Deferred.succeed(left, undefined)),
+          EventBroker.respond("a", { capacity: 50 })
+        )
+      )
+      const healthyUrl = yield* serve(EventBroker.respond("a"))
+      const stalled = yield* TestEventSource.make(url)
+      const healthy = yield* TestEventSource.make(healthyUrl)
+      yield* Effect.forEach([stalled, healthy], hasCursor)
+      yield* TestEventSource.stall(stalled)
+      const payload = "x".repeat(100_000)
+      for (let i = 0; i < 300; i++) {
+        yield* EventBroker.publish("a", { data: `${i} ${payload}` })
+        const event = yield* TestEventSource.next(healthy)
+        assert.isTrue(event.data.startsWith(`${i} `))
+      }
+      yield* Deferred.await(left)
+      assert.strictEqual(yield* EventBroker.subscribers("a"), 1)
+    })))
+
+  it.effect("runs hooks when connections join and leave", () =>
+    Effect.gen(function*() {
+      const seen: Array<string> = []
+      const left = yield* Deferred.make<void>()
+      const body = Effect.gen(function*() {
+        const source = yield* connect(EventBroker.respond("a", { key: "ana" }))
+        yield* hasCursor(source)
+        yield* TestEventSource.drop(source)
+        yield* Deferred.await(left)
+      })
+      yield* run(
+        body,
+        {
+          onJoin: ({ channels, key }) => Effect.sync(() => seen.push(`join ${channels} ${key._tag}`)),
+          onLeave: () => Effect.zipRight(Effect.sync(() => seen.push("leave")), Deferred.succeed(left, undefined))
+        }
+      )
+      assert.deepStrictEqual(seen, ["join a Some", "leave"])
+    }))
+
+  it.effect("subscribes without HTTP, to a stream that may be published to as well", () =>
+    run(Effect.gen(function*() {
+      const stream = yield* EventBroker.subscribe("a")
+      yield* EventBroker.publish("a", { data: "from the channel" })
+      yield* EventStream.publish(stream, { event: "private", data: "for this one" })
+      const frames = yield* EventStream.toStream(stream).pipe(
+        ServerSentEvent.decode,
+        Stream.filterMap(({ data }) => Option.fromNullable(data)),
+        Stream.take(2),
+        Stream.runCollect
+      )
+      assert.deepStrictEqual(new Set(frames), new Set(["from the channel", "for this one"]))
+    })))
+})
