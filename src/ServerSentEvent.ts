@@ -182,7 +182,7 @@ export const encode = (self: ServerSentEvent): Either.Either<Uint8Array, Invalid
  * import { ServerSentEvent } from "effect-realtime"
  *
  * Stream.make("data: fir", "st\n\ndata: second\n\n").pipe(
- *   ServerSentEvent.decode,
+ *   ServerSentEvent.decode(),
  *   Stream.runCollect
  * ) // [{ data: "first" }, { data: "second" }]
  * ```

@@ -356,7 +356,7 @@ describe("EventBroker", () => {
       yield* EventBroker.publish("a", { data: "from the channel" })
       yield* EventStream.publish(stream, { event: "private", data: "for this one" })
       const frames = yield* EventStream.toStream(stream).pipe(
-        ServerSentEvent.decode,
+        ServerSentEvent.decode(),
         Stream.filterMap(({ data }) => Option.fromNullable(data)),
         Stream.take(2),
         Stream.runCollect
