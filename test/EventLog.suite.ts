@@ -32,7 +32,7 @@ const steps = fc.array(
       })
     }
   ),
-  { maxLength: 60 }
+  { maxLength: 60, size: "max" }
 )
 
 /**
@@ -352,7 +352,10 @@ export const suite = <E>(name: string, options: {
 
     it.live.prop(
       "lets readers join at any time without loss, duplicate or reorder",
-      [fc.array(fc.record({ channel: index(channels.length), readers: fc.nat({ max: 2 }) }), { maxLength: 30 })],
+      [fc.array(fc.record({ channel: index(channels.length), readers: fc.nat({ max: 2 }) }), {
+        maxLength: 30,
+        size: "max"
+      })],
       ([schedule]) =>
         withLog((log) =>
           Effect.gen(function*() {
