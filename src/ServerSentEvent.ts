@@ -9,8 +9,8 @@ import { dual } from "effect/Function"
 import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
-import type * as Types from "effect/Types"
-import { createParser } from "eventsource-parser"
+
+import * as Decoder from "./internal/decoder.js"
 
 /**
  * A frame. Every field is optional: a frame without `data` dispatches no event in the browser, but its `id` moves the
@@ -203,12 +203,13 @@ export const decode: {
     self: Stream.Stream<string | Uint8Array, E, R>,
     options?: { readonly maxSize?: number | undefined }
   ): Stream.Stream<ServerSentEvent, E | InvalidServerSentEvent, R> =>
-    Stream.suspend(() =>
-      self.pipe(
-        Stream.mapConcat(makeDecoder(options?.maxSize ?? 16 * 1024 * 1024)),
-        Stream.mapEffect((frame) => frame)
+    Stream.suspend(() => {
+      const feed = Decoder.make(options?.maxSize ?? 16 * 1024 * 1024)
+      return self.pipe(
+        Stream.mapConcat(feed),
+        Stream.mapEffect((frame) => frame === Decoder.tooLarge ? invalid("data", "TooLarge") : Either.right(frame))
       )
-    )
+    })
 )
 
 const textEncoder = new TextEncoder()
@@ -239,69 +240,4 @@ const dataToString = (data: unknown): Either.Either<string, InvalidServerSentEve
   return Either.try({ try: (): string | undefined => JSON.stringify(data), catch: notJson }).pipe(
     Either.filterOrLeft((json) => json !== undefined, notJson)
   )
-}
-
-/**
- * `eventsource-parser` tells events, comments and reconnection times one by one, and keeps an `id` without data to
- * itself. It is fed one frame at a time, so that what it tells can be put together again as that frame.
- */
-const makeDecoder = (maxSize: number) => {
-  const textDecoder = new TextDecoder()
-  let isStart = true
-  let afterCarriageReturn = false
-  let pending: Array<string> = []
-  let pendingLength = 0
-
-  let frame: Types.Mutable<ServerSentEvent> = {}
-  const parser = createParser({
-    onEvent: (message) => {
-      frame.data = message.data
-      if (message.event !== undefined) frame.event = message.event
-      if (message.id !== undefined) frame.id = message.id
-    },
-    onRetry: (retry) => {
-      frame.retry = retry
-    },
-    onComment: (line) => {
-      frame.comment = frame.comment === undefined ? line : `${frame.comment}\n${line}`
-    }
-  })
-  const parse = (block: string): ServerSentEvent => {
-    frame = {}
-    parser.feed(`${block}\n\n`)
-    if (frame.data === undefined && /^(id|event)/m.test(block)) {
-      frame = {}
-      parser.feed(`${block}\ndata\n\n`)
-      delete frame.data
-    }
-    return frame
-  }
-  const tooLarge = Either.left(new InvalidServerSentEvent({ field: "data", reason: "TooLarge" }))
-
-  return (piece: string | Uint8Array): Array<Either.Either<ServerSentEvent, InvalidServerSentEvent>> => {
-    let text = typeof piece === "string" ? piece : textDecoder.decode(piece, { stream: true })
-    if (text === "") return []
-    if (isStart && text.startsWith("\uFEFF")) text = text.slice(1)
-    isStart = false
-    if (afterCarriageReturn && text.startsWith("\n")) text = text.slice(1)
-    afterCarriageReturn = text.endsWith("\r")
-    text = text.replace(/\r\n?/g, "\n")
-
-    const seam = pending.at(-1)?.endsWith("\n") === true ? `\n${text}` : text
-    if (text !== "") pending.push(text)
-    pendingLength += text.length
-    if (!seam.includes("\n\n")) return pendingLength > maxSize ? [tooLarge] : []
-
-    const blocks = pending.join("").split("\n\n")
-    const rest = blocks.pop() ?? ""
-    pending = rest === "" ? [] : [rest]
-    pendingLength = rest.length
-    const frames: Array<Either.Either<ServerSentEvent, InvalidServerSentEvent>> = []
-    for (const block of blocks) {
-      if (block.length > maxSize) return [...frames, tooLarge]
-      const frame = parse(block)
-      if (Object.keys(frame).length > 0) frames.push(Either.right(frame))
-    }
-    return pendingLength > maxSize ? [...frames, tooLarge] : frames
-  }
 }

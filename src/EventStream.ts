@@ -1,0 +1,423 @@
+/**
+ * One connection: a bounded queue of frames, owned by a `Scope`. In a route handler that is the request's scope, so that a
+ * client that goes away takes the producer with it.
+ *
+ * @since 0.1.0
+ */
+import type * as Headers from "@effect/platform/Headers"
+import * as HttpApiSchema from "@effect/platform/HttpApiSchema"
+import { HttpServerRequest } from "@effect/platform/HttpServerRequest"
+import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
+import * as Cause from "effect/Cause"
+import * as Chunk from "effect/Chunk"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as FiberId from "effect/FiberId"
+import { dual } from "effect/Function"
+import * as Option from "effect/Option"
+import { type Pipeable, Prototype } from "effect/Pipeable"
+import * as Predicate from "effect/Predicate"
+import * as Random from "effect/Random"
+import type * as Schema from "effect/Schema"
+import type * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+
+import { Connection, type Settings } from "./internal/connection.js"
+import * as Frame from "./internal/frame.js"
+import * as NodeSink from "./internal/nodeSink.js"
+import * as StreamSink from "./internal/streamSink.js"
+import * as ServerSentEvent from "./ServerSentEvent.js"
+
+/**
+ * @since 0.1.0
+ * @category type ids
+ */
+export const TypeId: unique symbol = Symbol.for("effect-realtime/EventStream")
+
+/**
+ * @since 0.1.0
+ * @category type ids
+ */
+export type TypeId = typeof TypeId
+
+/**
+ * A connection that events are published to, and that one client reads.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface EventStream extends Pipeable {
+  /** @internal */
+  readonly [TypeId]: Connection
+}
+
+/**
+ * How a stream behaves. Durations in milliseconds where they are numbers.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Options {
+  /**
+   * After how long without an event a comment is sent, so that no proxy takes the connection for dead. 15 seconds by
+   * default; `"off"` turns it off, zero is refused.
+   */
+  readonly heartbeat?: Duration.DurationInput | "off" | undefined
+  /**
+   * How many events wait for a client that reads slower than it is written to: 1000 by default.
+   */
+  readonly capacity?: number | undefined
+  /**
+   * How many bytes of events wait, 1 MiB by default. To this comes what the socket itself holds.
+   */
+  readonly maxBytes?: number | undefined
+  /**
+   * What happens to an event that finds the queue full:
+   *
+   * - `"sliding"` drops the oldest one that waits (the default, except for `fromStream`),
+   * - `"dropping"` drops the new one,
+   * - `"suspend"` makes the publisher wait (the default of `fromStream`),
+   * - `"disconnect"` ends the connection, so that the client comes back and resumes.
+   *
+   * A client is told what was dropped: an event `gap` with `{"dropped":n}` comes before the next frame it gets.
+   */
+  readonly strategy?: "sliding" | "dropping" | "suspend" | "disconnect" | undefined
+  /**
+   * After how long the client should reconnect, sent at once. Left out, the browser's own default holds until the server
+   * shuts down: then every client is told a time around 3 seconds.
+   */
+  readonly retry?: Duration.DurationInput | undefined
+  /**
+   * By how much of themselves `retry` and `maxAge` are made to vary from connection to connection, so that clients do not
+   * come back all at once: 0.5, the default, spreads `retry` evenly from half to one and a half of itself, and shortens
+   * `maxAge` by up to half. From 0 to 1.
+   */
+  readonly jitter?: number | undefined
+  /**
+   * After how long the stream ends by itself, whatever is published. Never, by default.
+   */
+  readonly maxAge?: Duration.DurationInput | undefined
+  /**
+   * How long a client may leave unread what was written to it before it is cut off: 30 seconds by default.
+   */
+  readonly writeTimeout?: Duration.DurationInput | undefined
+}
+
+/**
+ * What the response of a stream says besides its body. `content-type` is always `text/event-stream`; the other headers that
+ * a stream needs (`cache-control: no-cache, no-transform`, `x-accel-buffering: no`) can be overridden by name.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface ResponseOptions {
+  readonly status?: number | undefined
+  readonly headers?: Headers.Input | undefined
+}
+
+/**
+ * What becomes of the failure of a producer.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface ProducerOptions<E> extends Options, ResponseOptions {
+  /**
+   * The last event of a stream whose producer failed. Without it the stream just ends, and the client comes back.
+   */
+  readonly onError?: ((error: E) => ServerSentEvent.ServerSentEvent) | undefined
+}
+
+/**
+ * @since 0.1.0
+ * @category guards
+ */
+export const isEventStream = (u: unknown): u is EventStream => Predicate.hasProperty(u, TypeId)
+
+/**
+ * Makes a stream that lives as long as the scope. When the scope closes the stream ends: what is queued is still
+ * delivered to a client that keeps up, and `publish` is `false` from then on.
+ *
+ * Options that cannot be (a `heartbeat` of zero, a `capacity` below one) are mistakes in the program, and die.
+ *
+ * @since 0.1.0
+ * @category constructors
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import { EventStream } from "effect-realtime"
+ *
+ * const handler = Effect.gen(function*() {
+ *   const stream = yield* EventStream.make({ heartbeat: "10 seconds", retry: "2 seconds" })
+ *   yield* EventStream.publish(stream, { event: "welcome", data: { hello: "world" } })
+ *   return EventStream.toResponse(stream)
+ * })
+ * ```
+ */
+export const make = (options: Options = {}): Effect.Effect<EventStream, never, Scope.Scope> =>
+  Effect.gen(function*() {
+    const connection = new Connection(yield* toSettings(options), yield* Effect.clock)
+    yield* Effect.addFinalizer(() => Effect.sync(() => connection.end()))
+    // A handler may be uninterruptible, and a fiber inherits that.
+    yield* Effect.forkScoped(Effect.interruptible(keepTime(connection)))
+    return { ...Prototype, [TypeId]: connection }
+  })
+
+/**
+ * Publishes one event. `true` if it was taken; `false` if the strategy dropped it, or the stream has ended or its client is
+ * gone. Waits only if the strategy is `"suspend"`, and then no longer than the client stays.
+ *
+ * Fails with `InvalidServerSentEvent` if the event cannot be sent as it is.
+ *
+ * @since 0.1.0
+ * @category combinators
+ */
+export const publish: {
+  (
+    event: ServerSentEvent.ServerSentEvent
+  ): (self: EventStream) => Effect.Effect<boolean, ServerSentEvent.InvalidServerSentEvent>
+  (
+    self: EventStream,
+    event: ServerSentEvent.ServerSentEvent
+  ): Effect.Effect<boolean, ServerSentEvent.InvalidServerSentEvent>
+} = dual(
+  2,
+  (
+    self: EventStream,
+    event: ServerSentEvent.ServerSentEvent
+  ): Effect.Effect<boolean, ServerSentEvent.InvalidServerSentEvent> =>
+    Effect.flatMap(ServerSentEvent.encode(event), (bytes) => offer(self[TypeId], new Frame.Frame(bytes)))
+)
+
+const offer = (connection: Connection, frame: Frame.Frame): Effect.Effect<boolean> =>
+  Effect.suspend(() => {
+    if (!connection.isOpen || connection.hasRoom(frame)) return Effect.succeed(connection.offer(frame))
+    if (connection.settings.strategy === "suspend") {
+      return Effect.async<boolean>((resume) => {
+        const cancel = connection.suspend({ frame, resume: (taken) => resume(Effect.succeed(taken)) })
+        return Effect.sync(cancel)
+      })
+    }
+    return connection.isWorthWaiting
+      ? Effect.zipRight(nextTurn, offer(connection, frame))
+      : Effect.succeed(connection.offer(frame))
+  })
+
+/**
+ * Ends the stream and returns at once. What is queued is still delivered; `publish` is `false` from here on.
+ *
+ * @since 0.1.0
+ * @category combinators
+ */
+export const end = (self: EventStream): Effect.Effect<void> => Effect.sync(() => self[TypeId].end())
+
+/**
+ * How many events the strategy has dropped.
+ *
+ * @since 0.1.0
+ * @category accessors
+ */
+export const dropped = (self: EventStream): Effect.Effect<number> => Effect.sync(() => self[TypeId].dropped)
+
+/**
+ * The bytes of the stream, frame by frame, many to a chunk when many are waiting: the opening comment, the events, the
+ * heartbeats. A stream has one reader; whoever reads it second finds it ended. When the reader stops, the stream is over.
+ *
+ * @since 0.1.0
+ * @category conversions
+ */
+export const toStream = (self: EventStream): Stream.Stream<Uint8Array> => StreamSink.toStream(self[TypeId])
+
+/**
+ * The response that carries the stream. Where the server is Node's, frames go straight to its socket; elsewhere the body is
+ * a stream of bytes. Both behave the same.
+ *
+ * @since 0.1.0
+ * @category conversions
+ */
+export const toResponse: {
+  (options?: ResponseOptions): (self: EventStream) => HttpServerResponse.HttpServerResponse
+  (self: EventStream, options?: ResponseOptions): HttpServerResponse.HttpServerResponse
+} = dual(
+  (args) => isEventStream(args[0]),
+  (self: EventStream, options?: ResponseOptions): HttpServerResponse.HttpServerResponse =>
+    HttpServerResponse.stream(toBody(self[TypeId]), { status: options?.status, contentType: "text/event-stream" }).pipe(
+      HttpServerResponse.setHeaders({ "cache-control": "no-cache, no-transform", "x-accel-buffering": "no" }),
+      HttpServerResponse.setHeaders(options?.headers ?? {})
+    )
+)
+
+/**
+ * Responds with a stream and runs its producer beside it, in the scope of the request: the stream ends when the producer
+ * ends, and the producer is interrupted when the client goes away.
+ *
+ * A failure of the producer is logged with its cause, and ends the stream with the event that `onError` makes of it. A
+ * defect is logged too, and ends the stream without a word to the client.
+ *
+ * @since 0.1.0
+ * @category constructors
+ * @example
+ * ```ts
+ * import { HttpRouter } from "@effect/platform"
+ * import { Effect, Schedule } from "effect"
+ * import { EventStream } from "effect-realtime"
+ *
+ * const router = HttpRouter.empty.pipe(
+ *   HttpRouter.get(
+ *     "/time",
+ *     EventStream.respond((stream) =>
+ *       Effect.clockWith((clock) => clock.currentTimeMillis).pipe(
+ *         Effect.flatMap((data) => EventStream.publish(stream, { event: "time", data })),
+ *         Effect.repeat(Schedule.spaced("1 second"))
+ *       )
+ *     )
+ *   )
+ * )
+ * ```
+ */
+export const respond = <A, E, R>(
+  producer: (stream: EventStream) => Effect.Effect<A, E, R>,
+  options: ProducerOptions<E> = {}
+): Effect.Effect<HttpServerResponse.HttpServerResponse, never, R | Scope.Scope> =>
+  Effect.gen(function*() {
+    const stream = yield* make(options)
+    const fiber = yield* Effect.suspend(() => producer(stream)).pipe(
+      Effect.interruptible,
+      Effect.catchAllCause((cause) => reportFailure(stream, cause, options.onError)),
+      Effect.ensuring(end(stream)),
+      Effect.forkScoped
+    )
+    stream[TypeId].onStop(() => fiber.unsafeInterruptAsFork(FiberId.none))
+    return toResponse(stream, options)
+  })
+
+/**
+ * Responds with the events of a `Stream`, which runs in the scope of the request. It is pulled as fast as the client reads,
+ * and nothing is dropped unless a `strategy` says so. Failures are treated as those of `respond`.
+ *
+ * @since 0.1.0
+ * @category constructors
+ * @example
+ * ```ts
+ * import { Stream } from "effect"
+ * import { EventStream } from "effect-realtime"
+ *
+ * const handler = Stream.range(1, 3).pipe(
+ *   Stream.map((n) => ({ event: "counter", id: String(n), data: { n } })),
+ *   EventStream.fromStream()
+ * )
+ * ```
+ */
+export const fromStream: {
+  <E>(
+    options?: ProducerOptions<E | ServerSentEvent.InvalidServerSentEvent>
+  ): <R>(
+    self: Stream.Stream<ServerSentEvent.ServerSentEvent, E, R>
+  ) => Effect.Effect<HttpServerResponse.HttpServerResponse, never, R | Scope.Scope>
+  <E, R>(
+    self: Stream.Stream<ServerSentEvent.ServerSentEvent, E, R>,
+    options?: ProducerOptions<E | ServerSentEvent.InvalidServerSentEvent>
+  ): Effect.Effect<HttpServerResponse.HttpServerResponse, never, R | Scope.Scope>
+} = dual(
+  (args) => Predicate.hasProperty(args[0], Stream.StreamTypeId),
+  <E, R>(
+    self: Stream.Stream<ServerSentEvent.ServerSentEvent, E, R>,
+    options?: ProducerOptions<E | ServerSentEvent.InvalidServerSentEvent>
+  ): Effect.Effect<HttpServerResponse.HttpServerResponse, never, R | Scope.Scope> =>
+    respond((stream) => Stream.runForEach(self, (event) => publish(stream, event)), {
+      strategy: "suspend",
+      ...options
+    })
+)
+
+/**
+ * What an `HttpApiEndpoint` that answers with an event stream declares as its success, so that its OpenAPI document says
+ * `text/event-stream`. Its handler returns the response of `respond`, `fromStream` or `toResponse`.
+ *
+ * @since 0.1.0
+ * @category schemas
+ * @example
+ * ```ts
+ * import { HttpApiEndpoint, HttpApiGroup } from "@effect/platform"
+ * import { EventStream } from "effect-realtime"
+ *
+ * const group = HttpApiGroup.make("orders").add(
+ *   HttpApiEndpoint.get("events", "/events").addSuccess(EventStream.Body)
+ * )
+ * ```
+ */
+export const Body: typeof Schema.String = HttpApiSchema.Text({ contentType: "text/event-stream" })
+
+const toBody = (connection: Connection): Stream.Stream<Uint8Array> =>
+  Stream.unwrap(
+    Effect.map(Effect.serviceOption(HttpServerRequest), (request) =>
+      Option.match(Option.flatMap(request, NodeSink.responseOf), {
+        onSome: (response) =>
+          Stream.execute(NodeSink.run(connection, response)),
+        onNone: () =>
+          Stream.mapChunks(
+            StreamSink.toStream(connection),
+            (chunk) => Chunk.of(Frame.concat(Chunk.toReadonlyArray(chunk)))
+          )
+      }))
+  )
+
+const keepTime = (connection: Connection): Effect.Effect<void> =>
+  Effect.suspend(() => {
+    const wait = connection.tick()
+    return wait === Number.POSITIVE_INFINITY ? Effect.void : Effect.delay(keepTime(connection), wait)
+  })
+
+const reportFailure = <E>(
+  stream: EventStream,
+  cause: Cause.Cause<E>,
+  onError: ((error: E) => ServerSentEvent.ServerSentEvent) | undefined
+): Effect.Effect<void> => {
+  if (Cause.isInterruptedOnly(cause)) return Effect.void
+  const failure = Cause.failureOption(cause)
+  const farewell = onError !== undefined && Option.isSome(failure)
+    ? Effect.suspend(() => publish(stream, onError(failure.value)))
+    : Effect.void
+  return Effect.logError("The producer of an event stream failed", cause).pipe(
+    Effect.zipRight(farewell),
+    Effect.catchAllCause((cause) => Effect.logError("The onError of an event stream failed", cause))
+  )
+}
+
+const nextTurn = Effect.async<void>((resume) => {
+  const done = () => resume(Effect.void)
+  if (typeof setImmediate === "function") setImmediate(done)
+  else setTimeout(done, 0)
+})
+
+const toSettings = (options: Options): Effect.Effect<Settings> =>
+  Effect.gen(function*() {
+    const { capacity = 1000, heartbeat = "15 seconds", jitter = 0.5, maxBytes = 1024 * 1024, retry } = options
+    const maxAge = Duration.toMillis(options.maxAge ?? Duration.infinity)
+    const writeTimeout = Duration.toMillis(options.writeTimeout ?? "30 seconds")
+    const heartbeatMillis = heartbeat === "off" ? Number.POSITIVE_INFINITY : Duration.toMillis(heartbeat)
+    yield* require_(heartbeatMillis > 0, "heartbeat must be longer than zero; \"off\" turns it off")
+    yield* require_(Number.isSafeInteger(capacity) && capacity >= 1, "capacity must be a whole number, one or more")
+    yield* require_(maxBytes >= 1, "maxBytes must be one or more")
+    yield* require_(jitter >= 0 && jitter <= 1, "jitter must be between 0 and 1")
+    yield* require_(maxAge > 0, "maxAge must be longer than zero")
+    yield* require_(writeTimeout > 0, "writeTimeout must be longer than zero")
+    const spread = yield* Random.next
+    const spreadRetry = (retry: Duration.DurationInput) =>
+      Math.round(Duration.toMillis(retry) * (1 + jitter * (2 * spread - 1)))
+    const opening = retry === undefined ? undefined : spreadRetry(retry)
+    yield* require_(opening === undefined || Number.isSafeInteger(opening), "retry must be finite")
+    return {
+      capacity,
+      maxBytes,
+      strategy: options.strategy ?? "sliding",
+      heartbeat: heartbeatMillis,
+      writeTimeout,
+      maxAge: maxAge === Number.POSITIVE_INFINITY ? maxAge : Math.round(maxAge * (1 - jitter * spread)),
+      retry: opening,
+      farewell: opening ?? spreadRetry("3 seconds")
+    }
+  })
+
+const require_ = (holds: boolean, rule: string): Effect.Effect<void> =>
+  holds ? Effect.void : Effect.die(new Cause.IllegalArgumentException(`EventStream: ${rule}`))

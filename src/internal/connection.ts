@@ -1,0 +1,289 @@
+import type * as Clock from "effect/Clock"
+import * as MutableList from "effect/MutableList"
+
+import * as Frame from "./frame.js"
+
+/**
+ * What carries the frames of a connection to its client. It is called, never awaited: no fiber runs for an event.
+ */
+export interface Sink {
+  /** There is something to take, or nothing more to come. */
+  readonly ready: () => void
+  /** Takes what is queued now. Only for a connection that is not blocked. */
+  readonly flush: () => void
+  /** Cuts the client off: what it has not read is lost. */
+  readonly abort: () => void
+}
+
+export interface Settings {
+  readonly capacity: number
+  readonly maxBytes: number
+  readonly strategy: "sliding" | "dropping" | "suspend" | "disconnect"
+  readonly heartbeat: number
+  readonly writeTimeout: number
+  readonly maxAge: number
+  /** Sent when the connection opens. */
+  readonly retry: number | undefined
+  /** Sent when the server shuts down. */
+  readonly farewell: number
+}
+
+interface Publisher {
+  readonly frame: Frame.Frame
+  readonly resume: (taken: boolean) => void
+}
+
+const turnsToRead = 20
+
+/**
+ * The state of one connection: frames go in at one end and out to a sink at the other. Every method is synchronous, so
+ * that one loop over many connections is all that an event costs.
+ */
+export class Connection {
+  readonly settings: Settings
+  dropped = 0
+  /** Since when the client has been reading slower than it is written to, in milliseconds. */
+  blockedSince: number | undefined
+  private state: "open" | "ending" | "ended" = "open"
+  private sink: Sink | undefined
+  private opening: Frame.Frame | undefined
+  private queuedBytes = 0
+  private gap = 0
+  private patience = turnsToRead
+  private lastSent: number
+  private maxAge: number
+  private readonly clock: Clock.Clock
+  private readonly openedAt: number
+  private readonly queue = MutableList.empty<Frame.Frame>()
+  private readonly publishers = new Set<Publisher>()
+  private readonly stopListeners = new Set<() => void>()
+
+  constructor(settings: Settings, clock: Clock.Clock) {
+    this.settings = settings
+    this.clock = clock
+    this.openedAt = clock.unsafeCurrentTimeMillis()
+    this.lastSent = this.openedAt
+    this.maxAge = settings.maxAge
+  }
+
+  get isOpen(): boolean {
+    return this.state === "open"
+  }
+
+  /**
+   * A burst can fill the queue of a client that keeps up: it gets a few turns of the event loop to read before anything is
+   * dropped. One that reads nothing gets them only once.
+   */
+  get isWorthWaiting(): boolean {
+    return this.patience-- > 0
+  }
+
+  /** Nothing is queued, and nothing more will be. */
+  get isDrained(): boolean {
+    return this.state === "ended" || (this.state === "ending" && MutableList.isEmpty(this.queue))
+  }
+
+  private get keepsUp(): boolean {
+    return this.sink !== undefined && this.blockedSince === undefined
+  }
+
+  /**
+   * A client gets its first bytes at once, or `onopen` would wait for the first event. A second sink finds the
+   * connection taken.
+   */
+  attach(sink: Sink): boolean {
+    if (this.sink !== undefined || this.state === "ended") return false
+    this.sink = sink
+    this.opening = this.settings.retry === undefined
+      ? Frame.heartbeat
+      : Frame.join([Frame.heartbeat, Frame.retry(this.settings.retry)])
+    sink.ready()
+    return true
+  }
+
+  /** The sink is gone, and with it the client. */
+  detach(): void {
+    if (this.state === "ended") return
+    this.state = "ended"
+    MutableList.reset(this.queue)
+    this.queuedBytes = 0
+    this.refusePublishers()
+    this.stopProducers()
+  }
+
+  /** What is queued is still delivered. */
+  end(): void {
+    if (this.state !== "open") return
+    this.state = "ending"
+    this.refusePublishers()
+    this.sink?.ready()
+  }
+
+  /** What is queued is lost, and the connection with it. */
+  disconnect(): void {
+    if (this.state === "ended") return
+    this.detach()
+    this.sink?.abort()
+  }
+
+  /** Calls back when nothing that is published can reach the client any more, though nobody called `end`. */
+  onStop(listener: () => void): void {
+    if (this.state === "ended") listener()
+    else this.stopListeners.add(listener)
+  }
+
+  /** Ends with a word on when to come back. */
+  shutdown(): void {
+    if (this.state === "open") this.push(Frame.retry(this.settings.farewell))
+    this.expire()
+  }
+
+  /** Whether the frame can be taken without dropping one, waiting or cutting the client off. */
+  hasRoom(frame: Frame.Frame): boolean {
+    if (!this.fits(frame) && this.keepsUp) this.sink?.flush()
+    return this.publishers.size === 0 && this.fits(frame)
+  }
+
+  /** Whether the frame was taken: by the connection's strategy, if there is no room. */
+  offer(frame: Frame.Frame): boolean {
+    if (this.state !== "open") return false
+    if (!this.hasRoom(frame) && !this.makeRoom(frame)) return false
+    if (this.gap > 0 && this.settings.strategy === "dropping") this.push(this.takeGap())
+    this.push(frame)
+    if (this.keepsUp) this.sink?.ready()
+    return true
+  }
+
+  /** For the strategy "suspend": called back once the frame is taken, or never will be. */
+  suspend(publisher: Publisher): () => void {
+    if (this.state !== "open") publisher.resume(false)
+    else this.publishers.add(publisher)
+    return () => this.publishers.delete(publisher)
+  }
+
+  /**
+   * The frames to deliver next, at most `maxBytes` of them unless the first alone is larger.
+   */
+  take(maxBytes: number): Array<Frame.Frame> {
+    const taken: Array<Frame.Frame> = []
+    if (this.opening !== undefined) {
+      taken.push(this.opening)
+      this.opening = undefined
+    }
+    if (this.gap > 0 && this.settings.strategy === "sliding") taken.push(this.takeGap())
+    this.admitPublishers()
+    let bytes = 0
+    for (let head = MutableList.head(this.queue); head !== undefined; head = MutableList.head(this.queue)) {
+      bytes += head.bytes.length
+      if (bytes > maxBytes && taken.length > 0) break
+      taken.push(head)
+      this.shift()
+      this.admitPublishers()
+    }
+    if (this.gap > 0 && MutableList.isEmpty(this.queue)) taken.push(this.takeGap())
+    if (taken.length > 0) this.lastSent = this.clock.unsafeCurrentTimeMillis()
+    return taken
+  }
+
+  /** The client does not read as fast as it is written to. */
+  block(): void {
+    this.blockedSince ??= this.clock.unsafeCurrentTimeMillis()
+  }
+
+  unblock(): void {
+    this.blockedSince = undefined
+    this.patience = turnsToRead
+  }
+
+  /** Does what is due, and says after how many milliseconds to be called again. */
+  tick(): number {
+    const { heartbeat, writeTimeout } = this.settings
+    const now = this.clock.unsafeCurrentTimeMillis()
+    if (this.blockedSince !== undefined && now - this.blockedSince >= writeTimeout) this.disconnect()
+    if (this.state === "ended") return Number.POSITIVE_INFINITY
+    if (now - this.openedAt >= this.maxAge) {
+      this.maxAge = Number.POSITIVE_INFINITY
+      this.expire()
+    }
+    if (this.keepsUp && this.state === "open" && now - this.lastSent >= heartbeat) {
+      this.push(Frame.heartbeat)
+      this.lastSent = now
+      this.sink?.flush()
+    }
+    return Math.min(
+      this.openedAt + this.maxAge,
+      (this.keepsUp ? this.lastSent : now) + heartbeat,
+      // What blocks after this tick is looked at again before its time is up.
+      (this.blockedSince ?? now) + writeTimeout
+    ) - now
+  }
+
+  private fits(frame: Frame.Frame): boolean {
+    const length = MutableList.length(this.queue)
+    return length < this.settings.capacity &&
+      (this.queuedBytes + frame.bytes.length <= this.settings.maxBytes ||
+        // Nothing is held up by an event that is larger than the queue, while nobody has stopped reading.
+        (length === 0 && this.blockedSince === undefined))
+  }
+
+  private makeRoom(frame: Frame.Frame): boolean {
+    const { maxBytes, strategy } = this.settings
+    if (strategy === "disconnect") {
+      this.disconnect()
+      return false
+    }
+    if (strategy === "sliding" && frame.bytes.length <= maxBytes) {
+      while (!this.fits(frame)) {
+        this.shift()
+        this.drop()
+      }
+      return true
+    }
+    this.drop()
+    return false
+  }
+
+  private expire(): void {
+    this.end()
+    this.stopProducers()
+  }
+
+  private stopProducers(): void {
+    for (const listener of this.stopListeners) listener()
+    this.stopListeners.clear()
+  }
+
+  private drop(): void {
+    this.dropped++
+    this.gap++
+  }
+
+  private takeGap(): Frame.Frame {
+    const frame = Frame.gap(this.gap)
+    this.gap = 0
+    return frame
+  }
+
+  private push(frame: Frame.Frame): void {
+    MutableList.append(this.queue, frame)
+    this.queuedBytes += frame.bytes.length
+  }
+
+  private shift(): void {
+    this.queuedBytes -= MutableList.shift(this.queue)?.bytes.length ?? 0
+  }
+
+  private admitPublishers(): void {
+    for (const publisher of this.publishers) {
+      if (!this.fits(publisher.frame)) return
+      this.publishers.delete(publisher)
+      this.push(publisher.frame)
+      publisher.resume(true)
+    }
+  }
+
+  private refusePublishers(): void {
+    for (const publisher of this.publishers) publisher.resume(false)
+    this.publishers.clear()
+  }
+}

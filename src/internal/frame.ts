@@ -1,0 +1,61 @@
+const textEncoder = new TextEncoder()
+
+/**
+ * An encoded frame, shared by every connection it goes to.
+ */
+export class Frame {
+  readonly bytes: Uint8Array
+  private chunk: Uint8Array | undefined
+
+  constructor(bytes: Uint8Array) {
+    this.bytes = bytes
+  }
+
+  /**
+   * The frame as one chunk of an HTTP/1.1 body (RFC 9112, section 7.1), made once however many sockets it is written to.
+   */
+  get httpChunk(): Uint8Array {
+    return this.chunk ??= concat([textEncoder.encode(`${this.bytes.length.toString(16)}\r\n`), this.bytes, lineEnd])
+  }
+}
+
+const lineEnd = textEncoder.encode("\r\n")
+
+export const fromString = (text: string): Frame => new Frame(textEncoder.encode(text))
+
+export const gap = (dropped: number): Frame => fromString(`event: gap\ndata: {"dropped":${dropped}}\n\n`)
+
+export const retry = (millis: number): Frame => fromString(`retry: ${millis}\n\n`)
+
+/**
+ * An empty comment: what opens a stream, and keeps an idle one open.
+ */
+export const heartbeat = fromString(":\n\n")
+
+let lastJoined: { readonly parts: ReadonlyArray<Frame>; readonly frame: Frame } | undefined
+
+/**
+ * Many frames as one. Connections that keep up with the same channels have the same frames to join, one after the other:
+ * remembering the last answer joins them once for all.
+ */
+export const join = (parts: ReadonlyArray<Frame>): Frame => {
+  const [first] = parts
+  if (parts.length === 1 && first !== undefined) return first
+  if (lastJoined?.parts.length === parts.length && lastJoined.parts.every((part, i) => part === parts[i])) {
+    return lastJoined.frame
+  }
+  const frame = new Frame(concat(parts.map((part) => part.bytes)))
+  lastJoined = { parts, frame }
+  return frame
+}
+
+/** The parts as one. */
+export const concat = (parts: ReadonlyArray<Uint8Array>): Uint8Array => {
+  const bytes = new Uint8Array(parts.reduce((length, part) => length + part.length, 0))
+  let offset = 0
+  for (const part of parts) {
+    bytes.set(part, offset)
+    offset += part.length
+  }
+  return bytes
+}

@@ -1,0 +1,441 @@
+/**
+ * An event-stream client for tests: over a real socket, it receives what a browser's `EventSource` would, and it can
+ * do to a server what clients do: stop reading, vanish, and come back.
+ *
+ * @since 0.1.0
+ */
+import { Buffer } from "node:buffer"
+import * as Http from "node:http"
+
+import * as Headers from "@effect/platform/Headers"
+import * as Chunk from "effect/Chunk"
+import * as Deferred from "effect/Deferred"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import { dual } from "effect/Function"
+import * as Mailbox from "effect/Mailbox"
+import * as Option from "effect/Option"
+import * as Pipeable from "effect/Pipeable"
+import type { Predicate } from "effect/Predicate"
+import * as Schema from "effect/Schema"
+import type * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+
+import * as Decoder from "../internal/decoder.js"
+import type { ServerSentEvent } from "../ServerSentEvent.js"
+
+const TypeId = "~effect-realtime/testing/TestEventSource"
+
+/**
+ * One connection to an event stream.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface TestEventSource extends Pipeable.Pipeable {
+  readonly [TypeId]: Connection
+  /** The status code of the response. */
+  readonly status: number
+  /** The headers of the response. */
+  readonly headers: Headers.Headers
+}
+
+interface Connection {
+  readonly url: string
+  readonly requestHeaders: Headers.Headers
+  readonly request: Http.ClientRequest
+  readonly response: Http.IncomingMessage
+  readonly isEventStream: boolean
+  readonly events: Mailbox.Mailbox<Event>
+  readonly comments: Array<string>
+  readonly waiting: Set<() => void>
+  text: string
+  lastEventId: string
+  retry: Duration.Duration
+  dropped: boolean
+  end: End | undefined
+}
+
+/**
+ * An event as `EventSource` dispatches it: `event` is `"message"` where the server named none, and `id` is the last
+ * event id at that moment, which may come from an earlier event.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Event {
+  readonly event: string
+  readonly data: string
+  readonly id: string
+}
+
+/**
+ * How a connection ended: `"clean"` when the server finished the response, `"truncated"` when the socket was closed or
+ * reset before that, `"dropped"` when this side did it.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type End = "clean" | "truncated" | "dropped"
+
+/**
+ * Why a client has nothing to give:
+ *
+ * - `Connect`: no response came
+ * - `Ended`: the connection ended before what was waited for
+ * - `NotEventStream`: the response was not a `200` of type `text/event-stream`, after which a browser does not reconnect
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export class TestEventSourceError extends Schema.TaggedError<TestEventSourceError>(
+  "effect-realtime/testing/TestEventSourceError"
+)("TestEventSourceError", {
+  reason: Schema.Literal("Connect", "Ended", "NotEventStream"),
+  cause: Schema.optional(Schema.Defect)
+}) {
+  /**
+   * @since 0.1.0
+   */
+  override get message(): string {
+    switch (this.reason) {
+      case "Connect":
+        return "No response came"
+      case "Ended":
+        return "The connection ended before what was waited for"
+      case "NotEventStream":
+        return "The response is not an event stream"
+    }
+  }
+}
+
+/**
+ * Requests an event stream, and succeeds once the head of the response has come, whatever its status. The socket is this
+ * client's alone, and is reset when the scope closes. Interrupt it to vanish before the head has come.
+ *
+ * Fails with `Connect` when no response comes.
+ *
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import { TestEventSource } from "effect-realtime/testing"
+ *
+ * const program = Effect.gen(function*() {
+ *   const source = yield* TestEventSource.make("http://localhost:3000/events")
+ *   const first = yield* TestEventSource.next(source)
+ *   yield* TestEventSource.drop(source)
+ *   const again = yield* TestEventSource.reconnect(source)
+ *   return [first, ...(yield* TestEventSource.collect(again))]
+ * }).pipe(Effect.scoped)
+ * ```
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const make = (
+  url: string,
+  options?: { readonly headers?: Headers.Input | undefined }
+): Effect.Effect<TestEventSource, TestEventSourceError, Scope.Scope> =>
+  // Browsers wait three to five seconds where the server says nothing.
+  open(url, Headers.fromInput(options?.headers), "", Duration.seconds(3))
+
+const open = Effect.fnUntraced(function*(
+  url: string,
+  requestHeaders: Headers.Headers,
+  lastEventId: string,
+  retry: Duration.Duration
+) {
+  const events = yield* Mailbox.make<Event>()
+  const opened = yield* Deferred.make<TestEventSource, TestEventSourceError>()
+  const request = yield* Effect.acquireRelease(
+    Effect.try({
+      try: () => {
+        const request = Http.get(url, {
+          agent: false,
+          headers: {
+            accept: "text/event-stream",
+            "cache-control": "no-cache",
+            connection: "keep-alive",
+            // The header is UTF-8 (HTML 9.2.4); Node writes one byte for each character.
+            ...(lastEventId === "" ? {} : { "last-event-id": Buffer.from(lastEventId).toString("latin1") }),
+            ...requestHeaders
+          }
+        })
+        return request.on("response", (response) => {
+          const isEventStream = response.statusCode === 200 &&
+            /^text\/event-stream\s*(;|$)/i.test(response.headers["content-type"] ?? "")
+          const connection: Connection = {
+            url,
+            requestHeaders,
+            request,
+            response,
+            isEventStream,
+            events,
+            comments: [],
+            waiting: new Set(),
+            text: "",
+            lastEventId,
+            retry,
+            dropped: false,
+            end: undefined
+          }
+          receive(connection)
+          Deferred.unsafeDone(
+            opened,
+            Exit.succeed({
+              ...Pipeable.Prototype,
+              [TypeId]: connection,
+              status: response.statusCode ?? 0,
+              headers: Headers.fromInput(response.headers)
+            })
+          )
+        }).on("error", (cause) => {
+          Deferred.unsafeDone(opened, Exit.fail(new TestEventSourceError({ reason: "Connect", cause })))
+        })
+      },
+      catch: (cause) => new TestEventSourceError({ reason: "Connect", cause })
+    }),
+    reset
+  )
+  const source = yield* Deferred.await(opened).pipe(Effect.onInterrupt(() => reset(request)))
+  yield* Effect.addFinalizer(() => drop(source))
+  return source
+})
+
+const reset = (request: Http.ClientRequest): Effect.Effect<void> =>
+  Effect.sync(() => {
+    if (request.socket === null || request.socket.connecting) {
+      request.destroy()
+    } else {
+      request.socket.resetAndDestroy()
+    }
+  })
+
+const receive = (connection: Connection): void => {
+  const { events, isEventStream, response, waiting } = connection
+  const textDecoder = new TextDecoder()
+  const decode = Decoder.make(Number.POSITIVE_INFINITY)
+  const wake = () => waiting.forEach((check) => check())
+  response.on("data", (bytes: Uint8Array) => {
+    const text = textDecoder.decode(bytes, { stream: true })
+    connection.text += text
+    if (isEventStream) {
+      for (const frame of decode(text)) if (frame !== Decoder.tooLarge) dispatch(connection, frame)
+    }
+    wake()
+  })
+  // A cut connection is an error here, and then a close: the close tells which end it was.
+  response.on("error", () => {})
+  response.on("close", () => {
+    connection.end = connection.dropped ? "dropped" : response.complete ? "clean" : "truncated"
+    events.unsafeDone(Exit.void)
+    wake()
+  })
+}
+
+const dispatch = (connection: Connection, { comment, data, event, id, retry }: ServerSentEvent): void => {
+  if (comment !== undefined) connection.comments.push(...comment.split("\n"))
+  if (retry !== undefined) connection.retry = Duration.millis(retry)
+  if (id !== undefined) connection.lastEventId = id
+  if (typeof data === "string") {
+    connection.events.unsafeOffer({ event: event ?? "message", data, id: connection.lastEventId })
+  }
+}
+
+const waitFor = <A, E>(
+  connection: Connection,
+  poll: () => Option.Option<Effect.Effect<A, E>>
+): Effect.Effect<A, E> =>
+  Effect.async((resume) => {
+    const check = () => {
+      const result = poll()
+      if (Option.isSome(result)) {
+        connection.waiting.delete(check)
+        resume(result.value)
+      }
+    }
+    connection.waiting.add(check)
+    check()
+    return Effect.sync(() => {
+      connection.waiting.delete(check)
+    })
+  })
+
+/**
+ * The next event, waiting for it if need be. Fails with `Ended` when the connection ends without one.
+ *
+ * @since 0.1.0
+ * @category accessors
+ */
+export const next = (self: TestEventSource): Effect.Effect<Event, TestEventSourceError> =>
+  Effect.mapError(self[TypeId].events.take, () => new TestEventSourceError({ reason: "Ended" }))
+
+/**
+ * The next `n` events, waiting for them if need be. Fails with `Ended` when the connection ends before the last of them.
+ *
+ * @since 0.1.0
+ * @category accessors
+ */
+export const take: {
+  (n: number): (self: TestEventSource) => Effect.Effect<ReadonlyArray<Event>, TestEventSourceError>
+  (self: TestEventSource, n: number): Effect.Effect<ReadonlyArray<Event>, TestEventSourceError>
+} = dual(
+  2,
+  (self: TestEventSource, n: number): Effect.Effect<ReadonlyArray<Event>, TestEventSourceError> =>
+    Effect.replicateEffect(next(self), n)
+)
+
+/**
+ * The next event that the predicate holds for; those before it are passed over. Fails with `Ended` when the connection
+ * ends without one.
+ *
+ * @since 0.1.0
+ * @category accessors
+ */
+export const find: {
+  (predicate: Predicate<Event>): (self: TestEventSource) => Effect.Effect<Event, TestEventSourceError>
+  (self: TestEventSource, predicate: Predicate<Event>): Effect.Effect<Event, TestEventSourceError>
+} = dual(
+  2,
+  (self: TestEventSource, predicate: Predicate<Event>): Effect.Effect<Event, TestEventSourceError> =>
+    Effect.repeat(next(self), { until: predicate })
+)
+
+/**
+ * All events that are still to be taken, once the connection has ended.
+ *
+ * @since 0.1.0
+ * @category accessors
+ */
+export const collect = (self: TestEventSource): Effect.Effect<ReadonlyArray<Event>> =>
+  Effect.map(Stream.runCollect(events(self)), Chunk.toReadonlyArray)
+
+/**
+ * The events as they come, until the connection ends, in whichever way.
+ *
+ * @since 0.1.0
+ * @category accessors
+ */
+export const events = (self: TestEventSource): Stream.Stream<Event> => Mailbox.toStream(self[TypeId].events)
+
+/**
+ * The body received so far, without its byte order mark.
+ *
+ * @since 0.1.0
+ * @category accessors
+ */
+export const text = (self: TestEventSource): Effect.Effect<string> => Effect.sync(() => self[TypeId].text)
+
+/**
+ * Waits until the predicate holds for the body received so far, and returns that. It sees what is no event: a comment,
+ * or half a frame. Fails with `Ended` when the connection ends before.
+ *
+ * @since 0.1.0
+ * @category accessors
+ */
+export const awaitText: {
+  (predicate: Predicate<string>): (self: TestEventSource) => Effect.Effect<string, TestEventSourceError>
+  (self: TestEventSource, predicate: Predicate<string>): Effect.Effect<string, TestEventSourceError>
+} = dual(
+  2,
+  (self: TestEventSource, predicate: Predicate<string>): Effect.Effect<string, TestEventSourceError> => {
+    const connection = self[TypeId]
+    return waitFor(connection, () =>
+      predicate(connection.text)
+        ? Option.some(Effect.succeed(connection.text))
+        : connection.end === undefined
+        ? Option.none()
+        : Option.some(new TestEventSourceError({ reason: "Ended" })))
+  }
+)
+
+/**
+ * The comments received so far, each without its colon and one space.
+ *
+ * @since 0.1.0
+ * @category accessors
+ */
+export const comments = (self: TestEventSource): Effect.Effect<ReadonlyArray<string>> =>
+  Effect.sync(() => Array.from(self[TypeId].comments))
+
+/**
+ * The id that a reconnect sends, by the rules of HTML 9.2.6; empty when there is none.
+ *
+ * @since 0.1.0
+ * @category accessors
+ */
+export const lastEventId = (self: TestEventSource): Effect.Effect<string> => Effect.sync(() => self[TypeId].lastEventId)
+
+/**
+ * The time that a reconnect waits: what the server's last `retry` says, or else 3 seconds.
+ *
+ * @since 0.1.0
+ * @category accessors
+ */
+export const retry = (self: TestEventSource): Effect.Effect<Duration.Duration> => Effect.sync(() => self[TypeId].retry)
+
+/**
+ * Waits until the connection has ended, and says how.
+ *
+ * @since 0.1.0
+ * @category accessors
+ */
+export const end = (self: TestEventSource): Effect.Effect<End> =>
+  waitFor(self[TypeId], () => Option.map(Option.fromNullable(self[TypeId].end), Effect.succeed))
+
+/**
+ * Stops reading, so that the buffers between the server and this client fill up. A client that does not read does not
+ * see the connection end either.
+ *
+ * @since 0.1.0
+ * @category combinators
+ */
+export const stall = (self: TestEventSource): Effect.Effect<void> =>
+  Effect.sync(() => {
+    self[TypeId].response.pause()
+  })
+
+/**
+ * Reads on after a `stall`.
+ *
+ * @since 0.1.0
+ * @category combinators
+ */
+export const resume = (self: TestEventSource): Effect.Effect<void> =>
+  Effect.sync(() => {
+    self[TypeId].response.resume()
+  })
+
+/**
+ * Resets the connection at once, as a client does that vanishes. What was received before can still be taken.
+ *
+ * @since 0.1.0
+ * @category combinators
+ */
+export const drop = (self: TestEventSource): Effect.Effect<void> =>
+  Effect.suspend(() => {
+    self[TypeId].dropped = true
+    return reset(self[TypeId].request)
+  })
+
+/**
+ * Does what a browser does once the connection has ended: waits for the time that `retry` gives, by the `Clock`, and
+ * requests the stream again with the `Last-Event-ID` (HTML 9.2.3). The new connection goes on with the old one's id and
+ * retry. It is one attempt: a browser makes another when it fails with `Connect`.
+ *
+ * Fails with `NotEventStream` when the ended connection was none, because a browser then gives up for good.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const reconnect = (self: TestEventSource): Effect.Effect<TestEventSource, TestEventSourceError, Scope.Scope> =>
+  Effect.gen(function*() {
+    const connection = self[TypeId]
+    if (!connection.isEventStream) {
+      return yield* new TestEventSourceError({ reason: "NotEventStream" })
+    }
+    yield* end(self)
+    yield* Effect.sleep(connection.retry)
+    return yield* open(connection.url, connection.requestHeaders, connection.lastEventId, connection.retry)
+  })
