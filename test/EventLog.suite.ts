@@ -8,7 +8,7 @@ const text = (entry: EventLog.Entry) => new TextDecoder().decode(entry.data)
 const missing = (page: EventLog.Page) => Option.getOrUndefined(page.missing)
 
 const channels = ["a/1", "a/2", "b/1", "c"]
-const patterns = [...channels, "a/*", "*/1", "*/*", "*"]
+const patterns = [...channels, "a/*", "b/*", "*/1", "*/*", "*"]
 const isIn = (pattern: string, channel: string) => new RegExp(`^${pattern.replaceAll("*", "[^/]*")}$`).test(channel)
 const isInSome = (patterns: Iterable<string>, channel: string) =>
   Array.from(patterns).some((pattern) => isIn(pattern, channel))
