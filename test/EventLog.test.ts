@@ -92,17 +92,6 @@ describe("EventLog.layerMemory", () => {
       assert.deepStrictEqual((yield* log.read(["user/0"], end, 10)).entries.map(({ seq }) => seq), [again.seq])
     }).pipe(Effect.provide(EventLog.layerMemory({ maxAge: "1 minute" }))))
 
-  it.effect("keeps the order of age when the clock is set back", () =>
-    Effect.gen(function*() {
-      const log = yield* EventLog.EventLog
-      yield* TestClock.setTime(3_600_000)
-      const first = yield* log.append("a", event(1))
-      yield* TestClock.setTime(0)
-      yield* log.append("a", event(1))
-      yield* TestClock.setTime(3_630_000)
-      assert.strictEqual((yield* log.read(["a"], { ...first, seq: first.seq - 1 }, 10)).entries.length, 2)
-    }).pipe(Effect.provide(EventLog.layerMemory({ maxAge: "1 minute" }))))
-
   it.effect("keeps at most maxBytes of a channel, and delivers what is larger than that", () =>
     Effect.gen(function*() {
       const log = yield* EventLog.EventLog

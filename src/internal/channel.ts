@@ -1,3 +1,5 @@
+import * as RegularExpression from "effect/RegExp"
+
 const wildcard = "*"
 const maxBytes = 512
 
@@ -20,14 +22,12 @@ export const channelFault = (channel: string): string | undefined =>
 /** Whether some segment stands for any segment. */
 export const isPattern = (pattern: string): boolean => pattern.includes(wildcard) && /(^|\/)\*($|\/)/.test(pattern)
 
-/** Whether a channel is one of those that a pattern stands for. */
-export const matcher = (pattern: string): (channel: string) => boolean => {
-  const expected = pattern.split("/")
-  return (channel) => {
-    const segments = channel.split("/")
-    return segments.length === expected.length &&
-      expected.every((segment, i) => segment === wildcard || segment === segments[i])
-  }
+/** What a channel must look like to be one of those that a pattern stands for. */
+export const toRegExp = (pattern: string): RegExp => {
+  const segments = pattern.split("/").map((segment) =>
+    segment === wildcard ? "[^/]*" : RegularExpression.escape(segment)
+  )
+  return new RegExp(`^${segments.join("/")}$`)
 }
 
 // A UTF-16 code unit is at most three bytes of UTF-8.

@@ -38,17 +38,17 @@ expectTypeOf(Topic.event(Orders, "paid", paid)).toEqualTypeOf<Effect.Effect<Serv
 expectTypeOf(Orders.pipe(Topic.event("paid", paid)))
   .toEqualTypeOf<Effect.Effect<ServerSentEvent, InvalidServerSentEvent>>()
 // @ts-expect-error the topic has no such event
-Topic.event(Orders, "refunded", paid)
+void Topic.event(Orders, "refunded", paid)
 // @ts-expect-error the topic has no such event
-Orders.pipe(Topic.event("refunded", paid))
+void Orders.pipe(Topic.event("refunded", paid))
 // @ts-expect-error the data of another event
-Topic.event(Orders, "shipped", paid)
+void Topic.event(Orders, "shipped", paid)
 // @ts-expect-error the data of another event
-Orders.pipe(Topic.event("shipped", paid))
+void Orders.pipe(Topic.event("shipped", paid))
 // @ts-expect-error the encoded side is not what is published
-Topic.event(Orders, "paid", { amount: "1", at: "1970-01-01T00:00:00.000Z" })
+void Topic.event(Orders, "paid", { amount: "1", at: "1970-01-01T00:00:00.000Z" })
 // @ts-expect-error a field is missing
-Topic.event(Orders, "paid", { amount: 1 })
+void Topic.event(Orders, "paid", { amount: 1 })
 
 // What is read is told apart by its name
 type Message = {
