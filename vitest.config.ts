@@ -1,4 +1,5 @@
 import { fileURLToPath } from "node:url"
+
 import { defineConfig } from "vitest/config"
 
 const src = fileURLToPath(new URL("./src", import.meta.url))

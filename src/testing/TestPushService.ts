@@ -380,7 +380,7 @@ export const make = (options: Options = {}): Effect.Effect<TestPushService.Servi
  * @example
  * ```ts
  * import { Effect, Layer } from "effect"
- * import { TestPushService } from "effect-realtime/testing"
+ * import * as TestPushService from "effect-realtime/testing/TestPushService"
  * import * as VapidKeys from "effect-realtime/VapidKeys"
  * import * as WebPush from "effect-realtime/WebPush"
  *
