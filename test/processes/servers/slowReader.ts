@@ -14,7 +14,7 @@ const events = EventStream.respond(
       () => Effect.never,
       () => Effect.sync(() => open.delete(stream))
     ),
-  { writeTimeout: "1 second" }
+  { writeTimeout: "3 seconds" }
 )
 
 const nextTurn = Effect.async<void>((resume) => {
