@@ -87,7 +87,7 @@ export const startAnew = <R>(
       for (const event of events) yield* give(connection, new Frame.Frame(yield* encode(event)))
       const place = Option.filter(
         at === undefined ? Option.none() : parseEventId(at),
-        ({ epoch, seq }) => !ignoreAt && epoch === position.epoch && seq <= position.seq
+        ({ epoch }) => !ignoreAt && epoch === position.epoch
       )
       if (Option.isSome(place)) subscriber.moveTo(place.value)
     }
