@@ -13,11 +13,12 @@ import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import { createClient, ErrorReply, RESP_TYPES } from "redis"
 
-import type { Cursor, Entry, EventLog, Page, Tail } from "../../EventLog.js"
+import type { Cursor, Entry, EventLog, Page, Presence, Tail } from "../../EventLog.js"
 import { EventLogError } from "../../EventLog.js"
 import type { Options } from "../../redis/RedisEventLog.js"
 import { isPattern } from "../channel.js"
 import { TailBuffer } from "../tail.js"
+import { Attendance } from "./attendance.js"
 import type { Context, Read } from "./scripts.js"
 import * as Scripts from "./scripts.js"
 
@@ -45,7 +46,15 @@ const makeClient = ({ password, timeout, url, username }: Settings) =>
     maintNotifications: "disabled",
     // What Redis does not answer is failed by the pings of the connection, not by a timer for each command.
     commandOptions: { timeout: 0, typeMapping: { [RESP_TYPES.BLOB_STRING]: Buffer } },
-    scripts: { open: Scripts.open, head: Scripts.head, append: Scripts.append, readLog: Scripts.read }
+    scripts: {
+      open: Scripts.open,
+      head: Scripts.head,
+      append: Scripts.append,
+      readLog: Scripts.read,
+      attend: Scripts.attend,
+      leave: Scripts.leave,
+      present: Scripts.present
+    }
   })
 
 type Client = ReturnType<typeof makeClient>
@@ -104,7 +113,7 @@ export const make = (options: Options): Effect.Effect<EventLog.Service, EventLog
     const keys = Scripts.makeKeys(prefix)
     const contextOf = (run: string): Context => ({
       keys,
-      epoch: Encoding.encodeBase64Url(crypto.getRandomValues(new Uint8Array(9))),
+      epoch: randomId(),
       run,
       capacity: options.capacity ?? 1000,
       maxAge: Math.min(Duration.toMillis(options.maxAge ?? "10 minutes"), Number.MAX_SAFE_INTEGER)
@@ -115,6 +124,8 @@ export const make = (options: Options): Effect.Effect<EventLog.Service, EventLog
     const follows = new Map<string, number>()
     const joining = new Set<Joining>()
     const changed = Effect.unsafeMakeLatch(false)
+    const nodes = new Set<Attendance>()
+    const untold = Effect.unsafeMakeLatch(false)
     let session: Session | undefined
     // Everything up to here that is followed has been given to the tails.
     let position: Cursor = { epoch: "", seq: 0 }
@@ -253,6 +264,32 @@ export const make = (options: Options): Effect.Effect<EventLog.Service, EventLog
         }
       })
 
+    const tell = (commands: Client, node: Attendance) =>
+      Effect.suspend(() =>
+        answer(() => commands.attend(keys, node.id, timeout * 3, node.shapes(), node.takeUntold()), timeout)
+      ).pipe(
+        Effect.onError(() => Effect.sync(() => node.forget())),
+        Effect.map((wasKnown) => {
+          if (!wasKnown) node.forget()
+          if (!node.isTold) untold.unsafeOpen()
+        })
+      )
+
+    const tellAll = (commands: Client) => Effect.forEach(nodes, (node) => tell(commands, node), { discard: true })
+
+    /** Not for each that comes and goes: some of them together, a moment later. */
+    const tellUntold = (commands: Client) =>
+      untold.await.pipe(
+        Effect.zipRight(untold.close),
+        Effect.zipRight(Effect.suspend(() =>
+          Effect.forEach(Array.from(nodes).filter((node) => !node.isTold), (node) => tell(commands, node), {
+            discard: true
+          })
+        )),
+        Effect.zipRight(Effect.sleep("20 millis")),
+        Effect.forever
+      )
+
     const ping = (ask: Effect.Effect<unknown, EventLogError>) =>
       Effect.forever(Effect.zipRight(Effect.sleep(timeout / 2), ask))
 
@@ -284,6 +321,12 @@ export const make = (options: Options): Effect.Effect<EventLog.Service, EventLog
         Deferred.await(lost),
         listen(listener, context),
         ping(answer(() => commands.ping(), timeout / 2)),
+        Effect.zipRight(
+          tellAll(commands),
+          Effect.all([tellUntold(commands), ping(tellAll(commands))], {
+            concurrency: "unbounded"
+          })
+        ),
         // The answer comes after all that was announced before it: with it, the tails are as far as the log.
         ping(Effect.map(answer(() => listener.head(context), timeout / 2), (head) => {
           see(head)
@@ -379,9 +422,33 @@ export const make = (options: Options): Effect.Effect<EventLog.Service, EventLog
           unfollow: (pattern) => Effect.sync(() => unfollow(follower, pattern)),
           take: follower.buffer.take
         })
+      ),
+      presence: Effect.map(
+        Effect.acquireRelease(
+          Effect.sync(() => {
+            const node = new Attendance(randomId())
+            nodes.add(node)
+            return node
+          }),
+          (node) =>
+            Effect.suspend(() => {
+              nodes.delete(node)
+              return Effect.ignore(command(({ commands }) => commands.leave(keys, node.id)))
+            })
+        ),
+        (node): Presence => ({
+          set: (channel, count) =>
+            Effect.sync(() => {
+              node.set(channel, count)
+              untold.unsafeOpen()
+            }),
+          others: (channel) => command(({ commands }) => commands.present(keys, node.id, channel))
+        })
       )
     }
   })
+
+const randomId = () => Encoding.encodeBase64Url(crypto.getRandomValues(new Uint8Array(9)))
 
 const toPage = ({ events, head, missing }: Read, after: Cursor, limit: number): Page => {
   const more = events.length > limit

@@ -17,13 +17,17 @@ import { isPattern } from "../channel.js"
  * - `gaps`: by where they end, the places after which a run of Redis may have forgotten what it had.
  * - `stream:<channel>`: the events of a channel, each with its seq as id and that of the one before it: whoever reads sees
  *   whether anything is missing, however it went.
+ * - `nodes`: the nodes that are alive, by when that ends.
+ * - `node:<id>`: how many are present on each channel and pattern of a node.
  */
 export const makeKeys = (prefix: string) => {
   const base = `{${prefix}}:`
   return {
     state: [`${base}meta`, `${base}index`, `${base}marks`, `${base}gaps`],
     streams: `${base}stream:`,
-    announcements: `${base}event:`
+    announcements: `${base}event:`,
+    nodes: `${base}nodes`,
+    node: `${base}node:`
   }
 }
 
@@ -211,7 +215,7 @@ for i = 9, #ARGV, 2 do
   if pattern ~= '' then
     recent = recent or redis.call('ZRANGE', index, '(' .. int(after), '+inf', 'BYSCORE')
     for _, channel in ipairs(recent) do
-      if string.match(channel, pattern) then name(channel) end
+      if string.sub(channel, 1, 1) ~= '$' and string.match(channel, pattern) then name(channel) end
     end
   end
 end
@@ -274,6 +278,86 @@ return done('', found)`,
 })
 
 const missings: ReadonlyArray<Missing> = ["Evicted", "OtherEpoch", "Future"]
+
+// The field of a node that is no channel: where the wildcards of its patterns are.
+const shapesField = "\n"
+
+/** Whether the node was known: if not, it has to say all that it has. */
+export const attend = defineScript({
+  SCRIPT: `
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local wasKnown = redis.call('EXISTS', KEYS[2])
+redis.call('HSET', KEYS[2], '\\n', ARGV[3])
+for i = 4, #ARGV, 2 do
+  if ARGV[i + 1] == '0' then redis.call('HDEL', KEYS[2], ARGV[i])
+  else redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1]) end
+end
+redis.call('PEXPIRE', KEYS[2], ARGV[2])
+redis.call('ZADD', KEYS[1], string.format('%.0f', now + ARGV[2]), ARGV[1])
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', now))
+return wasKnown`,
+  parseCommand: (
+    parser: CommandParser,
+    keys: Keys,
+    id: string,
+    millis: number,
+    shapes: Iterable<string>,
+    counts: Iterable<readonly [string, number]>
+  ) => {
+    parser.push("2")
+    parser.pushKeys([keys.nodes, keys.node + id])
+    parser.push(id, String(millis), Array.from(shapes).join(shapesField))
+    for (const [channel, count] of counts) parser.push(channel, String(count))
+  },
+  transformReply: (wasKnown: number) => wasKnown === 1
+})
+
+export const leave = defineScript({
+  SCRIPT: `
+redis.call('DEL', KEYS[2])
+redis.call('ZREM', KEYS[1], ARGV[1])
+return 1`,
+  parseCommand: (parser: CommandParser, keys: Keys, id: string) => {
+    parser.push("2")
+    parser.pushKeys([keys.nodes, keys.node + id])
+    parser.push(id)
+  },
+  transformReply: () => undefined
+})
+
+export const present = defineScript({
+  SCRIPT: `
+local time = redis.call('TIME')
+local now = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
+local segments = {}
+for segment in string.gmatch(ARGV[3] .. '/', '([^/]*)/') do segments[#segments + 1] = segment end
+local total = 0
+local function add(node, name)
+  total = total + (tonumber(redis.call('HGET', node, name)) or 0)
+end
+for _, id in ipairs(redis.call('ZRANGE', KEYS[1], '(' .. now, '+inf', 'BYSCORE')) do
+  if id ~= ARGV[2] then
+    local node = ARGV[1] .. id
+    add(node, ARGV[3])
+    local shapes = string.sub(ARGV[3], 1, 1) ~= '$' and redis.call('HGET', node, '\\n') or ''
+    for shape in string.gmatch(shapes, '[^\\n]+') do
+      local pattern = {}
+      for segment in string.gmatch(shape .. '/', '([^/]*)/') do
+        pattern[#pattern + 1] = segment == '*' and '*' or segments[#pattern + 1]
+      end
+      if #pattern == #segments then add(node, table.concat(pattern, '/')) end
+    end
+  end
+end
+return total`,
+  parseCommand: (parser: CommandParser, keys: Keys, self: string, channel: string) => {
+    parser.push("1")
+    parser.pushKey(keys.nodes)
+    parser.push(keys.node, self, channel)
+  },
+  transformReply: (total: number) => total
+})
 
 const toLuaPattern = (pattern: string): string =>
   `^${
