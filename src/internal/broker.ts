@@ -10,6 +10,7 @@ import * as Scope from "effect/Scope"
 import type * as EventBroker from "../EventBroker.js"
 import * as EventLog from "../EventLog.js"
 import * as EventStream from "../EventStream.js"
+import { isHidden, withoutCovered } from "./channel.js"
 import { Connection } from "./connection.js"
 import { fromConnection } from "./eventStream.js"
 import { Hub, Subscriber } from "./hub.js"
@@ -27,11 +28,13 @@ interface Admission {
 export const make = Effect.fnUntraced(function*<R = never>(options: EventBroker.Options<R> = {}) {
   const log = yield* EventLog.EventLog
   const tail = yield* log.tail
+  const presence = yield* log.presence
   const clock = yield* Effect.clock
   const context = yield* Effect.context<R>()
   const scope = yield* Effect.scope
   const hub = new Hub()
   const follows = new Map<string, Follow>()
+  const present = new Map<string, number>()
   const someone = Effect.unsafeMakeLatch(false)
   const nobody = Effect.unsafeMakeLatch(true)
   let isDraining = false
@@ -79,21 +82,23 @@ export const make = Effect.fnUntraced(function*<R = never>(options: EventBroker.
     Effect.suspend(() => {
       let isJoining = false
       return Effect.acquireRelease(
-        Effect.sync(() => {
-          if (isFull(subscriber)) return false
+        Effect.suspend(() => {
+          if (isFull(subscriber)) return Effect.succeed(false)
           hub.add(subscriber)
           someone.unsafeOpen()
           nobody.unsafeClose()
-          return true
+          return Effect.as(countPresent(subscriber, 1), true)
         }),
-        () =>
+        (hasEntered) =>
           Effect.suspend(() => {
+            if (!hasEntered) return Effect.void
             hub.remove(subscriber)
             if (hub.all.size === 0) {
               someone.unsafeClose()
               nobody.unsafeOpen()
             }
-            return isJoining ? runHook(options.onLeave, subscriber) : Effect.void
+            const left = countPresent(subscriber, -1)
+            return isJoining ? Effect.zipRight(left, runHook(options.onLeave, subscriber)) : left
           })
       ).pipe(
         // A hook may take its time, and the client leave meanwhile.
@@ -103,6 +108,14 @@ export const make = Effect.fnUntraced(function*<R = never>(options: EventBroker.
         })
       )
     })
+
+  const countPresent = (subscriber: Subscriber, change: 1 | -1) =>
+    Effect.forEach(withoutCovered(subscriber.channels), (channel) => {
+      const count = (present.get(channel) ?? 0) + change
+      if (count === 0) present.delete(channel)
+      else present.set(channel, count)
+      return presence.set(channel, count)
+    }, { discard: true })
 
   const runHook = (hook: typeof options.onJoin, subscriber: Subscriber) =>
     hook === undefined ? Effect.void : Effect.provide(hook(toSubscription(subscriber)), context)
@@ -151,6 +164,7 @@ export const make = Effect.fnUntraced(function*<R = never>(options: EventBroker.
 
   const openIn = <E1, R1>(admission: Admission, options: SubscribeOptions<E1, R1>) =>
     Effect.gen(function*() {
+      yield* Effect.forEach(admission.channels, notReserved, { discard: true })
       const connection = yield* makeConnection(options, admission.expiresAt)
       const subscriber = new Subscriber(connection, admission.channels, options.key)
       const subscriptionContext = yield* Effect.context<R1>()
@@ -209,20 +223,51 @@ export const make = Effect.fnUntraced(function*<R = never>(options: EventBroker.
     for (const { connection } of hub.all) connection.shutdown()
   })
 
-  const deliver = Effect.flatMap(
-    tail.take,
-    (items) => Effect.forEach(hub.dispatch(items), (subscriber) => subscriber.goAstray, { discard: true })
-  )
+  const disconnect = (matches: (subscriber: Subscriber) => boolean) => {
+    const matching = Array.from(hub.all).filter(matches)
+    for (const { connection } of matching) connection.shutdown()
+    return matching.length
+  }
+
+  const revoke = (entries: ReadonlyArray<EventLog.Entry>) => {
+    if (entries.length === 0) return
+    const keys = new Set(entries.map(({ data }) => new TextDecoder().decode(data)))
+    disconnect(({ key }) => key !== undefined && keys.has(key))
+  }
+
+  /** Which keys were revoked while the tail was lost. If that is not known, all that have one are sent away. */
+  const revokeLost = Effect.gen(function*() {
+    const page = yield* Effect.retry(log.read([revocations], revokedUntil, 1000), Replay.backoff)
+    revokedUntil = page.position
+    revoke(page.entries)
+    if (Option.isSome(page.missing)) disconnect(({ key }) => key !== undefined)
+    return page.more
+  }).pipe(Effect.repeat({ while: (more) => more }))
+
+  const deliver = Effect.flatMap(tail.take, (items) => {
+    const entries = items.filter((item) => item._tag === "Entry")
+    revoke(entries.filter(({ channel }) => channel === revocations))
+    const astray = hub.dispatch(items)
+    const goAstray = Effect.forEach(astray, (subscriber) => subscriber.goAstray, { discard: true })
+    if (entries.length < items.length) return Effect.zipRight(goAstray, revokeLost)
+    revokedUntil = entries.at(-1) ?? revokedUntil
+    return goAstray
+  })
 
   const keepTime = Effect.suspend(() => Effect.sleep(Math.min(Math.max(hub.tick(), minTick), maxTick)))
 
+  let revokedUntil = yield* log.head
+  yield* tail.follow(revocations)
   yield* Effect.forkIn(Effect.forever(deliver), scope)
   yield* Effect.forkIn(Effect.forever(someone.whenOpen(keepTime)), scope)
   yield* Effect.addFinalizer(() => shutdown)
 
   const service: EventBroker.EventBroker.Service = {
     publish: (channel, event) =>
-      Effect.flatMap(Replay.encode(event), (data) => log.append(channel, data)).pipe(
+      Effect.flatMap(
+        Effect.zipRight(notReserved(channel), Replay.encode(event)),
+        (data) => log.append(channel, data)
+      ).pipe(
         Effect.map((cursor) => {
           Metrics.add(Metrics.published, 1)
           return EventLog.formatEventId(cursor)
@@ -260,14 +305,11 @@ export const make = Effect.fnUntraced(function*<R = never>(options: EventBroker.
           Effect.catchIf((error) => error instanceof EventLog.EventLogError && error.retryable, () => sendAway)
         )
       }),
-    subscribers: (channel) => Effect.sync(() => hub.subscribersOf(channel).size),
+    subscribers: (channel) =>
+      Effect.map(presence.others(channel), (others) => hub.subscribersOf(channel).size + others),
     channels: Effect.sync(() => hub.channels),
-    disconnect: (predicate) =>
-      Effect.sync(() => {
-        const matching = Array.from(hub.all).filter((subscriber) => predicate(toSubscription(subscriber)))
-        for (const { connection } of matching) connection.shutdown()
-        return matching.length
-      }),
+    disconnect: (predicate) => Effect.sync(() => disconnect((subscriber) => predicate(toSubscription(subscriber)))),
+    revoke: (key) => Effect.asVoid(log.append(revocations, new TextEncoder().encode(key))),
     drain: shutdown.pipe(
       Effect.zipRight(Effect.timeoutOption(nobody.await, drainGrace)),
       Effect.zipRight(Effect.sync(() => {
@@ -286,8 +328,16 @@ const toSubscription = ({ channels, key }: Subscriber): EventBroker.Subscription
   key: Option.fromNullable(key)
 })
 
+/** What the brokers tell each other is not for others to say or to read. */
+const notReserved = (channel: string): Effect.Effect<void, EventLog.EventLogError> =>
+  isHidden(channel)
+    ? new EventLog.EventLogError({ reason: "InvalidChannel", detail: "a channel must not begin with \"$\"" })
+    : Effect.void
+
 const sendAway = ({ connection }: Subscriber) => Effect.sync(() => connection.shutdown())
 
+// The keys whose connections are to end, on every node.
+const revocations = "$effect-realtime/revoked"
 const drainGrace = "1 second"
 const minTick = 10
 const maxTick = 1000

@@ -106,7 +106,8 @@ const give = (connection: Connection, frame: Frame.Frame): Effect.Effect<boolean
   )
 
 const pageSize = 256
-const backoff = Schedule.exponential("100 millis").pipe(
+/** How often a log that is away is asked again. */
+export const backoff = Schedule.exponential("100 millis").pipe(
   Schedule.union(Schedule.spaced("5 seconds")),
   Schedule.jittered
 )
