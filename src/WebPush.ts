@@ -20,9 +20,11 @@ import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
+import * as Fiber from "effect/Fiber"
 import { dual } from "effect/Function"
 import * as Inspectable from "effect/Inspectable"
 import * as Layer from "effect/Layer"
+import * as Mailbox from "effect/Mailbox"
 import * as Metric from "effect/Metric"
 import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
@@ -201,7 +203,6 @@ export interface Options extends SendManyOptions {
  * @category models
  */
 export interface Receipt {
-  readonly endpointId: string
   readonly status: number
 }
 
@@ -389,8 +390,17 @@ class ReportImpl extends Inspectable.Class implements Report {
   }
 }
 
-const outcomeCounter = (service: EndpointPolicy.Vendor, outcome: string) =>
-  messages.pipe(Metric.tagged("service", service), Metric.tagged("outcome", outcome))
+// At most 60 of them, and each costs more to make than to count with.
+const outcomeCounters = new Map<string, Metric.Metric.Counter<number>>()
+
+const outcomeCounter = (service: EndpointPolicy.Vendor, outcome: string) => {
+  const name = `${service} ${outcome}`
+  const known = outcomeCounters.get(name)
+  if (known !== undefined) return known
+  const counter = messages.pipe(Metric.tagged("service", service), Metric.tagged("outcome", outcome))
+  outcomeCounters.set(name, counter)
+  return counter
+}
 
 const validate = (options: Options): Effect.Effect<void, WebPushConfigError> =>
   Effect.gen(function*() {
@@ -515,7 +525,7 @@ export const make = (
           )
           switch (meaning._tag) {
             case "Accepted":
-              return { endpointId: subscription.endpointId, status }
+              return { status }
             case "Gone":
               return yield* new WebPushGone({ endpointId: subscription.endpointId, status: meaning.status })
             case "Failed":
@@ -584,13 +594,33 @@ export const make = (
         )
       }).pipe(Effect.withSpan("WebPush.sendMany", { captureStackTrace: false }))
 
-    const broadcast: WebPush.Service["broadcast"] = (subscriptions, message, call) =>
-      Stream.unwrap(Effect.sync(() => {
+    // Workers between two mailboxes: `Stream.mapEffect` costs more than the encryption of a message.
+    const broadcast = <E, R>(
+      subscriptions: Stream.Stream<WebPushSubscription, E, R>,
+      message: Message,
+      call?: SendManyOptions
+    ): Stream.Stream<Outcome, E, R> =>
+      Stream.unwrapScoped(Effect.gen(function*() {
         const prepared = prepare(message, call)
-        return Stream.mapEffect(subscriptions, (subscription) => outcomeOf(subscription, prepared), {
-          concurrency: concurrencyOf(call),
-          unordered: true
-        })
+        const concurrency = concurrencyOf(call)
+        const rows = yield* Mailbox.make<WebPushSubscription>(concurrency)
+        const outcomes = yield* Mailbox.make<Outcome, E>(concurrency)
+        const source = yield* Stream.runForEachChunk(subscriptions, (chunk) => rows.offerAll(chunk)).pipe(
+          Effect.ensuring(rows.end),
+          Effect.forkScoped
+        )
+        const worker = rows.take.pipe(
+          Effect.flatMap((subscription) => outcomeOf(subscription, prepared)),
+          Effect.flatMap((outcome) => outcomes.offer(outcome)),
+          Effect.forever,
+          Effect.ignore
+        )
+        yield* Effect.replicateEffect(worker, concurrency, { concurrency: "unbounded", discard: true }).pipe(
+          Effect.zipRight(Fiber.join(source)),
+          Mailbox.into(outcomes),
+          Effect.forkScoped
+        )
+        return Mailbox.toStream(outcomes)
       }))
 
     return WebPush.of({

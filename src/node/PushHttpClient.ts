@@ -250,6 +250,7 @@ const makeTransport = (options: Options) => {
   const retire = (origin: string, connection: Session) => {
     forget(origin, connection)
     connection.retired = true
+    if (connection.inFlight === 0) connection.socket.destroy()
   }
 
   const connect = (exchange: Exchange) => {
@@ -290,8 +291,12 @@ const makeTransport = (options: Options) => {
       const session = Http2.connect(origin, { createConnection: () => socket, settings: { enablePush: false } })
       const connection: Session = { _tag: "Http2", session, socket, inFlight: 0, retired: false }
       session.on("error", abandon)
-      session.on("goaway", () => forget(origin, connection))
-      session.on("close", () => forget(origin, connection))
+      session.on("goaway", () => retire(origin, connection))
+      session.on("close", () => {
+        forget(origin, connection)
+        // Node waits for the other side to close as well.
+        socket.destroy()
+      })
       session.setTimeout(idleMillis, () => session.close())
       // Before its settings arrive it is not known how many streams the service takes.
       session.once("remoteSettings", () => {
