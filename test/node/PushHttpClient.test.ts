@@ -170,11 +170,13 @@ describe("a push service that misbehaves", () => {
         yield* Effect.gen(function*() {
           const subscription = subscribe(`https://localhost:${port}/x`)
           const send = WebPush.send(subscription, "hello", { timeout })
-          if (outcome.includes("REFUSED")) yield* send
+          const disowned = outcome.includes("REFUSED")
+          if (disowned) yield* send
           const [elapsed, error] = yield* Effect.timed(Effect.flip(send))
           assert.strictEqual(describeError(error), outcome)
           assert.isBelow(Duration.toMillis(elapsed), timeout + 200)
-          yield* until(() => open() === 0)
+          // After its own GOAWAY, Node's server reads no more and does not see the client leave.
+          if (!disowned) yield* until(() => open() === 0)
         }).pipe(withWebPush(port))
       }).pipe(Effect.scoped))
   }
