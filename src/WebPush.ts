@@ -342,23 +342,34 @@ const errorCode = (error: unknown): string | undefined => {
 const tokenLifetime = Duration.hours(12)
 const tokenReuse = Duration.hours(11)
 
-// Encrypting is a fifth of a millisecond without a pause, and a thousand fibers may want to do it at once.
-const makeBreathe = (): Effect.Effect<void> => {
-  let sliceStart = performance.now()
-  const nextTurn = Effect.async<void>((resume) => {
-    const immediate = setImmediate(() => {
-      if (performance.now() - sliceStart > sliceMillis) sliceStart = performance.now()
-      resume(Effect.void)
-    })
-    return Effect.sync(() => clearImmediate(immediate))
-  })
-  const breathe: Effect.Effect<void> = Effect.suspend(() =>
-    performance.now() - sliceStart > sliceMillis ? Effect.zipRight(nextTurn, breathe) : Effect.void
-  )
-  return breathe
-}
+// Encrypting is a fifth of a millisecond without a pause, and a thousand fibers may want to do it at once: so many of them in
+// one turn of the event loop, and the others in the next.
+const encryptionsPerTurn = 16
 
-const sliceMillis = 10
+const makeTurns = (): Effect.Effect<void> => {
+  const waiting: Array<() => void> = []
+  let left = encryptionsPerTurn
+  const nextTurn = () => {
+    const woken = waiting.splice(0, encryptionsPerTurn)
+    left = encryptionsPerTurn - woken.length
+    if (woken.length > 0) setImmediate(nextTurn)
+    for (const wake of woken) wake()
+  }
+  const turn = Effect.async<void>((resume) => {
+    const wake = () => resume(Effect.void)
+    waiting.push(wake)
+    return Effect.sync(() => {
+      const index = waiting.indexOf(wake)
+      if (index !== -1) waiting.splice(index, 1)
+    })
+  })
+  return Effect.suspend(() => {
+    if (left === encryptionsPerTurn) setImmediate(nextTurn)
+    if (left === 0) return turn
+    left--
+    return Effect.void
+  })
+}
 
 interface Prepared {
   readonly bytes: Uint8Array
@@ -463,7 +474,7 @@ export const make = (
     const { publicKey } = pairs[0]
     const policy = EndpointPolicy.make(options.hosts ?? [])
     const client = HttpClient.withTracerDisabledWhen(yield* HttpClient.HttpClient, () => true)
-    const breathe = makeBreathe()
+    const turn = makeTurns()
 
     const prepare = (message: Message, call: SendOptions | undefined): Prepared => {
       const ttl = Duration.toSeconds(call?.ttl ?? options.ttl ?? Duration.weeks(4))
@@ -499,7 +510,7 @@ export const make = (
         if (authorizations === undefined) return yield* failure("KeyMismatch")
 
         return yield* Effect.gen(function*() {
-          yield* breathe
+          yield* turn
           const authorization = yield* authorizations.get(endpoint.origin)
           const body = yield* Effect.try({
             try: () => Crypto.encrypt(message.bytes, subscription.keys, message.padding),

@@ -414,11 +414,13 @@ describe("WebPush.sendMany", () => {
   it.live("does not keep the event loop for more than 50 ms", () =>
     Effect.gen(function*() {
       const subscriptions = Array.from({ length: 10_000 }, (_, index) => fcm(index))
+      // In CPU time, so that a busy machine does not count.
       let longest = 0
-      let last = performance.now()
+      let last = process.cpuUsage()
       const timer = setInterval(() => {
-        longest = Math.max(longest, performance.now() - last)
-        last = performance.now()
+        const { system, user } = process.cpuUsage(last)
+        longest = Math.max(longest, (system + user) / 1000)
+        last = process.cpuUsage()
       }, 1)
       yield* WebPush.sendMany(subscriptions, "x".repeat(1024))
       clearInterval(timer)
