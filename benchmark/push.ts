@@ -118,7 +118,7 @@ const prepare = async () => {
 }
 
 const send = async () => {
-  const count = 300
+  const count = 1000
   const concurrency = 64
   for (const latency of [0, 40]) {
     const rows: Record<string, Array<{ cpu: number; wall: number }>> = {}
@@ -151,10 +151,10 @@ const send = async () => {
           }))
         }
       }
-      for (let round = 0; round < 4; round++) {
+      for (let round = 0; round < 5; round++) {
         for (const [name, run] of Object.entries(contenders)) {
           const measured = await cpu(run)
-          if (round > 0) (rows[name] ??= []).push(measured)
+          if (round > 1) (rows[name] ??= []).push(measured)
         }
       }
       agent.destroy()

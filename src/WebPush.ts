@@ -344,7 +344,7 @@ const tokenReuse = Duration.hours(11)
 
 // Encrypting is a fifth of a millisecond without a pause, and a thousand fibers may want to do it at once: so many of them in
 // one turn of the event loop, and the others in the next.
-const encryptionsPerTurn = 16
+const encryptionsPerTurn = 8
 
 const makeTurns = (): Effect.Effect<void> => {
   const waiting: Array<() => void> = []
@@ -589,10 +589,20 @@ export const make = (
         const prepared = prepare(message, call)
         const inputs = Arr.fromIterable(subscriptions)
         const unique = new Map(inputs.map((subscription) => [subscription.endpoint, subscription]))
-        const sent = yield* Effect.forEach(unique.values(), (subscription) => outcomeOf(subscription, prepared), {
-          concurrency: concurrencyOf(call)
+        const results = new Map<string, Outcome["result"]>()
+        const queue = unique.values()
+        const worker: Effect.Effect<void> = Effect.suspend(() => {
+          const { done, value } = queue.next()
+          if (done === true) return Effect.void
+          return Effect.flatMap(outcomeOf(value, prepared), ({ result }) => {
+            results.set(value.endpoint, result)
+            return worker
+          })
         })
-        const results = new Map(sent.map(({ result, subscription }) => [subscription.endpoint, result]))
+        yield* Effect.replicateEffect(worker, Math.min(concurrencyOf(call), unique.size), {
+          concurrency: "unbounded",
+          discard: true
+        })
         return new ReportImpl(
           Arr.filterMap(
             inputs,
