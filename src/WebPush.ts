@@ -20,9 +20,11 @@ import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
+import * as Fiber from "effect/Fiber"
 import { dual } from "effect/Function"
 import * as Inspectable from "effect/Inspectable"
 import * as Layer from "effect/Layer"
+import * as Mailbox from "effect/Mailbox"
 import * as Metric from "effect/Metric"
 import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
@@ -201,7 +203,6 @@ export interface Options extends SendManyOptions {
  * @category models
  */
 export interface Receipt {
-  readonly endpointId: string
   readonly status: number
 }
 
@@ -341,23 +342,34 @@ const errorCode = (error: unknown): string | undefined => {
 const tokenLifetime = Duration.hours(12)
 const tokenReuse = Duration.hours(11)
 
-// Encrypting is a fifth of a millisecond without a pause, and a thousand fibers may want to do it at once.
-const makeBreathe = (): Effect.Effect<void> => {
-  let sliceStart = performance.now()
-  const nextTurn = Effect.async<void>((resume) => {
-    const immediate = setImmediate(() => {
-      if (performance.now() - sliceStart > sliceMillis) sliceStart = performance.now()
-      resume(Effect.void)
-    })
-    return Effect.sync(() => clearImmediate(immediate))
-  })
-  const breathe: Effect.Effect<void> = Effect.suspend(() =>
-    performance.now() - sliceStart > sliceMillis ? Effect.zipRight(nextTurn, breathe) : Effect.void
-  )
-  return breathe
-}
+// Encrypting is a fifth of a millisecond without a pause, and a thousand fibers may want to do it at once: so many of them in
+// one turn of the event loop, and the others in the next.
+const encryptionsPerTurn = 8
 
-const sliceMillis = 10
+const makeTurns = (): Effect.Effect<void> => {
+  const waiting: Array<() => void> = []
+  let left = encryptionsPerTurn
+  const nextTurn = () => {
+    const woken = waiting.splice(0, encryptionsPerTurn)
+    left = encryptionsPerTurn - woken.length
+    if (woken.length > 0) setImmediate(nextTurn)
+    for (const wake of woken) wake()
+  }
+  const turn = Effect.async<void>((resume) => {
+    const wake = () => resume(Effect.void)
+    waiting.push(wake)
+    return Effect.sync(() => {
+      const index = waiting.indexOf(wake)
+      if (index !== -1) waiting.splice(index, 1)
+    })
+  })
+  return Effect.suspend(() => {
+    if (left === encryptionsPerTurn) setImmediate(nextTurn)
+    if (left === 0) return turn
+    left--
+    return Effect.void
+  })
+}
 
 interface Prepared {
   readonly bytes: Uint8Array
@@ -389,8 +401,17 @@ class ReportImpl extends Inspectable.Class implements Report {
   }
 }
 
-const outcomeCounter = (service: EndpointPolicy.Vendor, outcome: string) =>
-  messages.pipe(Metric.tagged("service", service), Metric.tagged("outcome", outcome))
+// At most 60 of them, and each costs more to make than to count with.
+const outcomeCounters = new Map<string, Metric.Metric.Counter<number>>()
+
+const outcomeCounter = (service: EndpointPolicy.Vendor, outcome: string) => {
+  const name = `${service} ${outcome}`
+  const known = outcomeCounters.get(name)
+  if (known !== undefined) return known
+  const counter = messages.pipe(Metric.tagged("service", service), Metric.tagged("outcome", outcome))
+  outcomeCounters.set(name, counter)
+  return counter
+}
 
 const validate = (options: Options): Effect.Effect<void, WebPushConfigError> =>
   Effect.gen(function*() {
@@ -453,7 +474,7 @@ export const make = (
     const { publicKey } = pairs[0]
     const policy = EndpointPolicy.make(options.hosts ?? [])
     const client = HttpClient.withTracerDisabledWhen(yield* HttpClient.HttpClient, () => true)
-    const breathe = makeBreathe()
+    const turn = makeTurns()
 
     const prepare = (message: Message, call: SendOptions | undefined): Prepared => {
       const ttl = Duration.toSeconds(call?.ttl ?? options.ttl ?? Duration.weeks(4))
@@ -489,7 +510,7 @@ export const make = (
         if (authorizations === undefined) return yield* failure("KeyMismatch")
 
         return yield* Effect.gen(function*() {
-          yield* breathe
+          yield* turn
           const authorization = yield* authorizations.get(endpoint.origin)
           const body = yield* Effect.try({
             try: () => Crypto.encrypt(message.bytes, subscription.keys, message.padding),
@@ -515,7 +536,7 @@ export const make = (
           )
           switch (meaning._tag) {
             case "Accepted":
-              return { endpointId: subscription.endpointId, status }
+              return { status }
             case "Gone":
               return yield* new WebPushGone({ endpointId: subscription.endpointId, status: meaning.status })
             case "Failed":
@@ -568,10 +589,20 @@ export const make = (
         const prepared = prepare(message, call)
         const inputs = Arr.fromIterable(subscriptions)
         const unique = new Map(inputs.map((subscription) => [subscription.endpoint, subscription]))
-        const sent = yield* Effect.forEach(unique.values(), (subscription) => outcomeOf(subscription, prepared), {
-          concurrency: concurrencyOf(call)
+        const results = new Map<string, Outcome["result"]>()
+        const queue = unique.values()
+        const worker: Effect.Effect<void> = Effect.suspend(() => {
+          const { done, value } = queue.next()
+          if (done === true) return Effect.void
+          return Effect.flatMap(outcomeOf(value, prepared), ({ result }) => {
+            results.set(value.endpoint, result)
+            return worker
+          })
         })
-        const results = new Map(sent.map(({ result, subscription }) => [subscription.endpoint, result]))
+        yield* Effect.replicateEffect(worker, Math.min(concurrencyOf(call), unique.size), {
+          concurrency: "unbounded",
+          discard: true
+        })
         return new ReportImpl(
           Arr.filterMap(
             inputs,
@@ -584,13 +615,33 @@ export const make = (
         )
       }).pipe(Effect.withSpan("WebPush.sendMany", { captureStackTrace: false }))
 
-    const broadcast: WebPush.Service["broadcast"] = (subscriptions, message, call) =>
-      Stream.unwrap(Effect.sync(() => {
+    // Workers between two mailboxes: `Stream.mapEffect` costs more than the encryption of a message.
+    const broadcast = <E, R>(
+      subscriptions: Stream.Stream<WebPushSubscription, E, R>,
+      message: Message,
+      call?: SendManyOptions
+    ): Stream.Stream<Outcome, E, R> =>
+      Stream.unwrapScoped(Effect.gen(function*() {
         const prepared = prepare(message, call)
-        return Stream.mapEffect(subscriptions, (subscription) => outcomeOf(subscription, prepared), {
-          concurrency: concurrencyOf(call),
-          unordered: true
-        })
+        const concurrency = concurrencyOf(call)
+        const rows = yield* Mailbox.make<WebPushSubscription>(concurrency)
+        const outcomes = yield* Mailbox.make<Outcome, E>(concurrency)
+        const source = yield* Stream.runForEachChunk(subscriptions, (chunk) => rows.offerAll(chunk)).pipe(
+          Effect.ensuring(rows.end),
+          Effect.forkScoped
+        )
+        const worker = rows.take.pipe(
+          Effect.flatMap((subscription) => outcomeOf(subscription, prepared)),
+          Effect.flatMap((outcome) => outcomes.offer(outcome)),
+          Effect.forever,
+          Effect.ignore
+        )
+        yield* Effect.replicateEffect(worker, concurrency, { concurrency: "unbounded", discard: true }).pipe(
+          Effect.zipRight(Fiber.join(source)),
+          Mailbox.into(outcomes),
+          Effect.forkScoped
+        )
+        return Mailbox.toStream(outcomes)
       }))
 
     return WebPush.of({

@@ -54,7 +54,7 @@ const detailOf = ({ body, headers, vendor }: Answer): string | undefined => {
     const status = headers["x-wns-status"]?.toLowerCase()
     return status === "dropped" || status === "channelthrottled" ? status : undefined
   }
-  const json = parseJson(body)
+  const json = body.startsWith("{") ? parseJson(body) : undefined
   if (typeof json !== "object" || json === null) return undefined
   if ("reason" in json && typeof json.reason === "string" && appleReasons.has(json.reason)) return json.reason
   if ("errno" in json && typeof json.errno === "number") return `errno ${json.errno}`

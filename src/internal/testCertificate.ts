@@ -2,10 +2,9 @@ import { generateKeyPairSync, sign } from "node:crypto"
 
 const der = (tag: number, ...parts: ReadonlyArray<Uint8Array>): Buffer => {
   const content = Buffer.concat(parts)
-  const length = content.length < 128 ?
-    Buffer.from([content.length]) :
-    Buffer.from([0x82, content.length >> 8, content.length & 0xff])
-  return Buffer.concat([Buffer.from([tag]), length, content])
+  const { length } = content
+  const prefix = length < 0x80 ? [length] : length < 0x100 ? [0x81, length] : [0x82, length >> 8, length & 0xff]
+  return Buffer.concat([Buffer.from([tag, ...prefix]), content])
 }
 
 const sequence = (...parts: ReadonlyArray<Uint8Array>) => der(0x30, ...parts)
@@ -33,7 +32,7 @@ export const make = (names: ReadonlyArray<string>): { readonly cert: string; rea
     der(0xa3, sequence(alternativeNames))
   )
   const signature = der(0x03, Buffer.from([0]), sign("sha256", content, privateKey))
-  const base64 = sequence(content, ecdsaWithSha256, signature).toString("base64").replace(/.{64}/g, "$&\n")
+  const base64 = sequence(content, ecdsaWithSha256, signature).toString("base64").replace(/.{64}(?=.)/g, "$&\n")
   return {
     cert: `-----BEGIN CERTIFICATE-----\n${base64}\n-----END CERTIFICATE-----\n`,
     key: privateKey.export({ type: "pkcs8", format: "pem" }).toString()

@@ -14,7 +14,9 @@ import type * as Headers from "@effect/platform/Headers"
 import * as HttpClient from "@effect/platform/HttpClient"
 import * as HttpClientError from "@effect/platform/HttpClientError"
 import * as HttpClientResponse from "@effect/platform/HttpClientResponse"
+import * as UrlParams from "@effect/platform/UrlParams"
 import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 
@@ -250,6 +252,7 @@ const makeTransport = (options: Options) => {
   const retire = (origin: string, connection: Session) => {
     forget(origin, connection)
     connection.retired = true
+    if (connection.inFlight === 0) connection.socket.destroy()
   }
 
   const connect = (exchange: Exchange) => {
@@ -290,8 +293,12 @@ const makeTransport = (options: Options) => {
       const session = Http2.connect(origin, { createConnection: () => socket, settings: { enablePush: false } })
       const connection: Session = { _tag: "Http2", session, socket, inFlight: 0, retired: false }
       session.on("error", abandon)
-      session.on("goaway", () => forget(origin, connection))
-      session.on("close", () => forget(origin, connection))
+      session.on("goaway", () => retire(origin, connection))
+      session.on("close", () => {
+        forget(origin, connection)
+        // Node waits for the other side to close as well.
+        socket.destroy()
+      })
       session.setTimeout(idleMillis, () => session.close())
       // Before its settings arrive it is not known how many streams the service takes.
       session.once("remoteSettings", () => {
@@ -337,7 +344,8 @@ const makeTransport = (options: Options) => {
  *   a name has to be public), and follows no redirect;
  * - keeps connections alive: one for each origin that speaks HTTP/2, at most `connections` for one that speaks HTTP/1.1;
  * - reads an answer to its end before it gives it out, and cuts a body off after 8 KiB;
- * - gives up the connection of a request that is interrupted.
+ * - gives up the connection of a request that is interrupted;
+ * - opens no span, since the URL is a secret.
  *
  * The connections are closed with the scope. Only https URLs, and bodies that are bytes.
  *
@@ -358,24 +366,29 @@ export const make = (options: Options = {}): Effect.Effect<HttpClient.HttpClient
       (transport) => Effect.sync(() => transport.close())
     ),
     (transport) =>
-      HttpClient.make((request, url) =>
-        Effect.async((resume) => {
-          const fail = (reason: "Transport" | "Encode" | "InvalidUrl", cause?: unknown) =>
-            resume(Effect.fail(new HttpClientError.RequestError({ request, reason, cause })))
-          if (url.protocol !== "https:") return fail("InvalidUrl")
-          if (request.body._tag !== "Uint8Array" && request.body._tag !== "Empty") return fail("Encode")
-          const exchange: Exchange = {
-            method: request.method,
-            url,
-            headers: request.headers,
-            body: request.body._tag === "Uint8Array" ? request.body.body : new Uint8Array(),
-            succeed: (answer) => resume(Effect.succeed(HttpClientResponse.fromWeb(request, answer))),
-            fail: (cause) => fail("Transport", cause),
-            cancel: () => {}
-          }
-          transport.run(exchange)
-          return Effect.sync(() => exchange.cancel())
-        })
+      // Not `HttpClient.make`: its span would carry the URL, and its AbortController is a cost that nothing here needs.
+      HttpClient.makeWith<HttpClientError.HttpClientError, never, HttpClientError.HttpClientError, never>(
+        Effect.flatMap((request) =>
+          Effect.async<HttpClientResponse.HttpClientResponse, HttpClientError.RequestError>((resume) => {
+            const fail = (reason: "Transport" | "Encode" | "InvalidUrl", cause?: unknown) =>
+              resume(Effect.fail(new HttpClientError.RequestError({ request, reason, cause })))
+            const url = Either.getOrUndefined(UrlParams.makeUrl(request.url, request.urlParams, request.hash))
+            if (url?.protocol !== "https:") return fail("InvalidUrl")
+            if (request.body._tag !== "Uint8Array" && request.body._tag !== "Empty") return fail("Encode")
+            const exchange: Exchange = {
+              method: request.method,
+              url,
+              headers: request.headers,
+              body: request.body._tag === "Uint8Array" ? request.body.body : new Uint8Array(),
+              succeed: (answer) => resume(Effect.succeed(HttpClientResponse.fromWeb(request, answer))),
+              fail: (cause) => fail("Transport", cause),
+              cancel: () => {}
+            }
+            transport.run(exchange)
+            return Effect.sync(() => exchange.cancel())
+          })
+        ),
+        Effect.succeed
       )
   )
 

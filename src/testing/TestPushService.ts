@@ -48,7 +48,8 @@ export interface Answer {
 }
 
 /**
- * A message as it arrived. `text` and `bytes` are decrypted, `encrypted` is the body that was on the wire.
+ * A message as it arrived. `text` and `bytes` are decrypted, `encrypted` is the body that was on the wire and `privateKey` the
+ * device's key (32 bytes) that opens it.
  *
  * @since 0.1.0
  * @category models
@@ -59,6 +60,7 @@ export interface Received {
   readonly text: string
   readonly bytes: Uint8Array
   readonly encrypted: Uint8Array
+  readonly privateKey: Uint8Array
   readonly applicationServerKey: string
   readonly claims: { readonly aud: string; readonly exp: number; readonly sub: string }
 }
@@ -239,7 +241,17 @@ const read = (device: Device, headers: Record<string, string>, body: Buffer): Re
   demand(/^(mailto|https):/.test(claims.sub), "sub must be a mailto: or https: URL (RFC 8292, 2.1)")
 
   const bytes = decrypt(body, device)
-  return { subscription, headers, text: bytes.toString(), bytes, encrypted: body, applicationServerKey, claims }
+  const privateKey = Buffer.concat([Buffer.alloc(32), device.ecdh.getPrivateKey()]).subarray(-32)
+  return {
+    subscription,
+    headers,
+    text: bytes.toString(),
+    bytes,
+    encrypted: body,
+    privateKey,
+    applicationServerKey,
+    claims
+  }
 }
 
 type Response = Http.ServerResponse | Http2.Http2ServerResponse
@@ -313,10 +325,13 @@ export const make = (options: Options = {}): Effect.Effect<TestPushService.Servi
         const headers = Object.fromEntries(
           Object.entries(request.headers).map(([name, value]) => [name, String(value)])
         )
-        const message = Either.try(() => read(device, headers, Buffer.concat(chunks)))
+        const message = Either.try({
+          try: () => read(device, headers, Buffer.concat(chunks)),
+          catch: (error) => error instanceof Error ? error.message : "the message cannot be read"
+        })
         if (Either.isLeft(message)) {
-          violations.push(String(message.left))
-          return reply(response, { status: 400, body: String(message.left) }, breakConnection)
+          violations.push(message.left)
+          return reply(response, { status: 400, body: message.left }, breakConnection)
         }
         received.push(message.right)
         reply(response, device.answer ?? answerToAll, breakConnection)
