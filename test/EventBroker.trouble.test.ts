@@ -41,7 +41,7 @@ const publishAll = (...events: ReadonlyArray<string>) =>
   Effect.forEach(events, (data) => EventBroker.publish("a", { data }))
 
 /** Until something is so, by whatever is on its way in this process. */
-const until = (condition: Effect.Effect<boolean, never, EventBroker.EventBroker>) =>
+const until = (condition: Effect.Effect<boolean, EventLog.EventLogError, EventBroker.EventBroker>) =>
   Effect.repeat(Effect.zipRight(Effect.yieldNow(), condition), { until: (is) => is })
 
 const isAlone = Effect.map(EventBroker.subscribers("a"), (n) => n === 0)

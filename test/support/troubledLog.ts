@@ -52,6 +52,7 @@ export const wrap = (log: EventLog.EventLog.Service, trouble: Trouble): EventLog
         const { epoch, seq } = last._tag === "Lost" ? last.position : last
         return [{ _tag: "Lost", channels: [...trouble.followed], position: { epoch, seq } }]
       })
-    }))
+    })),
+    presence: log.presence
   }
 }
