@@ -82,7 +82,10 @@ describe("EventBroker in trouble", () => {
           ...log,
           tail: Effect.map(log.tail, (tail) => ({
             ...tail,
-            follow: () => Effect.zipRight(Deferred.succeed(following, undefined), Effect.never)
+            follow: (channel) =>
+              channel === "a"
+                ? Effect.zipRight(Deferred.succeed(following, undefined), Effect.never)
+                : tail.follow(channel)
           }))
         })
         yield* run(() =>

@@ -42,7 +42,10 @@ export const wrap = (log: EventLog.EventLog.Service, trouble: Trouble): EventLog
     read: (channels, after, limit) => failing(log.read(channels, { epoch: after.epoch, seq: after.seq }, limit)),
     tail: Effect.map(log.tail, (tail): EventLog.Tail => ({
       follow: (channel) =>
-        failing(Effect.zipRight(Effect.sync(() => trouble.followed.add(channel)), tail.follow(channel))),
+        // What the brokers tell each other is followed before there is any trouble.
+        channel.startsWith("$")
+          ? tail.follow(channel)
+          : failing(Effect.zipRight(Effect.sync(() => trouble.followed.add(channel)), tail.follow(channel))),
       unfollow: (channel) =>
         slow(Effect.zipRight(Effect.sync(() => trouble.followed.delete(channel)), tail.unfollow(channel))),
       take: Effect.map(tail.take, (items) => {
