@@ -30,7 +30,7 @@ export class Clients {
   }
 
   close(): void {
-    for (const socket of this.sockets) socket.resetAndDestroy()
+    for (const socket of this.sockets) socket.destroy()
   }
 
   private open(port: number): Promise<void> {
