@@ -157,9 +157,10 @@ export declare namespace EventBroker {
       EventLog.EventLogError | E,
       R | HttpServerRequest | Scope.Scope
     >
-    readonly subscribers: (channel: string) => Effect.Effect<number>
+    readonly subscribers: (channel: string) => Effect.Effect<number, EventLog.EventLogError>
     readonly channels: Effect.Effect<ReadonlyArray<string>>
     readonly disconnect: (predicate: (subscription: Subscription) => boolean) => Effect.Effect<number>
+    readonly revoke: (key: string) => Effect.Effect<void, EventLog.EventLogError>
     readonly drain: Effect.Effect<void>
   }
 }
@@ -224,7 +225,8 @@ export const publish: {
 
 /**
  * Subscribes to channels: plain ones, or patterns in which a segment `*` stands for anything (`orders/*`). So what comes
- * from outside must not be put into a channel as it is; `Topic.channel` encodes it. The stream gets
+ * from outside must not be put into a channel as it is; `Topic.channel` encodes it. Names that begin with `$` are for the
+ * brokers themselves, and refused. The stream gets
  * a cursor at once; with a `lastEventId` it gets what came after that, and then what is published, without a loss or a
  * repetition at the seam. Where the past cannot be given whole, an event `resync` with `{"reason":…}` says so first:
  * `"Evicted"`, `"OtherEpoch"` (the log began anew), `"Malformed"` or `"Future"`.
@@ -275,12 +277,16 @@ export const respond = <E = never, R = never>(
 > => Effect.flatMap(EventBroker, (broker) => broker.respond(channels, options))
 
 /**
- * How many connections of this node an event on the channel would reach.
+ * How many connections an event on the channel would reach, on all nodes. Those of another node count from a moment after
+ * they have come to a moment after they have gone; if the node has died, until the log has missed it. A connection at
+ * another node that has several patterns, of which none stands for the other, counts for each.
+ *
+ * Fails with `EventLogError` if the log cannot say.
  *
  * @since 0.1.0
  * @category accessors
  */
-export const subscribers = (channel: string): Effect.Effect<number, never, EventBroker> =>
+export const subscribers = (channel: string): Effect.Effect<number, EventLog.EventLogError, EventBroker> =>
   Effect.flatMap(EventBroker, (broker) => broker.subscribers(channel))
 
 /**
@@ -295,8 +301,8 @@ export const channels: Effect.Effect<ReadonlyArray<string>, never, EventBroker> 
 )
 
 /**
- * Ends the connections of this node that the predicate holds for, and gives their number. Their clients come back, and are
- * authorised anew: to revoke access, first see to it that `authorize` refuses.
+ * Ends the connections of this node that the predicate holds for, and gives their number. It ends none at other nodes, which
+ * a predicate cannot be told to: `revoke` does. Their clients come back, and are authorised anew.
  *
  * @since 0.1.0
  * @category lifecycle
@@ -304,6 +310,19 @@ export const channels: Effect.Effect<ReadonlyArray<string>, never, EventBroker> 
 export const disconnect = (
   predicate: (subscription: Subscription) => boolean
 ): Effect.Effect<number, never, EventBroker> => Effect.flatMap(EventBroker, (broker) => broker.disconnect(predicate))
+
+/**
+ * Ends every connection with the key, on every node that shares the log. Their clients come back, and are authorised anew:
+ * to revoke access, first see to it that `authorize` refuses. A node that the log is away from ends them once it is back;
+ * if it cannot be known by then whose were to end, it ends all that have a key.
+ *
+ * Fails with `EventLogError` if the log does not take it.
+ *
+ * @since 0.1.0
+ * @category lifecycle
+ */
+export const revoke = (key: string): Effect.Effect<void, EventLog.EventLogError, EventBroker> =>
+  Effect.flatMap(EventBroker, (broker) => broker.revoke(key))
 
 /**
  * Ends every connection with a word on when to come back, and sends away whoever comes from now on. Returns when they are

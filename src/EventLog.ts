@@ -6,7 +6,8 @@
  * every reader sees the events of its channels in one and the same order.
  *
  * Wherever channels are read or followed, a name in which a whole segment is `*` stands for every channel that has
- * anything in that segment: `orders/*` for `orders/42`, but not for `orders/42/items`.
+ * anything in that segment: `orders/*` for `orders/42`, but not for `orders/42/items`. A name that begins with `$` is found
+ * by itself alone: no pattern stands for it.
  *
  * @since 0.1.0
  */
@@ -21,7 +22,7 @@ import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 
-import { channelFault, isPattern, patternFault, toRegExp } from "./internal/channel.js"
+import { channelFault, isPattern, patternFault, PatternMap, toRegExp } from "./internal/channel.js"
 import { Ring } from "./internal/ring.js"
 import { TailBuffer } from "./internal/tail.js"
 
@@ -137,6 +138,25 @@ export interface Tail {
 }
 
 /**
+ * How many are present at the nodes that share a log. It is what the nodes say of themselves: none of it is kept.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Presence {
+  /**
+   * Says how many of this node are present on a channel, or on a pattern, from now on. The others see it a moment later, or
+   * if the backend is away, once it is back.
+   */
+  readonly set: (channel: string, count: number) => Effect.Effect<void>
+  /**
+   * How many of all other nodes are present on a channel and on the patterns that stand for it. A node that has died counts
+   * until the backend has missed it.
+   */
+  readonly others: (channel: string) => Effect.Effect<number, EventLogError>
+}
+
+/**
  * The log could not do what it was asked.
  *
  * - `InvalidChannel`: the name breaks a rule, which `detail` states. A name is 1 to 512 bytes of well-formed Unicode
@@ -204,6 +224,10 @@ export declare namespace EventLog {
      * Starts to listen, until the scope is closed. A closed tail gives nothing any more.
      */
     readonly tail: Effect.Effect<Tail, EventLogError, Scope.Scope>
+    /**
+     * Takes part as a node, until the scope is closed.
+     */
+    readonly presence: Effect.Effect<Presence, EventLogError, Scope.Scope>
   }
 }
 
@@ -243,6 +267,10 @@ export const make = (backend: EventLog.Service): EventLog.Service => ({
     follow: (channel) => valid(patternFault(channel), () => tail.follow(channel)),
     unfollow: tail.unfollow,
     take: tail.take
+  })),
+  presence: Effect.map(backend.presence, (presence) => ({
+    set: presence.set,
+    others: (channel) => valid(channelFault(channel), () => presence.others(channel))
   }))
 })
 
@@ -309,6 +337,7 @@ const makeMemory = (options: MemoryOptions | undefined): EventLog.Service => {
   const epoch = Encoding.encodeBase64Url(crypto.getRandomValues(new Uint8Array(9)))
   const rings = new Map<string, Ring>()
   const tails = new Set<TailBuffer>()
+  const nodes = new Set<PatternMap<number>>()
   let seq = 0
   // The last seq that went with a forgotten channel.
   let forgotten = 0
@@ -401,6 +430,24 @@ const makeMemory = (options: MemoryOptions | undefined): EventLog.Service => {
         follow: (channel) => Effect.sync(() => tail.follow(channel)),
         unfollow: (channel) => Effect.sync(() => tail.unfollow(channel)),
         take: tail.take
+      })
+    ),
+    presence: Effect.map(
+      Effect.acquireRelease(
+        Effect.sync(() => {
+          const node = new PatternMap<number>()
+          nodes.add(node)
+          return node
+        }),
+        (node) => Effect.sync(() => nodes.delete(node))
+      ),
+      (self): Presence => ({
+        set: (channel, count) => Effect.sync(() => count === 0 ? self.delete(channel) : self.set(channel, count)),
+        others: (channel) =>
+          Effect.sync(() =>
+            Array.from(nodes).flatMap((node) => node === self ? [] : node.match(channel))
+              .reduce((sum, count) => sum + count, 0)
+          )
       })
     )
   }

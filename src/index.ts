@@ -38,3 +38,31 @@ export * as ServerSentEvent from "./ServerSentEvent.js"
  * @since 0.1.0
  */
 export * as Topic from "./Topic.js"
+
+/**
+ * The key pair that push services know a server by: generate, check, read from config.
+ *
+ * @since 0.1.0
+ */
+export * as VapidKeys from "./VapidKeys.js"
+
+/**
+ * The service that sends: one message, many, or a stream of them.
+ *
+ * @since 0.1.0
+ */
+export * as WebPush from "./WebPush.js"
+
+/**
+ * What the service worker receives: a notification, or a declarative one.
+ *
+ * @since 0.1.0
+ */
+export * as WebPushPayload from "./WebPushPayload.js"
+
+/**
+ * What `PushSubscription.toJSON()` gives, as a Schema.
+ *
+ * @since 0.1.0
+ */
+export * as WebPushSubscription from "./WebPushSubscription.js"

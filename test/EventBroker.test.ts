@@ -1,8 +1,7 @@
 import type { HttpApp } from "@effect/platform"
 import { HttpServerResponse } from "@effect/platform"
 import { assert, describe, it } from "@effect/vitest"
-import type { Scope } from "effect"
-import { DateTime, Deferred, Effect, Fiber, Layer, Option, Ref, Schema, Stream, TestClock } from "effect"
+import { DateTime, Deferred, Effect, Exit, Fiber, Layer, Option, Ref, Schema, Scope, Stream, TestClock } from "effect"
 import { EventBroker, EventLog, EventStream, ServerSentEvent, Topic } from "effect-realtime"
 import { LeakCheck, TestEventSource } from "effect-realtime/testing"
 
@@ -363,4 +362,64 @@ describe("EventBroker", () => {
       )
       assert.deepStrictEqual(new Set(frames), new Set(["from the channel", "for this one"]))
     })))
+
+  describe("with several nodes", () => {
+    const nodes = <A, E>(
+      body: (
+        a: EventBroker.EventBroker.Service,
+        b: EventBroker.EventBroker.Service
+      ) => Effect.Effect<A, E, Scope.Scope>
+    ) =>
+      Effect.flatMap(Effect.all([EventBroker.make(), EventBroker.make()]), ([a, b]) => body(a, b)).pipe(
+        Effect.scoped,
+        Effect.provide(EventLog.layerMemory()),
+        LeakCheck.run
+      )
+
+    it.effect("counts the subscribers of all of them, each connection once", () =>
+      nodes((a, b) =>
+        Effect.gen(function*() {
+          const leave = yield* Scope.make()
+          yield* Scope.extend(a.subscribe(["orders/*", "orders/1", "news"]), leave)
+          yield* b.subscribe("orders/1")
+          yield* b.subscribe(["orders/2", "*/*"])
+          for (const node of [a, b]) {
+            assert.strictEqual(yield* node.subscribers("orders/1"), 3)
+            assert.strictEqual(yield* node.subscribers("orders/2"), 2)
+            assert.strictEqual(yield* node.subscribers("news"), 1)
+          }
+          yield* Scope.close(leave, Exit.void)
+          assert.strictEqual(yield* b.subscribers("orders/1"), 2)
+          assert.strictEqual(yield* b.subscribers("news"), 0)
+        })
+      ))
+
+    it.effect("revokes a key on all of them", () =>
+      nodes((a, b) =>
+        Effect.gen(function*() {
+          const [first, second, third] = yield* Effect.all([
+            a.subscribe("news", { key: "eve" }),
+            b.subscribe("news", { key: "eve" }),
+            b.subscribe("news", { key: "adam" })
+          ])
+          yield* a.revoke("eve")
+          yield* Effect.forEach([first, second], (stream) => Stream.runDrain(EventStream.toStream(stream)))
+          assert.isTrue(yield* EventStream.publish(third, { data: "still here" }))
+        })
+      ))
+
+    it.effect("keeps what they tell each other from those who subscribe", () =>
+      nodes((a) =>
+        Effect.gen(function*() {
+          for (
+            const refused of [
+              yield* Effect.flip(a.publish("$effect-realtime/revoked", { data: "eve" })),
+              yield* Effect.flip(a.subscribe(["news", "$effect-realtime/revoked"]))
+            ]
+          ) {
+            assert.deepInclude(refused, { _tag: "EventLogError", reason: "InvalidChannel" })
+          }
+        })
+      ))
+  })
 })

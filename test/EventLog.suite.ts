@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
-import type { Layer, Scope } from "effect"
-import { Effect, FastCheck as fc, Option } from "effect"
+import type { Layer } from "effect"
+import { Effect, Exit, FastCheck as fc, Option, Schedule, Scope } from "effect"
 import * as EventLog from "effect-realtime/EventLog"
 
 const bytes = (text: string) => new TextEncoder().encode(text)
@@ -276,6 +276,56 @@ export const suite = <E>(name: string, options: {
           assert.deepStrictEqual((yield* tail.take).map((item) => item._tag === "Entry" ? text(item) : item), ["again"])
         })
       ), 60_000)
+
+    it.live("finds a name that begins with a dollar sign by itself alone", () =>
+      withLog((log) =>
+        Effect.gen(function*() {
+          const start = yield* log.head
+          const [all, one] = yield* Effect.all([log.tail, log.tail])
+          yield* all.follow("*")
+          yield* one.follow("$own")
+          yield* log.append("$own", bytes("hidden"))
+          yield* log.append("a", bytes("shown"))
+          const texts = (items: ReadonlyArray<EventLog.Item>) =>
+            items.map((item) => item._tag === "Entry" ? text(item) : item)
+          assert.deepStrictEqual(texts((yield* log.read(["*"], start, 10)).entries), ["shown"])
+          assert.deepStrictEqual(texts((yield* log.read(["$own"], start, 10)).entries), ["hidden"])
+          assert.deepStrictEqual(texts(yield* all.take), ["shown"])
+          assert.deepStrictEqual(texts(yield* one.take), ["hidden"])
+        })
+      ))
+
+    it.live("counts who is present at other nodes", () =>
+      withLog((log) =>
+        Effect.gen(function*() {
+          const self = yield* log.presence
+          const others = (channel: string, expected: number) =>
+            self.others(channel).pipe(
+              Effect.repeat({ until: (count) => count === expected, schedule: Schedule.spaced("5 millis") }),
+              Effect.timeoutFail({ duration: "5 seconds", onTimeout: () => `${channel} is not ${expected}` })
+            )
+          yield* self.set("a/1", 100)
+          const scope = yield* Scope.make()
+          const other = yield* Scope.extend(log.presence, scope)
+          const third = yield* log.presence
+          yield* other.set("a/1", 2)
+          yield* other.set("a/*", 3)
+          yield* other.set("$own", 4)
+          yield* third.set("*/1", 10)
+          yield* third.set("*", 1000)
+          yield* others("a/1", 15)
+          yield* others("a/2", 3)
+          yield* others("b/1", 10)
+          yield* others("$own", 4)
+          assert.strictEqual(yield* self.others("a/1/x"), 0)
+          yield* other.set("a/*", 1)
+          yield* other.set("a/1", 0)
+          yield* others("a/1", 11)
+          yield* Scope.close(scope, Exit.void)
+          yield* others("a/1", 10)
+          yield* others("$own", 0)
+        })
+      ))
 
     it.live.prop("does what a model of it does", [steps], ([steps]) =>
       withLog((log) =>

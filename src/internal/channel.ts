@@ -1,6 +1,8 @@
 import * as RegularExpression from "effect/RegExp"
 
 const wildcard = "*"
+// As in MQTT: what begins so is not found by those who ask for everything.
+const hidden = "$"
 const maxBytes = 512
 
 /** Which rule a name breaks that is to be read or followed, or undefined if it breaks none. */
@@ -27,7 +29,16 @@ export const toRegExp = (pattern: string): RegExp => {
   const segments = pattern.split("/").map((segment) =>
     segment === wildcard ? "[^/]*" : RegularExpression.escape(segment)
   )
-  return new RegExp(`^${segments.join("/")}$`)
+  return new RegExp(`^(?!\\${hidden})${segments.join("/")}$`)
+}
+
+/** Whether no pattern stands for it. */
+export const isHidden = (channel: string): boolean => channel.startsWith(hidden)
+
+/** The names without those that others of them stand for. */
+export const withoutCovered = (patterns: ReadonlyArray<string>): ReadonlyArray<string> => {
+  const wild = patterns.filter(isPattern).map((pattern) => ({ pattern, names: toRegExp(pattern) }))
+  return patterns.filter((name) => !wild.some(({ names, pattern }) => pattern !== name && names.test(name)))
 }
 
 // A UTF-16 code unit is at most three bytes of UTF-8.
@@ -75,7 +86,7 @@ export class PatternMap<A> {
       if (value !== undefined) found.push(value)
     }
     add(channel)
-    if (this.shapes.size === 0) return found
+    if (this.shapes.size === 0 || isHidden(channel)) return found
     const segments = channel.split("/")
     for (const shape of this.shapes.values()) {
       if (shape.segments.length !== segments.length) continue
@@ -85,5 +96,6 @@ export class PatternMap<A> {
   }
 }
 
-const shapeOf = (pattern: string): string =>
+/** Where the wildcards of a pattern are. */
+export const shapeOf = (pattern: string): string =>
   pattern.split("/").map((segment) => segment === wildcard ? wildcard : "").join("/")

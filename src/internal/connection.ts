@@ -156,8 +156,7 @@ export class Connection {
   offer(frame: Frame.Frame): boolean {
     if (this.state !== "open") return false
     if (!this.hasRoom(frame) && !this.makeRoom(frame)) return false
-    if (this.gap > 0 && this.settings.strategy === "dropping") this.push(this.takeGap())
-    this.push(frame)
+    this.pushAfterGap(frame)
     if (this.keepsUp) this.sink?.ready()
     return true
   }
@@ -274,6 +273,11 @@ export class Connection {
     return frame
   }
 
+  private pushAfterGap(frame: Frame.Frame): void {
+    if (this.gap > 0 && this.settings.strategy === "dropping") this.push(this.takeGap())
+    this.push(frame)
+  }
+
   private push(frame: Frame.Frame): void {
     MutableList.append(this.queue, frame)
     this.queuedBytes += frame.bytes.length
@@ -287,7 +291,7 @@ export class Connection {
     for (const publisher of this.publishers) {
       if (!this.fits(publisher.frame)) return
       this.publishers.delete(publisher)
-      this.push(publisher.frame)
+      this.pushAfterGap(publisher.frame)
       publisher.resume(true)
     }
   }

@@ -1,4 +1,3 @@
-import type * as EventEmitter from "node:events"
 import type * as Http from "node:http"
 
 import type { HttpServerRequest } from "@effect/platform/HttpServerRequest"
@@ -14,9 +13,9 @@ import * as Frame from "./frame.js"
  * head is written, and nothing between here and the socket changes the bytes.
  */
 export const responseOf = (request: HttpServerRequest): Option.Option<Http.ServerResponse> =>
-  Predicate.hasProperty(request, "response") && isServerResponse(request.response) &&
-    request.response.headersSent && !isEncoded(request.response)
-    ? Option.some(request.response)
+  Predicate.hasProperty(request, "resolvedResponse") && isServerResponse(request.resolvedResponse) &&
+    request.resolvedResponse.headersSent && !isEncoded(request.resolvedResponse)
+    ? Option.some(request.resolvedResponse)
     : Option.none()
 
 const isServerResponse = (u: unknown): u is Http.ServerResponse =>
@@ -79,62 +78,92 @@ export const run = (connection: Connection, response: Http.ServerResponse): Effe
     }
 
     let grace: NodeJS.Timeout | undefined
-    const leave = whenClosing(response, () => {
+    let leave = () => {}
+    const onClosing = () => {
       connection.shutdown()
-      response.once("finish", () => response.socket?.destroySoon())
+      response.once("finish", () => response.req.socket.destroySoon())
       grace = setTimeout(() => response.destroy(), shutdownGrace)
-    })
-    return Effect.async<void>((resume) => {
-      finish = () => resume(Effect.void)
-      writable.on("drain", onDrain)
-      socket?.cork()
-      response.flushHeaders()
-      if (connection.attach(sink)) flush()
-      else finish()
-      socket?.uncork()
-    }).pipe(Effect.ensuring(Effect.sync(() => {
-      clearTimeout(grace)
-      writable.off("drain", onDrain)
-      leave()
+    }
+    const onClose = () => {
       connection.detach()
-    })))
+      finish?.()
+    }
+    return Effect.acquireUseRelease(
+      Effect.sync(() => {
+        if (!connection.attach(sink)) return false
+        writable.on("drain", onDrain)
+        // A response that waits behind another one of its connection is not told that the connection closed.
+        response.req.socket.once("close", onClose)
+        leave = whenClosing(response, onClosing)
+        return true
+      }),
+      (isAttached) =>
+        Effect.async<void>((resume) => {
+          finish = () => resume(Effect.void)
+          if (!isAttached || response.req.socket.destroyed) return finish()
+          socket?.cork()
+          response.flushHeaders()
+          flush()
+          socket?.uncork()
+        }),
+      (isAttached) =>
+        Effect.sync(() => {
+          if (!isAttached) return
+          clearTimeout(grace)
+          writable.off("drain", onDrain)
+          response.req.socket.off("close", onClose)
+          leave()
+          connection.detach()
+        })
+    )
   })
 
 // Larger writes would put more than the client has room for into the socket's own buffer.
 const maxWrite = 64 * 1024
-const shutdownGrace = 1000
+const shutdownGrace = 500
 const nothing = new Uint8Array(0)
 
-const closing = new WeakMap<EventEmitter, Set<() => void>>()
+interface Closing {
+  hasBegun: boolean
+  readonly listeners: Set<() => void>
+}
+
+const closings = new WeakMap<Http.Server, Closing>()
 
 /**
  * Calls back when the server of a response is being closed. Node's `close` waits for every response to end, and no stream
- * of events ever does by itself, so each one has to be told. Effect's server takes its request listener away before it
- * closes: that is the one sign that is there in whatever order layers are built, and that no user can forget.
+ * of events ever does by itself, so each one has to be told. The call of `close` is the one sign that is there in whatever
+ * order layers and scopes are put together, and that no user can forget; nothing is emitted for it.
  */
 const whenClosing = (response: Http.ServerResponse, onClosing: () => void): () => void => {
   const server = serverOf(response)
   if (server === undefined) return () => {}
-  if (server.listenerCount("request") === 0) {
+  const closing = closings.get(server) ?? watch(server)
+  if (closing.hasBegun) {
     onClosing()
     return () => {}
   }
-  let listeners = closing.get(server)
-  if (listeners === undefined) {
-    const all = listeners = new Set()
-    closing.set(server, all)
-    server.on("removeListener", (event) => {
-      if (event === "request" && server.listenerCount("request") === 0) { for (const listener of all) listener() }
-    })
+  closing.listeners.add(onClosing)
+  return () => closing.listeners.delete(onClosing)
+}
+
+const watch = (server: Http.Server): Closing => {
+  // Effect takes its listener away before it closes its server; a response may come later than both.
+  const closing: Closing = { hasBegun: server.listenerCount("request") === 0, listeners: new Set() }
+  closings.set(server, closing)
+  const close = server.close
+  server.close = (callback) => {
+    closing.hasBegun = true
+    for (const listener of closing.listeners) listener()
+    return close.call(server, callback)
   }
-  listeners.add(onClosing)
-  return () => listeners.delete(onClosing)
+  return closing
 }
 
-const serverOf = (response: Http.ServerResponse): EventEmitter | undefined => {
+const serverOf = (response: Http.ServerResponse): Http.Server | undefined => {
   const { socket } = response.req
-  return Predicate.hasProperty(socket, "server") && isEventEmitter(socket.server) ? socket.server : undefined
+  return Predicate.hasProperty(socket, "server") && isServer(socket.server) ? socket.server : undefined
 }
 
-const isEventEmitter = (u: unknown): u is EventEmitter =>
-  Predicate.hasProperty(u, "listenerCount") && Predicate.hasProperty(u, "on")
+const isServer = (u: unknown): u is Http.Server =>
+  Predicate.hasProperty(u, "close") && Predicate.hasProperty(u, "listenerCount")

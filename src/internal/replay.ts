@@ -87,7 +87,7 @@ export const startAnew = <R>(
       for (const event of events) yield* give(connection, new Frame.Frame(yield* encode(event)))
       const place = Option.filter(
         at === undefined ? Option.none() : parseEventId(at),
-        ({ epoch, seq }) => !ignoreAt && epoch === position.epoch && seq <= position.seq
+        ({ epoch }) => !ignoreAt && epoch === position.epoch
       )
       if (Option.isSome(place)) subscriber.moveTo(place.value)
     }
@@ -106,7 +106,8 @@ const give = (connection: Connection, frame: Frame.Frame): Effect.Effect<boolean
   )
 
 const pageSize = 256
-const backoff = Schedule.exponential("100 millis").pipe(
+/** How often a log that is away is asked again. */
+export const backoff = Schedule.exponential("100 millis").pipe(
   Schedule.union(Schedule.spaced("5 seconds")),
   Schedule.jittered
 )

@@ -1,7 +1,7 @@
 import * as Arr from "effect/Array"
 import * as Effect from "effect/Effect"
 
-import type { Item } from "../EventLog.js"
+import type { Cursor, Entry, Item } from "../EventLog.js"
 import { PatternMap } from "./channel.js"
 
 // What may wait for a taker that does not take. A taker that keeps up has a batch of what was appended in one tick.
@@ -23,19 +23,22 @@ export class TailBuffer {
     this.followed.delete(pattern)
   }
 
-  /** An entry is kept if it is followed, and a Lost in any case. If too much waits, all of it becomes one Lost. */
-  offer(item: Item): void {
-    if (item._tag === "Entry") {
-      if (this.followed.match(item.channel).length === 0) return
-      this.bytes += item.data.length
-    }
+  /** An entry is kept if it is followed. If too much waits, all of it becomes one Lost. */
+  offer(entry: Entry): void {
+    if (this.followed.match(entry.channel).length === 0) return
+    this.bytes += entry.data.length
     if (this.items.length < maxItems && (this.bytes <= maxBytes || this.items.length === 0)) {
-      this.items.push(item)
+      this.items.push(entry)
+      this.latch.unsafeOpen()
     } else {
-      const { epoch, seq } = item._tag === "Entry" ? item : item.position
-      this.items = [{ _tag: "Lost", channels: Array.from(this.followed.keys()), position: { epoch, seq } }]
-      this.bytes = 0
+      this.lose(entry)
     }
+  }
+
+  /** Up to here, what is followed may be missing: with what waits, it becomes one Lost. */
+  lose({ epoch, seq }: Cursor): void {
+    this.items = [{ _tag: "Lost", channels: Array.from(this.followed.keys()), position: { epoch, seq } }]
+    this.bytes = 0
     this.latch.unsafeOpen()
   }
 

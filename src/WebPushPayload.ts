@@ -1,0 +1,253 @@
+/**
+ * What the service worker receives: a notification, a declarative notification, or any value of a Schema.
+ *
+ * @since 0.1.0
+ */
+import * as Effect from "effect/Effect"
+import { dual } from "effect/Function"
+import * as Inspectable from "effect/Inspectable"
+import * as ParseResult from "effect/ParseResult"
+import * as Predicate from "effect/Predicate"
+import * as Schema from "effect/Schema"
+
+const TypeId = "~effect-realtime/WebPushPayload"
+
+/**
+ * A payload that is encoded already, once for however many devices it goes to. Printing or logging it shows its size alone.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface WebPushPayload extends Inspectable.Inspectable {
+  readonly [TypeId]: typeof TypeId
+  readonly bytes: Uint8Array
+}
+
+/**
+ * Whether the value is a `WebPushPayload`.
+ *
+ * @since 0.1.0
+ * @category guards
+ */
+export const isWebPushPayload = (u: unknown): u is WebPushPayload => Predicate.hasProperty(u, TypeId)
+
+/**
+ * Says which member of a payload breaks which rule. Never holds the value.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export class InvalidWebPushPayload
+  extends Schema.TaggedError<InvalidWebPushPayload>("effect-realtime/InvalidWebPushPayload")(
+    "InvalidWebPushPayload",
+    { field: Schema.String, reason: Schema.String }
+  )
+{
+  /**
+   * @since 0.1.0
+   */
+  override get message(): string {
+    return `${this.field} ${this.reason}`
+  }
+}
+
+const Milliseconds = Schema.NonNegativeInt
+
+const Action = Schema.Struct({
+  action: Schema.String,
+  title: Schema.String,
+  navigate: Schema.optional(Schema.String),
+  icon: Schema.optional(Schema.String)
+})
+
+const notificationMembers = {
+  title: Schema.String,
+  dir: Schema.optional(Schema.Literal("auto", "ltr", "rtl")),
+  lang: Schema.optional(Schema.String),
+  body: Schema.optional(Schema.String),
+  navigate: Schema.optional(Schema.String),
+  tag: Schema.optional(Schema.String),
+  image: Schema.optional(Schema.String),
+  icon: Schema.optional(Schema.String),
+  badge: Schema.optional(Schema.String),
+  vibrate: Schema.optional(Schema.Union(Milliseconds, Schema.Array(Milliseconds))),
+  timestamp: Schema.optional(Milliseconds),
+  renotify: Schema.optional(Schema.Boolean),
+  silent: Schema.optional(Schema.NullOr(Schema.Boolean)),
+  requireInteraction: Schema.optional(Schema.Boolean),
+  actions: Schema.optional(Schema.Array(Action)),
+  data: Schema.optional(Schema.Unknown)
+}
+
+interface BrowserRules {
+  readonly silent?: boolean | null | undefined
+  readonly vibrate?: unknown
+  readonly renotify?: boolean | undefined
+  readonly tag?: string | undefined
+}
+
+const browserRules = (notification: BrowserRules): ReadonlyArray<Schema.FilterIssue> => [
+  ...(notification.silent === true && notification.vibrate !== undefined ?
+    [{ path: ["vibrate"], message: "must be left out of a silent notification" }] :
+    []),
+  ...(notification.renotify === true && (notification.tag ?? "") === "" ?
+    [{ path: ["tag"], message: "must not be empty when renotify is true" }] :
+    [])
+]
+
+/**
+ * The title and every member of `NotificationOptions` (WHATWG Notifications API), with the two rules for which
+ * `showNotification` throws a TypeError: no `vibrate` on a silent notification, no `renotify` without a `tag`. A service worker
+ * decodes with it what `make` sent. `timestamp` and `vibrate` are in milliseconds.
+ *
+ * @since 0.1.0
+ * @category schemas
+ */
+export const Notification = Schema.Struct(notificationMembers).pipe(Schema.filter(browserRules))
+
+/**
+ * @since 0.1.0
+ * @category models
+ */
+export type Notification = typeof Notification.Type
+
+const absoluteUrl = { message: () => "must be an absolute URL" }
+const AbsoluteUrl = Schema.String.pipe(Schema.filter((url) => URL.canParse(url), absoluteUrl))
+
+/**
+ * The notification of a declarative message: what `Notification` has, with a title that is not empty, `navigate` required, and
+ * absolute URLs. `mutable` hands the message to the service worker, if there is one, before it is shown; `appBadge` is
+ * the number on the app's icon.
+ *
+ * @since 0.1.0
+ * @category schemas
+ */
+export const DeclarativeNotification = Schema.Struct({
+  ...notificationMembers,
+  title: Schema.String.pipe(Schema.filter((title) => title !== "", { message: () => "must not be empty" })),
+  navigate: AbsoluteUrl,
+  image: Schema.optional(AbsoluteUrl),
+  icon: Schema.optional(AbsoluteUrl),
+  badge: Schema.optional(AbsoluteUrl),
+  actions: Schema.optional(Schema.Array(Schema.Struct({
+    ...Action.fields,
+    navigate: AbsoluteUrl,
+    icon: Schema.optional(AbsoluteUrl)
+  }))),
+  mutable: Schema.optional(Schema.Boolean),
+  appBadge: Schema.optional(Schema.NonNegativeInt)
+}).pipe(Schema.filter(browserRules))
+
+/**
+ * @since 0.1.0
+ * @category models
+ */
+export type DeclarativeNotification = typeof DeclarativeNotification.Type
+
+const Proto = {
+  [TypeId]: TypeId,
+  ...Inspectable.BaseProto,
+  toJSON(this: WebPushPayload) {
+    return { _id: "WebPushPayload", bytes: this.bytes.length }
+  }
+} as const
+
+const fromJson = (value: unknown): Effect.Effect<WebPushPayload, InvalidWebPushPayload> =>
+  Effect.try({
+    try: () => {
+      const text: string | undefined = JSON.stringify(value)
+      return Object.assign(Object.create(Proto), { bytes: new TextEncoder().encode(text ?? "null") })
+    },
+    catch: () => new InvalidWebPushPayload({ field: "data", reason: "must be JSON" })
+  })
+
+const encode = <A, I, R>(
+  schema: Schema.Schema<A, I, R>,
+  value: A
+): Effect.Effect<I, InvalidWebPushPayload, R> =>
+  Effect.catchTag(
+    Schema.encode(schema)(value),
+    "ParseError",
+    (error) =>
+      Effect.flatMap(ParseResult.ArrayFormatter.formatError(error), ([issue]) =>
+        new InvalidWebPushPayload({
+          field: issue === undefined || issue.path.length === 0 ? "payload" : issue.path.map(String).join("."),
+          // The default messages end by quoting the value, which must not get into an error.
+          reason: (issue?.message ?? "is invalid").replace(/, actual [^]*$/, "")
+        }))
+  )
+
+/**
+ * A notification that the service worker shows: `event.data.json()` is the title and the options of `showNotification`. Fails
+ * with `InvalidWebPushPayload` when a browser would refuse it.
+ *
+ * @example
+ * ```ts
+ * import * as WebPushPayload from "effect-realtime/WebPushPayload"
+ *
+ * const payload = WebPushPayload.make({
+ *   title: "Payment confirmed",
+ *   body: "Order 7 was approved.",
+ *   icon: "/static/icons/order.png",
+ *   data: { orderId: "7", url: "/orders/7" }
+ * })
+ * ```
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const make = (notification: Notification): Effect.Effect<WebPushPayload, InvalidWebPushPayload> =>
+  Effect.flatMap(encode(Notification, notification), fromJson)
+
+/**
+ * A notification that the browser can show without a service worker (W3C Push API, "declarative push message"), and that an older
+ * browser hands to the service worker as `event.data.json().notification`. The drafts disagree on where `mutable` and `app_badge`
+ * belong, and readers skip what they do not know, so both are written in both places.
+ *
+ * @example
+ * ```ts
+ * import * as WebPushPayload from "effect-realtime/WebPushPayload"
+ *
+ * const payload = WebPushPayload.declarative({
+ *   title: "Payment confirmed",
+ *   navigate: "https://shop.example.com/orders/7",
+ *   appBadge: 3
+ * })
+ * ```
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const declarative = (
+  notification: DeclarativeNotification
+): Effect.Effect<WebPushPayload, InvalidWebPushPayload> =>
+  Effect.flatMap(
+    encode(DeclarativeNotification, notification),
+    ({ appBadge: app_badge, mutable, ...members }) =>
+      fromJson({ web_push: 8030, mutable, app_badge, notification: { ...members, mutable, app_badge } })
+  )
+
+/**
+ * The JSON of any value of a Schema. Fails with `InvalidWebPushPayload` when the value does not fit it.
+ *
+ * @example
+ * ```ts
+ * import { Schema } from "effect"
+ * import * as WebPushPayload from "effect-realtime/WebPushPayload"
+ *
+ * const OrderPaid = Schema.Struct({ orderId: Schema.String, paidAt: Schema.DateFromString })
+ *
+ * const payload = WebPushPayload.fromSchema(OrderPaid, { orderId: "7", paidAt: new Date() })
+ * ```
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const fromSchema: {
+  <A>(value: A): <I, R>(schema: Schema.Schema<A, I, R>) => Effect.Effect<WebPushPayload, InvalidWebPushPayload, R>
+  <A, I, R>(schema: Schema.Schema<A, I, R>, value: A): Effect.Effect<WebPushPayload, InvalidWebPushPayload, R>
+} = dual(
+  2,
+  <A, I, R>(schema: Schema.Schema<A, I, R>, value: A): Effect.Effect<WebPushPayload, InvalidWebPushPayload, R> =>
+    Effect.flatMap(encode(schema, value), fromJson)
+)

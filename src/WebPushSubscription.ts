@@ -1,0 +1,126 @@
+/**
+ * What a browser's `PushSubscription.toJSON()` gives (W3C Push API), as a Schema.
+ *
+ * @since 0.1.0
+ */
+import { sha256 } from "@noble/hashes/sha2.js"
+import * as Inspectable from "effect/Inspectable"
+import type * as ParseResult from "effect/ParseResult"
+import * as Predicate from "effect/Predicate"
+import * as Schema from "effect/Schema"
+
+import * as Base64Url from "./internal/base64url.js"
+import * as P256 from "./internal/p256.js"
+
+// Every leaf has a message of its own: the default one would quote the value, and the value is a capability.
+const base64Bytes = (rule: string, isValid: (bytes: Uint8Array) => boolean) => {
+  const message = () => rule
+  return Schema.transform(
+    Schema.String.annotations({ message }).pipe(
+      Schema.filter((text) => {
+        const bytes = Base64Url.decode(text)
+        return bytes !== undefined && isValid(bytes)
+      }, { message })
+    ),
+    Schema.String.annotations({ message }),
+    {
+      strict: true,
+      decode: (text) => Base64Url.encode(Base64Url.decode(text) ?? new Uint8Array()),
+      encode: (text) => text
+    }
+  )
+}
+
+const publicKeyRule = "must be a point on the curve P-256: 65 bytes, uncompressed, in base64url"
+const PublicKey = base64Bytes(publicKeyRule, P256.isPoint)
+
+const endpointRule = "must be an absolute https URL of at most 4,096 printable ASCII characters"
+const Endpoint = Schema.String.annotations({ message: () => endpointRule }).pipe(
+  Schema.filter(
+    (text) => text.length <= 4096 && /^https:\/\/[\x21-\x7e]+$/.test(text) && URL.canParse(text),
+    { message: () => endpointRule }
+  )
+)
+
+const objectRule = (name: string) => ({
+  message: (issue: ParseResult.ParseIssue) => ({
+    message: `must be ${name}`,
+    override: !Predicate.isRecord(issue.actual)
+  })
+})
+
+const optionalMember = <A, I>(schema: Schema.Schema<A, I>, rule: string) =>
+  Schema.optionalWith(
+    Schema.UndefinedOr(schema).annotations({ message: () => ({ message: rule, override: true }) }),
+    { exact: true }
+  )
+
+/**
+ * One device that may be sent to. Decodes exactly what `PushSubscription.toJSON()` emits and encodes it back: the endpoint byte
+ * for byte, `expirationTime` (here `expiresAt`, in milliseconds since 1970) absent, `null` or a number as it came, the keys in
+ * canonical base64url. Unknown members are ignored.
+ *
+ * `applicationServerKey` is not part of `toJSON()`. A client that adds it (base64url of `subscription.options.applicationServerKey`)
+ * lets the server go on sending to old subscriptions while its VAPID keys are being rotated.
+ *
+ * The endpoint and the keys let their holder send to the device, so printing, logging or `JSON.stringify`ing a subscription shows
+ * its `endpointId` alone. To store one, use `Schema.encode`.
+ *
+ * @example
+ * ```ts
+ * import { Schema } from "effect"
+ * import { WebPushSubscription } from "effect-realtime/WebPushSubscription"
+ *
+ * const decode = Schema.decodeUnknown(WebPushSubscription)
+ * const encode = Schema.encode(WebPushSubscription)
+ * ```
+ *
+ * @since 0.1.0
+ * @category schemas
+ */
+export class WebPushSubscription extends Schema.Class<WebPushSubscription>("effect-realtime/WebPushSubscription")(
+  {
+    endpoint: Endpoint,
+    expiresAt: optionalMember(Schema.NullOr(Schema.JsonNumber), "must be a number of milliseconds, or null").pipe(
+      Schema.fromKey("expirationTime")
+    ),
+    keys: Schema.Struct({
+      p256dh: PublicKey,
+      auth: base64Bytes("must be 16 bytes in base64url", (bytes) => bytes.length === 16)
+    }).annotations(objectRule("an object with p256dh and auth")),
+    applicationServerKey: optionalMember(PublicKey, publicKeyRule)
+  },
+  [objectRule("a WebPushSubscription"), objectRule("a push subscription"), objectRule("a push subscription")]
+) {
+  /**
+   * Names the subscription without giving it away: the host, and the first 12 hexadecimal digits of the endpoint's SHA-256.
+   *
+   * @since 0.1.0
+   */
+  get endpointId(): string {
+    const digest = sha256(new TextEncoder().encode(this.endpoint))
+    const prefix = Array.from(digest.subarray(0, 6), (byte) => byte.toString(16).padStart(2, "0")).join("")
+    return `${URL.canParse(this.endpoint) ? new URL(this.endpoint).host : ""}/${prefix}`
+  }
+
+  /**
+   * @since 0.1.0
+   */
+  toJSON(): unknown {
+    return { _id: "WebPushSubscription", endpointId: this.endpointId }
+  }
+
+  /**
+   * @since 0.1.0
+   */
+  override toString(): string {
+    return `WebPushSubscription(${this.endpointId})`
+  }
+
+  /**
+   * @since 0.1.0
+   */
+  [Inspectable.NodeInspectSymbol](): unknown {
+    return this.toJSON()
+  }
+}

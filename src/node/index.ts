@@ -1,0 +1,10 @@
+/**
+ * What only Node can do.
+ *
+ * @since 0.1.0
+ */
+
+/**
+ * @since 0.1.0
+ */
+export * as PushHttpClient from "./PushHttpClient.js"

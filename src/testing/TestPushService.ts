@@ -1,0 +1,434 @@
+/**
+ * A push service for tests: real TLS and HTTP on this machine. It checks what the RFCs demand of a sender, decrypts, records, and answers
+ * as it is told.
+ *
+ * @since 0.1.0
+ */
+import type { ECDH } from "node:crypto"
+import { createDecipheriv, createECDH, createPublicKey, hkdfSync, randomBytes, verify } from "node:crypto"
+import type * as Http from "node:http"
+import * as Http2 from "node:http2"
+import * as Https from "node:https"
+import type * as Net from "node:net"
+import type { Writable } from "node:stream"
+
+import * as HttpClient from "@effect/platform/HttpClient"
+import * as HttpClientRequest from "@effect/platform/HttpClientRequest"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
+import * as Layer from "effect/Layer"
+import type * as Scope from "effect/Scope"
+
+import * as TestCertificate from "../internal/testCertificate.js"
+import * as PushHttpClient from "../node/PushHttpClient.js"
+import { WebPushSubscription } from "../WebPushSubscription.js"
+
+/**
+ * Whose push service it passes for: the host of a subscription's endpoint.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type Vendor = "fcm" | "mozilla" | "apple" | "wns"
+
+/**
+ * What a message is answered with. Besides an answer that is one: `Stall` never answers, `Drip` sends a byte of body now and then,
+ * `Endless` sends as much body as it is let, `Reset` breaks the connection after the head, `GoAway` ends the connection with an
+ * HTTP/2 GOAWAY (over HTTP/1.1 it closes it).
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Answer {
+  readonly status: number
+  readonly headers?: Readonly<Record<string, string>> | undefined
+  readonly body?: string | undefined
+  readonly fault?: "Stall" | "Drip" | "Endless" | "Reset" | "GoAway" | undefined
+}
+
+/**
+ * A message as it arrived. `text` and `bytes` are decrypted, `encrypted` is the body that was on the wire and `privateKey` the
+ * device's key (32 bytes) that opens it.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Received {
+  readonly subscription: WebPushSubscription
+  readonly headers: Readonly<Record<string, string>>
+  readonly text: string
+  readonly bytes: Uint8Array
+  readonly encrypted: Uint8Array
+  readonly privateKey: Uint8Array
+  readonly applicationServerKey: string
+  readonly claims: { readonly aud: string; readonly exp: number; readonly sub: string }
+}
+
+/**
+ * @since 0.1.0
+ * @category models
+ */
+export interface Options {
+  /** Default `h2`. */
+  readonly protocol?: "h2" | "http/1.1" | undefined
+}
+
+/**
+ * @since 0.1.0
+ * @category tags
+ */
+export class TestPushService extends Context.Tag("effect-realtime/testing/TestPushService")<
+  TestPushService,
+  TestPushService.Service
+>() {}
+
+/**
+ * @since 0.1.0
+ */
+export declare namespace TestPushService {
+  /**
+   * @since 0.1.0
+   * @category models
+   */
+  export interface Service {
+    /** A new device. With `applicationServerKey` it takes only messages that are signed with that key. */
+    readonly subscribe: (options?: {
+      readonly vendor?: Vendor | undefined
+      readonly applicationServerKey?: string | undefined
+    }) => Effect.Effect<WebPushSubscription>
+    /** What to answer from now on: to one device, or to all that have no answer of their own. It begins with 201. */
+    readonly answer: (answer: Answer, subscription?: WebPushSubscription) => Effect.Effect<void>
+    /** The messages that obeyed the RFCs, in the order they came. */
+    readonly received: Effect.Effect<ReadonlyArray<Received>>
+    /** What was wrong with the messages that did not; they were answered with 400. */
+    readonly violations: Effect.Effect<ReadonlyArray<string>>
+    /** How many connections were opened in all, and how many are open now. */
+    readonly connections: Effect.Effect<{ readonly opened: number; readonly open: number }>
+    /** Of the service on this machine. */
+    readonly port: number
+    /** The certificate that it shows, in PEM. */
+    readonly certificate: string
+  }
+}
+
+interface Device {
+  readonly subscription: WebPushSubscription
+  readonly ecdh: ECDH
+  readonly auth: Buffer
+  answer?: Answer
+}
+
+const endpoints: Record<Vendor, (token: string) => string> = {
+  fcm: (token) => `https://fcm.googleapis.com/fcm/send/${token}`,
+  mozilla: (token) => `https://updates.push.services.mozilla.com/wpush/v2/${token}`,
+  apple: (token) => `https://web.push.apple.com/${token}`,
+  wns: (token) => `https://wns2-par02p.notify.windows.com/w/?token=${token}%3d`
+}
+
+const hostnames = [
+  "localhost",
+  "fcm.googleapis.com",
+  "*.google.com",
+  "*.push.services.mozilla.com",
+  "*.push.apple.com",
+  "*.notify.windows.com"
+]
+
+const parseSegment = (segment: string): unknown => JSON.parse(Buffer.from(segment, "base64url").toString())
+
+const makeDevice = (vendor: Vendor, applicationServerKey: string | undefined): Device => {
+  const ecdh = createECDH("prime256v1")
+  const auth = randomBytes(16)
+  const subscription = new WebPushSubscription({
+    endpoint: endpoints[vendor](randomBytes(24).toString("base64url")),
+    expiresAt: null,
+    keys: { p256dh: ecdh.generateKeys("base64url"), auth: auth.toString("base64url") },
+    ...(applicationServerKey === undefined ? undefined : { applicationServerKey })
+  })
+  return { subscription, ecdh, auth }
+}
+
+const decrypt = (body: Buffer, { auth, ecdh }: Device): Buffer => {
+  const salt = body.subarray(0, 16)
+  const keyLength = body.readUInt8(20)
+  const senderKey = body.subarray(21, 21 + keyLength)
+  const derive = (secret: Uint8Array, salt: Uint8Array, info: string | Uint8Array, length: number) =>
+    Buffer.from(hkdfSync("sha256", secret, salt, info, length))
+  const info = Buffer.concat([Buffer.from("WebPush: info\0"), ecdh.getPublicKey(), senderKey])
+  const secret = derive(ecdh.computeSecret(senderKey), auth, info, 32)
+  const decipher = createDecipheriv(
+    "aes-128-gcm",
+    derive(secret, salt, "Content-Encoding: aes128gcm\0", 16),
+    derive(secret, salt, "Content-Encoding: nonce\0", 12)
+  )
+  const record = body.subarray(21 + keyLength)
+  decipher.setAuthTag(record.subarray(-16))
+  const padded = Buffer.concat([decipher.update(record.subarray(0, -16)), decipher.final()])
+  const end = padded.lastIndexOf(2)
+  if (end === -1 || padded.subarray(end + 1).some((byte) => byte !== 0)) {
+    throw new Error("the record must be marked as the last one (RFC 8188, 2)")
+  }
+  return padded.subarray(0, end)
+}
+
+const verifyToken = (token: string, publicKey: string): boolean => {
+  const point = Buffer.from(publicKey, "base64url")
+  const [header = "", claims = "", signature = ""] = token.split(".")
+  const key = createPublicKey({
+    format: "jwk",
+    key: {
+      kty: "EC",
+      crv: "P-256",
+      x: point.toString("base64url", 1, 33),
+      y: point.toString("base64url", 33, 65)
+    }
+  })
+  return verify(
+    "sha256",
+    Buffer.from(`${header}.${claims}`),
+    { key, dsaEncoding: "ieee-p1363" },
+    Buffer.from(signature, "base64url")
+  )
+}
+
+/** Throws what is wrong with a message. */
+const read = (device: Device, headers: Record<string, string>, body: Buffer): Received => {
+  const demand = (holds: boolean, rule: string) => {
+    if (!holds) throw new Error(rule)
+  }
+  const { subscription } = device
+  demand(headers["content-encoding"] === "aes128gcm", "content-encoding must be aes128gcm (RFC 8291, 4)")
+  demand(
+    /^\d{1,10}$/.test(headers.ttl ?? "") && Number(headers.ttl) < 2 ** 31,
+    "ttl must be whole seconds (RFC 8030, 5.2)"
+  )
+  demand(
+    /^(very-low|low|normal|high)$/.test(headers.urgency ?? "normal"),
+    "urgency must be one of four (RFC 8030, 5.3)"
+  )
+  const topic = headers.topic ?? "none"
+  demand(
+    /^[\w-]{1,32}$/.test(topic) && topic.length % 4 !== 1,
+    "topic must be 32 characters of base64url (RFC 8030, 5.4)"
+  )
+  demand(headers["content-length"] === String(body.length), "content-length must be given (WNS)")
+  demand(
+    !subscription.endpoint.includes(".notify.windows.com/") || headers.ttl !== "0" ||
+      headers["x-wns-cache-policy"] === "no-cache",
+    "a ttl of 0 must come with x-wns-cache-policy (WNS)"
+  )
+  demand(body.length <= 4096, "body must not exceed 4,096 bytes (RFC 8030, 7.2)")
+  demand(
+    body.length >= 86 + 17 && body.readUInt8(20) === 65,
+    "body must begin with salt, record size and key (RFC 8188, 2.1)"
+  )
+  demand(body.readUInt32BE(16) > body.length - 86, "body must be a single record (RFC 8291, 4)")
+
+  const match = /^vapid t=([\w-]+\.[\w-]+\.[\w-]+), k=([\w-]{87})$/.exec(headers.authorization ?? "")
+  const [, token = "", applicationServerKey = ""] = match ?? []
+  demand(match !== null, "authorization must be vapid with t and k (RFC 8292, 3)")
+  demand(verifyToken(token, applicationServerKey), "the signature must be that of the key (RFC 8292, 2)")
+  demand(
+    [applicationServerKey, undefined].includes(subscription.applicationServerKey),
+    "the key must be the one that the subscription was made with (RFC 8292, 4.2)"
+  )
+  demand(body.toString("base64url", 21, 86) !== applicationServerKey, "the two keys must differ (RFC 8292, 3.2)")
+  const claims = Object(parseSegment(token.split(".")[1] ?? ""))
+  const now = Date.now() / 1000
+  demand(claims.aud === new URL(subscription.endpoint).origin, "aud must be the origin of the endpoint (RFC 8292, 2)")
+  demand(claims.exp > now && claims.exp <= now + 86_400, "exp must be within 24 hours (RFC 8292, 2)")
+  demand(/^(mailto|https):/.test(claims.sub), "sub must be a mailto: or https: URL (RFC 8292, 2.1)")
+
+  const bytes = decrypt(body, device)
+  const privateKey = Buffer.concat([Buffer.alloc(32), device.ecdh.getPrivateKey()]).subarray(-32)
+  return {
+    subscription,
+    headers,
+    text: bytes.toString(),
+    bytes,
+    encrypted: body,
+    privateKey,
+    applicationServerKey,
+    claims
+  }
+}
+
+type Response = Http.ServerResponse | Http2.Http2ServerResponse
+
+const reply = (response: Response, answer: Answer, breakConnection: () => void) => {
+  const writable: Writable = response
+  const session = "stream" in response ? response.stream.session : undefined
+  const body = answer.body ?? ""
+  const send = () => response.writeHead(answer.status, { ...answer.headers })
+  switch (answer.fault) {
+    case undefined:
+      response.writeHead(answer.status, { "content-length": String(Buffer.byteLength(body)), ...answer.headers })
+      response.end(body)
+      return
+    case "Stall":
+      return
+    case "Drip": {
+      send()
+      const timer = setInterval(() => writable.write("."), 20)
+      response.on("close", () => clearInterval(timer))
+      return
+    }
+    case "Endless": {
+      send()
+      const chunk = Buffer.alloc(16_384, "x")
+      const more = () => {
+        while (!writable.destroyed && writable.write(chunk));
+      }
+      response.on("drain", more)
+      return more()
+    }
+    case "Reset":
+      send()
+      writable.write("x", breakConnection)
+      return
+    case "GoAway":
+      return session === undefined ?
+        breakConnection() :
+        session.goaway(Http2.constants.NGHTTP2_ENHANCE_YOUR_CALM)
+  }
+}
+
+/**
+ * Starts the service; it ends with the scope.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const make = (options: Options = {}): Effect.Effect<TestPushService.Service, never, Scope.Scope> =>
+  Effect.gen(function*() {
+    const { cert, key } = TestCertificate.make(hostnames)
+    const devices = new Map<string, Device>()
+    const received: Array<Received> = []
+    const violations: Array<string> = []
+    const sockets = new Set<Net.Socket>()
+    let opened = 0
+    let answerToAll: Answer = { status: 201 }
+
+    const onRequest = (request: Http.IncomingMessage | Http2.Http2ServerRequest, response: Response) => {
+      const breakConnection = () => {
+        for (const socket of sockets) {
+          if (socket.remotePort === request.socket.remotePort) socket.destroy()
+        }
+      }
+      const chunks: Array<Buffer> = []
+      request.on("error", () => {})
+      request.on("data", (chunk: Buffer) => chunks.push(chunk))
+      request.on("end", () => {
+        const device = devices.get(request.url ?? "")
+        if (device === undefined) return reply(response, { status: 404 }, breakConnection)
+        const headers = Object.fromEntries(
+          Object.entries(request.headers).map(([name, value]) => [name, String(value)])
+        )
+        const message = Either.try({
+          try: () => read(device, headers, Buffer.concat(chunks)),
+          catch: (error) => error instanceof Error ? error.message : "the message cannot be read"
+        })
+        if (Either.isLeft(message)) {
+          violations.push(message.left)
+          return reply(response, { status: 400, body: message.left }, breakConnection)
+        }
+        received.push(message.right)
+        reply(response, device.answer ?? answerToAll, breakConnection)
+      })
+    }
+    const server: Net.Server = options.protocol === "http/1.1" ?
+      Https.createServer({ cert, key }, onRequest) :
+      Http2.createSecureServer({ cert, key }, onRequest)
+    server.on("connection", (socket: Net.Socket) => {
+      opened++
+      sockets.add(socket)
+      socket.on("error", () => {})
+      socket.once("close", () => sockets.delete(socket))
+    })
+    server.on("sessionError", () => {})
+
+    const port = yield* Effect.acquireRelease(
+      Effect.async<number>((resume) => {
+        server.listen(0, "127.0.0.1", () => {
+          const address = server.address()
+          resume(Effect.succeed(typeof address === "object" && address !== null ? address.port : 0))
+        })
+      }),
+      () =>
+        Effect.async<void>((resume) => {
+          server.close(() => resume(Effect.void))
+          for (const socket of sockets) socket.destroy()
+        })
+    )
+
+    return TestPushService.of({
+      subscribe: (options) =>
+        Effect.sync(() => {
+          const device = makeDevice(options?.vendor ?? "fcm", options?.applicationServerKey)
+          const { pathname, search } = new URL(device.subscription.endpoint)
+          devices.set(pathname + search, device)
+          return device.subscription
+        }),
+      answer: (answer, subscription) =>
+        Effect.sync(() => {
+          if (subscription === undefined) {
+            answerToAll = answer
+            return
+          }
+          const { pathname, search } = new URL(subscription.endpoint)
+          const device = devices.get(pathname + search)
+          if (device !== undefined) device.answer = answer
+        }),
+      received: Effect.sync(() => [...received]),
+      violations: Effect.sync(() => [...violations]),
+      connections: Effect.sync(() => ({ opened, open: sockets.size })),
+      port,
+      certificate: cert
+    })
+  })
+
+/**
+ * The service, and an `HttpClient` for `WebPush` to send through: the guarded client of `effect-realtime/node` with every host name resolved to
+ * the service. The rest of what is tested stays as it is in production.
+ *
+ * @example
+ * ```ts
+ * import { Effect, Layer } from "effect"
+ * import * as TestPushService from "effect-realtime/testing/TestPushService"
+ * import * as VapidKeys from "effect-realtime/VapidKeys"
+ * import * as WebPush from "effect-realtime/WebPush"
+ *
+ * const TestLive = Layer.unwrapEffect(
+ *   Effect.map(VapidKeys.generate, (vapid) => WebPush.layer({ vapid, subject: "mailto:ops@example.com" }))
+ * ).pipe(Layer.provideMerge(TestPushService.layer()))
+ *
+ * const program = Effect.gen(function*() {
+ *   const service = yield* TestPushService.TestPushService
+ *   const subscription = yield* service.subscribe()
+ *   yield* WebPush.send(subscription, "Order 7 was approved.")
+ *   const [message] = yield* service.received
+ *   return message?.text
+ * }).pipe(Effect.provide(TestLive))
+ * ```
+ *
+ * @since 0.1.0
+ * @category layers
+ */
+export const layer = (options?: Options): Layer.Layer<TestPushService | HttpClient.HttpClient> =>
+  Layer.scoped(
+    HttpClient.HttpClient,
+    Effect.gen(function*() {
+      const { certificate, port } = yield* TestPushService
+      const client = yield* PushHttpClient.make({
+        ca: certificate,
+        allowedAddresses: ["127.0.0.1"],
+        lookup: (_hostname, _options, callback) => callback(null, [{ address: "127.0.0.1", family: 4 }])
+      })
+      return HttpClient.mapRequest(client, (request) => {
+        const url = new URL(request.url)
+        url.port = String(port)
+        return HttpClientRequest.setUrl(request, url.href)
+      })
+    })
+  ).pipe(Layer.provideMerge(Layer.scoped(TestPushService, make(options))))

@@ -1,0 +1,151 @@
+import { setFlagsFromString } from "node:v8"
+import { runInNewContext } from "node:vm"
+
+import type { HttpApp } from "@effect/platform"
+import { assert, describe, it } from "@effect/vitest"
+import type { Scope } from "effect"
+import { Chunk, Deferred, Duration, Effect, Layer, Option, Schedule, Stream } from "effect"
+import { EventBroker, EventLog, EventStream, ServerSentEvent } from "effect-realtime"
+import { LeakCheck, TestEventSource } from "effect-realtime/testing"
+
+import { serveNode } from "./support/servers.js"
+
+const broker = EventBroker.layer().pipe(Layer.provide(EventLog.layerMemory()))
+
+const run = <A, E>(body: Effect.Effect<A, E, EventBroker.EventBroker | Scope.Scope>) =>
+  body.pipe(Effect.scoped, Effect.provide(broker), LeakCheck.run)
+
+const serve = <E>(app: HttpApp.Default<E, EventBroker.EventBroker | Scope.Scope>) =>
+  Effect.flatMap(
+    EventBroker.EventBroker,
+    (broker) => serveNode(Effect.provideService(app, EventBroker.EventBroker, broker))
+  )
+
+const hasCursor = (source: TestEventSource.TestEventSource) =>
+  TestEventSource.awaitText(source, (text) => /^id: /m.test(text))
+
+const nobody = Effect.repeat(EventBroker.subscribers("a"), {
+  until: (n) => n === 0,
+  schedule: Schedule.spaced("5 millis")
+})
+
+setFlagsFromString("--expose-gc")
+const gc: () => void = runInNewContext("gc")
+const usedHeap = Effect.sync(() => {
+  gc()
+  return process.memoryUsage().heapUsed
+})
+
+const openResources = Effect.sync(() =>
+  process.getActiveResourcesInfo().filter((kind) => /^(Timeout|Immediate|TCP)/.test(kind)).length
+)
+
+/** `npm run test:soak` has 10,000. */
+const cycles = Number(process.env.CYCLES ?? 1000)
+const batch = 50
+
+// What compiled code and caches come to. 1 KiB for each client would be 10 MiB in the long run.
+const maxGrowth = 4 * 1024 * 1024
+
+describe("EventBroker under load", () => {
+  it.live(`is as it was after ${cycles} clients have come and gone`, () =>
+    Effect.gen(function*() {
+      const url = yield* serve(EventBroker.respond(["a", "a/*"], { key: "ana" }))
+      const comeAndGo = Effect.gen(function*() {
+        const sources = yield* Effect.replicateEffect(TestEventSource.make(url), batch)
+        yield* Effect.forEach(sources, hasCursor)
+        assert.strictEqual(yield* EventBroker.subscribers("a"), batch)
+        const id = yield* EventBroker.publish("a", { data: "x" })
+        for (const source of sources) assert.strictEqual((yield* TestEventSource.next(source)).id, id)
+      }).pipe(Effect.scoped, Effect.zipRight(nobody))
+      yield* Effect.repeatN(comeAndGo, 3)
+      const before = { heap: yield* usedHeap, resources: yield* openResources }
+      yield* Effect.repeatN(comeAndGo, cycles / batch - 1)
+      assert.deepStrictEqual(yield* EventBroker.channels, [])
+      yield* Effect.repeat(openResources, {
+        until: (n) => n <= before.resources,
+        schedule: Schedule.spaced("20 millis"),
+        times: 100
+      })
+      assert.isAtMost(yield* openResources, before.resources)
+      const growth = (yield* usedHeap) - before.heap
+      yield* Effect.logInfo(`${cycles} clients later the heap is ${Math.round(growth / 1024)} KiB larger`)
+      assert.isBelow(growth, maxGrowth)
+      // The check keeps what it watches, so that it has only a share of the clients.
+      yield* LeakCheck.run(Effect.repeatN(comeAndGo, 3))
+    }).pipe(Effect.scoped, Effect.provide(broker)), 600_000)
+
+  it.live(
+    "gives 999 clients the same whether or not another one has stopped reading",
+    () =>
+      run(Effect.gen(function*() {
+        const left = yield* Deferred.make<void>()
+        const url = yield* serve(EventBroker.respond("a"))
+        const slowUrl = yield* serve(Effect.zipRight(
+          Effect.addFinalizer(() => Deferred.succeed(left, undefined)),
+          EventBroker.respond(["a", "bulk"])
+        ))
+        const healthy = yield* Effect.forEach(
+          Array.from({ length: 999 }),
+          () => Effect.tap(TestEventSource.make(url), hasCursor),
+          { concurrency: 50 }
+        )
+        const bulk = "x".repeat(512 * 1024)
+        /** Publishes to all, and says how long it took until the 999 had everything. */
+        const round = (name: string) =>
+          Effect.gen(function*() {
+            const ids = yield* Effect.replicateEffect(
+              Effect.zipRight(
+                EventBroker.publish("bulk", { data: bulk }),
+                EventBroker.publish("a", { data: "for all" })
+              ),
+              5
+            )
+            yield* Effect.forEach(healthy, (source) =>
+              Effect.map(TestEventSource.take(source, ids.length), (taken) =>
+                assert.deepStrictEqual(taken.map(({ id }) => id), ids.map(String))))
+          }).pipe(
+            Effect.timed,
+            Effect.tap(([time]) =>
+              Effect.logInfo(`${name}: ${Math.round(Duration.toMillis(time))} ms`)
+            )
+          )
+        yield* Effect.repeatN(round("without a stalled client"), 3)
+        const stalled = yield* Effect.tap(TestEventSource.make(slowUrl), hasCursor)
+        yield* TestEventSource.stall(stalled)
+        for (let n = 0; !(yield* Deferred.isDone(left)); n++) {
+          assert.isBelow(n, 20, "the stalled client is still there")
+          yield* round("with a stalled client")
+        }
+        yield* Effect.repeatN(round("after it was cut off"), 2)
+        assert.strictEqual(yield* EventBroker.subscribers("a"), 999)
+      })),
+    120_000
+  )
+
+  it.effect("spreads the return of 5,000 clients", () =>
+    run(Effect.gen(function*() {
+      const delays = yield* Effect.replicateEffect(
+        Effect.gen(function*() {
+          const stream = yield* EventBroker.subscribe("a")
+          return yield* EventStream.toStream(stream).pipe(
+            ServerSentEvent.decode(),
+            Stream.filterMap(({ retry }) => Option.fromNullable(retry)),
+            Stream.take(1),
+            Stream.runCollect,
+            Effect.map(Chunk.unsafeHead)
+          )
+        }),
+        5000
+      )
+      const [first, last] = [Math.min(...delays), Math.max(...delays)]
+      const windows = new Map<number, number>()
+      for (const delay of delays) {
+        const window = Math.floor((delay - first) / 100)
+        windows.set(window, (windows.get(window) ?? 0) + 1)
+      }
+      const mean = delays.length / ((last - first) / 100)
+      assert.isAbove(last - first, 2000)
+      assert.isAtMost(Math.max(...windows.values()), 2 * mean)
+    })), 60_000)
+})

@@ -1,0 +1,406 @@
+import * as Http from "node:http"
+
+import { HttpServerRequest, HttpServerResponse } from "@effect/platform"
+import { NodeStream } from "@effect/platform-node"
+import { assert, describe, it } from "@effect/vitest"
+import type { Layer } from "effect"
+import { Context, Effect, Exit, FastCheck as fc, Fiber, Logger, Scope, Stream } from "effect"
+import { EventBroker, EventLog, EventStream, ServerSentEvent } from "effect-realtime"
+
+import * as Model from "./support/brokerModel.js"
+import * as ManualClock from "./support/manualClock.js"
+import { serveNode } from "./support/servers.js"
+import * as TroubledLog from "./support/troubledLog.js"
+
+const channels = ["a/1", "a/2", "b/1", "c"]
+const patterns = [...channels, "a/*", "*/1", "*/*", "*"]
+const limits = { capacity: 6, maxAge: "60 seconds" } as const
+const clientCount = 4
+
+interface ClientOptions {
+  readonly channels: ReadonlyArray<string>
+  readonly strategy: "disconnect" | "sliding" | "dropping"
+  readonly capacity: number
+  readonly snapshot: "none" | "with its id" | "without an id"
+  readonly reads: "freely" | "on demand"
+}
+
+type Cursor = "last" | "none" | "stale" | "foreign" | "malformed" | "future"
+
+type Step =
+  | { readonly do: "publish"; readonly channel: string; readonly count: number }
+  | { readonly do: "connect"; readonly client: number; readonly cursor: Cursor }
+  | { readonly do: "read"; readonly client: number; readonly frames: number }
+  | { readonly do: "leave"; readonly client: number }
+  | { readonly do: "wait"; readonly time: "1 second" | "16 seconds" | "61 seconds" }
+  /** The log fails from here on, or no longer. */
+  | { readonly do: "outage" }
+  /** The tail of the log loses what it should give next. */
+  | { readonly do: "lose" }
+  /** Another broker, over the same log or a new one. */
+  | { readonly do: "restart"; readonly anew: boolean }
+
+interface Schedule {
+  readonly clients: ReadonlyArray<ClientOptions>
+  /** How many turns the log takes for each thing it does. */
+  readonly pace: ReadonlyArray<number>
+  /** After each step this many turns pass. */
+  readonly steps: ReadonlyArray<readonly [step: Step, turns: number]>
+}
+
+const clientOptions: fc.Arbitrary<ClientOptions> = fc.record({
+  channels: fc.uniqueArray(fc.constantFrom(...patterns), { minLength: 1, maxLength: 3 }),
+  strategy: fc.constantFrom("disconnect", "disconnect", "sliding", "dropping"),
+  capacity: fc.constantFrom(1000, 2, 3, 5),
+  snapshot: fc.constantFrom("none", "none", "with its id", "without an id"),
+  reads: fc.constantFrom("freely", "freely", "on demand")
+})
+
+const client = fc.nat({ max: clientCount - 1 })
+const step: fc.Arbitrary<Step> = fc.oneof(
+  {
+    weight: 8,
+    arbitrary: fc.record({
+      do: fc.constant("publish" as const),
+      channel: fc.constantFrom(...channels),
+      count: fc.constantFrom(1, 1, 2, 3, 8)
+    })
+  },
+  {
+    weight: 6,
+    arbitrary: fc.record({
+      do: fc.constant("connect" as const),
+      client,
+      cursor: fc.constantFrom<Cursor>("last", "last", "last", "last", "none", "stale", "foreign", "malformed", "future")
+    })
+  },
+  { weight: 3, arbitrary: fc.record({ do: fc.constant("leave" as const), client }) },
+  {
+    weight: 3,
+    arbitrary: fc.record({ do: fc.constant("read" as const), client, frames: fc.integer({ min: 1, max: 5 }) })
+  },
+  {
+    weight: 1,
+    arbitrary: fc.record({
+      do: fc.constant("wait" as const),
+      time: fc.constantFrom("1 second" as const, "16 seconds" as const, "61 seconds" as const)
+    })
+  },
+  { weight: 1, arbitrary: fc.record({ do: fc.constant("outage" as const) }) },
+  { weight: 1, arbitrary: fc.record({ do: fc.constant("lose" as const) }) },
+  { weight: 1, arbitrary: fc.record({ do: fc.constant("restart" as const), anew: fc.boolean() }) }
+)
+
+const schedules: fc.Arbitrary<Schedule> = fc.record({
+  clients: fc.array(clientOptions, { minLength: clientCount, maxLength: clientCount }),
+  pace: fc.oneof(fc.constant([0]), fc.array(fc.nat({ max: 6 }), { minLength: 1, maxLength: 8 })),
+  steps: fc.array(fc.tuple(step, fc.constantFrom(0, 0, 1, 2, 5, 20)), { maxLength: 40, size: "max" })
+})
+
+interface Request extends EventBroker.SubscribeOptions {
+  readonly channels: ReadonlyArray<string>
+  /** The broker that is there when the request comes to one. */
+  readonly reach: () => EventBroker.EventBroker.Service
+}
+
+type Subscribe = (request: Request) => Effect.Effect<Stream.Stream<Uint8Array, unknown>, unknown, Scope.Scope>
+
+const streams: Effect.Effect<Subscribe> = Effect.succeed(({ channels, reach, ...options }) =>
+  Effect.map(Effect.suspend(() => reach().subscribe(channels, options)), EventStream.toStream)
+)
+
+const sockets: Effect.Effect<Subscribe, never, Scope.Scope> = Effect.gen(function*() {
+  const asked = new Map<string, Request>()
+  const url = yield* serveNode(Effect.gen(function*() {
+    const { url } = yield* HttpServerRequest.HttpServerRequest
+    const request = asked.get(url)
+    if (request === undefined) return HttpServerResponse.empty({ status: 404 })
+    return yield* request.reach().respond(request.channels, { ...request, lastEventId: undefined })
+  }))
+  return (options) =>
+    Effect.gen(function*() {
+      const path = `/${asked.size}`
+      asked.set(path, options)
+      const request = yield* Effect.acquireRelease(
+        Effect.sync(() =>
+          Http.get(`${url}${path}`, {
+            agent: false,
+            headers: {
+              accept: "text/event-stream",
+              ...(options.lastEventId === undefined ? {} : { "last-event-id": options.lastEventId })
+            }
+          })
+        ),
+        (request) => Effect.sync(() => request.destroy())
+      )
+      const response = yield* Effect.async<Http.IncomingMessage, Error>((resume) => {
+        request.on("response", (response) => resume(Effect.succeed(response)))
+        request.on("error", (error) => resume(Effect.fail(error)))
+      })
+      return NodeStream.fromReadable<Error, Uint8Array>(() => response, () => new Error("the connection was cut"))
+    })
+})
+
+interface Client {
+  readonly options: ClientOptions
+  readonly permits: Effect.Semaphore
+  readonly seen: Array<string>
+  connection: Model.Connection | undefined
+  fiber: Fiber.RuntimeFiber<void> | undefined
+}
+
+const unlimited = 1_000_000_000
+
+const isConnected = ({ fiber }: Client) => fiber !== undefined && fiber.unsafePoll() === null
+
+/** Takes the steps of a schedule, and says what went wrong. */
+const run = <E>(
+  layer: Layer.Layer<EventLog.EventLog, E>,
+  transport: Effect.Effect<Subscribe, never, Scope.Scope>,
+  turn: Effect.Effect<void>,
+  schedule: Schedule
+) => {
+  const clock = ManualClock.make()
+  return Effect.gen(function*() {
+    const history: Array<Model.Published> = []
+    const connections: Array<Model.Connection> = []
+    const publishers: Array<Fiber.RuntimeFiber<void>> = []
+    let moments = 0
+    let published = 0
+    const turns = (n: number) => n === 0 ? Effect.void : Effect.repeatN(turn, n - 1)
+
+    const startNode = (log: EventLog.EventLog.Service) =>
+      Effect.gen(function*() {
+        const scope = yield* Scope.make()
+        const trouble = TroubledLog.make(schedule.pace, turn)
+        const broker = yield* EventBroker.make().pipe(
+          Effect.provideService(EventLog.EventLog, TroubledLog.wrap(log, trouble)),
+          Scope.extend(scope)
+        )
+        const { epoch } = yield* log.head
+        return { broker, epoch, log, scope, trouble }
+      })
+    const newLog = Effect.map(
+      Effect.provide(Effect.context<EventLog.EventLog>(), layer),
+      Context.get(EventLog.EventLog)
+    )
+    let node = yield* Effect.flatMap(newLog, startNode)
+    const subscribe = yield* transport
+
+    const clients = schedule.clients.map((options): Client => ({
+      options,
+      permits: Effect.unsafeMakeSemaphore(0),
+      seen: [],
+      connection: undefined,
+      fiber: undefined
+    }))
+
+    const snapshotFor = (client: Client) => (names: ReadonlyArray<string>) =>
+      Effect.gen(function*() {
+        const { epoch, log } = node
+        const { seq } = yield* log.head
+        yield* turn
+        const last = Model.eventsOf(history, { channels: names, epoch }).at(-1)
+        const state: Model.State = last === undefined || client.options.snapshot === "without an id"
+          ? { at: undefined, seq }
+          : { at: EventLog.formatEventId(last), seq: last.seq }
+        return { events: [{ event: "state", data: state }], at: state.at }
+      })
+
+    const cursorOf = ({ seen }: Client, cursor: Cursor): string | undefined => {
+      switch (cursor) {
+        case "last":
+          return seen.at(-1)
+        case "none":
+          return undefined
+        case "stale":
+          return seen[Math.floor(seen.length / 2)]
+        case "foreign": {
+          const event = history[published % (history.length + 1)]
+          return event && EventLog.formatEventId(event)
+        }
+        case "malformed":
+          return `${node.epoch}.1e3`
+        case "future":
+          return `${node.epoch}.${published + 1000}`
+      }
+    }
+
+    const connect = (client: Client, cursor: Cursor) =>
+      Effect.suspend(() => {
+        const { capacity, channels, reads, snapshot, strategy } = client.options
+        const connection: Model.Connection = {
+          channels,
+          drops: strategy !== "disconnect",
+          snapshot: snapshot !== "none",
+          lastEventId: cursorOf(client, cursor),
+          epoch: node.epoch,
+          began: moments++,
+          subscribed: undefined,
+          received: []
+        }
+        const receive = (frame: ServerSentEvent.ServerSentEvent) =>
+          Effect.sync(() => {
+            if (client.connection !== connection) return
+            connection.received.push({ frame, at: moments++ })
+            if (frame.id !== undefined) client.seen.push(frame.id)
+          })
+        client.connection = connection
+        connections.push(connection)
+        return subscribe({
+          capacity,
+          channels,
+          strategy,
+          reach: () => {
+            connection.epoch = node.epoch
+            return node.broker
+          },
+          lastEventId: connection.lastEventId,
+          snapshot: snapshot === "none" ? undefined : snapshotFor(client)
+        }).pipe(
+          Effect.flatMap((bytes) => {
+            connection.subscribed = moments++
+            return Stream.runForEach(ServerSentEvent.decode(bytes), (frame) =>
+              Effect.zipRight(reads === "freely" ? Effect.void : client.permits.take(1), receive(frame)))
+          }),
+          Effect.scoped,
+          Effect.ignore,
+          Effect.fork,
+          Effect.map((fiber) => {
+            client.fiber = fiber
+          })
+        )
+      })
+
+    const publish = (channel: string) =>
+      Effect.suspend(() => {
+        const began = moments++
+        const data = `#${published++}`
+        return Effect.map(node.broker.publish(channel, { data }), (id) => {
+          const [epoch = "", seq] = id.split(".")
+          history.push({ channel, data, epoch, seq: Number(seq), began, ended: moments++ })
+        })
+      })
+
+    const take = (step: Step): Effect.Effect<unknown, unknown, Scope.Scope> => {
+      const client = "client" in step ? clients[step.client] : undefined
+      switch (step.do) {
+        case "publish":
+          return Effect.repeatN(publish(step.channel), step.count - 1).pipe(
+            Effect.ignore,
+            Effect.fork,
+            Effect.map((fiber) => publishers.push(fiber))
+          )
+        case "connect":
+          return client === undefined || isConnected(client) ? Effect.void : connect(client, step.cursor)
+        case "read":
+          return client === undefined ? Effect.void : client.permits.release(step.frames)
+        case "leave": {
+          if (client?.fiber === undefined) return Effect.void
+          const fiber = client.fiber
+          client.connection = undefined
+          client.fiber = undefined
+          return Fiber.interruptFork(fiber)
+        }
+        case "wait":
+          return clock.advance(step.time)
+        case "outage":
+          return Effect.sync(() => {
+            node.trouble.isOut = !node.trouble.isOut
+          })
+        case "lose":
+          return Effect.sync(() => {
+            node.trouble.loses = true
+          })
+        case "restart":
+          return Effect.gen(function*() {
+            node.trouble.isOut = false
+            yield* Scope.close(node.scope, Exit.void)
+            node = yield* Effect.flatMap(step.anew ? newLog : Effect.succeed(node.log), startNode)
+          })
+      }
+    }
+
+    const faultOf = (connection: Model.Connection, isWhole: boolean) =>
+      Model.fault(
+        history,
+        connection,
+        { capacity: limits.capacity, canExpire: clock.unsafeCurrentTimeMillis() >= 60_000 },
+        isWhole
+      )
+
+    /** Lets every client come back, until it has everything. */
+    const settle = Effect.gen(function*() {
+      yield* Fiber.joinAll(publishers)
+      for (let round = 0; round < 50; round++) {
+        yield* Effect.forEach(clients, (client) => isConnected(client) ? Effect.void : connect(client, "last"))
+        yield* turns(10 + round * 10)
+        const lacking = clients.filter(({ connection }) =>
+          connection === undefined || faultOf(connection, true) !== undefined
+        )
+        if (lacking.length === 0 && clients.every(isConnected)) return
+        yield* clock.advance("1 second")
+      }
+      for (const [i, { connection }] of clients.entries()) {
+        assert.isDefined(connection)
+        assert.strictEqual(faultOf(connection, true), undefined, `client ${i} did not get everything`)
+      }
+      assert.isTrue(clients.every(isConnected), "a client is sent away whenever it comes")
+    })
+
+    for (const [step, n] of schedule.steps) {
+      yield* take(step)
+      yield* turns(n)
+    }
+    node.trouble.isOut = false
+    for (const { permits } of clients) yield* permits.release(unlimited)
+    yield* settle
+    yield* Effect.forEach(channels, publish)
+    yield* settle
+    for (const [i, connection] of connections.entries()) {
+      assert.strictEqual(
+        faultOf(connection, false),
+        undefined,
+        `connection ${i}: ${JSON.stringify({ connection, history }, undefined, 1)}`
+      )
+    }
+    yield* Fiber.interruptAll(clients.flatMap(({ fiber }) => fiber ?? []))
+    for (let n = 0; n < 1000 && (yield* node.broker.channels).length + node.trouble.followed.size > 0; n++) yield* turn
+    assert.deepStrictEqual(yield* node.broker.channels, [])
+    assert.deepStrictEqual([...node.trouble.followed], [], "nobody needs what is followed")
+    yield* Scope.close(node.scope, Exit.void)
+  }).pipe(
+    Effect.scoped,
+    Effect.withClock(clock),
+    Effect.provide(Logger.remove(Logger.defaultLogger))
+  )
+}
+
+const eventLoopTurn = Effect.async<void>((resume) => void setImmediate(() => resume(Effect.void)))
+
+/**
+ * What a broker must hold to, over any log. Each build of the layer is a log of its own, empty at first, that keeps the
+ * given number of events of each channel, and none longer than `maxAge` by the `Clock`.
+ *
+ * Schedules are random. What fails says its seed, and `FC_SEED=… npx vitest run` repeats it.
+ */
+export const suite = <E>(name: string, options: {
+  readonly layer: (options: typeof limits) => Layer.Layer<EventLog.EventLog, E>
+  /** Random schedules of clients in this process, and of clients over sockets. */
+  readonly runs: { readonly streams: number; readonly sockets: number }
+  /** In which a log in this process gets on with its work: one in another takes turns of the event loop. */
+  readonly turn?: Effect.Effect<void> | undefined
+}): void => {
+  const holds = (title: string, transport: typeof sockets, turn: Effect.Effect<void>, numRuns: number) =>
+    it(title, () =>
+      fc.assert(
+        fc.asyncProperty(schedules, (schedule) =>
+          Effect.runPromise(run(options.layer(limits), transport, turn, schedule))),
+        { numRuns, ...(process.env.FC_SEED === undefined ? {} : { seed: Number(process.env.FC_SEED) }) }
+      ), 180_000)
+
+  describe(`EventBroker: ${name}`, () => {
+    holds("loses, repeats and reorders nothing", streams, options.turn ?? Effect.yieldNow(), options.runs.streams)
+    holds("loses, repeats and reorders nothing over sockets", sockets, eventLoopTurn, options.runs.sockets)
+  })
+}

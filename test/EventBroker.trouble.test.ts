@@ -1,0 +1,341 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Deferred, Effect, Exit, Fiber, Layer, Ref, Scope, Stream, TestClock } from "effect"
+import { EventBroker, EventLog, EventStream, ServerSentEvent } from "effect-realtime"
+import { LeakCheck, TestEventSource } from "effect-realtime/testing"
+
+import { serveNode } from "./support/servers.js"
+import * as TroubledLog from "./support/troubledLog.js"
+
+type Log = EventLog.EventLog.Service
+
+/** A broker over a log in memory that the test can get into trouble. */
+const run = <A, E>(
+  body: (trouble: TroubledLog.Trouble) => Effect.Effect<A, E, EventBroker.EventBroker | Scope.Scope>,
+  options: EventBroker.Options & { readonly log?: (log: Log) => Log } = {}
+) =>
+  Effect.suspend(() => {
+    const trouble = TroubledLog.make()
+    const log = Layer.effect(
+      EventLog.EventLog,
+      Effect.map(EventLog.EventLog, (log) => TroubledLog.wrap((options.log ?? ((log) => log))(log), trouble))
+    ).pipe(Layer.provide(EventLog.layerMemory()))
+    return body(trouble).pipe(
+      Effect.scoped,
+      Effect.provide(EventBroker.layer(options).pipe(Layer.provide(log))),
+      LeakCheck.run
+    )
+  })
+
+/** The events of a stream, one by one. */
+const read = (stream: EventStream.EventStream) =>
+  EventStream.toStream(stream).pipe(
+    ServerSentEvent.decode(),
+    Stream.filter(({ data }) => data !== undefined),
+    Stream.map(({ data, event }) => event === undefined ? String(data) : `${event}: ${String(data)}`)
+  )
+
+const take = (stream: EventStream.EventStream, n: number) =>
+  Effect.map(Stream.runCollect(Stream.take(read(stream), n)), (events) => Array.from(events))
+
+const publishAll = (...events: ReadonlyArray<string>) =>
+  Effect.forEach(events, (data) => EventBroker.publish("a", { data }))
+
+/** Until something is so, by whatever is on its way in this process. */
+const until = (condition: Effect.Effect<boolean, EventLog.EventLogError, EventBroker.EventBroker>) =>
+  Effect.repeat(Effect.zipRight(Effect.yieldNow(), condition), { until: (is) => is })
+
+const isAlone = Effect.map(EventBroker.subscribers("a"), (n) => n === 0)
+
+describe("EventBroker in trouble", () => {
+  describe("subscribing", () => {
+    it.effect("leaves nothing behind when it fails, and may be tried again in the same scope", () =>
+      run((trouble) =>
+        Effect.gen(function*() {
+          trouble.isOut = true
+          assert.deepInclude(yield* Effect.flip(EventBroker.subscribe("a")), { reason: "Unavailable" })
+          assert.strictEqual(yield* EventBroker.subscribers("a"), 0)
+          assert.strictEqual(trouble.followed.size, 0)
+          trouble.isOut = false
+          const stream = yield* EventBroker.subscribe("a")
+          yield* publishAll("1")
+          assert.deepStrictEqual(yield* take(stream, 1), ["1"])
+        }), { maxConnections: 1 }))
+
+    it.effect("that fails for one does not fail for who comes after", () =>
+      run((trouble) =>
+        Effect.gen(function*() {
+          trouble.isOut = true
+          const failed = yield* Scope.make()
+          yield* Effect.flip(Scope.extend(EventBroker.subscribe("a"), failed))
+          trouble.isOut = false
+          const stream = yield* EventBroker.subscribe("a")
+          yield* Scope.close(failed, Exit.void)
+          yield* publishAll("1")
+          assert.deepStrictEqual(yield* take(stream, 1), ["1"])
+        })
+      ))
+
+    it.effect("ends with a client that leaves while the log takes its time", () =>
+      Effect.gen(function*() {
+        const following = yield* Deferred.make<void>()
+        const log = (log: Log): Log => ({
+          ...log,
+          tail: Effect.map(log.tail, (tail) => ({
+            ...tail,
+            follow: (channel) =>
+              channel === "a"
+                ? Effect.zipRight(Deferred.succeed(following, undefined), Effect.never)
+                : tail.follow(channel)
+          }))
+        })
+        yield* run(() =>
+          Effect.gen(function*() {
+            const fiber = yield* Effect.fork(Effect.scoped(EventBroker.subscribe("a")))
+            yield* Deferred.await(following)
+            const other = yield* Effect.fork(Effect.scoped(EventBroker.subscribe("a")))
+            yield* until(Effect.map(EventBroker.subscribers("a"), (n) => n === 2))
+            yield* Fiber.interrupt(other)
+            yield* Fiber.interrupt(fiber)
+            assert.strictEqual(yield* EventBroker.subscribers("a"), 0)
+          }), { log })
+      }))
+
+    it.effect("again while the last one is still leaving", () =>
+      Effect.gen(function*() {
+        const leaving = yield* Deferred.make<void>()
+        const goOn = yield* Deferred.make<void>()
+        const log = (log: Log): Log => ({
+          ...log,
+          tail: Effect.map(log.tail, (tail) => ({
+            ...tail,
+            unfollow: (channel) =>
+              Deferred.succeed(leaving, undefined).pipe(
+                Effect.zipRight(Deferred.await(goOn)),
+                Effect.zipRight(tail.unfollow(channel))
+              )
+          }))
+        })
+        yield* run(() =>
+          Effect.gen(function*() {
+            const first = yield* Effect.fork(Effect.scoped(EventBroker.subscribe("a")))
+            yield* Deferred.await(leaving)
+            const subscribing = yield* Effect.fork(EventBroker.subscribe("a"))
+            yield* Effect.repeatN(Effect.yieldNow(), 20)
+            yield* Deferred.succeed(goOn, undefined)
+            const stream = yield* Fiber.join(subscribing)
+            yield* Fiber.join(first)
+            yield* publishAll("1")
+            assert.deepStrictEqual(yield* take(stream, 1), ["1"])
+          }), { log })
+      }))
+  })
+
+  describe("limits", () => {
+    it.effect("hold for whoever comes at the same time", () =>
+      run(() =>
+        Effect.gen(function*() {
+          const streams = yield* Effect.forEach(
+            Array.from({ length: 1000 }),
+            () =>
+              EventBroker.subscribe("a", {
+                key: "ana",
+                authorize: (channels) => Effect.as(Effect.yieldNow(), { channels })
+              }),
+            { concurrency: "unbounded" }
+          ).pipe(Effect.withMaxOpsBeforeYield(40))
+          assert.strictEqual(streams.length, 1000)
+          assert.strictEqual(yield* EventBroker.subscribers("a"), 100)
+        }), { maxConnections: 200, maxConnectionsPerKey: 100 }))
+  })
+
+  describe("hooks", () => {
+    it.effect("that die leave no connection behind", () =>
+      run(() =>
+        Effect.gen(function*() {
+          const exit = yield* Effect.exit(Effect.scoped(EventBroker.subscribe("a")))
+          assert.isTrue(Exit.isFailure(exit))
+          assert.strictEqual(yield* EventBroker.subscribers("a"), 0)
+          assert.deepStrictEqual(yield* EventBroker.channels, [])
+        }), { onJoin: () => Effect.dieMessage("no") }))
+
+    it.effect("that hang do not keep a client that leaves", () =>
+      Effect.gen(function*() {
+        const joining = yield* Deferred.make<void>()
+        const left = yield* Ref.make(0)
+        yield* run(() =>
+          Effect.gen(function*() {
+            const fiber = yield* Effect.fork(Effect.scoped(EventBroker.subscribe("a")))
+            yield* Deferred.await(joining)
+            yield* Fiber.interrupt(fiber)
+            assert.strictEqual(yield* EventBroker.subscribers("a"), 0)
+            assert.strictEqual(yield* Ref.get(left), 1)
+          }), {
+          onJoin: () => Effect.zipRight(Deferred.succeed(joining, undefined), Effect.never),
+          onLeave: () => Ref.update(left, (n) => n + 1)
+        })
+      }))
+
+    it.effect("that die when a client leaves take nothing with them", () =>
+      run(() =>
+        Effect.gen(function*() {
+          yield* Effect.exit(Effect.scoped(EventBroker.subscribe("a")))
+          assert.strictEqual(yield* EventBroker.subscribers("a"), 0)
+          const stream = yield* Effect.exit(Effect.scoped(Effect.gen(function*() {
+            const stream = yield* EventBroker.subscribe("a")
+            yield* publishAll("1")
+            return yield* take(stream, 1)
+          })))
+          assert.isTrue(Exit.isFailure(stream))
+          assert.deepStrictEqual(yield* EventBroker.channels, [])
+        }), { onLeave: () => Effect.dieMessage("no") }))
+
+    it.effect("may publish", () =>
+      Effect.gen(function*() {
+        const broker = yield* Deferred.make<EventBroker.EventBroker.Service>()
+        const publish = (data: string) =>
+          Effect.flatMap(Deferred.await(broker), (broker) => Effect.orDie(broker.publish("a", { data })))
+        yield* run(() =>
+          Effect.gen(function*() {
+            yield* Deferred.succeed(broker, yield* EventBroker.EventBroker)
+            const stream = yield* EventBroker.subscribe("a")
+            const events = yield* Effect.fork(take(stream, 2))
+            yield* Effect.scoped(EventBroker.subscribe("a"))
+            assert.deepStrictEqual(yield* Fiber.join(events), ["joined", "left"])
+          }), { onJoin: () => publish("joined"), onLeave: () => publish("left") })
+      }))
+  })
+
+  describe("replay", () => {
+    it.effect("goes on when the log comes back", () =>
+      run((trouble) =>
+        Effect.gen(function*() {
+          const [first] = yield* publishAll("1", "2", "3")
+          const reading = yield* Effect.fork(
+            Effect.flatMap(EventBroker.subscribe("a", { lastEventId: first }), (stream) => {
+              trouble.isOut = true
+              return take(stream, 3)
+            })
+          )
+          yield* TestClock.adjust("20 seconds")
+          assert.isNull(reading.unsafePoll())
+          trouble.isOut = false
+          yield* publishAll("4")
+          yield* TestClock.adjust("10 seconds")
+          assert.deepStrictEqual(yield* Fiber.join(reading), ["2", "3", "4"])
+        })
+      ))
+
+    it.effect("ends with a client that leaves while the log is out", () =>
+      run((trouble) =>
+        Effect.gen(function*() {
+          const [first] = yield* publishAll("1", "2")
+          yield* Effect.scoped(Effect.gen(function*() {
+            yield* EventBroker.subscribe("a", { lastEventId: first })
+            trouble.isOut = true
+            yield* TestClock.adjust("20 seconds")
+          }))
+          yield* until(isAlone)
+        })
+      ))
+
+    it.effect("is authorised anew, and ends for who may no longer read", () =>
+      run((trouble) =>
+        Effect.gen(function*() {
+          const allowed = yield* Ref.make(true)
+          const stream = yield* EventBroker.subscribe("a", {
+            authorize: (channels) => Effect.map(Ref.get(allowed), (yes) => ({ channels: yes ? channels : [] }))
+          })
+          const events = yield* Effect.fork(Stream.runCollect(read(stream)))
+          yield* publishAll("1")
+          yield* Effect.repeatN(Effect.yieldNow(), 50)
+          trouble.loses = true
+          yield* publishAll("2")
+          yield* Effect.repeatN(Effect.yieldNow(), 50)
+          yield* Ref.set(allowed, false)
+          trouble.loses = true
+          yield* publishAll("secret")
+          assert.deepStrictEqual(Array.from(yield* Fiber.join(events)), ["1", "2"])
+        })
+      ))
+
+    it.effect("ends when the broker drains, and a client that does not read is cut off", () =>
+      run(() =>
+        Effect.gen(function*() {
+          const [first] = yield* publishAll(...Array.from({ length: 900 }, (_, i) => `${i}`))
+          const stream = yield* EventBroker.subscribe("a", { lastEventId: first, capacity: 10 })
+          yield* Effect.repeatN(Effect.yieldNow(), 50)
+          const draining = yield* Effect.fork(EventBroker.drain)
+          yield* TestClock.adjust("2 seconds")
+          yield* Fiber.join(draining)
+          assert.deepStrictEqual(yield* take(stream, 1), [])
+        })
+      ))
+
+    it.effect("interrupts the snapshot of a client that leaves", () =>
+      run(() =>
+        Effect.gen(function*() {
+          const started = yield* Deferred.make<void>()
+          const interrupted = yield* Deferred.make<void>()
+          yield* Effect.scoped(
+            EventBroker.subscribe("a", {
+              snapshot: () =>
+                Deferred.succeed(started, undefined).pipe(
+                  Effect.zipRight(Effect.never),
+                  Effect.onInterrupt(() => Deferred.succeed(interrupted, undefined))
+                )
+            }).pipe(Effect.zipRight(Deferred.await(started)))
+          )
+          yield* Deferred.await(interrupted)
+        })
+      ))
+  })
+
+  it.effect("gives concurrent publishers one order, the same for all", () =>
+    run(() =>
+      Effect.gen(function*() {
+        const streams = yield* Effect.replicateEffect(EventBroker.subscribe("a"), 5)
+        const reading = yield* Effect.forEach(streams, (stream) => Effect.fork(take(stream, 500)))
+        yield* Effect.forEach(
+          Array.from({ length: 10 }, (_, i) => i),
+          (i) =>
+            Effect.forEach(
+              Array.from({ length: 50 }, (_, j) => j),
+              (j) => EventBroker.publish("a", { data: `${i}.${j}` }).pipe(Effect.withMaxOpsBeforeYield(30))
+            ),
+          { concurrency: "unbounded" }
+        )
+        const [first, ...others] = yield* Effect.forEach(reading, Fiber.join)
+        assert.strictEqual(new Set(first).size, 500)
+        for (const other of others) assert.deepStrictEqual(other, first)
+      })
+    ))
+
+  it.effect("drains while clients come, replay and do not read, over sockets", () =>
+    run(() =>
+      Effect.gen(function*() {
+        const broker = yield* EventBroker.EventBroker
+        const [first = ""] = yield* publishAll(...Array.from({ length: 300 }, () => "x".repeat(3000)))
+        const url = yield* serveNode(broker.respond("a", { capacity: 10 }))
+        const headers = { "last-event-id": first }
+        const stalled = yield* Effect.replicateEffect(
+          Effect.tap(TestEventSource.make(url, { headers }), TestEventSource.stall),
+          10
+        )
+        const coming = yield* Effect.forEach(
+          Array.from({ length: 50 }),
+          () => Effect.fork(TestEventSource.make(url, { headers })),
+          { concurrency: "unbounded" }
+        )
+        const draining = yield* Effect.fork(EventBroker.drain)
+        const sources = yield* Effect.forEach(coming, Fiber.join)
+        for (const source of sources) assert.strictEqual(yield* TestEventSource.end(source), "clean")
+        yield* TestClock.adjust("2 seconds")
+        yield* Fiber.join(draining)
+        yield* Effect.forEach(stalled, TestEventSource.resume)
+        yield* until(Effect.zipRight(
+          Effect.async<void>((resume) => void setImmediate(() => resume(Effect.void))),
+          isAlone
+        ))
+      })
+    ))
+})

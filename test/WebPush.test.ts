@@ -1,0 +1,627 @@
+import { randomBytes } from "node:crypto"
+import { setFlagsFromString } from "node:v8"
+import { runInNewContext } from "node:vm"
+
+import type { HttpClientRequest } from "@effect/platform"
+import { HttpClient, HttpClientResponse } from "@effect/platform"
+import { assert, describe, it } from "@effect/vitest"
+import {
+  ConfigProvider,
+  Duration,
+  Effect,
+  Either,
+  Exit,
+  FastCheck as fc,
+  Fiber,
+  Layer,
+  Metric,
+  Option,
+  Redacted,
+  Stream,
+  TestClock
+} from "effect"
+import * as VapidKeys from "effect-realtime/VapidKeys"
+import * as WebPush from "effect-realtime/WebPush"
+import * as WebPushPayload from "effect-realtime/WebPushPayload"
+import { WebPushSubscription } from "effect-realtime/WebPushSubscription"
+
+import { forbiddenUrls, pushServiceUrls } from "./endpoints.js"
+import { verify } from "./noble.js"
+
+const { publicKey: p256dh } = Effect.runSync(VapidKeys.generate)
+const auth = randomBytes(16).toString("base64url")
+
+setFlagsFromString("--expose-gc")
+const collectGarbage: () => void = runInNewContext("gc")
+
+const subscribe = (endpoint: string, applicationServerKey?: string) =>
+  new WebPushSubscription({
+    endpoint,
+    keys: { p256dh, auth },
+    ...(applicationServerKey === undefined ? undefined : { applicationServerKey })
+  })
+
+const fcm = (token: string | number) => subscribe(`https://fcm.googleapis.com/fcm/send/${token}`)
+
+type Answer = (request: HttpClientRequest.HttpClientRequest) => Effect.Effect<Response>
+
+/** Sends to nobody: answers by `answer` and keeps the requests. */
+const stub = (
+  answer: Answer = () => Effect.succeed(new Response(null, { status: 201, headers: { "content-length": "0" } }))
+) => {
+  const requests: Array<HttpClientRequest.HttpClientRequest> = []
+  const client = HttpClient.make((request) => {
+    requests.push(request)
+    return Effect.map(answer(request), (response) => HttpClientResponse.fromWeb(request, response))
+  })
+  return { requests, layer: Layer.succeed(HttpClient.HttpClient, client) }
+}
+
+const subject = "mailto:ops@example.com"
+
+const withWebPush = (
+  http: { readonly layer: Layer.Layer<HttpClient.HttpClient> },
+  options?: Partial<WebPush.Options>
+) =>
+  Effect.provide(
+    Layer.unwrapEffect(
+      Effect.map(VapidKeys.generate, (vapid) => WebPush.layer({ vapid, subject, ...options }))
+    ).pipe(Layer.provide(http.layer))
+  )
+
+const tokenOf = (request: HttpClientRequest.HttpClientRequest | undefined) => {
+  const match = /^vapid t=(.+), k=(.+)$/.exec(request?.headers.authorization ?? "")
+  const claims = verify(match?.[1] ?? "", Buffer.from(match?.[2] ?? "", "base64url"))
+  return Object(claims)
+}
+
+const bodyOf = (request: HttpClientRequest.HttpClientRequest | undefined): Uint8Array =>
+  request?.body._tag === "Uint8Array" ? request.body.body : new Uint8Array()
+
+const reasonOf = (outcome: Either.Either<WebPush.Receipt, WebPush.WebPushGone | WebPush.WebPushFailure>) =>
+  Either.match(outcome, {
+    onRight: () => "Accepted",
+    onLeft: (error) => error._tag === "WebPushGone" ? "Gone" : error.reason
+  })
+
+describe("WebPush.send", () => {
+  it.effect("sends the headers of RFC 8030, from the layer or from the call", () => {
+    const http = stub()
+    return Effect.gen(function*() {
+      yield* WebPush.send(fcm(1), "hello")
+      yield* WebPush.send(fcm(1), "hello", { ttl: "1500 millis", urgency: "high", topic: "order-7" })
+      yield* WebPush.send("hello", { ttl: 0 })(fcm(1))
+      yield* WebPush.send(fcm(1), "hello", { ttl: Duration.infinity })
+      assert.deepStrictEqual(
+        http.requests.map(({ headers: { topic, ttl, urgency } }) => ({ topic, ttl, urgency })),
+        [
+          { topic: undefined, ttl: "60", urgency: "low" },
+          { topic: "order-7", ttl: "2", urgency: "high" },
+          { topic: undefined, ttl: "0", urgency: "low" },
+          { topic: undefined, ttl: "2147483647", urgency: "low" }
+        ]
+      )
+      for (const { headers, method } of http.requests) {
+        assert.strictEqual(method, "POST")
+        assert.strictEqual(headers["content-encoding"], "aes128gcm")
+        assert.isUndefined(headers.traceparent)
+      }
+    }).pipe(withWebPush(http, { ttl: "1 minute", urgency: "low" }))
+  })
+
+  it.effect.prop(
+    "makes a legal topic of any text, and always the same one",
+    { topic: fc.fullUnicodeString() },
+    ({ topic }) => {
+      const http = stub()
+      return Effect.gen(function*() {
+        yield* WebPush.send(fcm(1), "hello", { topic })
+        yield* WebPush.send(fcm(1), "hello", { topic })
+        const [first, second] = http.requests.map(({ headers }) => headers.topic ?? "")
+        assert.strictEqual(first, second)
+        assert.match(first ?? "", /^[A-Za-z0-9_-]{1,32}$/)
+        assert.notStrictEqual((first ?? "").length % 4, 1)
+      }).pipe(withWebPush(http))
+    }
+  )
+
+  it.effect("keeps a legal topic and hashes one that Apple would refuse", () => {
+    const http = stub()
+    return Effect.gen(function*() {
+      for (const topic of ["order-42", "collie-update", "new_event", "x".repeat(33), ""]) {
+        yield* WebPush.send(fcm(1), "hello", { topic })
+      }
+      const topics = http.requests.map(({ headers }) => headers.topic)
+      assert.strictEqual(topics[0], "order-42")
+      assert.deepStrictEqual(topics.slice(1).map((topic) => topic?.length), [32, 32, 32, 32])
+      assert.strictEqual(new Set(topics).size, 5)
+    }).pipe(withWebPush(http))
+  })
+
+  it.effect("sends 3,993 bytes as 4,096 and refuses 3,994 before any work, counted in UTF-8", () => {
+    const http = stub()
+    return Effect.gen(function*() {
+      const before = yield* Metric.value(WebPush.tokensSigned)
+      for (const message of ["x".repeat(3994), new Uint8Array(3994), `${"é".repeat(1996)}xx`, "é".repeat(3993)]) {
+        const error = yield* Effect.flip(WebPush.send(subscribe("https://nowhere.invalid/"), message))
+        assert.strictEqual(error._tag === "WebPushFailure" && error.reason, "PayloadTooLarge")
+      }
+      assert.deepStrictEqual(yield* Metric.value(WebPush.tokensSigned), before)
+      assert.strictEqual(http.requests.length, 0)
+
+      for (const message of ["x".repeat(3993), new Uint8Array(3993), `${"é".repeat(1996)}x`]) {
+        yield* WebPush.send(fcm(1), message)
+      }
+      yield* WebPush.send(fcm(1), yield* WebPushPayload.make({ title: "x".repeat(3993 - `{"title":""}`.length) }))
+      assert.deepStrictEqual(http.requests.map((request) => bodyOf(request).length), [4096, 4096, 4096, 4096])
+    }).pipe(withWebPush(http))
+  })
+
+  it.effect("pads to the length that is asked for", () => {
+    const http = stub()
+    return Effect.gen(function*() {
+      for (const padding of [undefined, 0, 100, 3993, 9999]) yield* WebPush.send(fcm(1), "hello", { padding })
+      yield* WebPush.send(fcm(1), "x".repeat(200), { padding: 100 })
+      const overhead = 86 + 1 + 16
+      assert.deepStrictEqual(
+        http.requests.map((request) => bodyOf(request).length - overhead),
+        [5, 5, 100, 3993, 3993, 200]
+      )
+    }).pipe(withWebPush(http))
+  })
+
+  it.effect("never uses a salt or a key twice", () => {
+    const http = stub()
+    return Effect.gen(function*() {
+      yield* WebPush.sendMany(Array.from({ length: 10_000 }, (_, index) => fcm(index)), "hello")
+      const seen = http.requests.map((request) => Buffer.from(bodyOf(request)))
+      assert.strictEqual(new Set(seen.map((body) => body.toString("hex", 0, 16))).size, 10_000)
+      assert.strictEqual(new Set(seen.map((body) => body.toString("hex", 21, 86))).size, 10_000)
+    }).pipe(withWebPush(http))
+  }, 60_000)
+
+  it.effect("gives up after its timeout", () =>
+    Effect.gen(function*() {
+      const fiber = yield* Effect.fork(Effect.flip(WebPush.send(fcm(1), "hello", { timeout: "3 seconds" })))
+      yield* TestClock.adjust("2999 millis")
+      assert.isNull(fiber.unsafePoll())
+      yield* TestClock.adjust("1 millis")
+      const error = yield* Fiber.join(fiber)
+      assert.strictEqual(error._tag === "WebPushFailure" && error.reason, "Timeout")
+    }).pipe(withWebPush(stub(() => Effect.never))))
+
+  it.effect("calls a subscription that cannot be encrypted for InvalidSubscription", () =>
+    Effect.gen(function*() {
+      const offCurve = new WebPushSubscription({
+        endpoint: "https://fcm.googleapis.com/fcm/send/x",
+        keys: { p256dh: Buffer.alloc(65, 4).toString("base64url"), auth }
+      }, { disableValidation: true })
+      const error = yield* Effect.flip(WebPush.send(offCurve, "hello"))
+      assert.strictEqual(error._tag === "WebPushFailure" && error.reason, "InvalidSubscription")
+    }).pipe(withWebPush(stub())))
+})
+
+describe("VAPID tokens", () => {
+  it.effect("signs one for a thousand concurrent first sends, and another for another origin", () => {
+    const http = stub()
+    return Effect.gen(function*() {
+      const { count: before } = yield* Metric.value(WebPush.tokensSigned)
+      yield* Effect.forEach(
+        Array.from({ length: 1000 }, (_, index) => fcm(index)),
+        (subscription) => WebPush.send(subscription, "hello"),
+        { concurrency: "unbounded" }
+      )
+      assert.strictEqual(new Set(http.requests.map(({ headers }) => headers.authorization)).size, 1)
+      assert.strictEqual((yield* Metric.value(WebPush.tokensSigned)).count - before, 1)
+
+      yield* WebPush.send(subscribe("https://web.push.apple.com/QAbc"), "hello")
+      assert.strictEqual((yield* Metric.value(WebPush.tokensSigned)).count - before, 2)
+      assert.strictEqual(tokenOf(http.requests.at(-1)).aud, "https://web.push.apple.com")
+    }).pipe(withWebPush(http))
+  })
+
+  it.effect("keeps one for at least an hour, renews it before it expires, and never asks for 24 hours", () => {
+    const http = stub()
+    return Effect.gen(function*() {
+      yield* TestClock.setTime(1_700_000_000_000)
+      for (let quarter = 0; quarter < 4 * 48; quarter++) {
+        yield* WebPush.send(fcm(1), "hello")
+        const { aud, exp, sub } = tokenOf(http.requests.at(-1))
+        const now = 1_700_000_000 + quarter * 900
+        assert.isAbove(exp - now, 600)
+        assert.isAtMost(exp - now, 24 * 3600)
+        assert.deepStrictEqual({ aud, sub }, { aud: "https://fcm.googleapis.com", sub: subject })
+        yield* TestClock.adjust("15 minutes")
+      }
+      const tokens = new Set(http.requests.map(({ headers }) => headers.authorization))
+      assert.strictEqual(tokens.size, 5)
+    }).pipe(withWebPush(http))
+  })
+
+  it.effect("signs with the key that the subscription was made with", () => {
+    const http = stub()
+    return Effect.gen(function*() {
+      const [current, old, foreign] = yield* Effect.all([VapidKeys.generate, VapidKeys.generate, VapidKeys.generate])
+      yield* Effect.gen(function*() {
+        const url = "https://fcm.googleapis.com/fcm/send/x"
+        yield* WebPush.send(subscribe(url), "hello")
+        yield* WebPush.send(subscribe(url, current.publicKey), "hello")
+        yield* WebPush.send(subscribe(url, old.publicKey), "hello")
+        assert.deepStrictEqual(
+          http.requests.map(({ headers }) => headers.authorization?.split("k=")[1]),
+          [current.publicKey, current.publicKey, old.publicKey]
+        )
+        const error = yield* Effect.flip(WebPush.send(subscribe(url, foreign.publicKey), "hello"))
+        assert.strictEqual(error._tag === "WebPushFailure" && error.reason, "KeyMismatch")
+        assert.strictEqual(http.requests.length, 3)
+        assert.strictEqual((yield* WebPush.WebPush).publicKey, current.publicKey)
+      }).pipe(withWebPush(http, { vapid: [current, old] }))
+    })
+  })
+})
+
+describe("WebPush.layer", () => {
+  const build = (options: Partial<WebPush.Options>) => Effect.void.pipe(withWebPush(stub(), options), Effect.flip)
+
+  it.effect("refuses subjects that Apple refuses", () =>
+    Effect.gen(function*() {
+      for (
+        const bad of [
+          "",
+          "ops@example.com",
+          "mailto:",
+          "mailto: ops@example.com",
+          "mailto:ops@example.com ",
+          "mailto:ops@localhost",
+          "mailto:ops@push.local",
+          "mailto:ops@push.invalid",
+          "mailto:ops@push.test",
+          "mailto:ops@127.0.0.1",
+          "mailto:a@b@example.com",
+          "mailto:<ops@example.com>",
+          "http://example.com",
+          "https://localhost",
+          "https://localhost:3000/contact",
+          "https://127.0.0.1/",
+          "https://[::1]/",
+          "https://user@example.com/",
+          "https://",
+          "tel:+5511999999999"
+        ]
+      ) {
+        const error = yield* build({ subject: bad })
+        assert.strictEqual(error.field, "subject", bad)
+      }
+      for (
+        const good of [
+          "mailto:ops+push@mail.example.com",
+          "MAILTO:ops@example.com".toLowerCase(),
+          "https://example.com/contact?a=b"
+        ]
+      ) {
+        yield* Effect.void.pipe(withWebPush(stub(), { subject: good }))
+      }
+    }))
+
+  it.effect("refuses a pair that does not match, anywhere in the ring, and a concurrency of nothing", () =>
+    Effect.gen(function*() {
+      const [one, two] = yield* Effect.all([VapidKeys.generate, VapidKeys.generate])
+      const mixed = { publicKey: one.publicKey, privateKey: two.privateKey }
+      assert.strictEqual((yield* build({ vapid: mixed })).field, "vapid.privateKey")
+      assert.strictEqual((yield* build({ vapid: [one, mixed] })).field, "vapid.privateKey")
+      assert.strictEqual((yield* build({ concurrency: 0 })).field, "concurrency")
+    }))
+
+  it.effect("layerConfig reads its three settings, and does not show the key that it refuses", () =>
+    Effect.gen(function*() {
+      const keys = yield* VapidKeys.generate
+      const secret = Redacted.value(keys.privateKey)
+      const env = { VAPID_PUBLIC_KEY: keys.publicKey, VAPID_PRIVATE_KEY: secret, VAPID_SUBJECT: subject }
+      const build = (env: Record<string, string>) =>
+        WebPush.WebPush.pipe(
+          Effect.provide(Layer.provide(WebPush.layerConfig({ ttl: "1 day" }), stub().layer)),
+          Effect.withConfigProvider(ConfigProvider.fromMap(new Map(Object.entries(env))))
+        )
+      assert.strictEqual((yield* build(env)).publicKey, keys.publicKey)
+      const wrong = yield* Effect.exit(build({ ...env, VAPID_PUBLIC_KEY: p256dh }))
+      assert.isTrue(Exit.isFailure(wrong))
+      assert.notInclude(JSON.stringify(wrong), secret)
+      assert.isTrue(Exit.isFailure(yield* Effect.exit(build({ ...env, VAPID_SUBJECT: "ops" }))))
+    }))
+})
+
+describe("WebPush.sendMany", () => {
+  const nextTurn = Effect.async<void>((resume) => {
+    setTimeout(() => resume(Effect.void), 5)
+  })
+  const token = (request: HttpClientRequest.HttpClientRequest) => Number(request.url.split("/").at(-1))
+  const kinds: ReadonlyArray<readonly [outcome: string, answer: Answer]> = [
+    ["Accepted", () => Effect.succeed(new Response(null, { status: 201 }))],
+    ["Gone", () => Effect.succeed(new Response(null, { status: 410 }))],
+    ["Gone", () => Effect.succeed(new Response("gone", { status: 404 }))],
+    ["RateLimited", () => Effect.succeed(new Response(null, { status: 429, headers: { "retry-after": "7" } }))],
+    ["PayloadTooLarge", () => Effect.succeed(new Response(null, { status: 413 }))],
+    ["Unauthorized", () => Effect.succeed(new Response(null, { status: 403 }))],
+    ["Unavailable", () => Effect.succeed(new Response("x".repeat(100_000), { status: 503 }))],
+    ["Rejected", () => Effect.succeed(new Response(null, { status: 400 }))],
+    ["Transport", () => Effect.die(new Error("the client is broken"))],
+    ["Blocked", () => Effect.die("is not asked")],
+    ["InvalidSubscription", () => Effect.die("is not asked")]
+  ]
+  const input = (index: number) => {
+    const kind = kinds[index % kinds.length]?.[0]
+    if (kind === "Blocked") return subscribe(`https://169.254.169.254/${index}`)
+    if (kind !== "InvalidSubscription") return fcm(index)
+    return new WebPushSubscription({
+      endpoint: `https://fcm.googleapis.com/fcm/send/${index}`,
+      keys: { p256dh: "AAAA", auth }
+    }, { disableValidation: true })
+  }
+
+  it.effect("has one outcome for each of 10,000 inputs, in order, whatever happens to them", () => {
+    let inFlight = 0
+    let most = 0
+    const http = stub((request) =>
+      Effect.acquireUseRelease(
+        Effect.sync(() => {
+          inFlight++
+          most = Math.max(most, inFlight)
+        }),
+        () => Effect.zipRight(nextTurn, kinds[token(request) % kinds.length]?.[1](request) ?? Effect.never),
+        () => Effect.sync(() => inFlight--)
+      )
+    )
+    return Effect.gen(function*() {
+      const inputs = Array.from({ length: 10_000 }, (_, index) => input(index))
+      const report = yield* WebPush.sendMany(inputs, "hello", { concurrency: 40 })
+      assert.strictEqual(report.outcomes.length, 10_000)
+      report.outcomes.forEach(({ result, subscription }, index) => {
+        assert.strictEqual(subscription, inputs[index])
+        assert.strictEqual(reasonOf(result), kinds[index % kinds.length]?.[0])
+      })
+      assert.deepStrictEqual(
+        report.gone,
+        inputs.filter((_, index) => kinds[index % kinds.length]?.[0] === "Gone").map(({ endpoint }) => endpoint)
+      )
+      assert.strictEqual(most, 40)
+    }).pipe(withWebPush(http))
+  }, 60_000)
+
+  it.effect("sends once to an endpoint that occurs twice, and reports it twice", () => {
+    const http = stub((request) => Effect.succeed(new Response(null, { status: token(request) === 2 ? 410 : 201 })))
+    return Effect.gen(function*() {
+      const inputs = [fcm(1), fcm(2), fcm(1), fcm(2), fcm(3)]
+      const report = yield* WebPush.sendMany(inputs, "hello")
+      assert.strictEqual(http.requests.length, 3)
+      assert.deepStrictEqual(report.outcomes.map(({ result }) => reasonOf(result)), [
+        "Accepted",
+        "Gone",
+        "Accepted",
+        "Gone",
+        "Accepted"
+      ])
+      assert.deepStrictEqual(report.gone, [fcm(2).endpoint])
+      assert.strictEqual(JSON.stringify(report), `{"_id":"WebPushReport","outcomes":5,"gone":1}`)
+    }).pipe(withWebPush(http))
+  })
+
+  it.effect("takes nothing, too", () =>
+    Effect.gen(function*() {
+      const report = yield* WebPush.sendMany([], "hello")
+      assert.deepStrictEqual([report.outcomes, report.gone], [[], []])
+    }).pipe(withWebPush(stub())))
+
+  it.live("does not keep the event loop for more than 50 ms", () =>
+    Effect.gen(function*() {
+      const subscriptions = Array.from({ length: 10_000 }, (_, index) => fcm(index))
+      yield* WebPush.sendMany(subscriptions.slice(0, 1000), "warm up")
+      // In CPU time, so that a busy machine does not count.
+      let longest = 0
+      let last = process.cpuUsage()
+      const timer = setInterval(() => {
+        const { system, user } = process.cpuUsage(last)
+        longest = Math.max(longest, (system + user) / 1000)
+        last = process.cpuUsage()
+      }, 1)
+      yield* WebPush.sendMany(subscriptions, "x".repeat(1024))
+      clearInterval(timer)
+      assert.isBelow(longest, 50)
+    }).pipe(withWebPush(stub())), 60_000)
+})
+
+describe("WebPush.broadcast", () => {
+  it.live("goes through a million rows in constant memory", () => {
+    // One row in 40 is sent to; the others are refused by the policy, so that the test is about the rows and not about encryption.
+    const rows = Stream.unfold(0, (index) =>
+      index === 1_000_000 ?
+        Option.none() :
+        Option.some([
+          new WebPushSubscription({
+            endpoint: `https://${index % 40 === 0 ? "fcm.googleapis.com" : "nowhere.invalid"}/${index}`,
+            keys: { p256dh, auth }
+          }, { disableValidation: true }),
+          index + 1
+        ]))
+    let sent = 0
+    const http = {
+      layer: Layer.succeed(
+        HttpClient.HttpClient,
+        HttpClient.make((request) => {
+          sent++
+          return Effect.succeed(HttpClientResponse.fromWeb(request, new Response(null, { status: 201 })))
+        })
+      )
+    }
+    return Effect.gen(function*() {
+      const heaps: Array<number> = []
+      let count = 0
+      yield* WebPush.broadcast(rows, "hello", { concurrency: 100 }).pipe(
+        Stream.runForEachChunk((outcomes) =>
+          Effect.sync(() => {
+            const before = Math.floor(count / 100_000)
+            count += outcomes.length
+            if (Math.floor(count / 100_000) > before) {
+              collectGarbage()
+              heaps.push(process.memoryUsage().heapUsed)
+            }
+          })
+        )
+      )
+      assert.strictEqual(count, 1_000_000)
+      assert.strictEqual(sent, 25_000)
+      const [first = 0] = heaps
+      assert.isBelow(Math.max(...heaps.slice(1)) - first, 64 * 1024 * 1024)
+    }).pipe(withWebPush(http))
+  }, 600_000)
+})
+
+describe("WebPush.broadcast of a stream that fails", () => {
+  it.effect("gives the outcomes of what came before, then the failure", () =>
+    Effect.gen(function*() {
+      const rows = Stream.concat(Stream.make(fcm(1), fcm(2)), Stream.fail("no more rows"))
+      const seen: Array<string> = []
+      const error = yield* WebPush.broadcast(rows, "hello").pipe(
+        Stream.runForEach(({ result }) => Effect.sync(() => seen.push(reasonOf(result)))),
+        Effect.flip
+      )
+      assert.strictEqual(error, "no more rows")
+      assert.deepStrictEqual(seen, ["Accepted", "Accepted"])
+    }).pipe(withWebPush(stub())))
+})
+
+describe("endpoint policy", () => {
+  it.effect("blocks everything that is not a known push service, before any I/O", () => {
+    const http = stub()
+    return Effect.gen(function*() {
+      const { isAllowed } = yield* WebPush.WebPush
+      for (const url of forbiddenUrls) {
+        assert.isFalse(isAllowed(url), url)
+        const subscription = new WebPushSubscription({ endpoint: url, keys: { p256dh, auth } }, {
+          disableValidation: true
+        })
+        const error = yield* Effect.flip(WebPush.send(subscription, "hello"))
+        assert.strictEqual(error._tag === "WebPushFailure" && error.reason, "Blocked", url)
+      }
+      assert.strictEqual(http.requests.length, 0)
+    }).pipe(withWebPush(http))
+  })
+
+  it.effect("lets the endpoints of the push services pass, and sends to them as they are", () => {
+    const http = stub()
+    return Effect.gen(function*() {
+      for (const url of pushServiceUrls) yield* WebPush.send(subscribe(url), "hello")
+      assert.deepStrictEqual(http.requests.map(({ url }) => url), pushServiceUrls)
+    }).pipe(withWebPush(http))
+  })
+
+  it.effect("is extended by the hosts of the layer, exactly or by suffix", () =>
+    Effect.gen(function*() {
+      const { isAllowed } = yield* WebPush.WebPush
+      for (
+        const [url, allowed] of [
+          ["https://push.example.org/up?token=1", true],
+          ["https://PUSH.example.org/up", true],
+          ["https://push.example.org:8443/up", false],
+          ["https://push.example.org.evil.test/up", false],
+          ["https://ntfy.lan:8443/up", true],
+          ["https://ntfy.lan/up", false],
+          ["https://a.b.mesh.example/up", true],
+          ["https://mesh.example/up", false],
+          ["https://evilmesh.example/up", false],
+          ["https://[::1]:8443/up", true],
+          ["http://push.example.org/up", false]
+        ] as const
+      ) assert.strictEqual(isAllowed(url), allowed, url)
+    }).pipe(withWebPush(stub(), { hosts: ["push.example.org", "ntfy.lan:8443", "*.mesh.example", "[::1]:8443"] })))
+})
+
+describe("WebPush.retryPolicy", () => {
+  const failing = (response: () => Response, headers = 0) => {
+    const times: Array<number> = []
+    const http = stub(() =>
+      Effect.map(Effect.clock, (clock) => {
+        times.push(clock.unsafeCurrentTimeMillis() + headers)
+        return response()
+      })
+    )
+    return { times, http }
+  }
+  const run = (http: ReturnType<typeof stub>) =>
+    Effect.gen(function*() {
+      const fiber = yield* WebPush.send(fcm(1), "hello").pipe(
+        Effect.retry(WebPush.retryPolicy),
+        Effect.flip,
+        Effect.fork
+      )
+      yield* TestClock.adjust("1 hour")
+      return yield* Fiber.join(fiber)
+    }).pipe(withWebPush(http))
+
+  it.effect("waits for what Retry-After says, in seconds or as a date", () =>
+    Effect.gen(function*() {
+      for (const retryAfter of ["120", new Date(120_000).toUTCString()]) {
+        const { http, times } = failing(() =>
+          new Response(null, { status: 429, headers: { "retry-after": retryAfter } })
+        )
+        yield* TestClock.setTime(0)
+        const error = yield* run(http)
+        assert.strictEqual(error._tag === "WebPushFailure" && error.reason, "RateLimited")
+        assert.strictEqual(times.length, 5)
+        assert.strictEqual((times[1] ?? 0) - (times[0] ?? 0), 120_000)
+      }
+    }))
+
+  it.effect("backs off from a service that is unavailable, and gives up", () =>
+    Effect.gen(function*() {
+      const { http, times } = failing(() => new Response(null, { status: 503 }))
+      yield* run(http)
+      const gaps = times.slice(1).map((time, index) => time - (times[index] ?? 0))
+      assert.strictEqual(gaps.length, 4)
+      gaps.forEach((gap, index) => {
+        assert.isAtLeast(gap, 1000 * 2 ** index * 0.8)
+        assert.isAtMost(gap, 1000 * 2 ** index * 1.2 + 1)
+      })
+    }))
+
+  it.effect("does not retry what would fail again or might be shown twice", () =>
+    Effect.gen(function*() {
+      for (const status of [400, 401, 403, 404, 406, 410, 413, 302]) {
+        const { http, times } = failing(() => new Response(null, { status }))
+        yield* run(http)
+        assert.strictEqual(times.length, 1, String(status))
+      }
+      const http = stub(() => Effect.never)
+      const error = yield* run(http)
+      assert.strictEqual(error._tag === "WebPushFailure" && error.reason, "Timeout")
+      assert.strictEqual(http.requests.length, 1)
+    }))
+})
+
+describe("metrics", () => {
+  it.effect("count messages by outcome and push service", () => {
+    const answers = [201, 410, 429]
+    const http = stub(() => Effect.sync(() => new Response(null, { status: answers.shift() ?? 500 })))
+    const value = (service: string, outcome: string) =>
+      WebPush.messages.pipe(
+        Metric.tagged("service", service),
+        Metric.tagged("outcome", outcome),
+        Metric.value,
+        Effect.map(({ count }) => count)
+      )
+    const counts = Effect.all([
+      value("apple", "Accepted"),
+      value("apple", "Gone"),
+      value("apple", "RateLimited"),
+      value("other", "Blocked")
+    ])
+    return Effect.gen(function*() {
+      const before = yield* counts
+      const apple = subscribe("https://web.push.apple.com/QAbc")
+      yield* WebPush.send(apple, "hello")
+      yield* Effect.flip(WebPush.send(apple, "hello"))
+      yield* Effect.flip(WebPush.send(apple, "hello"))
+      yield* Effect.flip(WebPush.send(subscribe("https://nowhere.invalid/"), "hello"))
+      assert.deepStrictEqual((yield* counts).map((count, index) => count - (before[index] ?? 0)), [1, 1, 1, 1])
+    }).pipe(withWebPush(http))
+  })
+})

@@ -1,0 +1,25 @@
+import { createServer } from "node:net"
+
+import { Command } from "@effect/platform"
+import { NodeContext } from "@effect/platform-node"
+import { assert, it } from "@effect/vitest"
+import { Effect, Stream } from "effect"
+
+it.scopedLive("npm start says in one line that its port is in use", () =>
+  Effect.gen(function*() {
+    const taken = yield* Effect.acquireRelease(
+      Effect.async<ReturnType<typeof createServer>>((resume) => {
+        const server = createServer().listen(0, () => resume(Effect.succeed(server)))
+      }),
+      (server) => Effect.sync(() => server.close())
+    )
+    const address = taken.address()
+    assert(address !== null && typeof address === "object")
+    const child = yield* Command.make("npm", "--silent", "start").pipe(
+      Command.env({ PORT: String(address.port) }),
+      Command.start
+    )
+    const stderr = yield* child.stderr.pipe(Stream.decodeText(), Stream.mkString)
+    assert.match(stderr, /^Error: listen EADDRINUSE[^\n]*\n$/)
+    assert.strictEqual(yield* child.exitCode, 1)
+  }).pipe(Effect.provide(NodeContext.layer)))

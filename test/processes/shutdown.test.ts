@@ -1,0 +1,63 @@
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+
+import { NodeContext } from "@effect/platform-node"
+import { assert, describe, it } from "@effect/vitest"
+import { Array, Chunk, Console, Duration, Effect, Stream } from "effect"
+import { ServerSentEvent } from "effect-realtime"
+import { TestEventSource } from "effect-realtime/testing"
+
+import { startServer } from "../support/processes.js"
+
+/** The first server of README.md, on a free port. */
+const readmeServer = Effect.acquireRelease(
+  Effect.sync(() => {
+    const [, code = ""] = /^```ts\n(.*?)^```$/ms.exec(readFileSync("README.md", "utf8")) ?? []
+    const directory = mkdtempSync(".readme-")
+    writeFileSync(`${directory}/server.ts`, code.replace("port: 3000", "port: 0"))
+    return directory
+  }),
+  (directory) => Effect.sync(() => rmSync(directory, { recursive: true }))
+).pipe(Effect.map((directory) => ({ file: `${directory}/server.ts` })))
+
+const composition = (name: string) => Effect.succeed({ file: "test/processes/servers/shutdown.ts", args: [name] })
+
+const openAll = (n: number, url: string) =>
+  Effect.forEach(Array.range(1, n), () => TestEventSource.make(url), { concurrency: 50 })
+
+describe("SIGTERM ends a process with open streams, each with whole frames and a time to come back", () => {
+  const servers = [
+    { name: "the server of README.md", server: readmeServer, path: "/events", floodPath: "/events", clients: 1_000 },
+    ...[
+      ["server provided last", 1_000] as const,
+      ["server provided first", 100] as const,
+      ["server around the scope of serving", 100] as const,
+      ["server within the scope of serving", 100] as const,
+      ["HttpApi", 100] as const
+    ].map(([name, clients]) => ({ name, server: composition(name), path: "/", floodPath: "/flood", clients }))
+  ]
+  for (const { clients, floodPath, name, path, server } of servers) {
+    // A machine that is busy with something else can be late once.
+    it.scopedLive(`${clients} streams: ${name}`, () =>
+      Effect.gen(function*() {
+        const { child, url } = yield* startServer(yield* server)
+        const stalled = yield* openAll(20, url + floodPath)
+        yield* Effect.forEach(stalled, TestEventSource.stall)
+        const reading = yield* openAll(clients - stalled.length, url + path)
+        yield* Effect.forEach(reading, (source) => TestEventSource.next(source))
+
+        const [duration] = yield* Effect.timed(child.kill("SIGTERM"))
+        yield* Console.log(`${name}: ${clients} streams, exited after ${Duration.format(duration)}`)
+        assert.strictEqual(yield* child.exitCode, 0)
+        assert.isBelow(Duration.toMillis(duration), 2_000)
+        for (const source of reading) {
+          assert.strictEqual(yield* TestEventSource.end(source), "clean")
+          const text = yield* TestEventSource.text(source)
+          const frames = yield* Stream.runCollect(ServerSentEvent.decode(Stream.make(text)))
+          assert.lengthOf(frames, text.split("\n\n").length - 1)
+          assert.isTrue(text.endsWith("\n\n"))
+          const retry = Chunk.unsafeLast(frames).retry ?? 0
+          assert.isTrue(retry >= 1_500 && retry <= 4_500, `retry: ${retry}`)
+        }
+      }).pipe(Effect.provide(NodeContext.layer)), { retry: 2, timeout: 60_000 })
+  }
+})

@@ -1,0 +1,96 @@
+import { spawn } from "node:child_process"
+import { spawnSync } from "node:child_process"
+import { mkdtempSync, rmSync } from "node:fs"
+import * as Net from "node:net"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+
+import { describe } from "@effect/vitest"
+import type { Scope } from "effect"
+import { Data, Effect, Schedule } from "effect"
+
+const isInstalled = spawnSync("redis-server", ["--version"]).status === 0
+
+/** Tests that need a Redis to run. Where there is none they are skipped, but not in continuous integration. */
+export const describeRedis = (name: string, tests: () => void): void => {
+  if (isInstalled || process.env["CI"] === "true") return void describe(name, tests)
+  process.stderr.write(`\n*** SKIPPED, for want of redis-server: ${name} ***\n\n`)
+  describe.skip(name, tests)
+}
+
+export class RedisFailure extends Data.TaggedError("RedisFailure")<{ readonly cause?: unknown }> {}
+
+export const freePort: Effect.Effect<number> = Effect.async((resume) => {
+  const server = Net.createServer().listen(0, "127.0.0.1", () => {
+    const address = server.address()
+    const port = address !== null && typeof address === "object" ? address.port : 0
+    server.close(() => resume(Effect.succeed(port)))
+  })
+})
+
+export const directory: Effect.Effect<string, never, Scope.Scope> = Effect.acquireRelease(
+  Effect.sync(() => mkdtempSync(join(tmpdir(), "effect-realtime-redis-"))),
+  (directory) => Effect.sync(() => rmSync(directory, { recursive: true, force: true }))
+)
+
+const isListening = (port: number) =>
+  Effect.async<void, RedisFailure>((resume) => {
+    const socket = Net.connect(port, "127.0.0.1")
+    socket.on("error", (cause) => resume(new RedisFailure({ cause })))
+    socket.on("data", (data) => {
+      socket.destroy()
+      resume(data.toString().includes("LOADING") ? new RedisFailure({}) : Effect.void)
+    })
+    socket.write("PING\r\n")
+    return Effect.sync(() => socket.destroy())
+  })
+
+export interface Redis {
+  readonly url: string
+  readonly port: number
+  readonly signal: (signal: NodeJS.Signals) => Effect.Effect<void>
+}
+
+/** A redis-server on a port of 127.0.0.1, until the scope closes. */
+export const run = (options: {
+  readonly port: number
+  readonly dir: string
+  readonly args?: ReadonlyArray<string>
+}): Effect.Effect<Redis, RedisFailure, Scope.Scope> =>
+  Effect.gen(function*() {
+    const { dir, port } = options
+    const child = yield* Effect.acquireRelease(
+      Effect.sync(() =>
+        spawn("redis-server", [
+          "--port",
+          String(port),
+          "--bind",
+          "127.0.0.1",
+          "--dir",
+          dir,
+          "--save",
+          "",
+          ...(options.args ?? [])
+        ], { stdio: "ignore" })
+      ),
+      (child) =>
+        Effect.async<void>((resume) => {
+          if (child.exitCode !== null || child.signalCode !== null) return resume(Effect.void)
+          child.once("exit", () => resume(Effect.void))
+          child.kill("SIGKILL")
+        })
+    )
+    yield* isListening(port).pipe(
+      Effect.timeoutFail({ duration: "1 second", onTimeout: () => new RedisFailure({}) }),
+      Effect.retry(Schedule.spaced("20 millis").pipe(Schedule.intersect(Schedule.recurs(500))))
+    )
+    return {
+      url: `redis://127.0.0.1:${port}`,
+      port,
+      signal: (signal) => Effect.sync(() => child.kill(signal))
+    }
+  })
+
+/** A redis-server of its own on a free port, in a directory that goes with it. */
+export const make = (args: ReadonlyArray<string> = []): Effect.Effect<Redis, RedisFailure, Scope.Scope> =>
+  Effect.flatMap(Effect.all({ port: freePort, dir: directory }), (options) => run({ ...options, args }))

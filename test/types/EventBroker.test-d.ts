@@ -1,0 +1,78 @@
+/** Checked by tsc, never run. */
+import type { HttpServerRequest, HttpServerResponse } from "@effect/platform"
+import type { Scope } from "effect"
+import { DateTime, Effect, Schema } from "effect"
+import * as EventBroker from "effect-realtime/EventBroker"
+import type { EventId, EventLogError } from "effect-realtime/EventLog"
+import type { EventStream } from "effect-realtime/EventStream"
+import type { InvalidServerSentEvent } from "effect-realtime/ServerSentEvent"
+import * as Topic from "effect-realtime/Topic"
+import { expectTypeOf } from "vitest"
+
+const Paid = Schema.Struct({ amount: Schema.NumberFromString, at: Schema.Date })
+const Orders = Topic.make("orders/:orderId", { paid: Paid, shipped: Schema.Struct({ carrier: Schema.String }) })
+const News = Topic.make("news", { headline: Schema.String })
+const paid = { amount: 1, at: new Date(0) }
+
+// What is published is an event of the topic, with its parameters and its data
+expectTypeOf(EventBroker.publish(Orders, { orderId: "1" }, "paid", paid)).toEqualTypeOf<
+  Effect.Effect<EventId, InvalidServerSentEvent | EventLogError, EventBroker.EventBroker>
+>()
+expectTypeOf(EventBroker.publish("news", { data: "any" })).toEqualTypeOf<
+  Effect.Effect<EventId, InvalidServerSentEvent | EventLogError, EventBroker.EventBroker>
+>()
+void EventBroker.publish(News, {}, "headline", "hello")
+// @ts-expect-error the topic has no such event
+void EventBroker.publish(Orders, { orderId: "1" }, "refunded", paid)
+// @ts-expect-error the data of another event
+void EventBroker.publish(Orders, { orderId: "1" }, "shipped", paid)
+// @ts-expect-error the encoded side is not what is published
+void EventBroker.publish(Orders, { orderId: "1" }, "paid", { amount: "1", at: "1970-01-01T00:00:00.000Z" })
+// @ts-expect-error a field is missing
+void EventBroker.publish(Orders, { orderId: "1" }, "paid", { amount: 1 })
+// @ts-expect-error the data is missing
+void EventBroker.publish(Orders, { orderId: "1" }, "paid")
+// @ts-expect-error a parameter is missing
+void EventBroker.publish(Orders, {}, "paid", paid)
+// @ts-expect-error not a parameter
+void EventBroker.publish(Orders, { orderId: "1", itemId: "1" }, "paid", paid)
+// @ts-expect-error not a string
+void EventBroker.publish(Orders, { orderId: 1 }, "paid", paid)
+// @ts-expect-error a topic is no channel
+void EventBroker.publish(Orders, { event: "paid", data: paid })
+// @ts-expect-error a plain channel has no typed events
+void EventBroker.publish("orders/1", {}, "paid", paid)
+// @ts-expect-error an event, not its data
+void EventBroker.publish("orders/1", "paid")
+
+// A subscription says what it needs
+expectTypeOf(EventBroker.subscribe("news")).toEqualTypeOf<
+  Effect.Effect<EventStream, EventLogError, EventBroker.EventBroker | Scope.Scope>
+>()
+expectTypeOf(EventBroker.respond(["news", Topic.pattern(Orders)])).toEqualTypeOf<
+  Effect.Effect<
+    HttpServerResponse.HttpServerResponse,
+    EventLogError,
+    EventBroker.EventBroker | HttpServerRequest.HttpServerRequest | Scope.Scope
+  >
+>()
+declare class Sessions {
+  private readonly secret: string
+}
+declare const grant: Effect.Effect<EventBroker.Grant, "no session", Sessions>
+expectTypeOf(EventBroker.subscribe("news", { authorize: () => grant })).toEqualTypeOf<
+  Effect.Effect<EventStream, EventLogError | "no session", EventBroker.EventBroker | Sessions | Scope.Scope>
+>()
+void EventBroker.subscribe("news", {
+  authorize: (channels) => Effect.map(DateTime.now, (expiresAt) => ({ channels, expiresAt }))
+})
+// @ts-expect-error nobody who subscribes makes a publisher wait
+void EventBroker.subscribe("news", { strategy: "suspend" })
+// @ts-expect-error a topic is no channel
+void EventBroker.subscribe(Orders)
+// @ts-expect-error when it expires is a DateTime
+void EventBroker.subscribe("news", { authorize: (channels) => Effect.succeed({ channels, expiresAt: new Date(0) }) })
+// @ts-expect-error what a snapshot is the state of is an id that the log gave
+void EventBroker.subscribe("news", { snapshot: () => Effect.succeed({ events: [], at: "1" }) })
+// @ts-expect-error a hook does not fail
+EventBroker.layer({ onJoin: () => Effect.fail("no") })
