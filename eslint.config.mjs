@@ -5,7 +5,7 @@ import sortDestructureKeys from "eslint-plugin-sort-destructure-keys"
 import tseslint from "typescript-eslint"
 
 export default tseslint.config(
-  { ignores: ["dist", "docs", "coverage", ".changeset"] },
+  { ignores: ["**/dist", "docs", "coverage", ".changeset"] },
   eslint.configs.recommended,
   ...tseslint.configs.recommended,
   ...effectEslint.configs.dprint,
