@@ -1,0 +1,35 @@
+import { gcm } from "@noble/ciphers/aes.js"
+import { p256 } from "@noble/curves/nist.js"
+import { expand, extract } from "@noble/hashes/hkdf.js"
+import { sha256 } from "@noble/hashes/sha2.js"
+
+const bytes = (text: string) => new TextEncoder().encode(text)
+
+const join = (...parts: ReadonlyArray<Uint8Array>) => Uint8Array.from(parts.flatMap((part) => [...part]))
+
+/** RFC 8291 decryption that shares no code with the library. */
+export const decrypt = (
+  body: Uint8Array,
+  receiver: { readonly privateKey: Uint8Array; readonly auth: Uint8Array }
+): Uint8Array => {
+  const salt = body.slice(0, 16)
+  const senderKey = body.slice(21, 21 + (body[20] ?? 0))
+  const receiverKey = p256.getPublicKey(receiver.privateKey, false)
+  const secret = p256.getSharedSecret(receiver.privateKey, senderKey).slice(1)
+  const info = join(bytes("WebPush: info\0"), receiverKey, senderKey)
+  const key = extract(sha256, expand(sha256, extract(sha256, secret, receiver.auth), info, 32), salt)
+  const contentKey = expand(sha256, key, bytes("Content-Encoding: aes128gcm\0"), 16)
+  const nonce = expand(sha256, key, bytes("Content-Encoding: nonce\0"), 12)
+  const padded = gcm(contentKey, nonce).decrypt(body.slice(21 + senderKey.length))
+  return padded.slice(0, padded.lastIndexOf(2))
+}
+
+/** Verifies an ES256 token and gives its claims. */
+export const verify = (token: string, publicKey: Uint8Array): unknown => {
+  const [header, claims, signature = ""] = token.split(".")
+  const valid = p256.verify(Buffer.from(signature, "base64url"), bytes(`${header}.${claims}`), publicKey, {
+    lowS: false
+  })
+  if (!valid) throw new Error("the signature is wrong")
+  return JSON.parse(Buffer.from(claims ?? "", "base64url").toString())
+}
