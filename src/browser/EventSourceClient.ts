@@ -437,7 +437,10 @@ const overFetch = ({ address, options, session }: Target, heard: () => void): Co
       { duration: patience, onTimeout: silent }
     )
     const fault = yield* faultOf(response)
-    if (fault !== undefined || response.body === null) return Stream.fail(Option.fromNullable(fault))
+    // A browser has a body for 204 too.
+    if (fault !== undefined || response.status === 204 || response.body === null) {
+      return Stream.fail(Option.fromNullable(fault))
+    }
     const { body } = response
     heard()
     return Stream.fromReadableStream({ evaluate: () => body, onError: failed }).pipe(

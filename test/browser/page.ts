@@ -1,5 +1,5 @@
 /** What the tests' page runs: clients that keep what they get, for the test to look at. */
-import { Chunk, Effect, Either, Fiber, Stream } from "effect"
+import { Chunk, Effect, Either, Fiber, Option, Stream } from "effect"
 import { EventSourceClient, PushClient } from "effect-realtime/browser"
 
 import { Counter } from "./topic.js"
@@ -46,8 +46,12 @@ const api = {
   },
   support: () => push(PushClient.support),
   permission: () => push(PushClient.permission),
-  subscribe: (options: PushClient.SubscribeOptions) => push(PushClient.subscribe(options)),
-  unsubscribe: () => push(PushClient.unsubscribe),
+  subscribe: (options: PushClient.SubscribeOptions) =>
+    push(Effect.map(PushClient.subscribe(options), ({ replaced, subscription }) => ({
+      subscription,
+      replaced: Option.getOrNull(replaced)
+    }))),
+  unsubscribe: () => push(Effect.map(PushClient.unsubscribe, Option.getOrNull)),
   nextMessage: () =>
     Effect.runPromise(PushClient.messages.pipe(Stream.take(1), Stream.runCollect, Effect.map(Chunk.toReadonlyArray)))
 }

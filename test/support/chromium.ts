@@ -1,5 +1,6 @@
 import { existsSync } from "node:fs"
 import * as Http from "node:http"
+import type { Socket } from "node:net"
 import { fileURLToPath } from "node:url"
 
 import type { HttpApp } from "@effect/platform"
@@ -23,27 +24,27 @@ if (executablePath === undefined) {
   process.stderr.write(`\n${hint}\n\n`)
 }
 
+const launchOptions = {
+  ...(executablePath === undefined ? {} : { executablePath }),
+  args: [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--no-proxy-server",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync"
+  ]
+}
+
 /** One browser for the tests of a file. */
 export class Chromium extends Context.Tag("test/Chromium")<Chromium, Browser>() {
   static readonly layer = Layer.scoped(
     Chromium,
     Effect.acquireRelease(
-      Effect.promise(() =>
-        chromium.launch({
-          ...(executablePath === undefined ? {} : { executablePath }),
-          args: [
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-quic",
-            "--no-first-run",
-            "--no-proxy-server",
-            "--disable-background-networking",
-            "--disable-component-update",
-            "--disable-sync"
-          ]
-        })
-      ),
+      Effect.promise(() => chromium.launch(launchOptions)),
       (browser) => Effect.promise(() => browser.close())
     )
   )
@@ -98,13 +99,27 @@ export const pages = HttpRouter.empty.pipe(
   HttpRouter.get("/service-worker.js", javaScript(worker))
 )
 
+// A browser opens connections ahead of their use. A server that closes would wait a minute for a request on them.
+const makeServer = () => {
+  const unused = new Set<Socket>()
+  const server = Http.createServer()
+  server.on("connection", (socket) => unused.add(socket.on("close", () => unused.delete(socket))))
+  server.on("request", ({ socket }) => unused.delete(socket))
+  const close = server.close.bind(server)
+  server.close = (callback) => {
+    for (const socket of unused) socket.destroy()
+    return close(callback)
+  }
+  return server
+}
+
 /** Serves an app on a port, a free one if it is 0, and gives its address. Whatever the port is held by is waited for. */
 export const serve = <E, R>(
   app: HttpApp.Default<E, R>,
   port = 0
 ): Effect.Effect<string, never, Exclude<R, HttpServerRequest.HttpServerRequest | Scope.Scope> | Scope.Scope> =>
   Effect.gen(function*() {
-    const server = NodeHttpServer.layer(Http.createServer, { port, host: "127.0.0.1" })
+    const server = NodeHttpServer.layer(makeServer, { port, host: "127.0.0.1" })
     const context = yield* Layer.build(
       HttpServer.serve(app).pipe(Layer.provideMerge(server))
     ).pipe(Effect.retry(Schedule.spaced("50 millis")), Effect.orDie)
@@ -120,3 +135,9 @@ export const cors =
       }),
       HttpMiddleware.cors({ allowedOrigins, credentials: true })(app)
     )
+
+/** A browser with a profile on disk: in a private window, which is what tests get otherwise, there is no push. */
+export const persistentContext: Effect.Effect<BrowserContext, never, Scope.Scope> = Effect.acquireRelease(
+  Effect.promise(() => chromium.launchPersistentContext("", launchOptions)),
+  (context) => Effect.promise(() => context.close())
+)
