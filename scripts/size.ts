@@ -8,11 +8,11 @@ import { gzipSync } from "node:zlib"
 import { build } from "esbuild"
 
 const bundles: ReadonlyArray<{ readonly name: string; readonly source: string; readonly limit: number }> = [
-  { name: "all of it", source: `export * from "./index.js"`, limit: 0 },
-  { name: "EventSourceClient", source: `export { EventSourceClient } from "./index.js"`, limit: 0 },
-  { name: "PushClient", source: `export { PushClient } from "./index.js"`, limit: 0 },
-  { name: "ServiceWorker", source: `export { ServiceWorker } from "./index.js"`, limit: 0 },
-  { name: "service-worker.js", source: `import "./service-worker.js"`, limit: 0 }
+  { name: "all of it", source: `export * from "./index.js"`, limit: 98_900 },
+  { name: "EventSourceClient", source: `export { EventSourceClient } from "./index.js"`, limit: 96_200 },
+  { name: "PushClient", source: `export { PushClient } from "./index.js"`, limit: 85_200 },
+  { name: "ServiceWorker", source: `export { ServiceWorker } from "./index.js"`, limit: 1_250 },
+  { name: "service-worker.js", source: `import "./service-worker.js"`, limit: 1_200 }
 ]
 
 for (const { limit, name, source } of bundles) {

@@ -101,13 +101,12 @@ export const pages = HttpRouter.empty.pipe(
 
 // A browser opens connections ahead of their use. A server that closes would wait a minute for a request on them.
 const makeServer = () => {
-  const unused = new Set<Socket>()
+  const sockets = new Set<Socket>()
   const server = Http.createServer()
-  server.on("connection", (socket) => unused.add(socket.on("close", () => unused.delete(socket))))
-  server.on("request", ({ socket }) => unused.delete(socket))
+  server.on("connection", (socket) => sockets.add(socket.on("close", () => sockets.delete(socket))))
   const close = server.close.bind(server)
   server.close = (callback) => {
-    for (const socket of unused) socket.destroy()
+    for (const socket of sockets) if (socket.bytesRead === 0) socket.destroy()
     return close(callback)
   }
   return server
