@@ -229,10 +229,11 @@ export const make = <Path extends string, Events extends Topic.Topic.Events>(
  *
  * const Orders = Topic.make("orders/:orderId", { paid: Schema.Struct({ amount: Schema.Number }) })
  *
- * const close = EventSourceClient.onEvent(Orders, "/orders/42/events", {
- *   paid: ({ amount }) => console.log(`${amount} paid`),
- *   resync: () => location.reload()
- * })
+ * const open = () =>
+ *   EventSourceClient.onEvent(Orders, "/orders/42/events", {
+ *     paid: ({ amount }) => console.log(`${amount} paid`),
+ *     resync: () => location.reload()
+ *   })
  * ```
  */
 export function onEvent<Path extends string, Events extends Topic.Topic.Events>(

@@ -41,7 +41,7 @@ export interface Options {
  * ```ts
  * import { ServiceWorker } from "effect-realtime/browser"
  *
- * ServiceWorker.install({ resubscribe: "/push/resubscribe", tellPages: true })
+ * const main = () => ServiceWorker.install({ resubscribe: "/push/resubscribe", tellPages: true })
  * ```
  */
 export const install = (options: Options = {}): void => {

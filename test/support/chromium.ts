@@ -1,6 +1,5 @@
 import { existsSync } from "node:fs"
 import * as Http from "node:http"
-import type { Socket } from "node:net"
 import { fileURLToPath } from "node:url"
 
 import type { HttpApp } from "@effect/platform"
@@ -99,15 +98,15 @@ export const pages = HttpRouter.empty.pipe(
   HttpRouter.get("/service-worker.js", javaScript(worker))
 )
 
-// A browser opens connections ahead of their use. A server that closes would wait a minute for a request on them.
+// A browser opens connections ahead of their use, and a client that comes back while the server closes is never answered:
+// a server that closes would wait for them.
 const makeServer = () => {
-  const sockets = new Set<Socket>()
   const server = Http.createServer()
-  server.on("connection", (socket) => sockets.add(socket.on("close", () => sockets.delete(socket))))
   const close = server.close.bind(server)
   server.close = (callback) => {
-    for (const socket of sockets) if (socket.bytesRead === 0) socket.destroy()
-    return close(callback)
+    close(callback)
+    server.closeAllConnections()
+    return server
   }
   return server
 }
