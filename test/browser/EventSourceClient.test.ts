@@ -181,11 +181,9 @@ describe.skipIf(isMissing)("EventSourceClient in Chromium", () => {
             ])
             const seen = yield* run(page, server.url, options)
             assert.deepStrictEqual(seen.filter((event) => typeof event === "object"), [{ event: "message", data: 1 }])
-            assert.deepStrictEqual(server.requests.slice(0, 3).map(({ url }) => url), [
-              "/events",
-              "/elsewhere",
-              "/events"
-            ])
+            const urls = server.requests.slice(0, 3).map(({ url }) => url)
+            // Chromium's EventSource comes back to where it was led, and not to where it was sent.
+            assert.deepStrictEqual(urls, ["/events", "/elsewhere", mode === "native" ? "/elsewhere" : "/events"])
           }))
         }))
 
