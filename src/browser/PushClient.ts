@@ -22,7 +22,7 @@ import type { WebPushSubscription } from "../WebPushSubscription.js"
  * - `PermissionDismissed`: the question was closed without an answer,
  * - `NoServiceWorker`: no service worker is registered for this page, or it could not be installed,
  * - `InvalidServerKey`: the server's key is not a VAPID public key,
- * - `ServiceUnavailable`: the browser's push service did not answer, or is turned off.
+ * - `ServiceUnavailable`: the browser's push service did not answer within 20 seconds, or is turned off.
  *
  * @since 0.1.0
  * @category errors
@@ -172,7 +172,11 @@ export const subscribe = (options: SubscribeOptions): Effect.Effect<Subscribed, 
       try: () =>
         registration.pushManager.subscribe({ userVisibleOnly: true, applicationServerKey: Uint8Array.from(key) }),
       catch: (cause) => new PushClientError({ reason: subscribeReason(cause), cause })
-    })
+    }).pipe(Effect.timeoutFail({
+      duration: "20 seconds",
+      // Without a way to its push service, Chrome waits for as long as the page is open.
+      onTimeout: () => new PushClientError({ reason: "ServiceUnavailable" })
+    }))
     return {
       subscription: toSubscription(after),
       replaced: Option.fromNullable(before === null || before.endpoint === after.endpoint ? null : before.endpoint)
