@@ -2,4 +2,7 @@ import { EventLog } from "effect-realtime"
 
 import { suite } from "./EventBroker.suite.js"
 
-suite("memory", { layer: EventLog.layerMemory, runs: { streams: 10_000, sockets: 300 } })
+// `npm run test:soak` runs more of them.
+const streams = Number(process.env.SCHEDULES ?? 1_000)
+
+suite("memory", { layer: EventLog.layerMemory, runs: { streams, sockets: streams / 20 } })

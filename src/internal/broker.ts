@@ -23,6 +23,8 @@ type SubscribeOptions<E, R> = EventBroker.SubscribeOptions<E, R>
 interface Admission {
   readonly channels: ReadonlyArray<string>
   readonly expiresAt: DateTime.DateTime | undefined
+  /** What had been disconnected when it was asked for: more, and the answer may be out of date. */
+  readonly disconnects: number
 }
 
 export const make = Effect.fnUntraced(function*<R = never>(options: EventBroker.Options<R> = {}) {
@@ -38,6 +40,7 @@ export const make = Effect.fnUntraced(function*<R = never>(options: EventBroker.
   const someone = Effect.unsafeMakeLatch(false)
   const nobody = Effect.unsafeMakeLatch(true)
   let isDraining = false
+  let disconnects = 0
 
   interface Follow {
     users: number
@@ -78,12 +81,12 @@ export const make = Effect.fnUntraced(function*<R = never>(options: EventBroker.
     })
 
   /** Takes a place among the connections for as long as the scope lasts, if there is one to be had. */
-  const enter = (subscriber: Subscriber) =>
+  const enter = (subscriber: Subscriber, admission: Admission) =>
     Effect.suspend(() => {
       let isJoining = false
       return Effect.acquireRelease(
         Effect.suspend(() => {
-          if (isFull(subscriber)) return Effect.succeed(false)
+          if (isRefused(subscriber, admission)) return Effect.succeed(false)
           hub.add(subscriber)
           someone.unsafeOpen()
           nobody.unsafeClose()
@@ -121,15 +124,21 @@ export const make = Effect.fnUntraced(function*<R = never>(options: EventBroker.
     hook === undefined ? Effect.void : Effect.provide(hook(toSubscription(subscriber)), context)
 
   const authorize = <E1, R1>(requested: ReadonlyArray<string>, options: SubscribeOptions<E1, R1>) =>
-    options.authorize === undefined
-      ? Effect.succeed<Admission>({ channels: requested, expiresAt: undefined })
-      : Effect.map(options.authorize(requested), ({ channels, expiresAt }): Admission => ({
-        channels: unique(channels),
-        expiresAt
-      }))
+    Effect.suspend(() => {
+      const before = disconnects
+      return options.authorize === undefined
+        ? Effect.succeed<Admission>({ channels: requested, expiresAt: undefined, disconnects: before })
+        : Effect.map(options.authorize(requested), ({ channels, expiresAt }): Admission => ({
+          channels: unique(channels),
+          expiresAt,
+          disconnects: before
+        }))
+    })
 
-  const isFull = ({ channels, key }: Subscriber) =>
+  const isRefused = ({ channels, connection, key }: Subscriber, admission: Admission) =>
     isDraining ||
+    admission.disconnects !== disconnects ||
+    connection.settings.maxAge <= 0 ||
     channels.length > (options.maxChannels ?? 128) ||
     hub.all.size >= (options.maxConnections ?? Number.POSITIVE_INFINITY) ||
     (key !== undefined && hub.connectionsOf(key) >= (options.maxConnectionsPerKey ?? Number.POSITIVE_INFINITY))
@@ -170,7 +179,7 @@ export const make = Effect.fnUntraced(function*<R = never>(options: EventBroker.
       const subscriptionContext = yield* Effect.context<R1>()
       connection.heartbeat = () => hub.heartbeatOf(subscriber)
       yield* Effect.addFinalizer(() => Effect.sync(() => connection.end()))
-      if (!(yield* enter(subscriber))) return Option.none()
+      if (!(yield* enter(subscriber, admission))) return Option.none()
       yield* Effect.forEach(subscriber.channels, follow, { discard: true })
 
       const subscriberScope = yield* Effect.scope
@@ -191,7 +200,8 @@ export const make = Effect.fnUntraced(function*<R = never>(options: EventBroker.
           ? catchUp
           : sendAway(subscriber)))
 
-      const asked = Option.fromNullable(options.lastEventId)
+      const asked = Option.filter(Option.fromNullable(options.lastEventId), (id) =>
+        id !== "")
       const cursor = Option.flatMap(asked, EventLog.parseEventId)
       if (Option.isSome(cursor)) {
         subscriber.moveTo(cursor.value)
@@ -224,6 +234,7 @@ export const make = Effect.fnUntraced(function*<R = never>(options: EventBroker.
   })
 
   const disconnect = (matches: (subscriber: Subscriber) => boolean) => {
+    disconnects++
     const matching = Array.from(hub.all).filter(matches)
     for (const { connection } of matching) connection.shutdown()
     return matching.length

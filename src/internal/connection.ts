@@ -53,6 +53,7 @@ export class Connection {
   private queuedBytes = 0
   private gap = 0
   private patience = turnsToRead
+  private takenListener: (() => void) | undefined
   private lastSent: number
   private maxAge: number
   private readonly clock: Clock.Clock
@@ -114,6 +115,7 @@ export class Connection {
     this.state = "ended"
     MutableList.reset(this.queue)
     this.queuedBytes = 0
+    this.tellTaken()
     this.refusePublishers()
     this.stopProducers()
   }
@@ -161,6 +163,12 @@ export class Connection {
     return true
   }
 
+  /** Calls back once nothing is queued. */
+  onTaken(listener: () => void): void {
+    if (this.queueLength === 0) listener()
+    else this.takenListener = listener
+  }
+
   /** For the strategy "suspend": called back once the frame is taken, or never will be. */
   suspend(publisher: Publisher): () => void {
     if (this.state !== "open") publisher.resume(false)
@@ -189,6 +197,7 @@ export class Connection {
     }
     if (this.gap > 0 && MutableList.isEmpty(this.queue)) taken.push(this.takeGap())
     if (taken.length > 0) this.lastSent = this.clock.unsafeCurrentTimeMillis()
+    if (this.queueLength === 0) this.tellTaken()
     return taken
   }
 
@@ -253,6 +262,11 @@ export class Connection {
   private expire(): void {
     this.end()
     this.stopProducers()
+  }
+
+  private tellTaken(): void {
+    this.takenListener?.()
+    this.takenListener = undefined
   }
 
   private stopProducers(): void {

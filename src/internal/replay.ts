@@ -53,6 +53,8 @@ export const catchUp = <R>(log: EventLog.Service, subscriber: Subscriber, snapsh
         given++
       }
       subscriber.moveTo(page.position)
+      // What is published would push out what was replayed, and with it what the client was to be told of its past.
+      if (subscriber.connection.settings.strategy === "sliding" && !isMore) yield* taken(subscriber.connection)
     } while (isMore || subscriber.isBehind)
     subscriber.isLive = true
     Metrics.add(Metrics.delivered, given)
@@ -93,6 +95,10 @@ export const startAnew = <R>(
     }
     if (snapshot !== undefined || reason === undefined) yield* give(connection, cursorFrame(subscriber))
   })
+
+/** Waits until nothing is queued. */
+const taken = (connection: Connection): Effect.Effect<void> =>
+  Effect.async<void>((resume) => connection.onTaken(() => resume(Effect.void)))
 
 /** Whether the client took the frame, however long that takes: what is replayed is not dropped. */
 const give = (connection: Connection, frame: Frame.Frame): Effect.Effect<boolean> =>
