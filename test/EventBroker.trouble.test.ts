@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Deferred, Effect, Exit, Fiber, Layer, Ref, Scope, Stream, TestClock } from "effect"
+import { DateTime, Deferred, Effect, Exit, Fiber, Layer, Ref, Scope, Stream, TestClock } from "effect"
 import { EventBroker, EventLog, EventStream, ServerSentEvent } from "effect-realtime"
 import { LeakCheck, TestEventSource } from "effect-realtime/testing"
 
@@ -148,6 +148,38 @@ describe("EventBroker in trouble", () => {
         }), { maxConnections: 200, maxConnectionsPerKey: 100 }))
   })
 
+  it.effect("refuses who was authorised before a disconnect", () =>
+    run(() =>
+      Effect.gen(function*() {
+        const [asked, answer] = [yield* Deferred.make<void>(), yield* Deferred.make<void>()]
+        const subscribing = yield* Effect.fork(EventBroker.subscribe("a", {
+          authorize: (channels) =>
+            Deferred.succeed(asked, undefined).pipe(
+              Effect.zipRight(Deferred.await(answer)),
+              Effect.as({ channels })
+            )
+        }))
+        yield* Deferred.await(asked)
+        yield* EventBroker.disconnect(() => true)
+        yield* Deferred.succeed(answer, undefined)
+        const stream = yield* Fiber.join(subscribing)
+        assert.isFalse(yield* EventStream.publish(stream, { data: "x" }))
+        assert.strictEqual(yield* EventBroker.subscribers("a"), 0)
+      })
+    ))
+
+  it.effect("refuses a credential that has expired already", () =>
+    run(() =>
+      Effect.gen(function*() {
+        const stream = yield* EventBroker.subscribe("a", {
+          authorize: (channels) =>
+            Effect.map(DateTime.now, (now) => ({ channels, expiresAt: DateTime.subtract(now, { seconds: 1 }) }))
+        })
+        assert.isFalse(yield* EventStream.publish(stream, { data: "x" }))
+        assert.strictEqual(yield* EventBroker.subscribers("a"), 0)
+      })
+    ))
+
   describe("hooks", () => {
     it.effect("that die leave no connection behind", () =>
       run(() =>
@@ -255,6 +287,22 @@ describe("EventBroker in trouble", () => {
           trouble.loses = true
           yield* publishAll("secret")
           assert.deepStrictEqual(Array.from(yield* Fiber.join(events)), ["1", "2"])
+        })
+      ))
+
+    it.effect("is not pushed out by what is published, with what the client is told of its past", () =>
+      run(() =>
+        Effect.gen(function*() {
+          const stream = yield* EventBroker.subscribe("a", {
+            capacity: 2,
+            strategy: "sliding",
+            lastEventId: "other.1"
+          })
+          yield* Effect.repeatN(Effect.yieldNow(), 50)
+          yield* publishAll("1", "2", "3")
+          yield* Effect.repeatN(Effect.yieldNow(), 50)
+          const [first] = yield* take(stream, 1)
+          assert.strictEqual(first, "resync: {\"reason\":\"OtherEpoch\"}")
         })
       ))
 
