@@ -33,6 +33,13 @@ export * as EventStream from "./EventStream.js"
 export * as ServerSentEvent from "./ServerSentEvent.js"
 
 /**
+ * Who subscribed which device: the port, and a store in memory.
+ *
+ * @since 0.1.0
+ */
+export * as SubscriptionStore from "./SubscriptionStore.js"
+
+/**
  * A typed channel: a name pattern and the schemas of its events.
  *
  * @since 0.1.0

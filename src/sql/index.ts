@@ -1,0 +1,12 @@
+/**
+ * What is kept in a database: SQLite or PostgreSQL, through any `@effect/sql` client.
+ *
+ * @since 0.1.0
+ */
+
+/**
+ * Who subscribed which device.
+ *
+ * @since 0.1.0
+ */
+export * as SqlSubscriptionStore from "./SqlSubscriptionStore.js"
