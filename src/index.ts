@@ -26,6 +26,13 @@ export * as EventLog from "./EventLog.js"
 export * as EventStream from "./EventStream.js"
 
 /**
+ * The event to whoever has the page open, a push to the devices when nobody has.
+ *
+ * @since 0.1.0
+ */
+export * as Notifier from "./Notifier.js"
+
+/**
  * One frame of an event stream: its model, a safe encoder, a decoder.
  *
  * @since 0.1.0
