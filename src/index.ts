@@ -68,6 +68,13 @@ export * as VapidKeys from "./VapidKeys.js"
 export * as WebPush from "./WebPush.js"
 
 /**
+ * The routes that a page subscribes its device by.
+ *
+ * @since 0.1.0
+ */
+export * as WebPushApi from "./WebPushApi.js"
+
+/**
  * What the service worker receives: a notification, or a declarative one.
  *
  * @since 0.1.0
