@@ -5,6 +5,13 @@
  */
 
 /**
+ * Notifications that survive the process.
+ *
+ * @since 0.1.0
+ */
+export * as SqlNotificationOutbox from "./SqlNotificationOutbox.js"
+
+/**
  * Who subscribed which device.
  *
  * @since 0.1.0
