@@ -1,5 +1,5 @@
 import * as Migrator from "@effect/sql/Migrator"
-import type * as SqlClient from "@effect/sql/SqlClient"
+import * as SqlClient from "@effect/sql/SqlClient"
 import type { SqlError } from "@effect/sql/SqlError"
 import * as Effect from "effect/Effect"
 import * as Predicate from "effect/Predicate"
@@ -28,14 +28,24 @@ const untilFree = Schedule.exponential("5 millis", 1.5).pipe(
 export const retryConflict = <A, R>(statement: Effect.Effect<A, SqlError, R>): Effect.Effect<A, SqlError, R> =>
   Effect.retry(statement, { schedule: untilFree, while: isConflict })
 
-/** Creates what is missing. Two nodes that start at once may meet in any statement of it, so it is tried again. */
+/**
+ * Creates what is missing. Two nodes that start at once may meet in any statement of it, so it is tried again.
+ *
+ * On SQLite it uses no transaction: a client of `@effect/sql-libsql` that does not get the lock at its BEGIN never gives its only
+ * connection back. The migrations do nothing when run again.
+ */
 export const migrate = (
   table: string,
   migrations: Record<string, Effect.Effect<void, SqlError, SqlClient.SqlClient>>
 ): Effect.Effect<void, SqlError | Migrator.MigrationError, SqlClient.SqlClient> =>
-  Migrator.make({})({ loader: Migrator.fromRecord(migrations), table }).pipe(
-    Effect.sandbox,
-    Effect.retry({ times: 5, schedule: Schedule.jittered(Schedule.exponential("50 millis")) }),
-    Effect.unsandbox,
-    Effect.asVoid
-  )
+  Effect.flatMap(SqlClient.SqlClient, (sql) =>
+    sql.onDialectOrElse({
+      sqlite: () => Effect.forEach(Object.values(migrations), retryConflict, { discard: true }),
+      orElse: () =>
+        Migrator.make({})({ loader: Migrator.fromRecord(migrations), table }).pipe(
+          Effect.sandbox,
+          Effect.retry({ times: 5, schedule: Schedule.jittered(Schedule.exponential("50 millis")) }),
+          Effect.unsandbox,
+          Effect.asVoid
+        )
+    }))

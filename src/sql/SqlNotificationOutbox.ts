@@ -180,8 +180,8 @@ const Row = Schema.Struct({
 type Row = typeof Row.Type
 
 /**
- * What the layer runs before it uses the database, for those who keep their migrations in one place. A migration that has run does not
- * run again.
+ * What the layer runs before it uses the database, for those who keep their migrations in one place. They do
+ * nothing when run again.
  *
  * @since 0.1.0
  * @category migrations
@@ -189,7 +189,7 @@ type Row = typeof Row.Type
 export const migrations: Record<string, Effect.Effect<void, SqlError, SqlClient.SqlClient>> = {
   "0001_create_outbox": Effect.gen(function*() {
     const sql = yield* SqlClient.SqlClient
-    yield* sql`CREATE TABLE notification_outbox (
+    yield* sql`CREATE TABLE IF NOT EXISTS notification_outbox (
       id TEXT PRIMARY KEY,
       owner TEXT NOT NULL,
       message TEXT NOT NULL,
@@ -200,7 +200,7 @@ export const migrations: Record<string, Effect.Effect<void, SqlError, SqlClient.
       created_at DOUBLE PRECISION NOT NULL,
       died_at DOUBLE PRECISION
     )`
-    yield* sql`CREATE INDEX notification_outbox_by_due ON notification_outbox (due_at) WHERE died_at IS NULL`
+    yield* sql`CREATE INDEX IF NOT EXISTS notification_outbox_by_due ON notification_outbox (due_at) WHERE died_at IS NULL`
   })
 }
 

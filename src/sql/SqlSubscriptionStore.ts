@@ -49,8 +49,8 @@ export const Row = Schema.Struct({
 })
 
 /**
- * What the layer runs before it uses the database, for those who keep their migrations in one place. A migration that has run does not
- * run again.
+ * What the layer runs before it uses the database, for those who keep their migrations in one place. They do
+ * nothing when run again.
  *
  * @since 0.1.0
  * @category migrations
@@ -58,7 +58,7 @@ export const Row = Schema.Struct({
 export const migrations: Record<string, Effect.Effect<void, SqlError, SqlClient.SqlClient>> = {
   "0001_create_subscriptions": Effect.gen(function*() {
     const sql = yield* SqlClient.SqlClient
-    yield* sql`CREATE TABLE web_push_subscriptions (
+    yield* sql`CREATE TABLE IF NOT EXISTS web_push_subscriptions (
       endpoint_hash TEXT PRIMARY KEY,
       endpoint TEXT NOT NULL,
       owner TEXT NOT NULL,
@@ -71,7 +71,7 @@ export const migrations: Record<string, Effect.Effect<void, SqlError, SqlClient.
       updated_at DOUBLE PRECISION NOT NULL,
       last_success_at DOUBLE PRECISION
     )`
-    yield* sql`CREATE INDEX web_push_subscriptions_by_owner ON web_push_subscriptions (owner)`
+    yield* sql`CREATE INDEX IF NOT EXISTS web_push_subscriptions_by_owner ON web_push_subscriptions (owner)`
   })
 }
 
