@@ -24,9 +24,21 @@ const untilFree = Schedule.exponential("5 millis", 1.5).pipe(
   Schedule.upTo("15 seconds")
 )
 
-/** Runs a statement again if it only lost against a concurrent one. */
-export const retryConflict = <A, R>(statement: Effect.Effect<A, SqlError, R>): Effect.Effect<A, SqlError, R> =>
-  Effect.retry(statement, { schedule: untilFree, while: isConflict })
+/**
+ * Runs a statement, again if it only lost against a concurrent one. SQLite is told to wait by itself first: a statement that libsql
+ * fails with SQLITE_BUSY may keep a snapshot open until it is collected, and no write of that connection succeeds until then.
+ * It is told each time, because a libsql client has a new connection after a transaction.
+ */
+export const run = <A>(
+  sql: SqlClient.SqlClient,
+  statement: Effect.Effect<A, SqlError, never>
+): Effect.Effect<A, SqlError> => {
+  const retried = Effect.retry(statement, { schedule: untilFree, while: isConflict })
+  return sql.onDialectOrElse({
+    sqlite: () => Effect.zipRight(Effect.ignore(sql`PRAGMA busy_timeout = 5000`), retried),
+    orElse: () => retried
+  })
+}
 
 /**
  * Creates what is missing. Two nodes that start at once may meet in any statement of it, so it is tried again.
@@ -40,7 +52,12 @@ export const migrate = (
 ): Effect.Effect<void, SqlError | Migrator.MigrationError, SqlClient.SqlClient> =>
   Effect.flatMap(SqlClient.SqlClient, (sql) =>
     sql.onDialectOrElse({
-      sqlite: () => Effect.forEach(Object.values(migrations), retryConflict, { discard: true }),
+      sqlite: () =>
+        Effect.forEach(
+          Object.values(migrations),
+          (migration) => run(sql, Effect.provideService(migration, SqlClient.SqlClient, sql)),
+          { discard: true }
+        ),
       orElse: () =>
         Migrator.make({})({ loader: Migrator.fromRecord(migrations), table }).pipe(
           Effect.sandbox,

@@ -293,7 +293,7 @@ const makeWithWakeUp = ({ concurrency = 16, lease = "30 seconds", maxAttempts = 
     const somethingIsDue = yield* Effect.makeLatch(false)
     const query = (statement: { readonly withoutTransform: Effect.Effect<ReadonlyArray<unknown>, SqlError> }) =>
       Effect.mapError(
-        Sql.retryConflict(statement.withoutTransform),
+        Sql.run(sql, statement.withoutTransform),
         (error) => new NotificationOutboxError({ reason: "Unavailable", detail: Sql.failureCode(error) })
       )
 

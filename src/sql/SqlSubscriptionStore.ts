@@ -129,7 +129,7 @@ export const make = (
     // Names are in snake case already, whatever the client makes of names.
     const query = (statement: { readonly withoutTransform: Effect.Effect<ReadonlyArray<unknown>, SqlError> }) =>
       Effect.mapError(
-        Sql.retryConflict(statement.withoutTransform),
+        Sql.run(sql, statement.withoutTransform),
         (error) => new SubscriptionStoreError({ reason: "Unavailable", detail: Sql.failureCode(error) })
       )
 

@@ -43,7 +43,10 @@ const program = (name: string) =>
       SubscriptionStore.all.pipe(
         Stream.zipWithIndex,
         Stream.tap(([, n]) =>
-          n % 10_000 === 0 ? Effect.map(heapUsed, (used) => most = Math.max(most, used)) : Effect.void
+          n % 10_000 === 0
+            ? Effect.map(heapUsed, (used) =>
+              most = Math.max(most, used))
+            : Effect.void
         ),
         Stream.runCount
       )
