@@ -26,11 +26,25 @@ export * as EventLog from "./EventLog.js"
 export * as EventStream from "./EventStream.js"
 
 /**
+ * The event to whoever has the page open, a push to the devices when nobody has.
+ *
+ * @since 0.1.0
+ */
+export * as Notifier from "./Notifier.js"
+
+/**
  * One frame of an event stream: its model, a safe encoder, a decoder.
  *
  * @since 0.1.0
  */
 export * as ServerSentEvent from "./ServerSentEvent.js"
+
+/**
+ * Who subscribed which device: the port, and a store in memory.
+ *
+ * @since 0.1.0
+ */
+export * as SubscriptionStore from "./SubscriptionStore.js"
 
 /**
  * A typed channel: a name pattern and the schemas of its events.
@@ -52,6 +66,13 @@ export * as VapidKeys from "./VapidKeys.js"
  * @since 0.1.0
  */
 export * as WebPush from "./WebPush.js"
+
+/**
+ * The routes that a page subscribes its device by.
+ *
+ * @since 0.1.0
+ */
+export * as WebPushApi from "./WebPushApi.js"
 
 /**
  * What the service worker receives: a notification, or a declarative one.

@@ -1,0 +1,378 @@
+/**
+ * Tells an owner something by the best way there is: an event to whoever has the page open, a push to the devices when nobody has.
+ *
+ * @since 0.1.0
+ */
+import * as Arr from "effect/Array"
+import * as Context from "effect/Context"
+import type * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
+import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
+import type * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+
+import { EventBroker } from "./EventBroker.js"
+import * as EventLog from "./EventLog.js"
+import * as EventStream from "./EventStream.js"
+import { deliver } from "./internal/deliver.js"
+import * as ServerSentEvent from "./ServerSentEvent.js"
+import type { Device, SubscriptionStoreError } from "./SubscriptionStore.js"
+import { SubscriptionStore } from "./SubscriptionStore.js"
+import * as Topic from "./Topic.js"
+import * as WebPush from "./WebPush.js"
+
+/**
+ * The same news in two forms: for the page, and for the service worker.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Notification {
+  readonly event: ServerSentEvent.ServerSentEvent
+  readonly push: WebPush.Message
+}
+
+/**
+ * Who gets a push, besides the event that every connection of the owner gets:
+ *
+ * - `closed`: every device, if the owner has no connection and has not acknowledged the event.
+ * - `always`: every device, at once.
+ * - `unconnected`: every device that no connection says it is (see `channels`), if the event was not acknowledged.
+ * - `unacknowledged`: every device, if the event was not acknowledged. A connection may be dead without anyone having noticed yet,
+ *   and this is the only policy that does not trust it.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type Policy = "closed" | "always" | "unconnected" | "unacknowledged"
+
+/**
+ * @since 0.1.0
+ * @category models
+ */
+export interface NotifyOptions extends WebPush.SendOptions {
+  /** Default `closed`. */
+  readonly policy?: Policy | undefined
+  /** How long a client may take to acknowledge the event before the policy decides. None by default. */
+  readonly delay?: Duration.DurationInput | undefined
+}
+
+/**
+ * @since 0.1.0
+ * @category models
+ */
+export interface NotifyManyOptions extends NotifyOptions {
+  /** How many owners are notified at once. Default 16. */
+  readonly concurrency?: number | undefined
+}
+
+/**
+ * What happened.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Report {
+  /** The id of the event, or why the log did not take it. In that case the devices get a push, whoever is connected. */
+  readonly event: Either.Either<EventLog.EventId, EventLog.EventLogError>
+  /** How many connections the owner had, from before the event was published until the policy decided. */
+  readonly connections: number
+  /** Whether a client acknowledged the event in time. */
+  readonly acknowledged: boolean
+  /** One for each device that was pushed to. */
+  readonly outcomes: ReadonlyArray<WebPush.Outcome>
+  /** The devices that were not pushed to because they are connected, under the policy `unconnected`. */
+  readonly connected: ReadonlyArray<Device>
+  /** How many devices were forgotten because they are gone. */
+  readonly pruned: number
+}
+
+/**
+ * What can keep an owner from being notified: an event that cannot be sent, or a store that cannot be read.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export type NotifyError = ServerSentEvent.InvalidServerSentEvent | SubscriptionStoreError
+
+/**
+ * What became of one of many owners.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Outcome {
+  readonly owner: string
+  readonly result: Either.Either<Report, NotifyError>
+}
+
+/**
+ * @since 0.1.0
+ * @category tags
+ */
+export class Notifier extends Context.Tag("effect-realtime/Notifier")<Notifier, Notifier.Service>() {}
+
+/**
+ * @since 0.1.0
+ */
+export declare namespace Notifier {
+  /**
+   * @since 0.1.0
+   * @category models
+   */
+  export interface Service {
+    readonly notify: (
+      owner: string,
+      notification: Notification,
+      options?: NotifyOptions
+    ) => Effect.Effect<Report, NotifyError>
+    readonly notifyMany: <E, R>(
+      owners: Stream.Stream<string, E, R>,
+      notification: Notification,
+      options?: NotifyManyOptions
+    ) => Stream.Stream<Outcome, E, R>
+    readonly acknowledge: (owner: string, eventId: string) => Effect.Effect<void, EventLog.EventLogError>
+  }
+}
+
+const Owner = Topic.make("notifications/:owner", {})
+const OwnerDevice = Topic.make("notifications/:owner/devices/:device", {})
+const Acknowledged = Topic.make("notifications/:owner/acknowledged", {})
+
+/**
+ * The channels that a page of the owner subscribes to. With the `endpointId` of its own push subscription (the subscribe route answers
+ * with it) the page says which device it is on, and the policy `unconnected` spares that device.
+ *
+ * @example
+ * ```ts
+ * import { HttpRouter } from "@effect/platform"
+ * import * as EventBroker from "effect-realtime/EventBroker"
+ * import * as Notifier from "effect-realtime/Notifier"
+ *
+ * const router = HttpRouter.empty.pipe(
+ *   HttpRouter.get("/events", EventBroker.respond(Notifier.channels("anna")))
+ * )
+ * ```
+ *
+ * @since 0.1.0
+ * @category channels
+ */
+export const channels = (owner: string, endpointId?: string): ReadonlyArray<string> => [
+  Topic.channel(Owner, { owner }),
+  ...(endpointId === undefined ? [] : [Topic.channel(OwnerDevice, { owner, device: endpointId })])
+]
+
+/**
+ * Builds the service.
+ *
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import * as Notifier from "effect-realtime/Notifier"
+ *
+ * const program = Effect.flatMap(Notifier.make, (notifier) =>
+ *   notifier.notify("anna", { event: { event: "paid", data: { orderId: "7" } }, push: "Order 7 was paid." }))
+ * ```
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const make: Effect.Effect<Notifier.Service, never, EventBroker | SubscriptionStore | WebPush.WebPush> = Effect
+  .gen(function*() {
+    const broker = yield* EventBroker
+    const store = yield* SubscriptionStore
+    const webPush = yield* WebPush.WebPush
+
+    /** Listens before the event is published: a client may be faster than the answer of the log. */
+    const listen = (
+      owner: string,
+      delay: Duration.DurationInput
+    ): Effect.Effect<(id: EventLog.EventId) => Effect.Effect<boolean>, EventLog.EventLogError, Scope.Scope> =>
+      Effect.map(
+        broker.subscribe(Topic.channel(Acknowledged, { owner }), { heartbeat: "off" }),
+        (stream) => (id) =>
+          EventStream.toStream(stream).pipe(
+            (frames) => ServerSentEvent.decode(frames),
+            Stream.filter(({ data }) => data === id),
+            Stream.runHead,
+            Effect.orElseSucceed(() => Option.none<ServerSentEvent.ServerSentEvent>()),
+            Effect.flatMap(Option.match({ onNone: () => Effect.never, onSome: () => Effect.succeed(true) })),
+            Effect.timeoutTo({ duration: delay, onSuccess: () => true, onTimeout: () => false })
+          )
+      )
+
+    const notify: Notifier.Service["notify"] = (
+      owner,
+      { event, push },
+      { delay, policy = "closed", ...sendOptions } = {}
+    ) =>
+      Effect.gen(function*() {
+        const channel = Topic.channel(Owner, { owner })
+        const connectionsBefore = yield* broker.subscribers(channel)
+        const acknowledgement = delay === undefined || policy === "always"
+          ? Effect.succeed(() => Effect.succeed(false))
+          : listen(owner, delay)
+        const published = yield* Effect.flatMap(acknowledgement, (isAcknowledged) =>
+          Effect.map(broker.publish(channel, event), (id) => ({ id, isAcknowledged: isAcknowledged(id) }))).pipe(
+            Effect.map(Either.right),
+            Effect.catchTag("EventLogError", (error) =>
+              Effect.succeed(Either.left(error)))
+          )
+        const acknowledged = Either.isRight(published) && (yield* published.right.isAcknowledged)
+        // A page that was opened after the event was published has not got it.
+        const connections = Math.min(connectionsBefore, yield* broker.subscribers(channel))
+        const isTold = Either.isRight(published) && policy !== "always" &&
+          (acknowledged || (policy === "closed" && connections > 0))
+        const devices = isTold ? [] : yield* store.forOwner(owner)
+        const [unconnected, connected] = policy === "unconnected" && Either.isRight(published)
+          ? yield* Effect.map(
+            Effect.forEach(devices, ({ endpointId }) =>
+              broker.subscribers(Topic.channel(OwnerDevice, { owner, device: endpointId }))),
+            (counts) =>
+              Arr.partition(devices, (_, i) =>
+                (counts[i] ?? 0) > 0)
+          )
+          : [devices, []]
+        const { outcomes, pruned } = yield* deliver(webPush, store, unconnected, push, sendOptions)
+        yield* Effect.annotateCurrentSpan({ connections, acknowledged, pushed: outcomes.length, pruned })
+        return {
+          event: Either.map(published, ({ id }) =>
+            id),
+          connections,
+          acknowledged,
+          outcomes,
+          connected,
+          pruned
+        }
+      }).pipe(Effect.scoped, Effect.withSpan("Notifier.notify", { captureStackTrace: false }))
+
+    return Notifier.of({
+      notify,
+      notifyMany: (owners, notification, { concurrency = 16, ...options } = {}) =>
+        Stream.mapEffect(
+          owners,
+          (owner) => Effect.map(Effect.either(notify(owner, notification, options)), (result) => ({ owner, result })),
+          { concurrency, unordered: true }
+        ),
+      acknowledge: (owner, eventId) =>
+        Option.isNone(EventLog.parseEventId(eventId)) ?
+          Effect.void :
+          broker.publish(Topic.channel(Acknowledged, { owner }), { data: eventId }).pipe(
+            Effect.asVoid,
+            Effect.catchTag("InvalidServerSentEvent", Effect.die)
+          )
+    })
+  })
+
+/**
+ * The service as a layer.
+ *
+ * @example
+ * ```ts
+ * import { Layer } from "effect"
+ * import * as EventBroker from "effect-realtime/EventBroker"
+ * import * as EventLog from "effect-realtime/EventLog"
+ * import * as PushHttpClient from "effect-realtime/node/PushHttpClient"
+ * import * as Notifier from "effect-realtime/Notifier"
+ * import * as SubscriptionStore from "effect-realtime/SubscriptionStore"
+ * import * as WebPush from "effect-realtime/WebPush"
+ *
+ * const NotifierLive = Notifier.layer.pipe(
+ *   Layer.provide(EventBroker.layer().pipe(Layer.provide(EventLog.layerMemory()))),
+ *   Layer.provide(SubscriptionStore.layerMemory()),
+ *   Layer.provide(WebPush.layerConfig().pipe(Layer.provide(PushHttpClient.layer())))
+ * )
+ * ```
+ *
+ * @since 0.1.0
+ * @category layers
+ */
+export const layer: Layer.Layer<Notifier, never, EventBroker | SubscriptionStore | WebPush.WebPush> = Layer.effect(
+  Notifier,
+  make
+)
+
+/**
+ * Publishes the event to every connection of the owner, on any node that shares the log, and sends the push to the devices that the
+ * policy says; those that are gone are forgotten. Nothing is sent twice by itself: `SqlNotificationOutbox` tries again.
+ *
+ * Fails with `InvalidServerSentEvent` before anything is sent, and with `SubscriptionStoreError` if the devices cannot be read.
+ *
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import * as Notifier from "effect-realtime/Notifier"
+ * import * as WebPushPayload from "effect-realtime/WebPushPayload"
+ *
+ * const orderPaid = (user: string, orderId: string) =>
+ *   Effect.gen(function*() {
+ *     const push = yield* WebPushPayload.make({ title: "Payment confirmed", body: `Order ${orderId} was paid.` })
+ *     return yield* Notifier.notify(user, { event: { event: "paid", data: { orderId } }, push }, { delay: "2 seconds" })
+ *   })
+ * ```
+ *
+ * @since 0.1.0
+ * @category combinators
+ */
+export const notify = (
+  owner: string,
+  notification: Notification,
+  options?: NotifyOptions
+): Effect.Effect<Report, NotifyError, Notifier> =>
+  Effect.flatMap(Notifier, (notifier) => notifier.notify(owner, notification, options))
+
+/**
+ * Notifies a Stream of owners, of any length. Outcomes come as they happen, not in order, and no owner keeps another from being
+ * notified.
+ *
+ * @example
+ * ```ts
+ * import { Stream } from "effect"
+ * import * as Notifier from "effect-realtime/Notifier"
+ *
+ * const announce = <E, R>(users: Stream.Stream<string, E, R>) =>
+ *   Notifier.notifyMany(users, { event: { event: "opening" }, push: "We are open again." }).pipe(Stream.runDrain)
+ * ```
+ *
+ * @since 0.1.0
+ * @category combinators
+ */
+export const notifyMany = <E, R>(
+  owners: Stream.Stream<string, E, R>,
+  notification: Notification,
+  options?: NotifyManyOptions
+): Stream.Stream<Outcome, E, R | Notifier> =>
+  Stream.unwrap(Effect.map(Notifier, (notifier) => notifier.notifyMany(owners, notification, options)))
+
+/**
+ * Says that a client of the owner has got the event with this id (its `lastEventId`), whichever node it was notified from. What is
+ * no id is ignored. The owner must be that of whoever asks, not what they say.
+ *
+ * @example
+ * ```ts
+ * import { HttpRouter, HttpServerRequest, HttpServerResponse } from "@effect/platform"
+ * import { Effect } from "effect"
+ * import * as Notifier from "effect-realtime/Notifier"
+ *
+ * const router = HttpRouter.empty.pipe(
+ *   HttpRouter.post(
+ *     "/events/acknowledge",
+ *     HttpServerRequest.HttpServerRequest.pipe(
+ *       Effect.flatMap(({ text }) => text),
+ *       Effect.flatMap((eventId) => Notifier.acknowledge("anna", eventId)),
+ *       Effect.as(HttpServerResponse.empty())
+ *     )
+ *   )
+ * )
+ * ```
+ *
+ * @since 0.1.0
+ * @category combinators
+ */
+export const acknowledge = (
+  owner: string,
+  eventId: string
+): Effect.Effect<void, EventLog.EventLogError, Notifier> =>
+  Effect.flatMap(Notifier, (notifier) => notifier.acknowledge(owner, eventId))

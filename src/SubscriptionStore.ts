@@ -1,0 +1,319 @@
+/**
+ * Who subscribed which device. The port, and a store in memory; `SqlSubscriptionStore` of `effect-realtime/sql` keeps them in a database.
+ *
+ * @since 0.1.0
+ */
+import * as Arr from "effect/Array"
+import * as Context from "effect/Context"
+import * as DateTime from "effect/DateTime"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
+import * as Schema from "effect/Schema"
+import * as Stream from "effect/Stream"
+
+import { WebPushSubscription } from "./WebPushSubscription.js"
+
+/**
+ * A subscription as it is kept: it can be sent to as it is. Like any `WebPushSubscription` it shows its `endpointId` alone when it is
+ * printed or logged.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export class Device extends WebPushSubscription.extend<Device>("effect-realtime/Device")({
+  owner: Schema.String,
+  userAgent: Schema.optionalWith(Schema.String, { exact: true }),
+  /** When this owner subscribed it first. */
+  createdAt: Schema.DateTimeUtcFromSelf,
+  /** When it was last subscribed. */
+  updatedAt: Schema.DateTimeUtcFromSelf,
+  /** When a push service last took a message for it. */
+  lastSuccessAt: Schema.optionalWith(Schema.DateTimeUtcFromSelf, { exact: true })
+}) {
+  /**
+   * @since 0.1.0
+   */
+  override toString(): string {
+    return `Device(${this.endpointId})`
+  }
+}
+
+/**
+ * The store did not do what it was asked.
+ *
+ * - `EndpointTaken`: the endpoint belongs to another owner, and the keys are not those of the device.
+ * - `Unavailable`: the database failed; `detail` is the code of the failure.
+ * - `InvalidRow`: the database has a row that is no device.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export class SubscriptionStoreError
+  extends Schema.TaggedError<SubscriptionStoreError>("effect-realtime/SubscriptionStoreError")(
+    "SubscriptionStoreError",
+    { reason: Schema.Literal("EndpointTaken", "Unavailable", "InvalidRow"), detail: Schema.String }
+  )
+{
+  /**
+   * @since 0.1.0
+   */
+  override get message(): string {
+    return `${this.reason}: ${this.detail}`
+  }
+}
+
+/**
+ * @since 0.1.0
+ * @category models
+ */
+export interface Options {
+  /** How many devices an owner may have. The one that was subscribed the longest ago makes room for a new one. Default 20. */
+  readonly maxDevicesPerOwner?: number | undefined
+}
+
+/**
+ * @since 0.1.0
+ * @category models
+ */
+export interface UpsertOptions {
+  readonly userAgent?: string | undefined
+  /** The key that new subscriptions are made with, for one that does not say which it was made with. */
+  readonly applicationServerKey?: string | undefined
+  /** The endpoint, of the same owner, that the subscription comes in the place of. */
+  readonly replaces?: string | undefined
+}
+
+/**
+ * @since 0.1.0
+ * @category tags
+ */
+export class SubscriptionStore extends Context.Tag("effect-realtime/SubscriptionStore")<
+  SubscriptionStore,
+  SubscriptionStore.Service
+>() {}
+
+/**
+ * @since 0.1.0
+ */
+export declare namespace SubscriptionStore {
+  /**
+   * @since 0.1.0
+   * @category models
+   */
+  export interface Service {
+    /**
+     * Keeps a device, by its endpoint. One that another owner has moves to this one if its keys are the same, for then it is the
+     * same device in other hands; with other keys it fails with `EndpointTaken`.
+     */
+    readonly upsert: (
+      owner: string,
+      subscription: WebPushSubscription,
+      options?: UpsertOptions
+    ) => Effect.Effect<void, SubscriptionStoreError>
+    /** Forgets a device if it is the owner's, and says whether it did. */
+    readonly remove: (owner: string, endpoint: string) => Effect.Effect<boolean, SubscriptionStoreError>
+    /** The devices of an owner, the one that was subscribed last first. */
+    readonly forOwner: (owner: string) => Effect.Effect<ReadonlyArray<Device>, SubscriptionStoreError>
+    /** Every device, a page at a time, whatever their number. */
+    readonly all: Stream.Stream<Device, SubscriptionStoreError>
+    /**
+     * Forgets the devices that a push service says are gone, and gives their number. One whose keys are no longer those that were sent
+     * to has subscribed again since, and stays.
+     */
+    readonly prune: (gone: Iterable<WebPushSubscription>) => Effect.Effect<number, SubscriptionStoreError>
+    /** Notes that a push service took a message for these. */
+    readonly touch: (subscriptions: Iterable<WebPushSubscription>) => Effect.Effect<void, SubscriptionStoreError>
+  }
+}
+
+const haveSameKeys = (a: WebPushSubscription, b: WebPushSubscription): boolean =>
+  a.keys.p256dh === b.keys.p256dh && a.keys.auth === b.keys.auth
+
+const pageSize = 1000
+
+/**
+ * A store in memory, for a single process and for tests.
+ *
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import * as SubscriptionStore from "effect-realtime/SubscriptionStore"
+ *
+ * const devices = Effect.flatMap(SubscriptionStore.makeMemory({ maxDevicesPerOwner: 5 }), (store) => store.forOwner("anna"))
+ * ```
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const makeMemory = (options: Options = {}): Effect.Effect<SubscriptionStore.Service> =>
+  Effect.sync(() => {
+    const { maxDevicesPerOwner = 20 } = options
+    const devices = new Map<string, Device>()
+    // The endpoints of an owner, in the order they were subscribed in.
+    const owners = new Map<string, Set<string>>()
+    const endpointsOf = (owner: string) => owners.get(owner) ?? new Set()
+    const add = (device: Device) => {
+      devices.set(device.endpoint, device)
+      owners.set(device.owner, endpointsOf(device.owner).add(device.endpoint))
+    }
+    const drop = (endpoint: string) => {
+      const owner = devices.get(endpoint)?.owner
+      if (owner === undefined) return false
+      endpointsOf(owner).delete(endpoint)
+      if (endpointsOf(owner).size === 0) owners.delete(owner)
+      return devices.delete(endpoint)
+    }
+    const ofOwner = (owner: string) =>
+      Arr.filterMap(Arr.reverse(endpointsOf(owner)), (endpoint) => Option.fromNullable(devices.get(endpoint)))
+    const stored = (subscriptions: Iterable<WebPushSubscription>) =>
+      Arr.filter(subscriptions, (subscription) => {
+        const device = devices.get(subscription.endpoint)
+        return device !== undefined && haveSameKeys(device, subscription)
+      })
+
+    return SubscriptionStore.of({
+      upsert: (owner, subscription, { applicationServerKey, replaces, userAgent } = {}) =>
+        Effect.flatMap(DateTime.now, (now) => {
+          const { endpoint, expiresAt = null, keys } = subscription
+          const before = devices.get(endpoint)
+          const isSameDevice = before !== undefined && haveSameKeys(before, subscription)
+          if (before !== undefined && before.owner !== owner && !isSameDevice) return endpointTaken
+          const isKnown = before?.owner === owner
+          const madeWith = subscription.applicationServerKey ??
+            (isSameDevice ? before.applicationServerKey : undefined) ??
+            applicationServerKey
+          const lastSuccessAt = isSameDevice ? before.lastSuccessAt : undefined
+          const agent = userAgent ?? (isKnown ? before.userAgent : undefined)
+          drop(endpoint)
+          add(
+            new Device({
+              endpoint,
+              keys,
+              expiresAt,
+              owner,
+              createdAt: isKnown ? before.createdAt : now,
+              updatedAt: now,
+              ...(madeWith === undefined ? undefined : { applicationServerKey: madeWith }),
+              ...(agent === undefined ? undefined : { userAgent: agent }),
+              ...(lastSuccessAt === undefined ? undefined : { lastSuccessAt })
+            })
+          )
+          if (replaces !== undefined && replaces !== endpoint && devices.get(replaces)?.owner === owner) {
+            drop(replaces)
+          }
+          for (const device of ofOwner(owner).slice(maxDevicesPerOwner)) drop(device.endpoint)
+          return Effect.void
+        }),
+      remove: (owner, endpoint) => Effect.sync(() => devices.get(endpoint)?.owner === owner && drop(endpoint)),
+      forOwner: (owner) => Effect.sync(() => ofOwner(owner)),
+      all: Stream.suspend(() => Stream.rechunk(Stream.fromIterable([...devices.values()]), pageSize)),
+      prune: (gone) => Effect.sync(() => Arr.filter(stored(gone), ({ endpoint }) => drop(endpoint)).length),
+      touch: (subscriptions) =>
+        Effect.map(DateTime.now, (lastSuccessAt) => {
+          for (const { endpoint } of stored(subscriptions)) {
+            const device = devices.get(endpoint)
+            if (device !== undefined) devices.set(endpoint, new Device({ ...device, lastSuccessAt }))
+          }
+        })
+    })
+  })
+
+const endpointTaken = new SubscriptionStoreError({
+  reason: "EndpointTaken",
+  detail: "the endpoint belongs to another owner, and the keys are not those of the device"
+})
+
+/**
+ * A store in memory, for a single process and for tests.
+ *
+ * @since 0.1.0
+ * @category layers
+ */
+export const layerMemory = (options?: Options): Layer.Layer<SubscriptionStore> =>
+  Layer.effect(SubscriptionStore, makeMemory(options))
+
+/**
+ * Keeps a device of an owner, by its endpoint.
+ *
+ * @example
+ * ```ts
+ * import * as SubscriptionStore from "effect-realtime/SubscriptionStore"
+ * import type { WebPushSubscription } from "effect-realtime/WebPushSubscription"
+ *
+ * const subscribe = (user: string, subscription: WebPushSubscription) => SubscriptionStore.upsert(user, subscription)
+ * ```
+ *
+ * @since 0.1.0
+ * @category accessors
+ */
+export const upsert = (
+  owner: string,
+  subscription: WebPushSubscription,
+  options?: UpsertOptions
+): Effect.Effect<void, SubscriptionStoreError, SubscriptionStore> =>
+  Effect.flatMap(SubscriptionStore, (store) => store.upsert(owner, subscription, options))
+
+/**
+ * Forgets a device if it is the owner's, and says whether it did.
+ *
+ * @since 0.1.0
+ * @category accessors
+ */
+export const remove = (
+  owner: string,
+  endpoint: string
+): Effect.Effect<boolean, SubscriptionStoreError, SubscriptionStore> =>
+  Effect.flatMap(SubscriptionStore, (store) => store.remove(owner, endpoint))
+
+/**
+ * The devices of an owner, the one that was subscribed last first.
+ *
+ * @since 0.1.0
+ * @category accessors
+ */
+export const forOwner = (
+  owner: string
+): Effect.Effect<ReadonlyArray<Device>, SubscriptionStoreError, SubscriptionStore> =>
+  Effect.flatMap(SubscriptionStore, (store) => store.forOwner(owner))
+
+/**
+ * Every device, a page at a time, whatever their number.
+ *
+ * @example
+ * ```ts
+ * import { Stream } from "effect"
+ * import * as SubscriptionStore from "effect-realtime/SubscriptionStore"
+ * import * as WebPush from "effect-realtime/WebPush"
+ *
+ * const announce = WebPush.broadcast(SubscriptionStore.all, "We are open again.").pipe(Stream.runDrain)
+ * ```
+ *
+ * @since 0.1.0
+ * @category accessors
+ */
+export const all: Stream.Stream<Device, SubscriptionStoreError, SubscriptionStore> = Stream.unwrap(
+  Effect.map(SubscriptionStore, (store) => store.all)
+)
+
+/**
+ * Forgets the devices that a push service says are gone, unless they have subscribed again since, and gives their number.
+ *
+ * @since 0.1.0
+ * @category accessors
+ */
+export const prune = (
+  gone: Iterable<WebPushSubscription>
+): Effect.Effect<number, SubscriptionStoreError, SubscriptionStore> =>
+  Effect.flatMap(SubscriptionStore, (store) => store.prune(gone))
+
+/**
+ * Notes that a push service took a message for these devices.
+ *
+ * @since 0.1.0
+ * @category accessors
+ */
+export const touch = (
+  subscriptions: Iterable<WebPushSubscription>
+): Effect.Effect<void, SubscriptionStoreError, SubscriptionStore> =>
+  Effect.flatMap(SubscriptionStore, (store) => store.touch(subscriptions))

@@ -1,0 +1,284 @@
+/**
+ * The routes that a page subscribes its device by, as an `HttpApiGroup` and for an `HttpRouter`:
+ *
+ * - `GET /vapid-public-key` answers 200 with `{ "publicKey": … }`, to anyone.
+ * - `POST /subscribe` takes what `PushSubscription.toJSON()` gives and answers 201.
+ * - `POST /resubscribe` takes `{ "oldEndpoint": …, "subscription": … }` and answers 201.
+ * - `POST /unsubscribe` takes `{ "endpoint": … }` and answers 200, whether the device was known or not.
+ *
+ * A body must be JSON, and say so: that is what keeps another site from sending it with the cookies of its visitor.
+ *
+ * @since 0.1.0
+ */
+import type * as HttpApiBuilder from "@effect/platform/HttpApiBuilder"
+import * as HttpApiEndpoint from "@effect/platform/HttpApiEndpoint"
+import { Conflict, HttpApiDecodeError, ServiceUnavailable } from "@effect/platform/HttpApiError"
+import * as HttpApiGroup from "@effect/platform/HttpApiGroup"
+import type * as HttpApiMiddleware from "@effect/platform/HttpApiMiddleware"
+import * as HttpApiSchema from "@effect/platform/HttpApiSchema"
+import * as HttpRouter from "@effect/platform/HttpRouter"
+import * as HttpServerRequest from "@effect/platform/HttpServerRequest"
+import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import * as ParseResult from "effect/ParseResult"
+import * as Schema from "effect/Schema"
+import * as Stream from "effect/Stream"
+
+import type { SubscriptionStoreError, UpsertOptions } from "./SubscriptionStore.js"
+import { SubscriptionStore } from "./SubscriptionStore.js"
+import * as WebPush from "./WebPush.js"
+import { WebPushSubscription } from "./WebPushSubscription.js"
+
+/**
+ * Whose devices a request is about: what the authentication of the application provides.
+ *
+ * @since 0.1.0
+ * @category tags
+ */
+export class Owner extends Context.Tag("effect-realtime/WebPushApi/Owner")<Owner, string>() {}
+
+/**
+ * The body is longer than 16 KiB.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export class BodyTooLarge extends HttpApiSchema.EmptyError<BodyTooLarge>()({ tag: "BodyTooLarge", status: 413 }) {}
+
+/**
+ * The body is not said to be JSON.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export class UnsupportedMediaType extends HttpApiSchema.EmptyError<UnsupportedMediaType>()({
+  tag: "UnsupportedMediaType",
+  status: 415
+}) {}
+
+const PublicKey = Schema.Struct({ publicKey: Schema.String })
+const Subscribed = Schema.Struct({ endpointId: Schema.String })
+const Resubscription = Schema.Struct({ oldEndpoint: Schema.String, subscription: WebPushSubscription })
+const Unsubscription = Schema.Struct({ endpoint: Schema.String })
+const Unsubscribed = Schema.Struct({})
+
+const publicKeyEndpoint = HttpApiEndpoint.get("publicKey", "/vapid-public-key").addSuccess(PublicKey)
+
+const subscribeEndpoint = HttpApiEndpoint.post("subscribe", "/subscribe")
+  .setPayload(WebPushSubscription)
+  .addSuccess(Subscribed, { status: 201 })
+  .addError(HttpApiDecodeError).addError(Conflict).addError(BodyTooLarge)
+  .addError(UnsupportedMediaType).addError(ServiceUnavailable)
+
+const resubscribeEndpoint = HttpApiEndpoint.post("resubscribe", "/resubscribe")
+  .setPayload(Resubscription)
+  .addSuccess(Subscribed, { status: 201 })
+  .addError(HttpApiDecodeError).addError(Conflict).addError(BodyTooLarge)
+  .addError(UnsupportedMediaType).addError(ServiceUnavailable)
+
+const unsubscribeEndpoint = HttpApiEndpoint.post("unsubscribe", "/unsubscribe")
+  .setPayload(Unsubscription)
+  .addSuccess(Unsubscribed)
+  .addError(HttpApiDecodeError).addError(BodyTooLarge)
+  .addError(UnsupportedMediaType).addError(ServiceUnavailable)
+
+/**
+ * The group, to be added to an `HttpApi`. The middleware of the application says who the owner is: it provides `Owner`, and fails with
+ * 401 if there is none.
+ *
+ * @example
+ * ```ts
+ * import { HttpApi, HttpApiBuilder, HttpApiError, HttpApiMiddleware, HttpServerRequest } from "@effect/platform"
+ * import { Effect, Layer } from "effect"
+ * import * as WebPushApi from "effect-realtime/WebPushApi"
+ *
+ * class Authentication extends HttpApiMiddleware.Tag<Authentication>()("Authentication", {
+ *   provides: WebPushApi.Owner,
+ *   failure: HttpApiError.Unauthorized
+ * }) {}
+ *
+ * class Api extends HttpApi.make("app").add(WebPushApi.group(Authentication).prefix("/push")) {}
+ *
+ * const WebPushRoutes = HttpApiBuilder.group(Api, "webPush", WebPushApi.handlers).pipe(
+ *   Layer.provide(Layer.succeed(
+ *     Authentication,
+ *     Effect.flatMap(HttpServerRequest.HttpServerRequest, ({ cookies }) =>
+ *       cookies.user === undefined ? new HttpApiError.Unauthorized() : Effect.succeed(cookies.user))
+ *   ))
+ * )
+ * ```
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const group = <I extends HttpApiMiddleware.HttpApiMiddleware.AnyId, S>(authentication: Context.Tag<I, S>) =>
+  HttpApiGroup.make("webPush")
+    .add(publicKeyEndpoint)
+    .add(subscribeEndpoint.middleware(authentication))
+    .add(resubscribeEndpoint.middleware(authentication))
+    .add(unsubscribeEndpoint.middleware(authentication))
+
+const maxBodyBytes = 16 * 1024
+
+// Node gives the answer only to who was let finish. Whoever sends more than this is cut off.
+const maxDiscardedBytes = 1024 * 1024
+
+const invalidBody = (issues: HttpApiDecodeError["issues"]) =>
+  new HttpApiDecodeError({ issues, message: "The body is not what the route takes" })
+
+const issue = (path: ReadonlyArray<string>, message: string): HttpApiDecodeError["issues"][number] => ({
+  _tag: "Type",
+  path,
+  message
+})
+
+const readBody = <A, I>(schema: Schema.Schema<A, I>) => {
+  const decode = Schema.decodeUnknown(schema, { errors: "all" })
+  return Effect.gen(function*() {
+    const { headers, stream } = yield* HttpServerRequest.HttpServerRequest
+    if (!/^application\/json *(;|$)/i.test(headers["content-type"] ?? "")) return yield* new UnsupportedMediaType()
+    if (Number(headers["content-length"] ?? 0) > maxBodyBytes) return yield* new BodyTooLarge()
+    const { bytes, length } = yield* stream.pipe(
+      Stream.runFoldWhile(
+        { bytes: Buffer.alloc(0), length: 0 },
+        ({ length }) => length <= maxDiscardedBytes,
+        ({ bytes, length }, chunk) => ({
+          bytes: length > maxBodyBytes ? bytes : Buffer.concat([bytes, chunk]),
+          length: length + chunk.length
+        })
+      ),
+      Effect.mapError(() => invalidBody([issue([], "must come whole")]))
+    )
+    if (length > maxBodyBytes) return yield* new BodyTooLarge()
+    const body = yield* Effect.try({
+      try: (): unknown => JSON.parse(bytes.toString()),
+      catch: () => invalidBody([issue([], "must be JSON")])
+    })
+    return yield* Effect.catchTag(
+      decode(body),
+      "ParseError",
+      (error) =>
+        Effect.flatMap(ParseResult.ArrayFormatter.formatError(error), (issues) =>
+          // The default messages end by quoting the value.
+          invalidBody(issues.map((issue) => ({ ...issue, message: issue.message.replace(/, actual [^]*$/, "") }))))
+    )
+  })
+}
+
+const unavailable = (error: SubscriptionStoreError) =>
+  Effect.zipRight(Effect.logError("The subscriptions cannot be reached", error), new ServiceUnavailable())
+
+const keep = (subscription: WebPushSubscription, path: ReadonlyArray<string>, options?: UpsertOptions) =>
+  Effect.gen(function*() {
+    const { isAllowed, publicKey } = yield* WebPush.WebPush
+    if (!isAllowed(subscription.endpoint)) {
+      return yield* invalidBody([issue(path, "must be of a push service that this server sends to")])
+    }
+    const { headers } = yield* HttpServerRequest.HttpServerRequest
+    const store = yield* SubscriptionStore
+    yield* store.upsert(yield* Owner, subscription, {
+      ...options,
+      userAgent: headers["user-agent"]?.slice(0, 512),
+      applicationServerKey: publicKey
+    }).pipe(
+      Effect.catchIf(({ reason }) => reason === "EndpointTaken", () => new Conflict()),
+      Effect.catchTag("SubscriptionStoreError", unavailable)
+    )
+    return HttpServerResponse.unsafeJson({ endpointId: subscription.endpointId }, { status: 201 })
+  })
+
+const publicKey = Effect.map(
+  WebPush.WebPush,
+  ({ publicKey }) =>
+    HttpServerResponse.unsafeJson({ publicKey }, { headers: { "cache-control": "public, max-age=300" } })
+)
+
+const subscribe = Effect.flatMap(readBody(WebPushSubscription), (subscription) => keep(subscription, ["endpoint"]))
+
+const resubscribe = Effect.flatMap(
+  readBody(Resubscription),
+  ({ oldEndpoint, subscription }) => keep(subscription, ["subscription", "endpoint"], { replaces: oldEndpoint })
+)
+
+const unsubscribe = Effect.gen(function*() {
+  const { endpoint } = yield* readBody(Unsubscription)
+  const store = yield* SubscriptionStore
+  yield* Effect.catchAll(store.remove(yield* Owner, endpoint), unavailable)
+  return HttpServerResponse.unsafeJson({})
+})
+
+type Endpoints<I extends HttpApiMiddleware.HttpApiMiddleware.AnyId> = HttpApiGroup.HttpApiGroup.Endpoints<
+  ReturnType<typeof group<I, unknown>>
+>
+
+/**
+ * The handlers of the group, for `HttpApiBuilder.group`.
+ *
+ * @since 0.1.0
+ * @category handlers
+ */
+export const handlers = <E, P, R, I extends HttpApiMiddleware.HttpApiMiddleware.AnyId>(
+  self: HttpApiBuilder.Handlers<E, P, R, Endpoints<I>>
+) =>
+  self
+    .handleRaw("publicKey", () => publicKey)
+    .handleRaw("subscribe", () => subscribe)
+    .handleRaw("resubscribe", () => resubscribe)
+    .handleRaw("unsubscribe", () => unsubscribe)
+
+/**
+ * The same routes for an `HttpRouter`. `owner` says whose devices a request is about; without one the answer is 401.
+ *
+ * @example
+ * ```ts
+ * import { HttpRouter, HttpServerRequest } from "@effect/platform"
+ * import { Effect, Option } from "effect"
+ * import * as WebPushApi from "effect-realtime/WebPushApi"
+ *
+ * const owner = Effect.map(HttpServerRequest.HttpServerRequest, ({ cookies }) => Option.fromNullable(cookies.user))
+ *
+ * const router = HttpRouter.empty.pipe(HttpRouter.mount("/push", WebPushApi.router(owner)))
+ * ```
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const router = <E, R>(
+  owner: Effect.Effect<Option.Option<string>, E, R>
+): HttpRouter.HttpRouter<
+  E,
+  HttpRouter.HttpRouter.ExcludeProvided<R> | SubscriptionStore | WebPush.WebPush
+> => {
+  const authenticated = <E1, R1>(handler: Effect.Effect<HttpServerResponse.HttpServerResponse, E1, R1>) =>
+    Effect.flatMap(
+      owner,
+      Option.match({
+        onNone: () => Effect.succeed(HttpServerResponse.empty({ status: 401 })),
+        onSome: (owner) => Effect.provideService(handler, Owner, owner)
+      })
+    )
+  return HttpRouter.empty.pipe(
+    HttpRouter.get(publicKeyEndpoint.path, publicKey),
+    HttpRouter.post(subscribeEndpoint.path, authenticated(answerErrors(subscribe))),
+    HttpRouter.post(resubscribeEndpoint.path, authenticated(answerErrors(resubscribe))),
+    HttpRouter.post(unsubscribeEndpoint.path, authenticated(answerErrors(unsubscribe)))
+  )
+}
+
+const answerErrors = <R>(
+  handler: Effect.Effect<
+    HttpServerResponse.HttpServerResponse,
+    HttpApiDecodeError | Conflict | BodyTooLarge | UnsupportedMediaType | ServiceUnavailable,
+    R
+  >
+): Effect.Effect<HttpServerResponse.HttpServerResponse, never, R> =>
+  Effect.catchTags(handler, {
+    HttpApiDecodeError: ({ _tag, issues, message }) =>
+      Effect.succeed(HttpServerResponse.unsafeJson({ _tag, issues, message }, { status: 400 })),
+    Conflict: () => Effect.succeed(HttpServerResponse.empty({ status: 409 })),
+    BodyTooLarge: () => Effect.succeed(HttpServerResponse.empty({ status: 413 })),
+    UnsupportedMediaType: () => Effect.succeed(HttpServerResponse.empty({ status: 415 })),
+    ServiceUnavailable: () => Effect.succeed(HttpServerResponse.empty({ status: 503 }))
+  })

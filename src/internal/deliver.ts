@@ -1,0 +1,34 @@
+import * as Arr from "effect/Array"
+import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
+
+import type { Device, SubscriptionStore } from "../SubscriptionStore.js"
+import type * as WebPush from "../WebPush.js"
+
+export interface Delivery {
+  readonly outcomes: ReadonlyArray<WebPush.Outcome>
+  readonly pruned: number
+}
+
+/** Sends to devices, forgets those that are gone and notes which were reached. What was sent is reported even if the store fails. */
+export const deliver = (
+  webPush: WebPush.WebPush.Service,
+  store: SubscriptionStore.Service,
+  devices: ReadonlyArray<Device>,
+  message: WebPush.Message,
+  options: WebPush.SendOptions
+): Effect.Effect<Delivery> =>
+  Effect.gen(function*() {
+    const { outcomes } = yield* webPush.sendMany(devices, message, options)
+    const [failed, sent] = Arr.partition(outcomes, ({ result }) => Either.isRight(result))
+    const gone = Arr.filter(failed, ({ result }) => Either.isLeft(result) && result.left._tag === "WebPushGone")
+    const pruned = yield* keep(store.prune(Arr.map(gone, ({ subscription }) => subscription)))
+    yield* keep(store.touch(Arr.map(sent, ({ subscription }) => subscription)))
+    return { outcomes, pruned: pruned ?? 0 }
+  })
+
+const keep = <A, E>(effect: Effect.Effect<A, E>) =>
+  Effect.catchAll(
+    effect,
+    (error) => Effect.as(Effect.logWarning("The outcome of a push could not be kept", error), undefined)
+  )

@@ -1,0 +1,276 @@
+/**
+ * The `SubscriptionStore` in a database: SQLite or PostgreSQL, through any `@effect/sql` client.
+ *
+ * @since 0.1.0
+ */
+import type { MigrationError } from "@effect/sql/Migrator"
+import * as SqlClient from "@effect/sql/SqlClient"
+import type { SqlError } from "@effect/sql/SqlError"
+import { sha256 } from "@noble/hashes/sha2.js"
+import * as Arr from "effect/Array"
+import * as Chunk from "effect/Chunk"
+import * as DateTime from "effect/DateTime"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
+import * as Schema from "effect/Schema"
+import * as Stream from "effect/Stream"
+
+import * as Base64Url from "../internal/base64url.js"
+import * as Sql from "../internal/sql.js"
+import type { Options } from "../SubscriptionStore.js"
+import { Device, SubscriptionStore, SubscriptionStoreError } from "../SubscriptionStore.js"
+import type { WebPushSubscription } from "../WebPushSubscription.js"
+
+const column = <A, I>(schema: Schema.Schema<A, I>, name: string) =>
+  Schema.propertySignature(schema).pipe(Schema.fromKey(name))
+
+const Time = Schema.DateTimeUtcFromNumber
+
+/**
+ * A row of `web_push_subscriptions`. Times are in milliseconds since 1970. The endpoint is kept byte for byte, and found by its hash: it
+ * may be longer than an index takes.
+ *
+ * @since 0.1.0
+ * @category schemas
+ */
+export const Row = Schema.Struct({
+  endpointHash: column(Schema.String, "endpoint_hash"),
+  endpoint: Schema.String,
+  owner: Schema.String,
+  p256dh: Schema.String,
+  auth: Schema.String,
+  expiresAt: column(Schema.NullOr(Schema.Number), "expiration_time"),
+  applicationServerKey: column(Schema.NullOr(Schema.String), "application_server_key"),
+  userAgent: column(Schema.NullOr(Schema.String), "user_agent"),
+  createdAt: column(Time, "created_at"),
+  updatedAt: column(Time, "updated_at"),
+  lastSuccessAt: column(Schema.NullOr(Time), "last_success_at")
+})
+
+/**
+ * What the layer runs before it uses the database, for those who keep their migrations in one place. They do
+ * nothing when run again.
+ *
+ * @since 0.1.0
+ * @category migrations
+ */
+export const migrations: Record<string, Effect.Effect<void, SqlError, SqlClient.SqlClient>> = {
+  "0001_create_subscriptions": Effect.gen(function*() {
+    const sql = yield* SqlClient.SqlClient
+    yield* sql`CREATE TABLE IF NOT EXISTS web_push_subscriptions (
+      endpoint_hash TEXT PRIMARY KEY,
+      endpoint TEXT NOT NULL,
+      owner TEXT NOT NULL,
+      p256dh TEXT NOT NULL,
+      auth TEXT NOT NULL,
+      expiration_time DOUBLE PRECISION,
+      application_server_key TEXT,
+      user_agent TEXT,
+      created_at DOUBLE PRECISION NOT NULL,
+      updated_at DOUBLE PRECISION NOT NULL,
+      last_success_at DOUBLE PRECISION
+    )`
+    yield* sql`CREATE INDEX IF NOT EXISTS web_push_subscriptions_by_owner ON web_push_subscriptions (owner)`
+  })
+}
+
+const hashOf = (endpoint: string): string => Base64Url.encode(sha256(new TextEncoder().encode(endpoint)))
+
+const toDevice = ({ auth, endpointHash: _, p256dh, ...row }: typeof Row.Type): Device => {
+  const { applicationServerKey, lastSuccessAt, userAgent, ...required } = row
+  return new Device({
+    ...required,
+    keys: { p256dh, auth },
+    ...(applicationServerKey === null ? undefined : { applicationServerKey }),
+    ...(userAgent === null ? undefined : { userAgent }),
+    ...(lastSuccessAt === null ? undefined : { lastSuccessAt })
+  })
+}
+
+const decodeRows = Schema.decodeUnknown(Schema.Array(Row))
+
+const toDevices = (rows: ReadonlyArray<unknown>): Effect.Effect<ReadonlyArray<Device>, SubscriptionStoreError> =>
+  decodeRows(rows).pipe(
+    Effect.flatMap((rows) => Effect.try(() => Arr.map(rows, toDevice))),
+    // What a schema says of a row quotes it.
+    Effect.mapError(() =>
+      new SubscriptionStoreError({ reason: "InvalidRow", detail: "a row of web_push_subscriptions is not a device" })
+    )
+  )
+
+const pageSize = 1000
+
+// SQLite takes 32,766 parameters.
+const maxKeysPerStatement = 5000
+
+/**
+ * A store in the database of the `SqlClient`. Creates its tables if they are not there.
+ *
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import { SqlSubscriptionStore } from "effect-realtime/sql"
+ *
+ * const devices = Effect.flatMap(SqlSubscriptionStore.make({ maxDevicesPerOwner: 5 }), (store) => store.forOwner("anna"))
+ * ```
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const make = (
+  options: Options = {}
+): Effect.Effect<SubscriptionStore.Service, SqlError | MigrationError, SqlClient.SqlClient> =>
+  Effect.gen(function*() {
+    const { maxDevicesPerOwner = 20 } = options
+    const sql = yield* SqlClient.SqlClient
+    yield* Sql.migrate("web_push_subscriptions_migrations", migrations)
+
+    // Names are in snake case already, whatever the client makes of names.
+    const query = (statement: { readonly withoutTransform: Effect.Effect<ReadonlyArray<unknown>, SqlError> }) =>
+      Effect.mapError(
+        Sql.run(sql, statement.withoutTransform),
+        (error) => new SubscriptionStoreError({ reason: "Unavailable", detail: Sql.failureCode(error) })
+      )
+
+    const areStored = (subscriptions: Iterable<WebPushSubscription>) =>
+      sql`(endpoint_hash, p256dh, auth) IN (VALUES ${
+        sql.csv(
+          Arr.map(
+            Arr.fromIterable(subscriptions),
+            ({ endpoint, keys }) => sql`(${hashOf(endpoint)}, ${keys.p256dh}, ${keys.auth})`
+          )
+        )
+      })`
+
+    const inChunks = <A>(
+      subscriptions: Iterable<WebPushSubscription>,
+      f: (chunk: ReadonlyArray<WebPushSubscription>) => Effect.Effect<A, SubscriptionStoreError>
+    ) => Effect.forEach(Arr.chunksOf(subscriptions, maxKeysPerStatement), f)
+
+    const page = (after: string) =>
+      query(
+        sql`SELECT * FROM web_push_subscriptions WHERE endpoint_hash > ${after} ORDER BY endpoint_hash LIMIT ${pageSize}`
+      ).pipe(
+        Effect.flatMap(toDevices),
+        Effect.map((devices) => {
+          const last = devices.length === pageSize ? Arr.last(devices) : Option.none()
+          return [Chunk.unsafeFromArray(devices), Option.map(last, ({ endpoint }) => hashOf(endpoint))] as const
+        })
+      )
+
+    return SubscriptionStore.of({
+      upsert: (owner, subscription, { applicationServerKey, replaces, userAgent } = {}) =>
+        Effect.gen(function*() {
+          const { endpoint, expiresAt = null, keys } = subscription
+          const now = yield* DateTime.now
+          const endpointHash = hashOf(endpoint)
+          const madeWith = subscription.applicationServerKey ?? null
+          const row = Schema.encodeSync(Row)({
+            endpointHash,
+            endpoint,
+            owner,
+            ...keys,
+            expiresAt,
+            applicationServerKey: madeWith ?? applicationServerKey ?? null,
+            userAgent: userAgent ?? null,
+            createdAt: now,
+            updatedAt: now,
+            lastSuccessAt: null
+          })
+          const isSameDevice = sql`(kept.p256dh = excluded.p256dh AND kept.auth = excluded.auth)`
+          const isKnown = sql`kept.owner = excluded.owner`
+          const kept = yield* query(sql`
+            INSERT INTO web_push_subscriptions AS kept ${sql.insert(row)}
+            ON CONFLICT (endpoint_hash) DO UPDATE SET
+              owner = excluded.owner,
+              p256dh = excluded.p256dh,
+              auth = excluded.auth,
+              expiration_time = excluded.expiration_time,
+              application_server_key = COALESCE(
+                CAST(${madeWith} AS TEXT),
+                CASE WHEN ${isSameDevice} THEN kept.application_server_key END,
+                excluded.application_server_key
+              ),
+              user_agent = COALESCE(excluded.user_agent, CASE WHEN ${isKnown} THEN kept.user_agent END),
+              created_at = CASE WHEN ${isKnown} THEN kept.created_at ELSE excluded.created_at END,
+              updated_at = excluded.updated_at,
+              last_success_at = CASE WHEN ${isSameDevice} THEN kept.last_success_at END
+            WHERE ${isKnown} OR ${isSameDevice}
+            RETURNING endpoint_hash
+          `)
+          if (kept.length === 0) {
+            return yield* new SubscriptionStoreError({
+              reason: "EndpointTaken",
+              detail: "the endpoint belongs to another owner, and the keys are not those of the device"
+            })
+          }
+          const replaced = replaces === undefined || replaces === endpoint ? "" : hashOf(replaces)
+          yield* query(sql`
+            DELETE FROM web_push_subscriptions WHERE owner = ${owner} AND (
+              endpoint_hash = ${replaced} OR endpoint_hash IN (
+                SELECT endpoint_hash FROM web_push_subscriptions
+                WHERE owner = ${owner} AND endpoint_hash <> ${replaced}
+                ORDER BY updated_at DESC, endpoint_hash LIMIT 1000000 OFFSET ${maxDevicesPerOwner}
+              )
+            )
+          `)
+        }).pipe(Effect.withSpan("SubscriptionStore.upsert", { captureStackTrace: false })),
+      remove: (owner, endpoint) =>
+        query(sql`
+          DELETE FROM web_push_subscriptions WHERE owner = ${owner} AND endpoint_hash = ${hashOf(endpoint)}
+          RETURNING endpoint_hash
+        `).pipe(
+          Effect.map(Arr.isNonEmptyReadonlyArray),
+          Effect.withSpan("SubscriptionStore.remove", { captureStackTrace: false })
+        ),
+      forOwner: (owner) =>
+        query(sql`
+          SELECT * FROM web_push_subscriptions WHERE owner = ${owner} ORDER BY updated_at DESC, endpoint_hash
+        `).pipe(
+          Effect.flatMap(toDevices),
+          Effect.withSpan("SubscriptionStore.forOwner", { captureStackTrace: false })
+        ),
+      all: Stream.paginateChunkEffect("", page),
+      prune: (gone) =>
+        inChunks(gone, (gone) =>
+          query(sql`DELETE FROM web_push_subscriptions WHERE ${areStored(gone)} RETURNING endpoint_hash`)).pipe(
+            Effect.map((pruned) =>
+              Arr.flatten(pruned).length
+            ),
+            Effect.withSpan("SubscriptionStore.prune", { captureStackTrace: false })
+          ),
+      touch: (subscriptions) =>
+        Effect.flatMap(DateTime.now, (now) =>
+          inChunks(subscriptions, (subscriptions) =>
+            query(sql`
+              UPDATE web_push_subscriptions SET last_success_at = ${DateTime.toEpochMillis(now)}
+              WHERE ${areStored(subscriptions)}
+            `))).pipe(
+            Effect.asVoid,
+            Effect.withSpan("SubscriptionStore.touch", { captureStackTrace: false })
+          )
+    })
+  })
+
+/**
+ * A store in the database of the `SqlClient`. Creates its tables if they are not there.
+ *
+ * @example
+ * ```ts
+ * import { LibsqlClient } from "@effect/sql-libsql"
+ * import { Layer } from "effect"
+ * import { SqlSubscriptionStore } from "effect-realtime/sql"
+ *
+ * const SubscriptionStoreLive = SqlSubscriptionStore.layer().pipe(
+ *   Layer.provide(LibsqlClient.layer({ url: "file:app.db" }))
+ * )
+ * ```
+ *
+ * @since 0.1.0
+ * @category layers
+ */
+export const layer = (
+  options?: Options
+): Layer.Layer<SubscriptionStore, SqlError | MigrationError, SqlClient.SqlClient> =>
+  Layer.effect(SubscriptionStore, make(options))

@@ -1,0 +1,253 @@
+import { inspect } from "node:util"
+
+import type { Vitest } from "@effect/vitest"
+import { assert } from "@effect/vitest"
+import type { Layer } from "effect"
+import { Array as Arr, Chunk, Clock, Effect, Either, Stream } from "effect"
+import * as SubscriptionStore from "effect-realtime/SubscriptionStore"
+
+import { newEndpoint, newKeys, newSubscription } from "./support/subscriptions.js"
+
+const maxDevicesPerOwner = 5
+
+const endpoints = (devices: Iterable<SubscriptionStore.Device>) => Arr.map([...devices], ({ endpoint }) => endpoint)
+
+const deviceOf = (store: SubscriptionStore.SubscriptionStore.Service, owner: string) =>
+  Effect.map(store.forOwner(owner), (devices) => devices[0] ?? assert.fail(`${owner} has no device`))
+
+/** What every `SubscriptionStore` must hold to. Each build of the layer is a store of its own, empty at first. */
+export const suite = <R, E>(
+  it: Vitest.MethodsNonLive<R, true>,
+  makeLayer: (options: SubscriptionStore.Options) => Layer.Layer<SubscriptionStore.SubscriptionStore, E, R>
+): void => {
+  /** With a clock that advances by a millisecond each time it is read. */
+  const withStore = <A, E2>(
+    body: (store: SubscriptionStore.SubscriptionStore.Service) => Effect.Effect<A, E2>
+  ): Effect.Effect<A, E | E2, R> => {
+    let now = 1_700_000_000_000
+    const ticking = Object.assign(Clock.make(), { currentTimeMillis: Effect.sync(() => ++now) })
+    return SubscriptionStore.SubscriptionStore.pipe(
+      Effect.flatMap(body),
+      Effect.withClock(ticking),
+      Effect.provide(makeLayer({ maxDevicesPerOwner }))
+    )
+  }
+
+  it.effect("gives a device back as it was subscribed, whatever its endpoint", () =>
+    withStore((store) =>
+      Effect.gen(function*() {
+        const long = `${newEndpoint()}%2f%2F%3d+~?t=a%00&%E2%82%AC=`.padEnd(2048, "%2fAb")
+        const longest = `${newEndpoint()}/`.padEnd(4096, "%C3%bc-")
+        // No two of these are the same endpoint.
+        const alike = [
+          "https://a.example/x%2f",
+          "https://a.example/x%2F",
+          "https://a.example/x/",
+          "https://a.example/X/"
+        ]
+        for (const endpoint of [long, longest, ...alike]) {
+          const subscription = newSubscription({ endpoint, expiresAt: 1_800_000_000_000.25 })
+          yield* store.upsert(endpoint.slice(0, 40), subscription, { userAgent: "Firefox/140" })
+          const device = yield* deviceOf(store, endpoint.slice(0, 40))
+          assert.strictEqual(device.endpoint, endpoint)
+          assert.deepStrictEqual(device.keys, subscription.keys)
+          assert.strictEqual(device.expiresAt, 1_800_000_000_000.25)
+          assert.strictEqual(device.userAgent, "Firefox/140")
+          assert.strictEqual(device.endpointId, subscription.endpointId)
+        }
+        assert.strictEqual((yield* Stream.runCollect(store.all)).length, 6)
+      })
+    ))
+
+  it.effect("shows nothing of a device but its endpointId", () =>
+    withStore((store) =>
+      Effect.gen(function*() {
+        const subscription = newSubscription()
+        yield* store.upsert("anna", subscription)
+        const device = yield* deviceOf(store, "anna")
+        for (const shown of [inspect(device, { depth: 9 }), JSON.stringify(device), String(device)]) {
+          assert.include(shown, subscription.endpointId)
+          for (const secret of [subscription.endpoint, subscription.keys.auth, subscription.keys.p256dh]) {
+            assert.notInclude(shown, secret)
+          }
+        }
+      })
+    ))
+
+  it.effect("keeps one device of an endpoint, with what is known of it", () =>
+    withStore((store) =>
+      Effect.gen(function*() {
+        const subscription = newSubscription()
+        const { endpoint } = subscription
+        yield* store.upsert("anna", subscription, { userAgent: "Firefox", applicationServerKey: "old" })
+        yield* store.touch([subscription])
+        // The server has a new key by now, but this device was made with the old one.
+        yield* store.upsert("anna", subscription, { applicationServerKey: "new" })
+        assert.strictEqual((yield* store.forOwner("anna")).length, 1)
+        const again = yield* deviceOf(store, "anna")
+        assert.strictEqual(again.userAgent, "Firefox")
+        assert.strictEqual(again.applicationServerKey, "old")
+        assert.isDefined(again.lastSuccessAt)
+        assert.isBelow(again.createdAt.epochMillis, again.updatedAt.epochMillis)
+
+        const refreshed = newSubscription({ endpoint, applicationServerKey: "new" })
+        yield* store.upsert("anna", refreshed)
+        const after = yield* deviceOf(store, "anna")
+        assert.deepStrictEqual(after.keys, refreshed.keys)
+        assert.strictEqual(after.applicationServerKey, "new")
+        assert.isUndefined(after.lastSuccessAt)
+      })
+    ))
+
+  it.effect("moves a device to another owner only with the same keys", () =>
+    withStore((store) =>
+      Effect.gen(function*() {
+        const subscription = newSubscription()
+        yield* store.upsert("anna", subscription, { userAgent: "Firefox" })
+        const error = yield* Effect.flip(store.upsert("mallory", newSubscription({ endpoint: subscription.endpoint })))
+        assert.strictEqual(error.reason, "EndpointTaken")
+        assert.notInclude(inspect(error), subscription.endpoint)
+        assert.deepStrictEqual(yield* store.forOwner("mallory"), [])
+        assert.deepStrictEqual((yield* store.forOwner("anna"))[0]?.keys, subscription.keys)
+
+        yield* store.upsert("ben", subscription)
+        assert.deepStrictEqual(yield* store.forOwner("anna"), [])
+        const device = yield* deviceOf(store, "ben")
+        assert.strictEqual(device.endpoint, subscription.endpoint)
+        assert.isUndefined(device.userAgent)
+      })
+    ))
+
+  it.effect("removes a device for its owner alone, and does not mind if it is gone", () =>
+    withStore((store) =>
+      Effect.gen(function*() {
+        const { endpoint } = yield* Effect.tap(Effect.sync(newSubscription), (it) => store.upsert("anna", it))
+        assert.isFalse(yield* store.remove("mallory", endpoint))
+        assert.isTrue(yield* store.remove("anna", endpoint))
+        assert.isFalse(yield* store.remove("anna", endpoint))
+        assert.deepStrictEqual(yield* store.forOwner("anna"), [])
+      })
+    ))
+
+  it.effect("prunes only while the keys are those that were sent to", () =>
+    withStore((store) =>
+      Effect.gen(function*() {
+        const [gone, refreshed, alive] = [newSubscription(), newSubscription(), newSubscription()]
+        for (const subscription of [gone, refreshed, alive]) yield* store.upsert("anna", subscription)
+        yield* store.upsert("anna", newSubscription({ endpoint: refreshed.endpoint }))
+        assert.strictEqual(yield* store.prune([gone, refreshed, newSubscription(), gone]), 1)
+        assert.strictEqual(yield* store.prune([]), 0)
+        assert.deepStrictEqual(
+          endpoints(yield* store.forOwner("anna")).sort(),
+          [refreshed.endpoint, alive.endpoint].sort()
+        )
+      })
+    ))
+
+  it.effect("notes a success, of the device that was sent to", () =>
+    withStore((store) =>
+      Effect.gen(function*() {
+        const [sent, other] = [newSubscription(), newSubscription()]
+        yield* store.upsert("anna", sent)
+        yield* store.upsert("anna", other)
+        yield* store.touch([sent, newSubscription({ endpoint: other.endpoint })])
+        yield* store.touch([])
+        assert.isUndefined((yield* deviceOf(store, "anna")).lastSuccessAt)
+        const touched = (yield* store.forOwner("anna"))[1]
+        assert.strictEqual(touched?.endpoint, sent.endpoint)
+        assert.isAbove(touched?.lastSuccessAt?.epochMillis ?? 0, touched?.updatedAt.epochMillis ?? Infinity)
+      })
+    ))
+
+  it.effect("makes room for a new device by that which was subscribed the longest ago", () =>
+    withStore((store) =>
+      Effect.gen(function*() {
+        const subscriptions = Arr.makeBy(maxDevicesPerOwner + 1, () => newSubscription())
+        yield* store.upsert("ben", newSubscription())
+        for (const subscription of subscriptions) yield* store.upsert("anna", subscription)
+        const kept = endpoints(yield* store.forOwner("anna"))
+        assert.deepStrictEqual(kept, subscriptions.slice(1).reverse().map(({ endpoint }) => endpoint))
+        assert.strictEqual((yield* store.forOwner("ben")).length, 1)
+      })
+    ))
+
+  it.effect("puts a subscription in the place of another of the same owner", () =>
+    withStore((store) =>
+      Effect.gen(function*() {
+        const subscriptions = Arr.makeBy(maxDevicesPerOwner, () => newSubscription())
+        for (const subscription of subscriptions) yield* store.upsert("anna", subscription)
+        const foreign = newSubscription()
+        yield* store.upsert("ben", foreign)
+        const last = subscriptions[maxDevicesPerOwner - 1]?.endpoint
+        const fresh = newSubscription()
+        yield* store.upsert("anna", fresh, { replaces: last })
+        assert.deepStrictEqual(endpoints(yield* store.forOwner("anna")), [
+          fresh.endpoint,
+          ...subscriptions.slice(0, -1).reverse().map(({ endpoint }) => endpoint)
+        ])
+        yield* store.upsert("anna", fresh, { replaces: fresh.endpoint })
+        yield* store.upsert("anna", fresh, { replaces: foreign.endpoint })
+        assert.strictEqual((yield* store.forOwner("anna")).length, maxDevicesPerOwner)
+        assert.strictEqual((yield* store.forOwner("ben")).length, 1)
+      })
+    ))
+
+  it.effect("lets one of many win an endpoint", () =>
+    withStore((store) =>
+      Effect.gen(function*() {
+        const endpoint = newEndpoint()
+        const owners = Arr.makeBy(20, (n) => `owner ${n}`)
+        const results = yield* Effect.forEach(
+          owners,
+          (owner) => Effect.either(store.upsert(owner, newSubscription({ endpoint }))),
+          { concurrency: "unbounded" }
+        )
+        assert.strictEqual(results.filter(Either.isRight).length, 1)
+        const all = Chunk.toReadonlyArray(yield* Stream.runCollect(store.all))
+        const winner = results.findIndex(Either.isRight)
+        assert.deepStrictEqual(all.map(({ owner }) => owner), owners.slice(winner, winner + 1))
+      })
+    ))
+
+  it.effect("never loses a subscription that was refreshed between the sending and the 410", () =>
+    withStore((store) =>
+      Effect.forEach(Arr.range(1, 40), (n) =>
+        Effect.gen(function*() {
+          const sentTo = newSubscription()
+          yield* store.upsert(`owner ${n}`, sentTo)
+          const refreshed = newSubscription({ endpoint: sentTo.endpoint })
+          yield* Effect.all([store.prune([sentTo]), store.upsert(`owner ${n}`, refreshed), store.prune([sentTo])], {
+            concurrency: "unbounded"
+          })
+          assert.deepStrictEqual((yield* store.forOwner(`owner ${n}`))[0]?.keys, refreshed.keys)
+        }), { concurrency: 8 })
+    ))
+
+  it.effect("moves a device once, and keeps to the limit, when many write at once", () =>
+    withStore((store) =>
+      Effect.gen(function*() {
+        const moving = newSubscription()
+        yield* Effect.forEach(Arr.range(1, 60), (n) =>
+          Effect.zipRight(
+            store.upsert("anna", newSubscription()),
+            store.upsert(n % 2 === 0 ? "ben" : "clara", moving)
+          ), { concurrency: 12, discard: true })
+        assert.strictEqual((yield* store.forOwner("anna")).length, maxDevicesPerOwner)
+        const owners = [...(yield* store.forOwner("ben")), ...(yield* store.forOwner("clara"))]
+        assert.deepStrictEqual(endpoints(owners), [moving.endpoint])
+      })
+    ))
+
+  it.effect("streams every device, once each", () =>
+    withStore((store) =>
+      Effect.gen(function*() {
+        const keys = newKeys()
+        const all = Arr.makeBy(1200, () => newSubscription({ keys }))
+        yield* Effect.forEach(all, (subscription, n) => store.upsert(`owner ${n}`, subscription), { concurrency: 10 })
+        const streamed = endpoints(yield* Stream.runCollect(store.all))
+        assert.deepStrictEqual(streamed.sort(), all.map(({ endpoint }) => endpoint).sort())
+        assert.strictEqual(yield* store.prune(all), 1200)
+        assert.strictEqual((yield* Stream.runCollect(store.all)).length, 0)
+      })
+    ))
+}

@@ -1,0 +1,310 @@
+import type { HttpApp } from "@effect/platform"
+import {
+  HttpApi,
+  HttpApiBuilder,
+  HttpApiError,
+  HttpApiMiddleware,
+  HttpApiSecurity,
+  HttpRouter,
+  HttpServerRequest,
+  OpenApi
+} from "@effect/platform"
+import { NodeContext, NodeHttpServer } from "@effect/platform-node"
+import { assert, describe, it } from "@effect/vitest"
+import type { Scope } from "effect"
+import { Effect, Layer, Logger, Option, Redacted, Schema } from "effect"
+import { SubscriptionStore, VapidKeys, WebPush, WebPushApi } from "effect-realtime"
+import * as TestPushService from "effect-realtime/testing/TestPushService"
+import { WebPushSubscription } from "effect-realtime/WebPushSubscription"
+
+import { serveNode } from "./support/servers.js"
+import { newSubscription } from "./support/subscriptions.js"
+
+class Authentication extends HttpApiMiddleware.Tag<Authentication>()("Authentication", {
+  provides: WebPushApi.Owner,
+  failure: HttpApiError.Unauthorized,
+  security: { session: HttpApiSecurity.apiKey({ in: "cookie", key: "user" }) }
+}) {}
+
+class Api extends HttpApi.make("app").add(WebPushApi.group(Authentication).prefix("/push")) {}
+
+type App = HttpApp.Default<unknown, SubscriptionStore.SubscriptionStore | WebPush.WebPush | Scope.Scope>
+
+const ApiLive = HttpApiBuilder.api(Api).pipe(
+  Layer.provide(HttpApiBuilder.group(Api, "webPush", WebPushApi.handlers)),
+  Layer.provide(Layer.succeed(Authentication, {
+    session: (user) =>
+      Redacted.value(user) === "" ? new HttpApiError.Unauthorized() : Effect.succeed(Redacted.value(user))
+  }))
+)
+
+const withHttpApi: App = HttpApiBuilder.httpApp.pipe(
+  Effect.flatten,
+  Effect.provide([ApiLive, HttpApiBuilder.Router.Live, HttpApiBuilder.Middleware.layer, NodeHttpServer.layerContext]),
+  Effect.provide(NodeContext.layer)
+)
+
+const withRouter: App = HttpRouter.empty.pipe(
+  HttpRouter.mount(
+    "/push",
+    WebPushApi.router(
+      Effect.map(HttpServerRequest.HttpServerRequest, ({ cookies }) => Option.fromNullable(cookies.user))
+    )
+  )
+)
+
+/** A store that cannot be reached for one owner. */
+const StoreLive = Layer.effect(
+  SubscriptionStore.SubscriptionStore,
+  Effect.map(SubscriptionStore.makeMemory(), (store) => {
+    const away = new SubscriptionStore.SubscriptionStoreError({ reason: "Unavailable", detail: "away" })
+    return SubscriptionStore.SubscriptionStore.of({
+      ...store,
+      upsert: (owner, ...rest) => owner === "broken" ? away : store.upsert(owner, ...rest),
+      remove: (owner, endpoint) => owner === "broken" ? away : store.remove(owner, endpoint)
+    })
+  })
+)
+
+const Live = Layer.mergeAll(
+  StoreLive,
+  Logger.remove(Logger.defaultLogger),
+  Layer.unwrapEffect(
+    Effect.map(VapidKeys.generate, (vapid) => WebPush.layer({ vapid, subject: "mailto:ops@example.com" }))
+  ).pipe(Layer.provide(TestPushService.layer()))
+)
+
+const toJson = Schema.encodeSync(WebPushSubscription)
+
+const suite = (name: string, app: App) => {
+  /** Serves the app, and gives a client of it. */
+  const run = <A, E>(
+    body: (
+      send: (
+        path: string,
+        options?: { readonly user?: string; readonly body?: BodyInit; readonly contentType?: string }
+      ) => Effect.Effect<{ readonly status: number; readonly body: string; readonly headers: Headers }>,
+      post: (
+        path: string,
+        body: unknown,
+        user?: string
+      ) => Effect.Effect<{ readonly status: number; readonly body: string }>
+    ) => Effect.Effect<A, E, SubscriptionStore.SubscriptionStore | WebPush.WebPush>
+  ) =>
+    Effect.gen(function*() {
+      const context = yield* Effect.context<SubscriptionStore.SubscriptionStore | WebPush.WebPush>()
+      const url = yield* serveNode(Effect.provide(app, context))
+      const send: Parameters<typeof body>[0] = (path, { body, contentType = "application/json", user } = {}) =>
+        Effect.promise(async () => {
+          const response = await fetch(`${url}/push${path}`, {
+            method: body === undefined ? "GET" : "POST",
+            headers: {
+              "user-agent": "TestBrowser/1.0",
+              ...(body === undefined ? undefined : { "content-type": contentType }),
+              ...(user === undefined ? undefined : { cookie: `user=${user}` })
+            },
+            ...(body === undefined ? undefined : { body, duplex: "half" })
+          })
+          return { status: response.status, body: await response.text(), headers: response.headers }
+        })
+      return yield* body(send, (path, body, user = "anna") => send(path, { user, body: JSON.stringify(body) }))
+    }).pipe(Effect.scoped, Effect.provide(Live))
+
+  const stored = (owner: string) =>
+    Effect.map(SubscriptionStore.forOwner(owner), (devices) => devices.map(({ endpoint }) => endpoint))
+
+  describe(`WebPushApi: ${name}`, () => {
+    it.live("gives its public key to anyone", () =>
+      run((send) =>
+        Effect.gen(function*() {
+          const { body, headers, status } = yield* send("/vapid-public-key")
+          const { publicKey } = yield* WebPush.WebPush
+          assert.strictEqual(status, 200)
+          assert.deepStrictEqual(JSON.parse(body), { publicKey })
+          assert.include(headers.get("cache-control"), "max-age")
+        })
+      ))
+
+    it.live("keeps what a browser sends", () =>
+      run((_, post) =>
+        Effect.gen(function*() {
+          const subscription = newSubscription({ expiresAt: 1_900_000_000_000 })
+          const answer = yield* post("/subscribe", { ...toJson(subscription), unknown: true })
+          assert.strictEqual(answer.status, 201)
+          assert.deepStrictEqual(JSON.parse(answer.body), { endpointId: subscription.endpointId })
+          assert.strictEqual((yield* post("/subscribe", toJson(subscription))).status, 201)
+          const [device, ...others] = yield* SubscriptionStore.forOwner("anna")
+          assert.deepStrictEqual(others, [])
+          assert.strictEqual(device?.endpoint, subscription.endpoint)
+          assert.deepStrictEqual(device?.keys, subscription.keys)
+          assert.strictEqual(device?.expiresAt, 1_900_000_000_000)
+          assert.strictEqual(device?.userAgent, "TestBrowser/1.0")
+          assert.strictEqual(device?.applicationServerKey, (yield* WebPush.WebPush).publicKey)
+        })
+      ))
+
+    it.live("puts a new subscription in the place of the old one", () =>
+      run((_, post) =>
+        Effect.gen(function*() {
+          const [before, after, foreign] = [newSubscription(), newSubscription(), newSubscription()]
+          yield* post("/subscribe", toJson(before))
+          yield* post("/subscribe", toJson(foreign), "ben")
+          const answer = yield* post("/resubscribe", { oldEndpoint: before.endpoint, subscription: toJson(after) })
+          assert.strictEqual(answer.status, 201)
+          assert.deepStrictEqual(yield* stored("anna"), [after.endpoint])
+          yield* post("/resubscribe", { oldEndpoint: foreign.endpoint, subscription: toJson(after) })
+          assert.deepStrictEqual(yield* stored("ben"), [foreign.endpoint])
+        })
+      ))
+
+    it.live("unsubscribes a device for its owner alone, as often as it is asked", () =>
+      run((_, post) =>
+        Effect.gen(function*() {
+          const subscription = newSubscription()
+          const { endpoint } = subscription
+          yield* post("/subscribe", toJson(subscription))
+          const foreign = yield* post("/unsubscribe", { endpoint }, "mallory")
+          assert.deepStrictEqual(yield* stored("anna"), [endpoint])
+          const own = yield* post("/unsubscribe", { endpoint })
+          assert.deepStrictEqual(yield* stored("anna"), [])
+          const again = yield* post("/unsubscribe", toJson(subscription))
+          // Nothing tells an endpoint of somebody else from one that nobody has.
+          for (const { body, status } of [foreign, own, again]) assert.deepStrictEqual([status, body], [200, "{}"])
+        })
+      ))
+
+    it.live("answers 401 without an owner, and does nothing", () =>
+      run((send) =>
+        Effect.gen(function*() {
+          const subscription = toJson(newSubscription())
+          const bodies = {
+            "/subscribe": subscription,
+            "/resubscribe": { oldEndpoint: "https://a.example/", subscription },
+            "/unsubscribe": { endpoint: subscription.endpoint },
+            "/subscribe?": "not even a body"
+          }
+          for (const [path, body] of Object.entries(bodies)) {
+            assert.strictEqual((yield* send(path, { body: JSON.stringify(body) })).status, 401, path)
+          }
+          assert.strictEqual((yield* send("/subscribe", { body: "x".repeat(100_000) })).status, 401)
+        })
+      ))
+
+    it.live("answers 400 with the path of each fault, and without the values", () =>
+      run((_, post) =>
+        Effect.gen(function*() {
+          const good = toJson(newSubscription())
+          const faults: ReadonlyArray<readonly [path: string, body: unknown, at: string]> = [
+            ["/subscribe", { ...good, endpoint: "http://SECRET.example/" }, "endpoint"],
+            ["/subscribe", { ...good, endpoint: undefined }, "endpoint"],
+            ["/subscribe", { ...good, keys: { ...good.keys, auth: "SECRET" } }, "keys.auth"],
+            ["/subscribe", { ...good, keys: { auth: good.keys.auth } }, "keys.p256dh"],
+            ["/subscribe", { ...good, keys: "SECRET" }, "keys"],
+            ["/subscribe", { ...good, expirationTime: "SECRET" }, "expirationTime"],
+            ["/subscribe", "SECRET", ""],
+            ["/subscribe", [good], ""],
+            ["/subscribe", null, ""],
+            ["/resubscribe", { oldEndpoint: ["SECRET"], subscription: good }, "oldEndpoint"],
+            [
+              "/resubscribe",
+              { oldEndpoint: "", subscription: { ...good, endpoint: "SECRET" } },
+              "subscription.endpoint"
+            ],
+            ["/unsubscribe", { endpoint: { SECRET: 1 } }, "endpoint"],
+            ["/unsubscribe", "SECRET", ""]
+          ]
+          for (const [path, body, at] of faults) {
+            const answer = yield* post(path, body)
+            assert.strictEqual(answer.status, 400, JSON.stringify(body))
+            const { _tag, issues } = JSON.parse(answer.body)
+            assert.strictEqual(_tag, "HttpApiDecodeError")
+            assert.include(issues.map(({ path }: { path: ReadonlyArray<string> }) => path.join(".")), at)
+            assert.notInclude(answer.body, "SECRET")
+          }
+          assert.deepStrictEqual(yield* stored("anna"), [])
+        })
+      ))
+
+    it.live("answers 400 to an endpoint that may not be sent to, and stores nothing", () =>
+      run((_, post) =>
+        Effect.gen(function*() {
+          for (
+            const endpoint of ["https://evil.example/push", "https://127.0.0.1/", "https://fcm.googleapis.com:22/x"]
+          ) {
+            const subscription = toJson(newSubscription({ endpoint }))
+            const subscribed = yield* post("/subscribe", subscription)
+            const resubscribed = yield* post("/resubscribe", { oldEndpoint: "", subscription })
+            assert.deepStrictEqual([subscribed.status, resubscribed.status], [400, 400], endpoint)
+            assert.deepStrictEqual(JSON.parse(subscribed.body).issues[0].path, ["endpoint"])
+            assert.deepStrictEqual(JSON.parse(resubscribed.body).issues[0].path, ["subscription", "endpoint"])
+          }
+          assert.deepStrictEqual(yield* stored("anna"), [])
+        })
+      ))
+
+    it.live("refuses another's device with other keys, and moves it with the same", () =>
+      run((_, post) =>
+        Effect.gen(function*() {
+          const subscription = newSubscription()
+          yield* post("/subscribe", toJson(subscription))
+          const stolen = toJson(newSubscription({ endpoint: subscription.endpoint }))
+          assert.strictEqual((yield* post("/subscribe", stolen, "mallory")).status, 409)
+          assert.deepStrictEqual(yield* stored("anna"), [subscription.endpoint])
+          assert.strictEqual((yield* post("/subscribe", toJson(subscription), "ben")).status, 201)
+          assert.deepStrictEqual([yield* stored("anna"), yield* stored("ben")], [[], [subscription.endpoint]])
+        })
+      ))
+
+    it.live("refuses what is too long, no JSON, or not said to be JSON", () =>
+      run((send) =>
+        Effect.gen(function*() {
+          const user = "anna"
+          const subscription = JSON.stringify(toJson(newSubscription()))
+          const long = subscription.padEnd(16 * 1024 + 1)
+          const chunked = new Blob([long]).stream()
+          assert.strictEqual((yield* send("/subscribe", { user, body: long })).status, 413)
+          assert.strictEqual((yield* send("/subscribe", { user, body: chunked })).status, 413)
+          assert.strictEqual((yield* send("/subscribe", { user, body: subscription.slice(1) })).status, 400)
+          assert.strictEqual((yield* send("/subscribe", { user, body: "" })).status, 400)
+          for (const contentType of ["text/plain", "application/x-www-form-urlencoded", "application/jsonp"]) {
+            assert.strictEqual((yield* send("/subscribe", { user, body: subscription, contentType })).status, 415)
+          }
+          assert.deepStrictEqual(yield* stored("anna"), [])
+          const contentType = "application/json; charset=utf-8"
+          const longest = subscription.padEnd(16 * 1024)
+          assert.strictEqual((yield* send("/subscribe", { user, body: longest, contentType })).status, 201)
+        })
+      ))
+
+    it.live("answers 503 when the store is away", () =>
+      run((_, post) =>
+        Effect.gen(function*() {
+          const subscription = toJson(newSubscription())
+          assert.strictEqual((yield* post("/subscribe", subscription, "broken")).status, 503)
+          assert.strictEqual((yield* post("/unsubscribe", { endpoint: "" }, "broken")).status, 503)
+        })
+      ))
+  })
+}
+
+suite("HttpApi", withHttpApi)
+suite("HttpRouter", withRouter)
+
+describe("WebPushApi: OpenAPI", () => {
+  it("describes the routes, their bodies and every answer", () => {
+    const { paths } = OpenApi.fromApi(Api)
+    const answers = Object.entries(paths).map(([path, { get, post }]) => [
+      path,
+      Object.keys((get ?? post)?.responses ?? {}),
+      (get ?? post)?.security
+    ])
+    const session = [{ session: [] }]
+    const rejected = ["400", "401", "409", "413", "415", "503"]
+    assert.deepStrictEqual(answers, [
+      ["/push/vapid-public-key", ["200", "400"], []],
+      ["/push/subscribe", ["201", ...rejected], session],
+      ["/push/resubscribe", ["201", ...rejected], session],
+      ["/push/unsubscribe", ["200", ...rejected.filter((status) => status !== "409")], session]
+    ])
+  })
+})

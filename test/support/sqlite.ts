@@ -1,0 +1,26 @@
+import * as Fs from "node:fs"
+import * as Os from "node:os"
+import * as Path from "node:path"
+
+import { SqlClient } from "@effect/sql"
+import { LibsqlClient } from "@effect/sql-libsql"
+import { Context, Effect, Layer } from "effect"
+
+/** The URL of a new database in a file, which is deleted with the scope. */
+export const database = Effect.map(
+  Effect.acquireRelease(
+    Effect.sync(() => Fs.mkdtempSync(Path.join(Os.tmpdir(), "effect-realtime-sqlite-"))),
+    (directory) => Effect.sync(() => Fs.rmSync(directory, { recursive: true, force: true }))
+  ),
+  (directory) => `file:${directory}/test.db`
+)
+
+/** A client of a database. */
+export const layerOf = (url: string) =>
+  Layer.tap(
+    LibsqlClient.layer({ url }),
+    (context) => Context.get(context, SqlClient.SqlClient)`PRAGMA journal_mode = WAL`
+  )
+
+/** A client of a new database. */
+export const layerClient = Layer.unwrapScoped(Effect.map(database, layerOf))
