@@ -12,7 +12,7 @@ import { createClient } from "redis"
 
 import * as Redis from "../test/support/redis.js"
 
-const seconds = 5
+const seconds = 3
 const rounds = 3
 const inFlight = 64
 const payload = 200

@@ -9,6 +9,7 @@ import { EventLog } from "effect-realtime"
 import { TestEventSource } from "effect-realtime/testing"
 import { build } from "esbuild"
 
+import { describeRedis } from "../support/describeRedis.js"
 import * as Proxy from "../support/proxy.js"
 import * as Redis from "../support/redis.js"
 
@@ -294,7 +295,7 @@ const runSchedule = (world: World, number: number) =>
     }
   }).pipe(Effect.scoped, Effect.withRandom(Random.make(`${seed}/${number}`)))
 
-Redis.describeRedis("a cluster", () => {
+describeRedis("a cluster", () => {
   it.live(
     `loses nothing untold, repeats nothing and keeps the order through ${schedules} schedules of faults`,
     () =>

@@ -5,6 +5,7 @@ import { RedisEventLog } from "effect-realtime/redis"
 import { createClient } from "redis"
 
 import { suite } from "../EventLog.suite.js"
+import { describeRedis } from "../support/describeRedis.js"
 import * as Redis from "../support/redis.js"
 
 const bytes = (text: string) => new TextEncoder().encode(text)
@@ -32,7 +33,7 @@ const untilBack = <A>(effect: Effect.Effect<A, EventLog.EventLogError>) =>
     Effect.timeoutFail({ duration: "15 seconds", onTimeout: () => "the log did not come back" })
   )
 
-Redis.describeRedis("RedisEventLog", () => {
+describeRedis("RedisEventLog", () => {
   const scope = Effect.runSync(Scope.make())
   let redis: Redis.Redis
   beforeAll(async () => {
