@@ -185,6 +185,9 @@ export const make: Effect.Effect<Notifier.Service, never, EventBroker | Subscrip
     const store = yield* SubscriptionStore
     const webPush = yield* WebPush.WebPush
 
+    // A log that cannot say who is connected cannot be relied on to tell them either: then their devices are.
+    const countConnections = (channel: string) => Effect.orElseSucceed(broker.subscribers(channel), () => 0)
+
     /** Listens before the event is published: a client may be faster than the answer of the log. */
     const listen = (
       owner: string,
@@ -210,7 +213,7 @@ export const make: Effect.Effect<Notifier.Service, never, EventBroker | Subscrip
     ) =>
       Effect.gen(function*() {
         const channel = Topic.channel(Owner, { owner })
-        const connectionsBefore = yield* broker.subscribers(channel)
+        const connectionsBefore = yield* countConnections(channel)
         const acknowledgement = delay === undefined || policy === "always"
           ? Effect.succeed(() => Effect.succeed(false))
           : listen(owner, delay)
@@ -222,14 +225,14 @@ export const make: Effect.Effect<Notifier.Service, never, EventBroker | Subscrip
           )
         const acknowledged = Either.isRight(published) && (yield* published.right.isAcknowledged)
         // A page that was opened after the event was published has not got it.
-        const connections = Math.min(connectionsBefore, yield* broker.subscribers(channel))
+        const connections = Math.min(connectionsBefore, yield* countConnections(channel))
         const isTold = Either.isRight(published) && policy !== "always" &&
           (acknowledged || (policy === "closed" && connections > 0))
         const devices = isTold ? [] : yield* store.forOwner(owner)
         const [unconnected, connected] = policy === "unconnected" && Either.isRight(published)
           ? yield* Effect.map(
             Effect.forEach(devices, ({ endpointId }) =>
-              broker.subscribers(Topic.channel(OwnerDevice, { owner, device: endpointId }))),
+              countConnections(Topic.channel(OwnerDevice, { owner, device: endpointId }))),
             (counts) =>
               Arr.partition(devices, (_, i) =>
                 (counts[i] ?? 0) > 0)

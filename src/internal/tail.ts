@@ -37,7 +37,9 @@ export class TailBuffer {
 
   /** Up to here, what is followed may be missing: with what waits, it becomes one Lost. */
   lose({ epoch, seq }: Cursor): void {
-    this.items = [{ _tag: "Lost", channels: Array.from(this.followed.keys()), position: { epoch, seq } }]
+    const channels = Array.from(this.followed.keys())
+    if (channels.length === 0) return
+    this.items = [{ _tag: "Lost", channels, position: { epoch, seq } }]
     this.bytes = 0
     this.latch.unsafeOpen()
   }

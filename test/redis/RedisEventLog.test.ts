@@ -1,11 +1,39 @@
-import { afterAll, beforeAll } from "@effect/vitest"
-import { Effect, Exit, Layer, Scope } from "effect"
+import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
+import { Config, ConfigProvider, Effect, Exit, Layer, Metric, Option, Redacted, Schedule, Scope } from "effect"
+import { EventLog } from "effect-realtime"
 import { RedisEventLog } from "effect-realtime/redis"
+import { createClient } from "redis"
 
 import { suite } from "../EventLog.suite.js"
+import { describeRedis } from "../support/describeRedis.js"
 import * as Redis from "../support/redis.js"
 
-Redis.describeRedis("RedisEventLog", () => {
+const bytes = (text: string) => new TextEncoder().encode(text)
+const text = (entry: EventLog.Entry) => new TextDecoder().decode(entry.data)
+const texts = (items: ReadonlyArray<EventLog.Item>) =>
+  items.map((item) => item._tag === "Entry" ? text(item) : item._tag)
+const missing = (page: EventLog.Page) => Option.getOrUndefined(page.missing)
+
+/** The log as one node has it. */
+const node = (options: RedisEventLog.Options) =>
+  Effect.map(
+    Layer.build(RedisEventLog.layer({ timeout: "1 second", ...options })),
+    (context) => Effect.provide(EventLog.EventLog, context)
+  ).pipe(Effect.flatten)
+
+const admin = (url: string) =>
+  Effect.acquireRelease(
+    Effect.promise(() => createClient({ url }).on("error", () => {}).connect()),
+    (client) => Effect.sync(() => client.destroy())
+  )
+
+const untilBack = <A>(effect: Effect.Effect<A, EventLog.EventLogError>) =>
+  effect.pipe(
+    Effect.retry({ while: (error) => error.retryable, schedule: Schedule.spaced("20 millis") }),
+    Effect.timeoutFail({ duration: "15 seconds", onTimeout: () => "the log did not come back" })
+  )
+
+describeRedis("RedisEventLog", () => {
   const scope = Effect.runSync(Scope.make())
   let redis: Redis.Redis
   beforeAll(async () => {
@@ -19,4 +47,229 @@ Redis.describeRedis("RedisEventLog", () => {
       Layer.suspend(() => RedisEventLog.layer({ url: redis.url, prefix: `suite-${logs++}`, capacity })),
     runs: 100
   })
+
+  describe("with Redis away", () => {
+    it.scopedLive("gives a tail what it missed while its connection was cut", () =>
+      Effect.gen(function*() {
+        const { url } = yield* Redis.make()
+        const [reader, writer] = yield* Effect.all([node({ url }), node({ url })])
+        const tail = yield* reader.tail
+        yield* tail.follow("a/*")
+        yield* writer.append("a/1", bytes("0"))
+        assert.deepStrictEqual(texts(yield* tail.take), ["0"])
+        const client = yield* admin(url)
+        for (let i = 1; i <= 5; i++) {
+          yield* Effect.promise(() => client.sendCommand(["CLIENT", "KILL", "TYPE", "pubsub"]))
+          yield* untilBack(writer.append("a/1", bytes(String(i))))
+          assert.deepStrictEqual(texts(yield* tail.take), [String(i)])
+        }
+      }), 60_000)
+
+    it.scopedLive("fails calls in time, and comes back", () =>
+      Effect.gen(function*() {
+        const { signal, url } = yield* Redis.make()
+        const log = yield* node({ url })
+        const start = yield* log.head
+        yield* signal("SIGSTOP")
+        const calls = [
+          Effect.asVoid(log.append("a", bytes(""))),
+          Effect.asVoid(log.head),
+          Effect.asVoid(log.read(["a"], start, 1))
+        ]
+        for (const call of calls) {
+          const error = yield* call.pipe(Effect.flip, Effect.timeout("3 seconds"))
+          assert.include(["Unavailable", "Timeout"], error.reason)
+          assert.isTrue(error.retryable)
+        }
+        yield* signal("SIGCONT")
+        yield* untilBack(log.append("a", bytes("back")))
+      }), 60_000)
+
+    it.scopedLive("begins another epoch when the data is gone, and tells the tails", () =>
+      Effect.gen(function*() {
+        const port = yield* Redis.freePort
+        const life = yield* Scope.make()
+        const { url } = yield* Redis.run({ port, dir: yield* Redis.directory }).pipe(Scope.extend(life))
+        const log = yield* node({ url })
+        const tail = yield* log.tail
+        yield* tail.follow("a")
+        const first = yield* log.append("a", bytes("one"))
+        yield* tail.take
+        yield* Scope.close(life, Exit.void)
+        yield* Redis.run({ port, dir: yield* Redis.directory })
+        const second = yield* untilBack(log.append("a", bytes("two")))
+        assert.notStrictEqual(second.epoch, first.epoch)
+        assert.strictEqual(missing(yield* log.read(["a"], first, 1)), "OtherEpoch")
+        assert.strictEqual(texts(yield* tail.take)[0], "Lost")
+      }), 60_000)
+
+    it.scopedLive(
+      "goes on in the same epoch when the data is kept, and gives no id twice",
+      () =>
+        Effect.gen(function*() {
+          const [port, dir] = yield* Effect.all([Redis.freePort, Redis.directory])
+          const server = Redis.run({ port, dir, args: ["--appendonly", "yes", "--appendfsync", "always"] })
+          const life = yield* Scope.make()
+          const { url } = yield* Scope.extend(server, life)
+          const log = yield* node({ url })
+          const first = yield* log.append("a", bytes("one"))
+          const last = yield* log.append("a", bytes("two"))
+          yield* Scope.close(life, Exit.void)
+          yield* server
+          const after = yield* untilBack(log.append("a", bytes("three")))
+          assert.strictEqual(after.epoch, first.epoch)
+          assert.deepStrictEqual(texts((yield* log.read(["a"], first, 10)).entries), ["two", "three"])
+          const never = yield* log.read(["a"], { epoch: last.epoch, seq: last.seq + 1 }, 10)
+          assert.strictEqual(missing(never), "Future", "an id that a Redis may have given that forgot it")
+        }),
+      60_000
+    )
+
+    it.scopedLive(
+      "begins another epoch when only the last of the data is gone and a node knows of it",
+      () =>
+        Effect.gen(function*() {
+          const [port, dir] = yield* Effect.all([Redis.freePort, Redis.directory])
+          const life = yield* Scope.make()
+          const { url } = yield* Scope.extend(Redis.run({ port, dir }), life)
+          const log = yield* node({ url })
+          const first = yield* log.append("a", bytes("saved"))
+          const client = yield* admin(url)
+          yield* Effect.promise(() => client.sendCommand(["SAVE"]))
+          yield* log.append("a", bytes("lost"))
+          yield* Scope.close(life, Exit.void)
+          yield* Redis.run({ port, dir })
+          const after = yield* untilBack(log.append("a", bytes("new")))
+          assert.notStrictEqual(after.epoch, first.epoch)
+        }),
+      60_000
+    )
+
+    it.live("fails the layer when there is none", () =>
+      Effect.gen(function*() {
+        const port = yield* Redis.freePort
+        const secret = Redacted.make("secret")
+        const error = yield* Effect.flip(
+          Effect.scoped(node({ url: `redis://127.0.0.1:${port}`, password: secret, timeout: "500 millis" }))
+        )
+        assert.strictEqual(error._tag, "EventLogError")
+        assert.notInclude(JSON.stringify(error), "secret")
+      }))
+  })
+
+  it.scopedLive("counts a node that was killed no longer than three times the timeout", () =>
+    Effect.gen(function*() {
+      const { url } = yield* Redis.make()
+      const survivor = yield* Effect.flatMap(node({ url, timeout: "400 millis" }), (log) => log.presence)
+      const dead = yield* admin(url)
+      yield* Effect.promise(() =>
+        dead.multi().hSet("{effect-realtime}:node:dead", "a", 7).zAdd("{effect-realtime}:nodes", {
+          value: "dead",
+          score: Date.now() + 1200
+        }).exec()
+      )
+      assert.strictEqual(yield* survivor.others("a"), 7)
+      yield* survivor.others("a").pipe(
+        Effect.repeat({ until: (count) => count === 0, schedule: Schedule.spaced("20 millis") }),
+        Effect.timeout("3 seconds")
+      )
+    }))
+
+  it.scopedLive("skips what is not its own, and goes on", () =>
+    Effect.gen(function*() {
+      const { url } = yield* Redis.make()
+      const log = yield* node({ url })
+      const tail = yield* log.tail
+      yield* tail.follow("a")
+      const start = yield* log.head
+      const client = yield* admin(url)
+      const send = (...command: Array<string>) => Effect.promise(() => client.sendCommand(command))
+      const count = Effect.map(
+        Metric.value(Metric.counter("effect_realtime.redis.entries.foreign", {
+          description: "What was found in the keys of the log, or published to its channels, that the log has not made",
+          incremental: true
+        })),
+        (state) => state.count
+      )
+      const before = yield* count
+      const key = "{effect-realtime}:stream:a"
+      yield* log.append("a", bytes("one"))
+      yield* send("XADD", key, "1-7", "junk", "x")
+      yield* send("PUBLISH", "{effect-realtime}:event:a", "junk")
+      yield* log.append("a", bytes("two"))
+      assert.deepStrictEqual(texts((yield* log.read(["a"], start, 10)).entries), ["one", "two"])
+      const end = yield* log.head
+      yield* send("XADD", key, "*", "junk", "x")
+      yield* log.append("a", bytes("three"))
+      assert.strictEqual(missing(yield* log.read(["a"], start, 10)), "Evicted", "the stream began again")
+      assert.deepStrictEqual(texts((yield* log.read(["a"], end, 10)).entries), ["three"])
+      yield* send("SET", key, "junk")
+      assert.strictEqual(missing(yield* log.read(["a"], end, 10)), "Evicted")
+      yield* log.append("a", bytes("four"))
+      const taken: Array<string> = []
+      while (taken.length < 4) taken.push(...texts(yield* tail.take))
+      assert.deepStrictEqual(taken, ["one", "two", "three", "four"])
+      assert.isAtLeast((yield* count) - before, 4)
+    }))
+
+  it.scopedLive("drops what is older than maxAge, says so, and forgets channels", () =>
+    Effect.gen(function*() {
+      const { url } = yield* Redis.make()
+      const log = yield* node({ url, maxAge: "300 millis" })
+      const start = yield* log.head
+      for (let i = 0; i < 10; i++) yield* log.append(`old/${i}`, bytes("old"))
+      const end = yield* log.head
+      yield* log.read(["old/1"], start, 10).pipe(
+        Effect.repeat({ until: (page) => missing(page) === "Evicted", schedule: Schedule.spaced("20 millis") }),
+        Effect.timeout("3 seconds")
+      )
+      const client = yield* admin(url)
+      yield* log.append("new", bytes("new")).pipe(
+        Effect.zipRight(Effect.promise(() => client.zCard("{effect-realtime}:index"))),
+        Effect.repeat({ until: (channels) => channels === 1, schedule: Schedule.spaced("20 millis") }),
+        Effect.timeout("3 seconds")
+      )
+      assert.deepStrictEqual(yield* Effect.promise(() => client.keys("*:stream:old/*")), [])
+      assert.strictEqual(missing(yield* log.read(["old/1"], start, 10)), "Evicted")
+      assert.isUndefined(missing(yield* log.read(["old/1", "*"], end, 10)))
+    }))
+
+  it.scopedLive("keeps all of a log in one slot of a Redis Cluster", () =>
+    Effect.gen(function*() {
+      const { url } = yield* Redis.make(["--cluster-enabled", "yes"])
+      const client = yield* admin(url)
+      yield* Effect.promise(() => client.sendCommand(["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]))
+      yield* Effect.promise(() => client.sendCommand(["CLUSTER", "INFO"])).pipe(
+        Effect.repeat({
+          until: (info) => String(info).includes("cluster_state:ok"),
+          schedule: Schedule.spaced("50 millis")
+        }),
+        Effect.timeout("10 seconds")
+      )
+      const log = yield* node({ url })
+      const tail = yield* log.tail
+      yield* tail.follow("a/*")
+      const start = yield* log.head
+      for (const channel of ["a/1", "a/2", "b"]) yield* log.append(channel, bytes(channel))
+      assert.deepStrictEqual(texts((yield* log.read(["a/*", "b"], start, 10)).entries), ["a/1", "a/2", "b"])
+      const taken: Array<string> = []
+      while (taken.length < 2) taken.push(...texts(yield* tail.take))
+      assert.deepStrictEqual(taken, ["a/1", "a/2"])
+      const presence = yield* log.presence
+      assert.strictEqual(yield* presence.others("a/1"), 0)
+    }), 30_000)
+
+  it.scopedLive("takes its options from the configuration", () =>
+    Effect.gen(function*() {
+      const { url } = yield* Redis.make(["--requirepass", "secret"])
+      const log = RedisEventLog.layerConfig({
+        url: Config.string("REDIS_URL"),
+        password: Config.redacted("REDIS_PASSWORD")
+      })
+      const head = yield* Effect.flatMap(EventLog.EventLog, (log) => log.head).pipe(
+        Effect.provide(log),
+        Effect.withConfigProvider(ConfigProvider.fromMap(new Map([["REDIS_URL", url], ["REDIS_PASSWORD", "secret"]])))
+      )
+      assert.strictEqual(head.seq, 0)
+    }))
 })

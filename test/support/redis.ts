@@ -1,22 +1,11 @@
 import { spawn } from "node:child_process"
-import { spawnSync } from "node:child_process"
 import { mkdtempSync, rmSync } from "node:fs"
 import * as Net from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 
-import { describe } from "@effect/vitest"
 import type { Scope } from "effect"
 import { Data, Effect, Schedule } from "effect"
-
-const isInstalled = spawnSync("redis-server", ["--version"]).status === 0
-
-/** Tests that need a Redis to run. Where there is none they are skipped, but not in continuous integration. */
-export const describeRedis = (name: string, tests: () => void): void => {
-  if (isInstalled || process.env["CI"] === "true") return void describe(name, tests)
-  process.stderr.write(`\n*** SKIPPED, for want of redis-server: ${name} ***\n\n`)
-  describe.skip(name, tests)
-}
 
 export class RedisFailure extends Data.TaggedError("RedisFailure")<{ readonly cause?: unknown }> {}
 

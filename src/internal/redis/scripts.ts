@@ -36,7 +36,7 @@ export type Keys = ReturnType<typeof makeKeys>
 /** What all scripts are told. */
 export interface Context {
   readonly keys: Keys
-  /** The epoch to begin if there is none, or it cannot go on. */
+  /** What an epoch begins with if there is none, or it cannot go on. The time is added, so that each is another. */
   readonly epoch: string
   /** The run of Redis that the connection is to. */
   readonly run: string
@@ -64,8 +64,11 @@ local known = redis.call('HMGET', meta, 'epoch', 'seq', 'aged', 'forgotten', 'ru
 local epoch, seq = known[1], tonumber(known[2])
 local aged, forgotten = tonumber(known[3]) or 0, tonumber(known[4]) or 0
 
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+
 local function begin()
-  epoch, seq = newEpoch, seq or 0
+  epoch, seq = newEpoch .. string.format('%x', now), seq or 0
   aged, forgotten = seq, seq
   redis.call('DEL', marks, gaps)
   redis.call('HSET', meta, 'epoch', epoch, 'seq', int(seq), 'aged', int(aged), 'forgotten', int(forgotten), 'run', run)
@@ -78,9 +81,7 @@ local function isInGap(place)
 end
 
 -- A span is as long as a 256th of maxAge. It is over when all of it is longer ago than maxAge.
-local time = redis.call('TIME')
 local spanLength = math.max(1, maxAge / 256)
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local firstSpan = math.floor((now - maxAge) / spanLength)
 local mark = redis.call('ZRANGE', marks, 0, 0, 'WITHSCORES')
 if mark[1] and tonumber(mark[1]) < firstSpan then

@@ -1,0 +1,50 @@
+import * as Http from "node:http"
+
+import { HttpRouter, HttpServer, HttpServerRequest, HttpServerResponse } from "@effect/platform"
+import { NodeHttpServer, NodeRuntime } from "@effect/platform-node"
+import { Effect, Layer, Logger, LogLevel, Schedule } from "effect"
+import { EventBroker } from "effect-realtime"
+import { RedisEventLog } from "effect-realtime/redis"
+
+// One node of the cluster, as its own process: its port, the address of Redis.
+const [port = "0", url = ""] = process.argv.slice(2)
+
+const parameters = Effect.map(
+  HttpServerRequest.HttpServerRequest,
+  (request) => new URL(request.url, "http://localhost").searchParams
+)
+
+const router = HttpRouter.empty.pipe(
+  HttpRouter.get("/ready", HttpServerResponse.empty()),
+  HttpRouter.get(
+    "/events",
+    Effect.flatMap(parameters, (query) =>
+      EventBroker.respond(query.getAll("channel"), {
+        retry: "50 millis",
+        heartbeat: "300 millis",
+        key: query.get("key") ?? "nobody"
+      }))
+  ),
+  HttpRouter.post(
+    "/publish",
+    Effect.flatMap(
+      parameters,
+      (query) => EventBroker.publish(query.get("channel") ?? "", { data: query.get("data") ?? "" })
+    ).pipe(
+      Effect.map((id) => HttpServerResponse.text(id)),
+      Effect.catchAll(() => HttpServerResponse.empty({ status: 503 }))
+    )
+  )
+)
+
+// It listens once all else is there: what came before would wait for an answer for ever.
+HttpServer.serve(router).pipe(
+  Layer.provide(NodeHttpServer.layer(Http.createServer, { port: Number(port), host: "127.0.0.1" })),
+  Layer.provide(EventBroker.layer()),
+  Layer.provide(RedisEventLog.layer({ url, capacity: 100, timeout: "1 second" })),
+  Layer.launch,
+  // A node that starts while Redis is away is started again, as by whatever runs it.
+  Effect.retry(Schedule.spaced("50 millis")),
+  Logger.withMinimumLogLevel(LogLevel.None),
+  NodeRuntime.runMain
+)

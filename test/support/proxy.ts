@@ -1,0 +1,55 @@
+import * as Net from "node:net"
+
+import type { Scope } from "effect"
+import { Effect } from "effect"
+
+/** A network that can be cut and paused. */
+export interface Proxy {
+  readonly port: number
+  /** Ends what is connected, and refuses who comes while it is down. */
+  readonly down: Effect.Effect<void>
+  /** Keeps what is connected, and carries nothing. */
+  readonly pause: Effect.Effect<void>
+  readonly resume: Effect.Effect<void>
+}
+
+export const make = (target: number): Effect.Effect<Proxy, never, Scope.Scope> =>
+  Effect.gen(function*() {
+    const sockets = new Set<Net.Socket>()
+    let state: "up" | "down" | "paused" = "up"
+    const server = Net.createServer((near) => {
+      if (state === "down") return near.destroy()
+      const far = Net.connect(target, "127.0.0.1")
+      for (const [from, to] of [[near, far], [far, near]] as const) {
+        sockets.add(from)
+        from.setNoDelay(true)
+        from.on("data", (data) => to.write(data))
+        from.on("error", () => {})
+        from.on("close", () => {
+          sockets.delete(from)
+          to.destroy()
+        })
+        if (state === "paused") from.pause()
+      }
+    })
+    yield* Effect.acquireRelease(
+      Effect.async<void>((resume) => void server.listen(0, "127.0.0.1", () => resume(Effect.void))),
+      () =>
+        Effect.sync(() => {
+          server.close()
+          for (const socket of sockets) socket.destroy()
+        })
+    )
+    const address = server.address()
+    const each = (next: typeof state, f: (socket: Net.Socket) => void) =>
+      Effect.sync(() => {
+        state = next
+        sockets.forEach(f)
+      })
+    return {
+      port: address !== null && typeof address === "object" ? address.port : 0,
+      down: each("down", (socket) => socket.destroy()),
+      pause: each("paused", (socket) => socket.pause()),
+      resume: each("up", (socket) => socket.resume())
+    }
+  })

@@ -1,0 +1,14 @@
+import { defineConfig } from "vitest/config"
+
+import config from "./vitest.config.js"
+
+/** What `npm test` leaves out: one file after the other, since these start processes and browsers, and measure. */
+export default defineConfig({
+  ...config,
+  test: {
+    include: ["test/{browser,chaos,processes,soak}/**/*.test.ts"],
+    fileParallelism: false,
+    testTimeout: 120_000,
+    hookTimeout: 60_000
+  }
+})
