@@ -392,7 +392,8 @@ export const suite = <E>(name: string, options: {
     it(title, () =>
       fc.assert(
         fc.asyncProperty(schedules, (schedule) =>
-          Effect.runPromise(run(options.layer(limits), transport, turn, schedule))),
+          // The test runner needs a turn too, now and then.
+          Effect.runPromise(Effect.zipLeft(run(options.layer(limits), transport, turn, schedule), eventLoopTurn))),
         { numRuns, seed: Number(process.env.FC_SEED ?? 1) }
       ), 600_000)
 
