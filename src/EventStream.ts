@@ -310,7 +310,7 @@ export const respond = <A, E, R>(
       Effect.forkScoped
     )
     stream[TypeId].onStop(() => fiber.unsafeInterruptAsFork(FiberId.none))
-    return toResponse(stream, options)
+    return yield* NodeSink.handOver(stream[TypeId], toResponse(stream, options))
   })
 
 /**

@@ -15,6 +15,7 @@ import { Connection } from "./connection.js"
 import { fromConnection } from "./eventStream.js"
 import { Hub, Subscriber } from "./hub.js"
 import * as Metrics from "./metrics.js"
+import { handOver } from "./nodeSink.js"
 import * as Replay from "./replay.js"
 import * as Settings from "./settings.js"
 
@@ -299,7 +300,7 @@ export const make = Effect.fnUntraced(function*<R = never>(options: EventBroker.
         return yield* open(admission, { ...options, lastEventId }).pipe(
           Effect.flatMap(Option.match({
             onNone: () => sendAway,
-            onSome: (stream) => Effect.succeed(EventStream.toResponse(stream, options))
+            onSome: (stream) => handOver(stream[EventStream.TypeId], EventStream.toResponse(stream, options))
           })),
           // Told 500, a browser would never come back.
           Effect.catchIf((error) => error instanceof EventLog.EventLogError && error.retryable, () => sendAway)
