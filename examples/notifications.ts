@@ -68,4 +68,4 @@ const WebPushLive = Layer.unwrapEffect(
   )
 )
 
-NodeRuntime.runMain(program.pipe(Effect.provide(WebPushLive), Effect.provide(TestPushService.layer())))
+NodeRuntime.runMain(Effect.provide(program, Layer.provideMerge(WebPushLive, TestPushService.layer())))

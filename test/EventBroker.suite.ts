@@ -15,7 +15,7 @@ import * as TroubledLog from "./support/troubledLog.js"
 const channels = ["a/1", "a/2", "b/1", "c"]
 const patterns = [...channels, "a/*", "*/1", "*/*", "*"]
 const limits = { capacity: 6, maxAge: "60 seconds" } as const
-const clientCount = 4
+const clientCount = 3
 
 interface ClientOptions {
   readonly channels: ReadonlyArray<string>
@@ -94,7 +94,7 @@ const step: fc.Arbitrary<Step> = fc.oneof(
 const schedules: fc.Arbitrary<Schedule> = fc.record({
   clients: fc.array(clientOptions, { minLength: clientCount, maxLength: clientCount }),
   pace: fc.oneof(fc.constant([0]), fc.array(fc.nat({ max: 6 }), { minLength: 1, maxLength: 8 })),
-  steps: fc.array(fc.tuple(step, fc.constantFrom(0, 0, 1, 2, 5, 20)), { maxLength: 40, size: "max" })
+  steps: fc.array(fc.tuple(step, fc.constantFrom(0, 0, 1, 2, 5, 20)), { maxLength: 25, size: "max" })
 })
 
 interface Request extends EventBroker.SubscribeOptions {
@@ -137,7 +137,7 @@ const sockets: Effect.Effect<Subscribe, never, Scope.Scope> = Effect.gen(functio
         request.on("response", (response) => resume(Effect.succeed(response)))
         request.on("error", (error) => resume(Effect.fail(error)))
       })
-      return NodeStream.fromReadable<Error, Uint8Array>(() => response, () => new Error("the connection was cut"))
+      return NodeStream.fromReadable<unknown, Uint8Array>(() => response, (cause) => cause)
     })
 })
 
@@ -357,12 +357,9 @@ const run = <E>(
     yield* settle
     yield* Effect.forEach(channels, publish)
     yield* settle
-    for (const [i, connection] of connections.entries()) {
-      assert.strictEqual(
-        faultOf(connection, false),
-        undefined,
-        `connection ${i}: ${JSON.stringify({ connection, history }, undefined, 1)}`
-      )
+    for (const connection of connections) {
+      const fault = faultOf(connection, false)
+      if (fault !== undefined) assert.fail(`${fault}: ${JSON.stringify({ connection, history }, undefined, 1)}`)
     }
     yield* Fiber.interruptAll(clients.flatMap(({ fiber }) => fiber ?? []))
     for (let n = 0; n < 1000 && (yield* node.broker.channels).length + node.trouble.followed.size > 0; n++) yield* turn
@@ -397,7 +394,7 @@ export const suite = <E>(name: string, options: {
         fc.asyncProperty(schedules, (schedule) =>
           Effect.runPromise(run(options.layer(limits), transport, turn, schedule))),
         { numRuns, ...(process.env.FC_SEED === undefined ? {} : { seed: Number(process.env.FC_SEED) }) }
-      ), 180_000)
+      ), 600_000)
 
   describe(`EventBroker: ${name}`, () => {
     holds("loses, repeats and reorders nothing", streams, options.turn ?? Effect.yieldNow(), options.runs.streams)

@@ -132,27 +132,60 @@ describe("EventBroker", () => {
           const ids: Array<string> = []
           for (let i = 0; i < 5; i++) ids.push(yield* EventBroker.publish("a", { data: i }))
           const foreign = yield* EventBroker.publish("secret", { data: "x" })
-          const [epoch] = foreign.split(".")
-          const first = (id: string, inQuery = false) =>
-            Effect.gen(function*() {
-              const source = yield* inQuery
-                ? TestEventSource.make(`${url}?lastEventId=${encodeURIComponent(id)}`)
-                : TestEventSource.make(url, { headers: { "last-event-id": Buffer.from(id).toString("latin1") } })
-              yield* TestEventSource.awaitText(source, (text) => /^id: /m.test(text) || /^event: resync/m.test(text))
+          const [epoch = ""] = foreign.split(".")
+          const resync = (reason: string) => ["resync", `{"reason":"${reason}"}`]
+          const table: ReadonlyArray<readonly [name: string, id: string, first: ReadonlyArray<string>]> = [
+            ["none", "", ["message", "live"]],
+            ["another channel's, which is the current one", foreign, ["message", "live"]],
+            ["current", ids[4] ?? "", ["message", "live"]],
+            ["one behind", ids[3] ?? "", ["message", "4"]],
+            ["the last that is not evicted", ids[1] ?? "", ["message", "2"]],
+            ["evicted", ids[0] ?? "", resync("Evicted")],
+            ["of another epoch", "other.3", resync("OtherEpoch")],
+            ["from the future", `${epoch}.99999`, resync("Future")],
+            ["without a seq", epoch, resync("Malformed")],
+            ["a number", "1", resync("Malformed")],
+            ["with an exponent", `${epoch}.1e3`, resync("Malformed")],
+            ["negative", `${epoch}.-1`, resync("Malformed")],
+            ["not ASCII", `${epoch}.…é😀`, resync("Malformed")],
+            ["4 KB long", `${epoch}.${"1".repeat(4096)}`, resync("Malformed")]
+          ]
+          const ask = (id: string, inQuery: boolean) =>
+            inQuery
+              ? TestEventSource.make(`${url}?lastEventId=${encodeURIComponent(id)}`)
+              : TestEventSource.make(url, { headers: { "last-event-id": Buffer.from(id).toString("latin1") } })
+          for (const inQuery of [false, true]) {
+            // All ask before anything more is published, which would evict more.
+            const sources = yield* Effect.forEach(table, ([, id]) => ask(id, inQuery))
+            yield* Effect.forEach(sources, (source) => TestEventSource.awaitText(source, (text) => text !== ""))
+            yield* Effect.repeat(EventBroker.subscribers("a"), { until: (n) => n >= table.length })
+            const replayed = yield* Effect.forEach(table, ([, , [, data]], i) => {
+              const source = sources[i]
+              return data === "live" || source === undefined
+                ? Effect.succeedNone
+                : Effect.asSome(TestEventSource.next(source))
+            })
+            yield* EventBroker.publish("live", { data: "nobody hears it" })
+            for (const [i, [name, , expected]] of table.entries()) {
+              const event = replayed[i]
+              if (event !== undefined && Option.isSome(event)) {
+                assert.deepStrictEqual([event.value.event, event.value.data], expected, name)
+              }
+            }
+            if (!inQuery) yield* Effect.forEach(sources, TestEventSource.drop)
+            else {
               yield* EventBroker.publish("a", { data: "live" })
-              const event = yield* TestEventSource.next(source)
-              return event.data
-            }).pipe(Effect.scoped)
-          assert.strictEqual(yield* first(ids[3] ?? ""), "4")
-          assert.strictEqual(yield* first(ids[3] ?? "", true), "4")
-          assert.strictEqual(yield* first(ids[0] ?? ""), "{\"reason\":\"Evicted\"}")
-          assert.strictEqual(yield* first("other.3"), "{\"reason\":\"OtherEpoch\"}")
-          assert.strictEqual(yield* first(`${epoch}.99999`), "{\"reason\":\"Future\"}")
-          for (const malformed of ["x", "1", `${epoch}.1e3`, "…", "x".repeat(4096), `${epoch}.-1`]) {
-            assert.strictEqual(yield* first(malformed), "{\"reason\":\"Malformed\"}")
+              for (const [i, [name, , expected]] of table.entries()) {
+                const source = sources[i]
+                if (expected[1] !== "live" || source === undefined) continue
+                const event = yield* TestEventSource.next(source)
+                assert.deepStrictEqual([event.event, event.data], expected, name)
+              }
+            }
           }
-          yield* EventBroker.publish("a", { data: "after" })
-          assert.strictEqual(yield* first(foreign), "{\"reason\":\"Evicted\"}")
+          // A foreign id is a place like any other: it says no more than an unknown one in that place would.
+          const [evicted] = yield* Effect.flatMap(ask(foreign, false), TestEventSource.take(1))
+          assert.strictEqual(evicted?.data, "live")
         }),
         {},
         { capacity: 3 }

@@ -14,7 +14,8 @@ export const tooLarge = Symbol.for("effect-realtime/ServerSentEvent/tooLarge")
  * that had no data of its own is the one whose data is empty.
  */
 export const make = (maxSize: number): (piece: string | Uint8Array) => Array<ServerSentEvent | typeof tooLarge> => {
-  const textDecoder = new TextDecoder()
+  // The byte order mark is taken off below, once.
+  const textDecoder = new TextDecoder("utf-8", { ignoreBOM: true })
   let isStart = true
   let afterCarriageReturn = false
   let pending: Array<string> = []

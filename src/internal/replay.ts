@@ -65,7 +65,7 @@ export const catchUp = <R>(log: EventLog.Service, subscriber: Subscriber, snapsh
  * Puts a subscriber at the present: tells it why its past cannot be given, if it had one, and the state that the events go
  * on from, if there is a snapshot.
  *
- * @param ignoreAt - what the snapshot said it is the state of is not in the log any more
+ * @param ignoreAt - what the snapshot said it is the state of is what could not be given
  */
 export const startAnew = <R>(
   subscriber: Subscriber,
@@ -87,7 +87,7 @@ export const startAnew = <R>(
       for (const event of events) yield* give(connection, new Frame.Frame(yield* encode(event)))
       const place = Option.filter(
         at === undefined ? Option.none() : parseEventId(at),
-        ({ epoch }) => !ignoreAt && epoch === position.epoch
+        ({ epoch, seq }) => epoch === position.epoch && !(ignoreAt && (reason === "Future" || seq <= position.seq))
       )
       if (Option.isSome(place)) subscriber.moveTo(place.value)
     }

@@ -7,7 +7,7 @@ import { runInNewContext } from "node:vm"
 
 import { HttpClientRequest } from "@effect/platform"
 import { assert, describe, it } from "@effect/vitest"
-import { Deferred, Duration, Effect, Fiber, Layer, type Scope } from "effect"
+import { Duration, Effect, Fiber, Layer, type Scope } from "effect"
 import * as PushHttpClient from "effect-realtime/node/PushHttpClient"
 import * as TestPushService from "effect-realtime/testing/TestPushService"
 import * as VapidKeys from "effect-realtime/VapidKeys"
@@ -249,14 +249,14 @@ describe("interruption", () => {
 
   it.live("leaves the other requests of the connection alone", () =>
     Effect.gen(function*() {
-      const release = yield* Deferred.make<void>()
+      let endSlow = () => {}
       const server = Http2.createSecureServer(certificate)
       server.on("stream", (stream, headers) => {
         stream.on("error", () => {})
         if (headers[":path"] !== "/slow") return
         stream.respond({ ":status": 201 })
         stream.write("x")
-        Effect.runFork(Effect.zipRight(Deferred.await(release), Effect.sync(() => stream.end())))
+        endSlow = () => stream.end()
       })
       const { opened, port } = yield* listen(server)
       yield* Effect.gen(function*() {
@@ -265,7 +265,7 @@ describe("interruption", () => {
         yield* until(() => opened() === 1)
         yield* Effect.sleep("50 millis")
         yield* Fiber.interrupt(stuck)
-        yield* Deferred.succeed(release, undefined)
+        endSlow()
         assert.strictEqual((yield* Fiber.join(slow)).status, 201)
         assert.strictEqual(opened(), 1)
       }).pipe(withWebPush(port))

@@ -32,7 +32,10 @@ export interface State {
   readonly seq: number
 }
 
-const isIn = (pattern: string, channel: string) => new RegExp(`^${pattern.replaceAll("*", "[^/]*")}$`).test(channel)
+const isIn = (pattern: string, channel: string) => {
+  const [names, segments] = [pattern.split("/"), channel.split("/")]
+  return names.length === segments.length && names.every((name, i) => name === "*" || name === segments[i])
+}
 export const isInSome = (patterns: ReadonlyArray<string>, channel: string) =>
   patterns.some((pattern) => isIn(pattern, channel))
 

@@ -74,5 +74,3 @@ void EventBroker.subscribe(Orders)
 void EventBroker.subscribe("news", { authorize: (channels) => Effect.succeed({ channels, expiresAt: new Date(0) }) })
 // @ts-expect-error what a snapshot is the state of is an id that the log gave
 void EventBroker.subscribe("news", { snapshot: () => Effect.succeed({ events: [], at: "1" }) })
-// @ts-expect-error a hook does not fail
-EventBroker.layer({ onJoin: () => Effect.fail("no") })

@@ -1,0 +1,33 @@
+/**
+ * Bundles what a page loads, as an application would, and fails if that needs Node or has grown. The limits, in bytes
+ * after gzip, are what was measured plus a tenth.
+ */
+import { fileURLToPath } from "node:url"
+import { gzipSync } from "node:zlib"
+
+import { build } from "esbuild"
+
+const bundles: ReadonlyArray<{ readonly name: string; readonly source: string; readonly limit: number }> = [
+  { name: "all of it", source: `export * from "./index.js"`, limit: 98_900 },
+  { name: "EventSourceClient", source: `export { EventSourceClient } from "./index.js"`, limit: 96_200 },
+  { name: "PushClient", source: `export { PushClient } from "./index.js"`, limit: 85_200 },
+  { name: "ServiceWorker", source: `export { ServiceWorker } from "./index.js"`, limit: 1_250 },
+  { name: "service-worker.js", source: `import "./service-worker.js"`, limit: 1_200 }
+]
+
+for (const { limit, name, source } of bundles) {
+  // Whatever only Node has does not resolve for a browser, and fails the build.
+  const { outputFiles } = await build({
+    stdin: { contents: source, resolveDir: fileURLToPath(new URL("../src/browser", import.meta.url)), loader: "ts" },
+    bundle: true,
+    minify: true,
+    write: false,
+    platform: "browser",
+    format: "esm",
+    target: "es2022",
+    logLevel: "error"
+  })
+  const size = outputFiles.reduce((sum, { contents }) => sum + gzipSync(contents).length, 0)
+  console.log(`${name}: ${size} bytes of at most ${limit}`)
+  if (size > limit) process.exitCode = 1
+}

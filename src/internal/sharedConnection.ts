@@ -1,0 +1,94 @@
+import * as Effect from "effect/Effect"
+import * as Stream from "effect/Stream"
+
+import type { EventSourceError } from "../browser/EventSourceClient.js"
+import type { ServerSentEvent } from "../ServerSentEvent.js"
+
+/** What a connection tells. It goes from tab to tab, and so is plain data. `retryAfter` in milliseconds. */
+export type Signal =
+  | { readonly _tag: "Open"; readonly lastEventId: string }
+  | {
+    readonly _tag: "Lost"
+    readonly error: Pick<EventSourceError, "reason" | "status"> & { readonly retryAfter?: number | undefined }
+  }
+  | { readonly _tag: "Frame"; readonly frame: ServerSentEvent }
+
+/** What the next connection goes on from. `retry` in milliseconds. */
+export interface Session {
+  lastEventId: string
+  retry: number | undefined
+}
+
+/** Takes note of what the next connection goes on from. */
+export const follow = (session: Session, signal: Signal): void => {
+  if (signal._tag === "Open") session.lastEventId = signal.lastEventId
+  if (signal._tag !== "Frame") return
+  session.lastEventId = signal.frame.id ?? session.lastEventId
+  session.retry = signal.frame.retry ?? session.retry
+}
+
+/** Web Locks are for secure contexts alone. */
+export const isSupported = (): boolean =>
+  typeof BroadcastChannel === "function" && typeof navigator === "object" && "locks" in navigator
+
+/**
+ * One connection for all tabs: the tab that holds the lock has it and tells the others. They follow the session, so that
+ * the one that gets the lock next resumes where the last one was.
+ */
+export const make = (
+  name: string,
+  session: Session,
+  connections: Stream.Stream<Signal, EventSourceError>
+): Stream.Stream<Signal, EventSourceError> =>
+  Stream.asyncPush<Signal, EventSourceError>((emit) =>
+    Effect.gen(function*() {
+      const channel = yield* Effect.acquireRelease(
+        Effect.sync(() => new BroadcastChannel(name)),
+        (channel) => Effect.sync(() => channel.close())
+      )
+      let isOpen = false
+      let isLeader = false
+      const tell = (signal: Signal) => {
+        // The tab that asks for it is not the only one to hear that the connection is open.
+        if (signal._tag === "Open" && isOpen) return
+        if (signal._tag !== "Frame") isOpen = signal._tag === "Open"
+        emit.single(signal)
+      }
+      const tellAll = (signal: Signal) => {
+        channel.postMessage(signal)
+        tell(signal)
+      }
+      channel.onmessage = ({ data }: MessageEvent<Signal | typeof hello>) => {
+        if (data === hello) {
+          if (isLeader && isOpen) channel.postMessage({ _tag: "Open", lastEventId: session.lastEventId })
+          return
+        }
+        follow(session, data)
+        tell(data)
+      }
+      channel.postMessage(hello)
+
+      const lead = Effect.gen(function*() {
+        yield* holdLock(name)
+        isLeader = true
+        if (isOpen) tellAll({ _tag: "Lost", error: { reason: "Handover" } })
+        yield* Stream.runForEach(connections, (signal) => Effect.sync(() => tellAll(signal)))
+        emit.end()
+      })
+      yield* Effect.forkScoped(Effect.catchAllCause(lead, (cause) => Effect.sync(() => emit.halt(cause))))
+    }), { bufferSize: "unbounded" })
+
+const hello = "hello"
+
+const holdLock = (name: string) =>
+  Effect.gen(function*() {
+    const abort = new AbortController()
+    const released = new Promise<void>((resolve) => abort.signal.addEventListener("abort", () => resolve()))
+    yield* Effect.addFinalizer(() => Effect.sync(() => abort.abort()))
+    yield* Effect.async<void>((resume) => {
+      navigator.locks.request(name, { signal: abort.signal }, () => {
+        resume(Effect.void)
+        return released
+      }).catch(() => resume(Effect.void))
+    })
+  })

@@ -1,0 +1,275 @@
+import { HttpRouter, HttpServerRequest } from "@effect/platform"
+import { assert, describe, layer } from "@effect/vitest"
+import { Effect, Exit, Layer, Schedule, Scope } from "effect"
+import * as EventBroker from "effect-realtime/EventBroker"
+import * as EventLog from "effect-realtime/EventLog"
+import * as EventStream from "effect-realtime/EventStream"
+import * as Topic from "effect-realtime/Topic"
+import type { Page } from "playwright-core"
+
+import { Chromium, cors, isMissing, newContext, newPage, pages, serve, until } from "../support/chromium.js"
+import { eventStreamCases } from "../support/eventStreamCases.js"
+import * as ScriptedServer from "../support/scriptedServer.js"
+import { Counter } from "./topic.js"
+
+const modes = { native: {}, fetch: { heartbeat: "15 seconds" } } as const
+
+const Broker = EventBroker.layer().pipe(Layer.provide(EventLog.layerMemory()))
+
+const routes = pages.pipe(
+  HttpRouter.get(
+    "/events/:name",
+    Effect.flatMap(
+      HttpRouter.params,
+      ({ name = "" }) => EventBroker.respond(Topic.channel(Counter, { name }), { retry: "50 millis", jitter: 0 })
+    )
+  )
+)
+
+const count = (name: string, n: number) => EventBroker.publish(Counter, { name }, "counter", { n })
+
+const subscribers = (name: string, n: number) =>
+  EventBroker.subscribers(Topic.channel(Counter, { name })).pipe(
+    Effect.repeat({ until: (found) => found === n, schedule: Schedule.spaced("20 millis") }),
+    Effect.timeout("20 seconds"),
+    Effect.orDie
+  )
+
+describe.skipIf(isMissing)("EventSourceClient in Chromium", () => {
+  layer(Layer.merge(Chromium.layer, Broker), { excludeTestServices: true, timeout: "60 seconds" })((it) => {
+    for (const [mode, options] of Object.entries(modes)) {
+      it.scoped(`counts, over ${mode}`, () =>
+        Effect.gen(function*() {
+          const url = yield* serve(routes)
+          const page = yield* newPage(yield* newContext, url)
+          yield* Effect.promise(() =>
+            page.evaluate((options) => {
+              globalThis.client = globalThis.api.open("/events/a", options)
+              globalThis.plain = globalThis.api.onCounter("/events/a")
+            }, options)
+          )
+          yield* subscribers("a", 2)
+          for (const n of [1, 2, 3]) yield* count("a", n)
+          yield* until(page, () => globalThis.client.seen.length === 4 && globalThis.plain.seen.length === 3)
+          assert.deepStrictEqual(yield* Effect.promise(() => page.evaluate(() => globalThis.client.seen)), [
+            "open",
+            { event: "counter", data: { n: 1 } },
+            { event: "counter", data: { n: 2 } },
+            { event: "counter", data: { n: 3 } }
+          ])
+          yield* Effect.promise(() => page.evaluate(() => globalThis.client.close().then(globalThis.plain.close)))
+          yield* subscribers("a", 0)
+        }))
+
+      it.scoped(`resumes after the server restarts, over ${mode}`, () =>
+        Effect.gen(function*() {
+          const first = yield* Scope.make()
+          const url = yield* serve(routes).pipe(Scope.extend(first))
+          const page = yield* newPage(yield* newContext, url)
+          yield* Effect.promise(() =>
+            page.evaluate((options) => {
+              globalThis.client = globalThis.api.open("/events/restart", options)
+            }, options)
+          )
+          yield* subscribers("restart", 1)
+          yield* count("restart", 1)
+          yield* until(page, () => globalThis.client.seen.length === 2)
+          yield* Scope.close(first, Exit.void)
+          yield* count("restart", 2)
+          yield* serve(routes, Number(new URL(url).port))
+          yield* subscribers("restart", 1)
+          yield* count("restart", 3)
+          yield* until(page, () => JSON.stringify(globalThis.client.seen).includes("{\"n\":3}"))
+          const seen = yield* Effect.promise(() => page.evaluate(() => globalThis.client.seen))
+          assert.deepStrictEqual(
+            seen.filter((event) => typeof event !== "string"),
+            [1, 2, 3].map((n) => ({ event: "counter", data: { n } }))
+          )
+          assert.isTrue(seen.some((event) => typeof event === "string" && event.startsWith("error")))
+        }))
+
+      it.scoped(`crosses origins with cookies and without a preflight, over ${mode}`, () =>
+        Effect.gen(function*() {
+          const preflights: Array<string> = []
+          const requests: Array<{ readonly cookie: string | undefined; readonly id: string | undefined }> = []
+          const site = yield* serve(pages)
+          const api = yield* HttpRouter.empty.pipe(
+            HttpRouter.get(
+              "/events",
+              Effect.gen(function*() {
+                const { headers } = yield* HttpServerRequest.HttpServerRequest
+                const lastEventId = yield* EventStream.lastEventId
+                requests.push({
+                  cookie: headers["cookie"],
+                  id: lastEventId._tag === "Some" ? lastEventId.value : undefined
+                })
+                return yield* EventBroker.respond("crossing", { retry: "50 millis", jitter: 0 })
+              })
+            ),
+            cors([site], preflights),
+            serve
+          )
+          const context = yield* newContext
+          yield* Effect.promise(() => context.addCookies([{ name: "session", value: "s1", url: api }]))
+          const page = yield* newPage(context, site)
+          yield* Effect.promise(() =>
+            page.evaluate(([url, options]) => {
+              globalThis.client = globalThis.api.open(`${url}/events`, { withCredentials: true, ...options })
+            }, [api, options] as const)
+          )
+          yield* until(page, () => globalThis.client.seen.length === 1)
+          for (const opened of [2, 3]) {
+            yield* EventBroker.publish("crossing", { event: "counter", data: { n: opened } })
+            yield* until(page, () => typeof globalThis.client.seen.at(-1) === "object")
+            yield* EventBroker.disconnect(({ channels }) => channels.includes("crossing"))
+            yield* until(page, () => globalThis.client.seen.at(-1) === "open")
+          }
+          assert.deepStrictEqual(requests.map(({ cookie }) => cookie), ["session=s1", "session=s1", "session=s1"])
+          assert.deepStrictEqual(requests.map(({ id }) => id !== undefined), [false, true, true])
+          assert.deepStrictEqual(preflights, [])
+        }))
+
+      it.scoped(`conforms, over ${mode}`, () =>
+        Effect.gen(function*() {
+          const page = yield* newPage(yield* newContext, yield* serve(pages))
+          yield* Effect.forEach(eventStreamCases, ({ data, lastEventId, name, pieces }) =>
+            Effect.scoped(Effect.gen(function*() {
+              const server = yield* ScriptedServer.make([ScriptedServer.stream(...pieces), ScriptedServer.status(204)])
+              const seen = yield* run(page, server.url, options)
+              assert.deepStrictEqual(
+                seen.flatMap((event) =>
+                  typeof event === "string" ? [] : [event.data]
+                ),
+                data,
+                name
+              )
+              assert.strictEqual(seen.at(-1), "end", name)
+              assert.strictEqual(server.requests[1]?.lastEventId, lastEventId, name)
+            })), { concurrency: 4 })
+        }))
+
+      it.scoped(`knows what to come back from, over ${mode}`, () =>
+        Effect.gen(function*() {
+          const page = yield* newPage(yield* newContext, yield* serve(pages))
+          const end = ScriptedServer.status(204)
+          const expect = (answers: ReadonlyArray<ScriptedServer.Answer>, last: string, requests: number) =>
+            Effect.scoped(Effect.gen(function*() {
+              const server = yield* ScriptedServer.make(answers)
+              const seen = yield* run(page, server.url, options)
+              assert.strictEqual(seen.at(-1), last)
+              // Of what EventSource was refused it says nothing: it is asked for again.
+              assert.strictEqual(server.requests.length, mode === "native" ? requests + 1 : requests)
+            }))
+          const html = { "content-type": "text/html" }
+          yield* expect([end], "end", 1)
+          yield* expect([ScriptedServer.status(404)], "failed Rejected", 1)
+          yield* expect([ScriptedServer.status(200, html)], "failed NotEventStream", 1)
+          for (const status of [500, 503]) {
+            const busy = ScriptedServer.status(status, { "retry-after": "0" })
+            const body = ScriptedServer.stream("data: 1\n\n")
+            yield* Effect.scoped(Effect.gen(function*() {
+              const server = yield* ScriptedServer.make([busy, busy, body, end])
+              const seen = yield* run(page, server.url, options)
+              assert.deepStrictEqual(seen.filter((event) => typeof event === "object"), [{ event: "message", data: 1 }])
+            }))
+          }
+          yield* Effect.scoped(Effect.gen(function*() {
+            const server = yield* ScriptedServer.make([
+              ScriptedServer.status(302, { location: "/elsewhere" }),
+              ScriptedServer.stream("retry: 5\n\ndata: 1\n\n"),
+              end
+            ])
+            const seen = yield* run(page, server.url, options)
+            assert.deepStrictEqual(seen.filter((event) => typeof event === "object"), [{ event: "message", data: 1 }])
+            const urls = server.requests.slice(0, 3).map(({ url }) => url)
+            // Chromium's EventSource comes back to where it was led, and not to where it was sent.
+            assert.deepStrictEqual(urls, ["/events", "/elsewhere", mode === "native" ? "/elsewhere" : "/events"])
+          }))
+        }))
+
+      it.scoped(`opens on an idle stream, over ${mode}`, () =>
+        Effect.gen(function*() {
+          const idle = HttpRouter.get("/idle", EventStream.respond(() => Effect.never))
+          const page = yield* newPage(yield* newContext, yield* serve(idle(pages)))
+          yield* Effect.promise(() =>
+            page.evaluate((options) => {
+              globalThis.client = globalThis.api.open("/idle", options)
+            }, options)
+          )
+          yield* until(page, () => globalThis.client.seen.includes("open"))
+        }))
+    }
+
+    it.scoped("reads a typed topic in two tabs", () =>
+      Effect.gen(function*() {
+        const url = yield* serve(routes)
+        const context = yield* newContext
+        const tabs = yield* Effect.all([newPage(context, url), newPage(context, url)])
+        for (const tab of tabs) {
+          yield* Effect.promise(() =>
+            tab.evaluate(() => {
+              globalThis.client = globalThis.api.open("/events/typed")
+            })
+          )
+        }
+        yield* subscribers("typed", 2)
+        yield* EventBroker.publish(Counter, { name: "typed" }, "at", { at: new Date(0) })
+        for (const tab of tabs) {
+          yield* until(tab, () => globalThis.client.seen.length === 2)
+          const isDate = yield* Effect.promise(() =>
+            tab.evaluate(() => {
+              const last = globalThis.client.seen[1]
+              return typeof last === "object" && typeof last.data === "object" && last.data !== null &&
+                "at" in last.data && last.data.at instanceof Date
+            })
+          )
+          assert.isTrue(isDate)
+        }
+      }))
+
+    it.scoped("shares one connection among ten tabs, and hands it on", () =>
+      Effect.gen(function*() {
+        const url = yield* serve(routes)
+        const context = yield* newContext
+        const tabs = yield* Effect.replicateEffect(newPage(context, url), 10)
+        for (const tab of tabs) {
+          yield* Effect.promise(() =>
+            tab.evaluate(() => {
+              globalThis.client = globalThis.api.open("/events/shared", { shared: true, heartbeat: "15 seconds" })
+            })
+          )
+          yield* until(tab, () => globalThis.client.seen.includes("open"))
+        }
+        yield* subscribers("shared", 1)
+        yield* count("shared", 1)
+        for (const tab of tabs) yield* until(tab, () => typeof globalThis.client.seen.at(-1) === "object")
+
+        yield* Effect.promise(async () => tabs[0]?.close())
+        yield* count("shared", 2)
+        for (const tab of tabs.slice(1)) {
+          yield* until(tab, () => globalThis.client.seen.length === 5)
+          assert.deepStrictEqual(yield* Effect.promise(() => tab.evaluate(() => globalThis.client.seen)), [
+            "open",
+            { event: "counter", data: { n: 1 } },
+            "error Handover",
+            "open",
+            { event: "counter", data: { n: 2 } }
+          ])
+        }
+        yield* subscribers("shared", 1)
+      }))
+  })
+})
+
+const run = (page: Page, url: string, options: object) =>
+  Effect.promise(() =>
+    page.evaluate(async ([url, options]) => {
+      const { seen } = globalThis.api.open(url, options)
+      const isOver = () => {
+        const last = seen.at(-1)
+        return typeof last === "string" && (last === "end" || last.startsWith("failed"))
+      }
+      while (!isOver()) await new Promise((resolve) => setTimeout(resolve, 20))
+      return seen
+    }, [url, options] as const)
+  )

@@ -1,0 +1,307 @@
+import { HttpClient, HttpClientResponse, HttpRouter, HttpServerRequest, HttpServerResponse } from "@effect/platform"
+import { assert, describe, it } from "@effect/vitest"
+import { p256 } from "@noble/curves/nist.js"
+import { Deferred, Effect, Layer } from "effect"
+import * as VapidKeys from "effect-realtime/VapidKeys"
+import * as WebPush from "effect-realtime/WebPush"
+import * as WebPushPayload from "effect-realtime/WebPushPayload"
+import { WebPushSubscription } from "effect-realtime/WebPushSubscription"
+import type { BrowserContext, Page, Worker } from "playwright-core"
+
+import { decrypt } from "../noble.js"
+import { isMissing, newPage, pages, persistentContext, serve } from "../support/chromium.js"
+
+const serverKey = Effect.map(VapidKeys.generate, ({ publicKey }) => publicKey)
+
+const grant = (context: BrowserContext, origin: string) =>
+  Effect.promise(() => context.grantPermissions(["notifications"], { origin: new URL(origin).origin }))
+
+/** What the library would have put on the wire for a device, opened by another implementation. */
+const overTheWire = (payload: WebPushPayload.WebPushPayload) =>
+  Effect.gen(function*() {
+    const { publicKey, secretKey } = p256.keygen()
+    const auth = crypto.getRandomValues(new Uint8Array(16))
+    const uncompressed = p256.Point.fromBytes(publicKey).toBytes(false)
+    const body = yield* Deferred.make<Uint8Array>()
+    const client = HttpClient.make((request) =>
+      Effect.as(
+        request.body._tag === "Uint8Array" ? Deferred.succeed(body, request.body.body) : Effect.void,
+        HttpClientResponse.fromWeb(request, new Response(null, { status: 201 }))
+      )
+    )
+    const push = WebPush.layer({ vapid: yield* VapidKeys.generate, subject: "mailto:ops@example.com" }).pipe(
+      Layer.provide(Layer.succeed(HttpClient.HttpClient, client))
+    )
+    const device = new WebPushSubscription({
+      endpoint: "https://fcm.googleapis.com/fcm/send/device",
+      keys: {
+        p256dh: Buffer.from(uncompressed).toString("base64url"),
+        auth: Buffer.from(auth).toString("base64url")
+      }
+    })
+    yield* Effect.provide(WebPush.send(device, payload), push)
+    return new TextDecoder().decode(decrypt(yield* Deferred.await(body), { privateKey: secretKey, auth }))
+  })
+
+/** Registers the service worker, and gives what delivers a message to it. */
+const register = (page: Page, script: string) =>
+  Effect.promise(async () => {
+    const devTools = await page.context().newCDPSession(page)
+    const registered = new Promise<string>((resolve) => {
+      devTools.on("ServiceWorker.workerVersionUpdated", ({ versions }) => {
+        const active = versions.find(({ status }) => status === "activated")
+        if (active !== undefined) resolve(active.registrationId)
+      })
+    })
+    await devTools.send("ServiceWorker.enable")
+    await page.evaluate((script) => navigator.serviceWorker.register(script).then(() => {}), script)
+    const registrationId = await registered
+    const worker = page.context().serviceWorkers()[0] ?? await page.context().waitForEvent("serviceworker")
+    const origin = new URL(page.url()).origin
+    return {
+      worker,
+      deliver: (data: string) =>
+        Effect.promise(() => devTools.send("ServiceWorker.deliverPushMessage", { origin, registrationId, data }))
+    }
+  })
+
+const notifications = (page: Page) =>
+  Effect.promise(() =>
+    page.evaluate(async () => {
+      const registration = await navigator.serviceWorker.ready
+      for (;;) {
+        const shown = await registration.getNotifications()
+        if (shown.length > 0) {
+          return shown.map(({ body, data, icon, lang, tag, title }) => ({ title, body, icon, lang, tag, data }))
+        }
+        await new Promise((resolve) => setTimeout(resolve, 20))
+      }
+    })
+  )
+
+/** A click that the worker takes for one, and the window that it would open. Only a person's own click may open one. */
+const click = (worker: Worker, data: unknown, action = "") =>
+  Effect.promise(() =>
+    worker.evaluate(([data, action]) =>
+      new Promise<string>((resolve) => {
+        Object.assign(Reflect.get(self, "clients"), {
+          openWindow: (url: string) => Promise.resolve(resolve(`opened ${url}`)),
+          matchAll: () =>
+            Promise.resolve([{
+              url: new URL("/orders/7", location.href).href,
+              focus: () => Promise.resolve(resolve("focused"))
+            }])
+        })
+        dispatchEvent(Object.assign(new Event("notificationclick"), {
+          action,
+          notification: { data, close: () => {} },
+          waitUntil: () => {}
+        }))
+      }), [data, action] as const)
+  )
+
+const shop = {
+  title: "Payment confirmed",
+  body: "Order 7 was approved. Não é só ASCII: 订单 😀",
+  icon: "/static/icons/order.png",
+  tag: "order-7",
+  data: { orderId: "7", url: "/orders/7" }
+}
+
+describe.skipIf(isMissing)("Web Push in Chromium", () => {
+  it.scopedLive("tells what the person can do", () =>
+    Effect.gen(function*() {
+      const context = yield* persistentContext
+      const url = yield* serve(pages)
+      const page = yield* newPage(context, url)
+      const applicationServerKey = yield* serverKey
+      const subscribe = (options: { readonly applicationServerKey: string; readonly serviceWorker?: string }) =>
+        Effect.promise(() => page.evaluate((options) => globalThis.api.subscribe(options), options)).pipe(
+          Effect.map((result) => "reason" in result ? result.reason : "subscribed")
+        )
+      assert.deepStrictEqual(yield* Effect.promise(() => page.evaluate(() => globalThis.api.support())), {
+        value: undefined
+      })
+      yield* grant(context, url)
+      assert.deepStrictEqual(yield* Effect.promise(() => page.evaluate(() => globalThis.api.permission())), {
+        value: "granted"
+      })
+      assert.strictEqual(yield* subscribe({ applicationServerKey }), "NoServiceWorker")
+      assert.strictEqual(yield* subscribe({ applicationServerKey, serviceWorker: "/missing.js" }), "NoServiceWorker")
+      const serviceWorker = "/service-worker.js"
+      assert.strictEqual(yield* subscribe({ applicationServerKey: "AAAA", serviceWorker }), "InvalidServerKey")
+      // There is no push service without the network.
+      assert.strictEqual(yield* subscribe({ applicationServerKey, serviceWorker }), "ServiceUnavailable")
+      assert.deepStrictEqual(yield* Effect.promise(() => page.evaluate(() => globalThis.api.unsubscribe())), {
+        value: null
+      })
+      const devTools = yield* Effect.promise(() => context.newCDPSession(page))
+      yield* Effect.promise(() =>
+        devTools.send("Browser.setPermission", {
+          permission: { name: "notifications" },
+          setting: "denied",
+          origin: new URL(url).origin
+        })
+      )
+      assert.strictEqual(yield* subscribe({ applicationServerKey, serviceWorker }), "PermissionDenied")
+    }))
+
+  it.scopedLive("keeps a subscription, and replaces it when the key has changed", () =>
+    Effect.gen(function*() {
+      const context = yield* persistentContext
+      const url = yield* serve(pages)
+      const page = yield* newPage(context, url)
+      yield* grant(context, url)
+      // The push service, which is somewhere in the network, is played by the page itself.
+      yield* Effect.promise(() =>
+        page.evaluate(() => {
+          let current: PushSubscription | null = null
+          let made = 0
+          PushManager.prototype.getSubscription = () => Promise.resolve(current)
+          PushManager.prototype.subscribe = (options) => {
+            const key = options?.applicationServerKey
+            const subscription = Object.create(PushSubscription.prototype, {
+              endpoint: { value: `https://push.example/${++made}` },
+              expirationTime: { value: null },
+              options: { value: { applicationServerKey: key instanceof Uint8Array ? key.buffer : null } },
+              getKey: { value: (name: string) => new Uint8Array(name === "auth" ? 16 : 65).buffer },
+              unsubscribe: {
+                value: () => {
+                  current = null
+                  return Promise.resolve(true)
+                }
+              }
+            })
+            current = subscription
+            return Promise.resolve(subscription)
+          }
+        })
+      )
+      const subscribe = (applicationServerKey: string) =>
+        Effect.promise(() =>
+          page.evaluate(
+            (applicationServerKey) =>
+              globalThis.api.subscribe({ applicationServerKey, serviceWorker: "/service-worker.js" }),
+            applicationServerKey
+          )
+        ).pipe(Effect.map((result) => "value" in result ? result.value : result))
+      const [first, second] = [yield* serverKey, yield* serverKey]
+      const made = (n: number, applicationServerKey: string) => ({
+        endpoint: `https://push.example/${n}`,
+        expirationTime: null,
+        keys: { p256dh: "A".repeat(87), auth: "A".repeat(22) },
+        applicationServerKey
+      })
+      assert.deepStrictEqual(yield* subscribe(first), { subscription: made(1, first), replaced: null })
+      assert.deepStrictEqual(yield* subscribe(first), { subscription: made(1, first), replaced: null })
+      assert.deepStrictEqual(yield* subscribe(second), {
+        subscription: made(2, second),
+        replaced: "https://push.example/1"
+      })
+      assert.deepStrictEqual(yield* Effect.promise(() => page.evaluate(() => globalThis.api.unsubscribe())), {
+        value: "https://push.example/2"
+      })
+    }))
+
+  it.scopedLive("shows what was encrypted, and leads where it says", () =>
+    Effect.gen(function*() {
+      const context = yield* persistentContext
+      const url = yield* serve(pages)
+      const page = yield* newPage(context, url)
+      yield* grant(context, url)
+      const { deliver, worker } = yield* register(page, "/service-worker.js")
+      yield* deliver(yield* overTheWire(yield* WebPushPayload.make(shop)))
+      assert.deepStrictEqual(yield* notifications(page), [{ ...shop, icon: `${url}${shop.icon}`, lang: "" }])
+      assert.strictEqual(yield* click(worker, shop.data), "focused")
+      assert.strictEqual(yield* click(worker, { url: "/orders/8" }), `opened ${url}/orders/8`)
+      assert.strictEqual(yield* click(worker, undefined), `opened ${url}/`)
+      assert.strictEqual(
+        yield* click(worker, { url: "/orders/8", urlByAction: { pay: "/pay" } }, "pay"),
+        `opened ${url}/pay`
+      )
+    }))
+
+  it.scopedLive("shows a declarative message, and one that is no notification", () =>
+    Effect.gen(function*() {
+      const context = yield* persistentContext
+      const url = yield* serve(pages)
+      const page = yield* newPage(context, url)
+      yield* grant(context, url)
+      const { deliver } = yield* register(page, "/service-worker.js")
+      const declarative = yield* WebPushPayload.declarative({
+        title: "Payment confirmed",
+        navigate: `${url}/orders/7`,
+        tag: "declarative",
+        data: { orderId: "7" },
+        actions: [{ action: "pay", title: "Pay", navigate: `${url}/pay` }]
+      })
+      yield* deliver(yield* overTheWire(declarative))
+      assert.deepStrictEqual((yield* notifications(page)).map(({ data, title }) => ({ title, data })), [{
+        title: "Payment confirmed",
+        data: { orderId: "7", url: `${url}/orders/7`, urlByAction: { pay: `${url}/pay` } }
+      }])
+      yield* Effect.promise(() =>
+        page.evaluate(async () => {
+          const registration = await navigator.serviceWorker.ready
+          for (const notification of await registration.getNotifications()) notification.close()
+        })
+      )
+      yield* deliver("not JSON")
+      assert.deepStrictEqual((yield* notifications(page)).map(({ title }) => title), [new URL(url).host])
+    }))
+
+  it.scopedLive("tells a visible page instead, when it is told to", () =>
+    Effect.gen(function*() {
+      const context = yield* persistentContext
+      const url = yield* serve(pages)
+      const page = yield* newPage(context, url)
+      yield* grant(context, url)
+      const { deliver } = yield* register(page, "/service-worker.js?tellPages=true")
+      yield* Effect.promise(() =>
+        page.evaluate(() => {
+          globalThis.message = globalThis.api.nextMessage()
+        })
+      )
+      yield* Effect.promise(() => page.bringToFront())
+      yield* deliver(yield* overTheWire(yield* WebPushPayload.make(shop)))
+      assert.deepStrictEqual(yield* Effect.promise(() => page.evaluate(() => globalThis.message)), [shop])
+      const shown = yield* Effect.promise(() =>
+        page.evaluate(() => navigator.serviceWorker.ready.then((registration) => registration.getNotifications()))
+      )
+      assert.strictEqual(shown.length, 0)
+    }))
+
+  it.scopedLive("tells the server of the subscription that takes the place of another", () =>
+    Effect.gen(function*() {
+      const received = yield* Deferred.make<unknown>()
+      const url = yield* pages.pipe(
+        HttpRouter.post(
+          "/push/resubscribe",
+          Effect.flatMap(HttpServerRequest.HttpServerRequest, ({ json }) =>
+            Deferred.complete(received, Effect.orDie(json)))
+            .pipe(Effect.as(HttpServerResponse.empty()))
+        ),
+        serve
+      )
+      const context = yield* persistentContext
+      const page = yield* newPage(context, url)
+      const { worker } = yield* register(page, "/service-worker.js?resubscribe=/push/resubscribe")
+      yield* Effect.promise(() =>
+        worker.evaluate(() => {
+          PushManager.prototype.subscribe = (options) =>
+            Promise.resolve(Object.create(null, {
+              toJSON: { value: () => ({ endpoint: "https://push.example/2", key: options?.applicationServerKey }) }
+            }))
+          dispatchEvent(Object.assign(new Event("pushsubscriptionchange"), {
+            oldSubscription: { endpoint: "https://push.example/1", options: { applicationServerKey: "key" } },
+            newSubscription: null,
+            waitUntil: () => {}
+          }))
+        })
+      )
+      assert.deepStrictEqual(yield* Deferred.await(received), {
+        oldEndpoint: "https://push.example/1",
+        subscription: { endpoint: "https://push.example/2", key: "key" }
+      })
+    }))
+})

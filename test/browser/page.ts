@@ -1,0 +1,69 @@
+/** What the tests' page runs: clients that keep what they get, for the test to look at. */
+import { Chunk, Effect, Either, Fiber, Option, Stream } from "effect"
+import { EventSourceClient, PushClient } from "effect-realtime/browser"
+
+import { Counter } from "./topic.js"
+
+type Seen = string | { readonly event: string; readonly data: unknown }
+
+const open = (url: string, options: EventSourceClient.Options = {}) => {
+  const seen: Array<Seen> = []
+  const fiber = Effect.runFork(
+    EventSourceClient.make(Counter, url, options).pipe(
+      Stream.runForEach((event) =>
+        Effect.sync(() => {
+          seen.push(
+            event.event === "open"
+              ? "open"
+              : event.event === "error"
+              ? `error ${event.data.reason}`
+              : event
+          )
+        })
+      ),
+      Effect.match({
+        onFailure: (error) => void seen.push(`failed ${error.reason}`),
+        onSuccess: () => void seen.push("end")
+      })
+    )
+  )
+  return { seen, close: () => Effect.runPromise(Fiber.interrupt(fiber)) }
+}
+
+const push = <A>(effect: Effect.Effect<A, PushClient.PushClientError>) =>
+  Effect.runPromise(Effect.either(effect)).then(Either.match({
+    onLeft: ({ message, reason }) => ({ reason, message }),
+    onRight: (value) => ({ value })
+  }))
+
+const api = {
+  open,
+  /** Plain handlers, as a page without Effect has them. */
+  onCounter: (url: string) => {
+    const seen: Array<number> = []
+    const close = EventSourceClient.onEvent(Counter, url, { counter: ({ n }) => void seen.push(n) })
+    return { seen, close }
+  },
+  support: () => push(PushClient.support),
+  permission: () => push(PushClient.permission),
+  subscribe: (options: PushClient.SubscribeOptions) =>
+    push(Effect.map(PushClient.subscribe(options), ({ replaced, subscription }) => ({
+      subscription,
+      replaced: Option.getOrNull(replaced)
+    }))),
+  unsubscribe: () => push(Effect.map(PushClient.unsubscribe, Option.getOrNull)),
+  nextMessage: () =>
+    Effect.runPromise(PushClient.messages.pipe(Stream.take(1), Stream.runCollect, Effect.map(Chunk.toReadonlyArray)))
+}
+
+declare global {
+  var api: Api
+  /** What a test has opened. */
+  var client: ReturnType<typeof open>
+  var plain: ReturnType<Api["onCounter"]>
+  var message: Promise<ReadonlyArray<unknown>>
+}
+
+type Api = typeof api
+
+globalThis.api = api

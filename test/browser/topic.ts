@@ -1,0 +1,8 @@
+import { Schema } from "effect"
+import * as Topic from "effect-realtime/Topic"
+
+export const Counter = Topic.make("counters/:name", {
+  counter: Schema.Struct({ n: Schema.Int }),
+  at: Schema.Struct({ at: Schema.Date }),
+  message: Schema.Unknown
+})

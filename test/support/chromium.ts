@@ -1,0 +1,141 @@
+import { existsSync } from "node:fs"
+import * as Http from "node:http"
+import { fileURLToPath } from "node:url"
+
+import type { HttpApp } from "@effect/platform"
+import { HttpMiddleware, HttpRouter, HttpServer, HttpServerRequest, HttpServerResponse } from "@effect/platform"
+import { NodeHttpServer } from "@effect/platform-node"
+import type { Scope } from "effect"
+import { Context, Effect, Layer, Schedule } from "effect"
+import { build } from "esbuild"
+import type { Browser, BrowserContext, Page } from "playwright-core"
+import { chromium } from "playwright-core"
+
+const executablePath = [process.env["CHROMIUM_PATH"], "/usr/bin/chromium", "/usr/bin/google-chrome"].find((path) =>
+  path !== undefined && existsSync(path)
+)
+
+/** Whether the tests cannot run for want of a browser, which a CI does not get away with. */
+export const isMissing = executablePath === undefined
+if (executablePath === undefined) {
+  const hint = "No Chromium: install one, or set CHROMIUM_PATH. The browser tests are skipped."
+  if (process.env["CI"] !== undefined) throw new Error(hint)
+  process.stderr.write(`\n${hint}\n\n`)
+}
+
+const launchOptions = {
+  ...(executablePath === undefined ? {} : { executablePath }),
+  args: [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--no-proxy-server",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync"
+  ]
+}
+
+/** One browser for the tests of a file. */
+export class Chromium extends Context.Tag("test/Chromium")<Chromium, Browser>() {
+  static readonly layer = Layer.scoped(
+    Chromium,
+    Effect.acquireRelease(
+      Effect.promise(() => chromium.launch(launchOptions)),
+      (browser) => Effect.promise(() => browser.close())
+    )
+  )
+}
+
+/** A profile of its own: tabs of one context share what tabs of one browser share. */
+export const newContext: Effect.Effect<BrowserContext, never, Chromium | Scope.Scope> = Effect.flatMap(
+  Chromium,
+  (browser) =>
+    Effect.acquireRelease(
+      Effect.promise(() => browser.newContext()),
+      (context) => Effect.promise(() => context.close())
+    )
+)
+
+export const newPage = (context: BrowserContext, url: string): Effect.Effect<Page> =>
+  Effect.promise(async () => {
+    const page = await context.newPage()
+    await page.goto(url)
+    return page
+  })
+
+/** Waits until the page has it. */
+export const until = (page: Page, predicate: () => unknown): Effect.Effect<void> =>
+  Effect.promise(() => page.waitForFunction(predicate, undefined, { timeout: 30_000 }).then(() => {}))
+
+const bundle = (entry: string, format: "esm" | "iife") =>
+  Effect.runSync(Effect.cached(Effect.promise(async () => {
+    const { outputFiles } = await build({
+      entryPoints: [fileURLToPath(new URL(`../../${entry}`, import.meta.url))],
+      bundle: true,
+      write: false,
+      platform: "browser",
+      format
+    })
+    return outputFiles[0]?.text ?? ""
+  })))
+
+const script = bundle("test/browser/page.ts", "esm")
+const worker = bundle("src/browser/service-worker.ts", "iife")
+
+const javaScript = (text: Effect.Effect<string>) =>
+  Effect.map(text, (text) => HttpServerResponse.text(text, { contentType: "text/javascript" }))
+
+/** The page, its script and the service worker, to be mounted beside what a test serves. */
+export const pages = HttpRouter.empty.pipe(
+  HttpRouter.get(
+    "/",
+    HttpServerResponse.html("<!doctype html><title>test</title><script type=module src=page.js></script>")
+  ),
+  HttpRouter.get("/page.js", javaScript(script)),
+  HttpRouter.get("/service-worker.js", javaScript(worker))
+)
+
+// A browser opens connections ahead of their use, and a client that comes back while the server closes is never answered:
+// a server that closes would wait for them.
+const makeServer = () => {
+  const server = Http.createServer()
+  const close = server.close.bind(server)
+  server.close = (callback) => {
+    close(callback)
+    server.closeAllConnections()
+    return server
+  }
+  return server
+}
+
+/** Serves an app on a port, a free one if it is 0, and gives its address. Whatever the port is held by is waited for. */
+export const serve = <E, R>(
+  app: HttpApp.Default<E, R>,
+  port = 0
+): Effect.Effect<string, never, Exclude<R, HttpServerRequest.HttpServerRequest | Scope.Scope> | Scope.Scope> =>
+  Effect.gen(function*() {
+    const server = NodeHttpServer.layer(makeServer, { port, host: "127.0.0.1" })
+    const context = yield* Layer.build(
+      HttpServer.serve(app).pipe(Layer.provideMerge(server))
+    ).pipe(Effect.retry(Schedule.spaced("50 millis")), Effect.orDie)
+    return yield* Effect.provide(HttpServer.addressFormattedWith(Effect.succeed), context)
+  })
+
+/** Counts the preflights of an app, and lets pages of the origins in. */
+export const cors =
+  (allowedOrigins: ReadonlyArray<string>, preflights: Array<string>) => <E, R>(app: HttpApp.Default<E, R>) =>
+    Effect.zipRight(
+      Effect.map(HttpServerRequest.HttpServerRequest, ({ method, url }) => {
+        if (method === "OPTIONS") preflights.push(url)
+      }),
+      HttpMiddleware.cors({ allowedOrigins, credentials: true })(app)
+    )
+
+/** A browser with a profile on disk: in a private window, which is what tests get otherwise, there is no push. */
+export const persistentContext: Effect.Effect<BrowserContext, never, Scope.Scope> = Effect.acquireRelease(
+  Effect.promise(() => chromium.launchPersistentContext("", launchOptions)),
+  (context) => Effect.promise(() => context.close())
+)
