@@ -263,7 +263,10 @@ export const toResponse: {
 } = dual(
   (args) => isEventStream(args[0]),
   (self: EventStream, options?: ResponseOptions): HttpServerResponse.HttpServerResponse =>
-    HttpServerResponse.stream(toBody(self[TypeId]), { status: options?.status, contentType: "text/event-stream" }).pipe(
+    HttpServerResponse.stream(Stream.suspend(() => toBody(self[TypeId])), {
+      status: options?.status,
+      contentType: "text/event-stream"
+    }).pipe(
       HttpServerResponse.setHeaders({ "cache-control": "no-cache, no-transform", "x-accel-buffering": "no" }),
       HttpServerResponse.setHeaders(options?.headers ?? {})
     )
