@@ -263,7 +263,10 @@ export const toResponse: {
 } = dual(
   (args) => isEventStream(args[0]),
   (self: EventStream, options?: ResponseOptions): HttpServerResponse.HttpServerResponse =>
-    HttpServerResponse.stream(toBody(self[TypeId]), { status: options?.status, contentType: "text/event-stream" }).pipe(
+    HttpServerResponse.stream(Stream.suspend(() => toBody(self[TypeId])), {
+      status: options?.status,
+      contentType: "text/event-stream"
+    }).pipe(
       HttpServerResponse.setHeaders({ "cache-control": "no-cache, no-transform", "x-accel-buffering": "no" }),
       HttpServerResponse.setHeaders(options?.headers ?? {})
     )
@@ -310,7 +313,7 @@ export const respond = <A, E, R>(
       Effect.forkScoped
     )
     stream[TypeId].onStop(() => fiber.unsafeInterruptAsFork(FiberId.none))
-    return toResponse(stream, options)
+    return yield* NodeSink.handOver(stream[TypeId], toResponse(stream, options))
   })
 
 /**

@@ -37,7 +37,10 @@ const exchange = (socket: Socket, text: string, isEnough: (received: string) => 
 const endsOfBodies = (received: string) => received.split("\r\n0\r\n\r\n").length - 1
 
 const greet = EventStream.respond((stream) => EventStream.publish(stream, { data: "hello" }))
-const body = "\r\n\r\n10\r\n:\n\ndata: hello\n\n\r\n0\r\n\r\n"
+const body = "\r\n:\n\ndata: hello\n\n\r\n"
+
+/** Whatever chunks the bodies came in. */
+const withoutChunks = (received: string) => received.replace(/\r\n[0-9a-f]+\r\n/g, "")
 
 /** Never ends by itself; `started` is done when so many of its producers run. */
 const endless = (count: number) =>
@@ -63,7 +66,7 @@ describe("event streams on one connection of Node's server", () => {
       const socket = yield* openSocket(yield* serveNode(greet))
       for (const _ of [1, 2, 3]) {
         const response = yield* exchange(socket, request(), (received) => endsOfBodies(received) === 1)
-        assert.isTrue(response.endsWith(body))
+        assert.isTrue(withoutChunks(response).endsWith(body))
       }
     }).pipe(LeakCheck.run))
 
@@ -71,7 +74,7 @@ describe("event streams on one connection of Node's server", () => {
     Effect.gen(function*() {
       const socket = yield* openSocket(yield* serveNode(greet))
       const responses = yield* exchange(socket, request().repeat(3), (received) => endsOfBodies(received) === 3)
-      assert.lengthOf(responses.split(body), 4)
+      assert.lengthOf(withoutChunks(responses).split(body), 4)
     }).pipe(LeakCheck.run))
 
   it.live("end with a client that vanishes, even those that wait for their turn", () =>
@@ -109,7 +112,7 @@ describe("event streams on one connection of Node's server", () => {
         request("GET", "Connection: close\r\n"),
         (received) => endsOfBodies(received) === 1
       )
-      assert.isTrue(response.endsWith(body))
+      assert.isTrue(withoutChunks(response).endsWith(body))
       yield* closing
     }).pipe(LeakCheck.run))
 
@@ -119,7 +122,7 @@ describe("event streams on one connection of Node's server", () => {
       const head = yield* exchange(socket, request("HEAD"), (received) => received.endsWith("\r\n\r\n"))
       assert.include(head, "content-type: text/event-stream")
       const response = yield* exchange(socket, request(), (received) => endsOfBodies(received) === 1)
-      assert.isTrue(response.startsWith("HTTP/1.1 200") && response.endsWith(body))
+      assert.isTrue(response.startsWith("HTTP/1.1 200") && withoutChunks(response).endsWith(body))
     }).pipe(LeakCheck.run))
 
   it.live("belong to their first reader, whom a second one does not disturb", () =>

@@ -2,8 +2,6 @@ import { HttpServerRequest } from "@effect/platform/HttpServerRequest"
 import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
 import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
-import * as ExecutionStrategy from "effect/ExecutionStrategy"
-import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import * as Scope from "effect/Scope"
 
@@ -15,6 +13,7 @@ import { Connection } from "./connection.js"
 import { fromConnection } from "./eventStream.js"
 import { Hub, Subscriber } from "./hub.js"
 import * as Metrics from "./metrics.js"
+import { handOver } from "./nodeSink.js"
 import * as Replay from "./replay.js"
 import * as Settings from "./settings.js"
 
@@ -49,66 +48,63 @@ export const make = Effect.fnUntraced(function*<R = never>(options: EventBroker.
     readonly turn: Effect.Semaphore
   }
 
-  const follow = (channel: string) =>
-    Effect.acquireRelease(
-      Effect.sync(() => {
-        const known = follows.get(channel) ??
-          { users: 0, isFollowed: false, turn: Effect.unsafeMakeSemaphore(1) }
-        follows.set(channel, known)
-        known.users++
-        return known
-      }),
-      (known) =>
-        Effect.suspend(() => --known.users > 0 ? Effect.void : known.turn.withPermits(1)(unfollow(channel, known)))
-    ).pipe(
-      Effect.flatMap((known) => {
-        const once = Effect.suspend(() =>
-          known.isFollowed ? Effect.void : Effect.map(tail.follow(channel), () => {
-            known.isFollowed = true
-          })
-        )
-        return known.isFollowed ? Effect.void : known.turn.withPermits(1)(once)
-      })
-    )
-
-  const unfollow = (channel: string, known: Follow) =>
+  const follow = (subscriber: Subscriber, channel: string) =>
     Effect.suspend(() => {
-      if (known.users > 0 || follows.get(channel) !== known) return Effect.void
-      known.isFollowed = false
-      return Effect.map(tail.unfollow(channel), () => {
-        if (known.users === 0) follows.delete(channel)
-      })
+      const known = follows.get(channel) ?? { users: 0, isFollowed: false, turn: Effect.unsafeMakeSemaphore(1) }
+      follows.set(channel, known)
+      known.users++
+      subscriber.following++
+      const once = Effect.suspend(() =>
+        known.isFollowed ? Effect.void : Effect.map(tail.follow(channel), () => {
+          known.isFollowed = true
+        })
+      )
+      return known.isFollowed ? Effect.void : known.turn.withPermits(1)(once)
     })
 
-  /** Takes a place among the connections for as long as the scope lasts, if there is one to be had. */
+  const unfollow = (channel: string) =>
+    Effect.suspend(() => {
+      const known = follows.get(channel)
+      if (known === undefined || --known.users > 0) return Effect.void
+      return known.turn.withPermits(1)(Effect.suspend(() => {
+        if (known.users > 0 || follows.get(channel) !== known) return Effect.void
+        known.isFollowed = false
+        return Effect.map(tail.unfollow(channel), () => {
+          if (known.users === 0) follows.delete(channel)
+        })
+      }))
+    })
+
+  /** Takes a place among the connections, if there is one to be had. */
   const enter = (subscriber: Subscriber, admission: Admission) =>
     Effect.suspend(() => {
-      let isJoining = false
-      return Effect.acquireRelease(
-        Effect.suspend(() => {
-          if (isRefused(subscriber, admission)) return Effect.succeed(false)
-          hub.add(subscriber)
-          someone.unsafeOpen()
-          nobody.unsafeClose()
-          return Effect.as(countPresent(subscriber, 1), true)
-        }),
-        (hasEntered) =>
-          Effect.suspend(() => {
-            if (!hasEntered) return Effect.void
-            hub.remove(subscriber)
-            if (hub.all.size === 0) {
-              someone.unsafeClose()
-              nobody.unsafeOpen()
-            }
-            const left = countPresent(subscriber, -1)
-            return isJoining ? Effect.zipRight(left, runHook(options.onLeave, subscriber)) : left
-          })
-      ).pipe(
+      if (isRefused(subscriber, admission)) return Effect.succeed(false)
+      hub.add(subscriber)
+      someone.unsafeOpen()
+      nobody.unsafeClose()
+      const announce = Effect.suspend(() => {
         // A hook may take its time, and the client leave meanwhile.
-        Effect.tap((hasEntered) => {
-          isJoining = hasEntered
-          return isJoining ? runHook(options.onJoin, subscriber) : Effect.void
-        })
+        subscriber.isAnnounced = true
+        return runHook(options.onJoin, subscriber)
+      })
+      return Effect.uninterruptible(countPresent(subscriber, 1)).pipe(Effect.zipRight(announce), Effect.as(true))
+    })
+
+  /** Gives back whatever a subscriber has taken, once. */
+  const leave = (subscriber: Subscriber) =>
+    Effect.suspend(() => {
+      subscriber.connection.end()
+      const followed = subscriber.channels.slice(0, subscriber.following)
+      subscriber.following = 0
+      const unfollowed = Effect.forEach(followed, unfollow, { discard: true })
+      if (!hub.remove(subscriber)) return unfollowed
+      if (hub.all.size === 0) {
+        someone.unsafeClose()
+        nobody.unsafeOpen()
+      }
+      return unfollowed.pipe(
+        Effect.zipRight(countPresent(subscriber, -1)),
+        Effect.zipRight(subscriber.isAnnounced ? runHook(options.onLeave, subscriber) : Effect.void)
       )
     })
 
@@ -161,72 +157,76 @@ export const make = Effect.fnUntraced(function*<R = never>(options: EventBroker.
 
   /** The subscription, unless there is no place for it. Nothing remains of one that fails. */
   const open = <E1, R1>(admission: Admission, options: SubscribeOptions<E1, R1>) =>
-    Effect.flatMap(
-      Effect.scope,
-      (scope) =>
-        Effect.flatMap(Scope.fork(scope, ExecutionStrategy.sequential), (scope) =>
-          Effect.onError(
-            Scope.extend(openIn(admission, options), scope),
-            (cause) => Scope.close(scope, Exit.failCause(cause))
-          ))
-    )
-
-  const openIn = <E1, R1>(admission: Admission, options: SubscribeOptions<E1, R1>) =>
     Effect.gen(function*() {
-      yield* Effect.forEach(admission.channels, notReserved, { discard: true })
+      const context = yield* Effect.context<R1>()
+      const scope = yield* Effect.scope
       const connection = yield* makeConnection(options, admission.expiresAt)
       const subscriber = new Subscriber(connection, admission.channels, options.key)
-      const subscriptionContext = yield* Effect.context<R1>()
-      connection.heartbeat = () => hub.heartbeatOf(subscriber)
-      yield* Effect.addFinalizer(() => Effect.sync(() => connection.end()))
-      if (!(yield* enter(subscriber, admission))) return Option.none()
-      yield* Effect.forEach(subscriber.channels, follow, { discard: true })
-
-      const subscriberScope = yield* Effect.scope
       const goOn = (reading: Effect.Effect<void, unknown, R1>) =>
         reading.pipe(
           Effect.catchAllCause((cause) =>
             Effect.zipRight(Effect.logError("A subscription could not go on", cause), sendAway(subscriber))
           ),
           Effect.interruptible,
-          Effect.forkIn(subscriberScope),
-          Effect.provide(subscriptionContext)
+          Effect.forkIn(scope),
+          Effect.provide(context)
         )
-      const catchUp = Replay.catchUp(log, subscriber, options.snapshot)
-      subscriber.goAstray = goOn(Effect.flatMap(authorize(admission.channels, options), (grant) =>
-        admission.channels.every((channel) =>
-            grant.channels.includes(channel)
+      connection.heartbeat = () => hub.heartbeatOf(subscriber)
+      // Made when it is needed, which for most it never is.
+      subscriber.goAstray = Effect.suspend(() =>
+        goOn(Effect.flatMap(authorize(admission.channels, options), (grant) =>
+          admission.channels.every((channel) =>
+              grant.channels.includes(channel)
+            )
+            ? Replay.catchUp(log, subscriber, options.snapshot)
+            : sendAway(subscriber)))
+      )
+      return yield* Effect.uninterruptibleMask((restore) =>
+        Scope.addFinalizer(scope, leave(subscriber)).pipe(
+          Effect.zipRight(restore(start(subscriber, admission, options, goOn))),
+          Effect.onError(() =>
+            leave(subscriber)
           )
-          ? catchUp
-          : sendAway(subscriber)))
+        )
+      ).pipe(Effect.withSpan("EventBroker.subscribe", {
+        attributes: { channels: admission.channels },
+        captureStackTrace: false
+      }))
+    })
 
-      const asked = Option.filter(Option.fromNullable(options.lastEventId), (id) =>
-        id !== "")
+  const start = <E1, R1>(
+    subscriber: Subscriber,
+    admission: Admission,
+    options: SubscribeOptions<E1, R1>,
+    goOn: (reading: Effect.Effect<void, unknown, R1>) => Effect.Effect<unknown>
+  ) =>
+    Effect.gen(function*() {
+      const { channels, connection } = subscriber
+      yield* Effect.forEach(channels, notReserved, { discard: true })
+      if (!(yield* enter(subscriber, admission))) return Option.none()
+      yield* Effect.forEach(channels, (channel) => follow(subscriber, channel), { discard: true })
+
+      const stream = Option.some(fromConnection(connection))
+      const catchUp = Effect.suspend(() => Replay.catchUp(log, subscriber, options.snapshot))
+      const asked = Option.filter(Option.fromNullable(options.lastEventId), (id) => id !== "")
       const cursor = Option.flatMap(asked, EventLog.parseEventId)
       if (Option.isSome(cursor)) {
         subscriber.moveTo(cursor.value)
         yield* goOn(catchUp)
-        return Option.some(connection)
+        return stream
       }
       const head = yield* log.head
       if (Option.isSome(asked) || options.snapshot !== undefined) {
         const reason = Option.isSome(asked) ? "Malformed" : undefined
         yield* goOn(Effect.zipRight(Replay.startAnew(subscriber, options.snapshot, head, reason), catchUp))
-        return Option.some(connection)
+        return stream
       }
       subscriber.moveTo(head)
       connection.offer(Replay.cursorFrame(head))
-      if (subscriber.isBehind) {
-        yield* goOn(catchUp)
-      } else subscriber.isLive = true
-      return Option.some(connection)
-    }).pipe(
-      Effect.map(Option.map(fromConnection)),
-      Effect.withSpan("EventBroker.subscribe", {
-        attributes: { channels: admission.channels },
-        captureStackTrace: false
-      })
-    )
+      if (subscriber.isBehind) yield* goOn(catchUp)
+      else subscriber.isLive = true
+      return stream
+    })
 
   const shutdown = Effect.sync(() => {
     isDraining = true
@@ -310,7 +310,7 @@ export const make = Effect.fnUntraced(function*<R = never>(options: EventBroker.
         return yield* open(admission, { ...options, lastEventId }).pipe(
           Effect.flatMap(Option.match({
             onNone: () => sendAway,
-            onSome: (stream) => Effect.succeed(EventStream.toResponse(stream, options))
+            onSome: (stream) => handOver(stream[EventStream.TypeId], EventStream.toResponse(stream, options))
           })),
           // Told 500, a browser would never come back.
           Effect.catchIf((error) => error instanceof EventLog.EventLogError && error.retryable, () => sendAway)

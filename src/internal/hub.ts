@@ -19,6 +19,10 @@ export class Subscriber {
   isLive = false
   /** Something was published that a connection which is not live may not have read yet. */
   isBehind = false
+  /** How many of its channels the log is told to follow for it. */
+  following = 0
+  /** Whether anyone was told that it is there. */
+  isAnnounced = false
   epoch = ""
   seq = 0
 
@@ -72,8 +76,9 @@ export class Hub {
     Metrics.connections.unsafeUpdate(this.all.size, [])
   }
 
-  remove(subscriber: Subscriber): void {
-    if (!this.all.delete(subscriber)) return
+  /** Whether it was there. */
+  remove(subscriber: Subscriber): boolean {
+    if (!this.all.delete(subscriber)) return false
     if (subscriber.key !== undefined) {
       const left = this.connectionsOf(subscriber.key) - 1
       if (left === 0) this.byKey.delete(subscriber.key)
@@ -85,6 +90,7 @@ export class Hub {
       if (some?.size === 0) this.byChannel.delete(channel)
     }
     Metrics.connections.unsafeUpdate(this.all.size, [])
+    return true
   }
 
   /** Hands out what the tail of the log gave, and says who has to read the log instead. */
