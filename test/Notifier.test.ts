@@ -132,7 +132,9 @@ describe("Notifier", () => {
     run(({ here, laptop, phone, service, there }) =>
       Effect.gen(function*() {
         const page = yield* there.open("anna")
-        const fiber = yield* Effect.fork(here.notifier.notify("anna", news, { delay: "5 seconds" }))
+        const fiber = yield* Effect.fork(
+          here.notifier.notify("anna", news, { delay: "5 seconds", policy: "unacknowledged" })
+        )
         const { id } = yield* TestEventSource.next(page)
         yield* there.notifier.acknowledge("ben", id)
         yield* TestClock.adjust("5 seconds")
@@ -257,7 +259,7 @@ describe("Notifier", () => {
             })
           )
         )
-        assert.strictEqual(Option.getOrUndefined(Either.getLeft(report.event)), away)
+        assert.deepInclude(Option.getOrThrow(Either.getLeft(report.event)), { reason: "Unavailable", detail: "away" })
         assert.strictEqual(report.outcomes.length, 2)
         assert.deepStrictEqual(yield* pushedTo(service), endpoints(phone, laptop))
       }).pipe(Effect.provide(EventBroker.layer()))
