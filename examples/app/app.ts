@@ -1,0 +1,73 @@
+/**
+ * The demo's layers. Without settings it runs on what it brings: events in memory, orders and devices in a SQLite file. With
+ * `REDIS_URL` and `DATABASE_URL` (PostgreSQL) any number of these are one.
+ */
+import { createServer } from "node:http"
+
+import { HttpApiBuilder } from "@effect/platform"
+import { NodeHttpServer } from "@effect/platform-node"
+import { SqlClient } from "@effect/sql"
+import { LibsqlClient } from "@effect/sql-libsql"
+import { PgClient } from "@effect/sql-pg"
+import { Config, Effect, Layer, Option, Redacted, Schema } from "effect"
+import { EventBroker, EventLog, Notifier, VapidKeys, WebPush } from "effect-realtime"
+import { RedisEventLog } from "effect-realtime/redis"
+import { SqlSubscriptionStore } from "effect-realtime/sql"
+
+import { ApiLive } from "./api.js"
+import { PageLive } from "./page.js"
+import { Shop } from "./shop.js"
+
+const Database = Layer.unwrapEffect(
+  Effect.map(
+    Config.redacted("DATABASE_URL").pipe(Config.withDefault(Redacted.make("file:demo.db"))),
+    (url): Layer.Layer<SqlClient.SqlClient, unknown> =>
+      Redacted.value(url).startsWith("postgres")
+        ? PgClient.layer({ url })
+        : LibsqlClient.layer({ url: Redacted.value(url) })
+  )
+)
+
+const Broker = EventBroker.layer().pipe(
+  Layer.provide(Layer.unwrapEffect(
+    Effect.map(
+      Config.option(Config.string("REDIS_URL")),
+      Option.match({ onNone: () => EventLog.layerMemory(), onSome: (url) => RedisEventLog.layer({ url }) })
+    )
+  ))
+)
+
+const StoredKeys = Schema.Tuple(Schema.Struct({
+  publicKey: Schema.propertySignature(Schema.String).pipe(Schema.fromKey("public_key")),
+  privateKey: Schema.propertySignature(Schema.Redacted(Schema.String)).pipe(Schema.fromKey("private_key"))
+}))
+
+/** Made at the first start, by whichever node is first, and kept. */
+const vapidKeys = Effect.gen(function*() {
+  const sql = yield* SqlClient.SqlClient
+  yield* sql`CREATE TABLE IF NOT EXISTS vapid_keys (
+    id INTEGER PRIMARY KEY, public_key TEXT NOT NULL, private_key TEXT NOT NULL
+  )`
+  const { privateKey, publicKey } = yield* VapidKeys.generate
+  const row = { id: 1, public_key: publicKey, private_key: Redacted.value(privateKey) }
+  yield* sql`INSERT INTO vapid_keys ${sql.insert(row)} ON CONFLICT (id) DO NOTHING`
+  const [keys] = yield* Schema.decodeUnknown(StoredKeys)(yield* sql`SELECT * FROM vapid_keys`)
+  return yield* VapidKeys.check(keys)
+})
+
+const Push = Layer.unwrapEffect(
+  Effect.map(vapidKeys, (vapid) => WebPush.layer({ vapid, subject: "mailto:ops@example.com", ttl: "1 hour" }))
+)
+
+const Realtime = Notifier.layer.pipe(Layer.provideMerge(Layer.mergeAll(Broker, SqlSubscriptionStore.layer(), Push)))
+
+export const port = Config.port("PORT").pipe(Config.withDefault(3000))
+
+/** The server is provided first, so that it listens last: once there is someone to answer. */
+export const App = HttpApiBuilder.serve().pipe(
+  Layer.provide([ApiLive, PageLive]),
+  Layer.provideMerge(NodeHttpServer.layerConfig(createServer, { port })),
+  Layer.provideMerge(Shop.layer),
+  Layer.provideMerge(Realtime),
+  Layer.provide(Database)
+)

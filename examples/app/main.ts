@@ -1,0 +1,13 @@
+/** What `npm start` runs. */
+import { NodeRuntime } from "@effect/platform-node"
+import { Console, Effect, Layer } from "effect"
+import { PushHttpClient } from "effect-realtime/node"
+
+import { App, port } from "./app.js"
+
+App.pipe(
+  Layer.tap(() => Effect.flatMap(port, (port) => Console.log(`The café is open at http://localhost:${port}`))),
+  Layer.provide(PushHttpClient.layer()),
+  Layer.launch,
+  NodeRuntime.runMain
+)

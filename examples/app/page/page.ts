@@ -1,0 +1,220 @@
+/** The page: two event streams, one subscription to Web Push, and what is drawn of them. */
+import { Effect } from "effect"
+import { EventSourceClient, PushClient } from "effect-realtime/browser"
+
+import { Board, Burst, type Language, type Order, Personal, Stats, Status } from "../topics.js"
+import * as Plots from "./plots.js"
+import { words } from "./words.js"
+
+const element = (id: string): HTMLElement => document.getElementById(id) ?? document.body
+const post = (path: string, body: unknown): Promise<Response> =>
+  fetch(path, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body) })
+
+// The board
+
+const orders = new Map<number, Order>()
+const own = new Set<number>(JSON.parse(localStorage.getItem("own") ?? "[]"))
+const rankOf = ({ status }: Order): number => Status.literals.indexOf(status)
+
+/** An order only moves on: what comes late changes nothing. */
+const keep = (order: Order): void => {
+  const known = orders.get(order.id)
+  if (known === undefined || rankOf(known) < rankOf(order)) orders.set(order.id, order)
+  for (const id of Array.from(orders.keys()).sort((a, b) => b - a).slice(24)) orders.delete(id)
+}
+
+/** The state that events go on from: read once connected, so that nothing can come between. */
+const load = async (): Promise<void> => {
+  const response = await fetch("/orders")
+  if (!response.ok) return
+  for (const order of await response.json()) keep(order)
+  redraw()
+}
+
+const ticket = (order: Order): HTMLElement => {
+  const item = document.createElement("li")
+  item.className = own.has(order.id) ? "ticket own" : "ticket"
+  item.style.setProperty("view-transition-name", `order-${order.id}`)
+  item.innerHTML = "<b></b><span></span><small></small>"
+  const [number, what, who] = Array.from(item.children)
+  if (number) number.textContent = String(order.id)
+  if (what) what.textContent = word()[order.item]
+  if (who) who.textContent = own.has(order.id) ? `${order.name}, ${word().yours}` : order.name
+  return item
+}
+
+const drawBoard = (): void => {
+  for (const status of Status.literals) {
+    const tickets = Array.from(orders.values()).filter((order) => order.status === status).sort((a, b) => b.id - a.id)
+    const list = element(status)
+    list.dataset["empty"] = word().nothingYet
+    list.replaceChildren(...tickets.slice(0, 6).map(ticket))
+  }
+}
+
+let isDrawing = false
+const redraw = (): void => {
+  if (isDrawing) return
+  isDrawing = true
+  requestAnimationFrame(() => {
+    isDrawing = false
+    const isStill = matchMedia("(prefers-reduced-motion: reduce)").matches
+    if (isStill || !("startViewTransition" in document)) drawBoard()
+    // It is skipped when the next one comes, which is no fault.
+    else document.startViewTransition(drawBoard).ready.catch(() => {})
+  })
+}
+
+// The words
+
+const stored = localStorage.getItem("language")
+const preferred = stored ?? (navigator.language.startsWith("pt") ? "pt" : "en")
+let language: Language = preferred === "pt" ? "pt" : "en"
+const word = () => words[language]
+
+const drawWords = (): void => {
+  document.documentElement.lang = language
+  for (const target of document.querySelectorAll<HTMLElement>("[data-text]")) {
+    const text: unknown = Reflect.get(word(), target.dataset["text"] ?? "")
+    target.textContent = typeof text === "string" ? text : ""
+  }
+  for (const input of document.querySelectorAll<HTMLInputElement>("[name=language]")) {
+    input.checked = input.value === language
+  }
+  showConnection()
+  drawBoard()
+  Plots.draw(element("plots"), word())
+}
+
+for (const input of document.querySelectorAll<HTMLInputElement>("[name=language]")) {
+  input.addEventListener("change", () => {
+    language = input.value === "pt" ? "pt" : "en"
+    localStorage.setItem("language", language)
+    drawWords()
+  })
+}
+
+// What arrives
+
+let connection: "connecting" | "live" | "lost" = "connecting"
+const showConnection = (state = connection): void => {
+  connection = state
+  element("connection").dataset["state"] = state
+  element("connection").textContent = word()[state]
+}
+
+const toast = (text: string): void => {
+  const note = document.createElement("p")
+  note.textContent = text
+  element("toasts").append(note)
+  setTimeout(() => note.remove(), 8_000)
+}
+
+const onWire = (event: string, data: unknown): void => {
+  const line = document.createElement("li")
+  const time = document.createElement("time")
+  time.textContent = new Date().toLocaleTimeString(language, { hour12: false })
+  line.append(time, ` ${event} `, typeof data === "string" ? data : JSON.stringify(data))
+  element("wire").prepend(line)
+  while (element("wire").childElementCount > 8) element("wire").lastChild?.remove()
+}
+
+EventSourceClient.onEvent({ ...Board.events, ...Burst.events, ...Personal.events }, "/events", {
+  open: () => {
+    showConnection("live")
+    onWire("open", "")
+    void load()
+  },
+  error: (error) => {
+    if (error._tag === "EventSourceError") showConnection("lost")
+    onWire("error", error.message)
+  },
+  order: (order) => {
+    keep(order)
+    onWire("order", order)
+    redraw()
+  },
+  paid: ({ id }) => {
+    onWire("paid", { id })
+    toast(word().confirmed(id))
+  },
+  drop: ({ n, of }) => {
+    if (n === 1 || n === of) onWire("drop", { n, of })
+  },
+  gap: (gap) => {
+    onWire("gap", gap)
+    void load()
+  },
+  resync: (resync) => {
+    onWire("resync", resync)
+    void load()
+  }
+}, { shared: true })
+
+EventSourceClient.onEvent(Stats, "/stats", {
+  sample: (sample) => {
+    Plots.add(sample)
+    Plots.draw(element("plots"), word())
+  }
+}, { shared: true })
+
+// What is sent
+
+const form = document.querySelector<HTMLFormElement>("#order")
+const nameInput = form?.querySelector<HTMLInputElement>("[name=name]")
+if (nameInput) nameInput.value = localStorage.getItem("name") ?? ""
+form?.addEventListener("submit", async (event) => {
+  event.preventDefault()
+  const { item, name } = Object.fromEntries(new FormData(form))
+  localStorage.setItem("name", String(name))
+  const response = await post("/orders", { name, item, language }).catch(() => undefined)
+  if (!response?.ok) return toast(word().notPlaced)
+  const order = await response.json()
+  own.add(order.id)
+  localStorage.setItem("own", JSON.stringify(Array.from(own).slice(-50)))
+  keep(order)
+  redraw()
+})
+
+for (const trouble of ["burst", "slow", "drop"]) {
+  element(trouble).addEventListener("click", () => void post(`/trouble/${trouble}`, {}))
+}
+
+// What calls when the page is closed
+
+const showCalled = (isCalled: boolean): void => {
+  element("call").setAttribute("aria-pressed", String(isCalled))
+  element("call").dataset["text"] = isCalled ? "called" : "callMe"
+  element("call").textContent = isCalled ? word().called : word().callMe
+  element("call-problem").textContent = ""
+}
+
+/** The key is there before the click: a browser asks only at once. */
+const serverKey = fetch("/push/vapid-public-key").then((response) => response.json()).then(
+  ({ publicKey }) => String(publicKey),
+  () => ""
+)
+
+const subscribe = Effect.gen(function*() {
+  const applicationServerKey = yield* Effect.promise(() => serverKey)
+  const { subscription } = yield* PushClient.subscribe({
+    applicationServerKey,
+    serviceWorker: "/service-worker.js"
+  })
+  yield* Effect.promise(() => post("/push/subscribe", subscription))
+  showCalled(true)
+}).pipe(
+  Effect.catchAll(({ reason }) => Effect.sync(() => element("call-problem").textContent = word().problem[reason]))
+)
+
+element("call").addEventListener("click", () => Effect.runFork(subscribe))
+
+// Whoever has said yes is asked nothing: this only follows the server's key.
+Effect.runFork(
+  Effect.flatMap(
+    Effect.option(PushClient.permission),
+    (permission) => permission._tag === "Some" && permission.value === "granted" ? subscribe : Effect.void
+  )
+)
+
+drawWords()

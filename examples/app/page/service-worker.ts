@@ -1,0 +1,3 @@
+import { ServiceWorker } from "effect-realtime/browser"
+
+ServiceWorker.install({ resubscribe: "/push/resubscribe" })
