@@ -6,9 +6,10 @@ import { createServer } from "node:http"
 
 import { HttpApiBuilder } from "@effect/platform"
 import { NodeHttpServer } from "@effect/platform-node"
-import { SqlClient } from "@effect/sql"
+import { SqlClient, type SqlError } from "@effect/sql"
 import { LibsqlClient } from "@effect/sql-libsql"
 import { PgClient } from "@effect/sql-pg"
+import type { ConfigError } from "effect"
 import { Config, Effect, Layer, Option, Redacted, Schema } from "effect"
 import { EventBroker, EventLog, Notifier, VapidKeys, WebPush } from "effect-realtime"
 import { RedisEventLog } from "effect-realtime/redis"
@@ -21,7 +22,7 @@ import { Shop } from "./shop.js"
 const Database = Layer.unwrapEffect(
   Effect.map(
     Config.redacted("DATABASE_URL").pipe(Config.withDefault(Redacted.make("file:demo.db"))),
-    (url): Layer.Layer<SqlClient.SqlClient, unknown> =>
+    (url): Layer.Layer<SqlClient.SqlClient, SqlError.SqlError | ConfigError.ConfigError> =>
       Redacted.value(url).startsWith("postgres")
         ? PgClient.layer({ url })
         : LibsqlClient.layer({ url: Redacted.value(url) })

@@ -9,5 +9,10 @@ App.pipe(
   Layer.tap(() => Effect.flatMap(port, (port) => Console.log(`The café is open at http://localhost:${port}`))),
   Layer.provide(PushHttpClient.layer()),
   Layer.launch,
+  Effect.catchAll((error) =>
+    Console.error(String(error._tag === "ServeError" ? error.cause : error)).pipe(
+      Effect.zipRight(Effect.sync(() => process.exitCode = 1))
+    )
+  ),
   NodeRuntime.runMain
 )

@@ -1,0 +1,252 @@
+import type { HttpClient } from "@effect/platform"
+import { HttpServer } from "@effect/platform"
+import { assert, describe, it } from "@effect/vitest"
+import * as Axe from "axe-core"
+import type { Scope } from "effect"
+import { ConfigProvider, Context, Effect, Exit, Layer, Schedule, Schema, Scope as Scopes } from "effect"
+import { TestEventSource } from "effect-realtime/testing"
+import * as TestPush from "effect-realtime/testing/TestPushService"
+import { TestPushService } from "effect-realtime/testing/TestPushService"
+import { WebPushSubscription } from "effect-realtime/WebPushSubscription"
+import type { Page } from "playwright-core"
+
+import { App } from "../../examples/app/app.js"
+import { Chromium, isMissing, newPage, until } from "../support/chromium.js"
+import * as Postgres from "../support/postgres.js"
+import * as Redis from "../support/redis.js"
+import * as Sqlite from "../support/sqlite.js"
+
+/** The demo on a free port, with a push service of this machine in place of the world's. */
+const open = (settings: Record<string, string>) =>
+  Effect.gen(function*() {
+    const port = yield* Redis.freePort
+    const provider = ConfigProvider.fromMap(new Map(Object.entries({ PORT: String(port), ...settings })))
+    const context = yield* Layer.build(Layer.provide(Layer.fresh(App), Layer.setConfigProvider(provider)))
+    return yield* Effect.provide(HttpServer.addressFormattedWith(Effect.succeed), context)
+  })
+
+interface View {
+  readonly colorScheme: "light" | "dark"
+  readonly width: number
+  readonly height: number
+}
+
+const desktop: View = { colorScheme: "light", width: 1440, height: 1000 }
+
+/** A window of a person of their own, and what its console complained of. */
+const openWindow = (url: string, { colorScheme, height, width }: View = desktop) =>
+  Effect.gen(function*() {
+    const browser = yield* Chromium
+    const context = yield* Effect.acquireRelease(
+      Effect.promise(() => browser.newContext({ colorScheme, viewport: { width, height } })),
+      (context) => Effect.promise(() => context.close())
+    )
+    const complaints: Array<string> = []
+    context.on("console", (message) => {
+      if (message.type() === "error" || message.type() === "warning") complaints.push(message.text())
+    })
+    context.on("weberror", (error) => complaints.push(String(error.error())))
+    const page = yield* newPage(context, url)
+    yield* until(page, () => document.querySelector<HTMLElement>("#connection")?.dataset["state"] === "live")
+    return { complaints, context, page }
+  })
+
+const order = (page: Page, name: string) =>
+  Effect.promise(async () => {
+    await page.fill("[name=name]", name)
+    await page.click("#order button")
+  })
+
+/** Waits until a column of the board has a ticket with the text. */
+const ticket = (page: Page, status: string, text: string) =>
+  Effect.promise(() => page.locator(`#${status} .ticket`, { hasText: text }).first().waitFor({ timeout: 60_000 }))
+
+/** Waits until a plot's number is what it should be. */
+const plot = (page: Page, name: string, predicate: (value: number) => boolean) =>
+  Effect.promise(() => page.textContent(`[data-plot=${name}] output`)).pipe(
+    Effect.map((text) => Number(text?.replace(/\D/g, ""))),
+    Effect.repeat({ until: predicate, schedule: Schedule.spaced("200 millis") }),
+    Effect.timeoutFail({ duration: "60 seconds", onTimeout: () => new Error(`the plot of ${name}`) })
+  )
+
+const violations = (page: Page) =>
+  Effect.promise(async () => {
+    await page.evaluate(Axe.default.source)
+    return page.evaluate(async () => {
+      const { violations } = await globalThis.axe.run()
+      return violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html).join()}`)
+    })
+  })
+
+declare global {
+  // Put there by the source of axe-core.
+  var axe: Pick<typeof Axe, "run">
+}
+
+const run = <A, E>(
+  name: string,
+  body: Effect.Effect<A, E, Chromium | TestPushService | HttpClient.HttpClient | Scope.Scope>
+) => it.scopedLive(name, () => body.pipe(Effect.provide(Chromium.layer), Effect.provide(TestPush.layer())))
+
+describe.skipIf(isMissing)("the demo", () => {
+  run(
+    "shows an order of one window in another, and moves it",
+    Effect.gen(function*() {
+      const url = yield* open({ DATABASE_URL: yield* Sqlite.database })
+      const one = yield* openWindow(url)
+      const other = yield* openWindow(url)
+      yield* Effect.promise(() => other.page.check("[value=pt]"))
+      yield* order(one.page, "Inês")
+      yield* ticket(one.page, "placed", "Inês, yours")
+      yield* ticket(other.page, "placed", "Inês")
+      yield* ticket(other.page, "paid", "Inês")
+      yield* Effect.promise(() => one.page.locator("#toasts", { hasText: "Payment confirmed: order 1" }).waitFor())
+      assert.strictEqual(yield* Effect.promise(() => other.page.textContent("#toasts")), "")
+      assert.strictEqual(yield* Effect.promise(() => other.page.textContent("#placed-title")), "Recebido")
+      yield* ticket(other.page, "ready", "Inês")
+      // Whoever comes later sees it too.
+      const late = yield* openWindow(url)
+      yield* ticket(late.page, "ready", "Inês")
+      assert.deepStrictEqual([...one.complaints, ...other.complaints, ...late.complaints], [])
+    })
+  )
+
+  run(
+    "makes trouble, and shows what comes of it",
+    Effect.gen(function*() {
+      const url = yield* open({ DATABASE_URL: yield* Sqlite.database })
+      const { page } = yield* openWindow(url)
+      const another = yield* openWindow(url)
+      yield* plot(page, "connections", (n) => n === 2)
+      yield* Effect.promise(() => page.click("#slow"))
+      yield* plot(page, "connections", (n) => n === 3)
+      yield* Effect.promise(() => page.click("#burst"))
+      yield* plot(page, "queued", (n) => n > 0)
+      yield* plot(page, "dropped", (n) => n > 0)
+      yield* Effect.promise(() => page.locator("#wire", { hasText: "\"n\":3000" }).waitFor({ timeout: 60_000 }))
+      yield* plot(page, "connections", (n) => n === 2)
+      // What happens while the page is away is there when it comes back.
+      yield* Effect.promise(() => page.click("#drop"))
+      yield* until(page, () => document.querySelector<HTMLElement>("#connection")?.dataset["state"] === "lost")
+      yield* order(another.page, "Rui")
+      yield* ticket(page, "placed", "Rui")
+      yield* plot(page, "resumes", (n) => n > 0)
+    })
+  )
+
+  run(
+    "has no accessibility violation, in any light and on a phone",
+    Effect.gen(function*() {
+      const url = yield* open({ DATABASE_URL: yield* Sqlite.database })
+      for (
+        const view of [desktop, { ...desktop, colorScheme: "dark" }, {
+          colorScheme: "dark",
+          width: 390,
+          height: 844
+        }] as const
+      ) {
+        const { complaints, page } = yield* openWindow(url, view)
+        yield* order(page, "Ana")
+        yield* ticket(page, "placed", "Ana")
+        assert.deepStrictEqual(yield* violations(page), [])
+        assert.isTrue(yield* Effect.promise(() => page.evaluate(() => document.body.scrollWidth <= innerWidth)))
+        assert.deepStrictEqual(complaints, [])
+      }
+    })
+  )
+
+  run(
+    "can be used by keyboard alone",
+    Effect.gen(function*() {
+      const url = yield* open({ DATABASE_URL: yield* Sqlite.database })
+      const { page } = yield* openWindow(url)
+      const press = (...keys: ReadonlyArray<string>) =>
+        Effect.promise(async () => {
+          for (const key of keys) await page.keyboard.press(key)
+        })
+      // The languages, the name, what it will be.
+      yield* press("Tab", "ArrowRight", "Tab", "R", "u", "i", "Tab", "ArrowDown", "Enter")
+      yield* ticket(page, "placed", "Rui, seu")
+      yield* ticket(page, "placed", "Galão")
+    })
+  )
+
+  run(
+    "calls whoever has closed the page, after a restart too",
+    Effect.gen(function*() {
+      const service = yield* TestPushService
+      const settings = { DATABASE_URL: yield* Sqlite.database, PORT: String(yield* Redis.freePort) }
+      const scope = yield* Scopes.make()
+      const url = yield* open(settings).pipe(Scopes.extend(scope))
+      const { page } = yield* openWindow(url)
+      yield* Effect.promise(() => page.check("[value=pt]"))
+      const { publicKey } = yield* Effect.promise(() =>
+        page.evaluate(() => fetch("/push/vapid-public-key").then((response) => response.json()))
+      )
+      const device = yield* service.subscribe({ applicationServerKey: publicKey })
+      const status = yield* Effect.promise(() =>
+        page.evaluate((device) =>
+          fetch("/push/subscribe", {
+            method: "POST",
+            headers: { "content-type": "application/json" },
+            body: JSON.stringify(device)
+          }).then(({ status }) => status), Schema.encodeSync(WebPushSubscription)(device))
+      )
+      assert.strictEqual(status, 201)
+      yield* order(page, "Inês")
+      yield* ticket(page, "placed", "Inês, seu")
+      yield* Effect.promise(() => page.goto("about:blank"))
+      const called = (n: number) =>
+        service.received.pipe(
+          Effect.repeat({ until: (received) => received.length === n, schedule: Schedule.spaced("100 millis") }),
+          Effect.zipRight(service.received),
+          Effect.timeout("60 seconds")
+        )
+      const [first] = yield* called(1)
+      assert.deepInclude(JSON.parse(first?.text ?? ""), {
+        title: "Pagamento confirmado",
+        body: "Pedido 1 aprovado.",
+        data: { orderId: 1, url: "/" }
+      })
+
+      yield* Scopes.close(scope, Exit.void)
+      yield* open(settings)
+      yield* Effect.promise(() => page.goto(url))
+      yield* order(page, "Inês")
+      yield* ticket(page, "placed", "Inês, seu")
+      yield* Effect.promise(() => page.goto("about:blank"))
+      const [, second] = yield* called(2)
+      assert.deepInclude(JSON.parse(second?.text ?? ""), { body: "Pedido 2 aprovado." })
+      assert.strictEqual(second?.applicationServerKey, publicKey)
+      assert.deepStrictEqual(yield* service.violations, [])
+    })
+  )
+
+  run(
+    "is one on several nodes, with Redis and PostgreSQL",
+    Effect.gen(function*() {
+      const redis = yield* Redis.make()
+      const postgres = yield* Layer.build(Postgres.Postgres.layer)
+      const settings = {
+        DATABASE_URL: yield* Context.get(postgres, Postgres.Postgres).database,
+        REDIS_URL: redis.url
+      }
+      const [here, there] = [yield* open(settings), yield* open(settings)]
+      const headers = { cookie: "customer=anna" }
+      const source = yield* TestEventSource.make(`${there}/events`, { headers })
+      yield* Effect.promise(() =>
+        fetch(`${here}/orders`, {
+          method: "POST",
+          headers: { ...headers, "content-type": "application/json" },
+          body: JSON.stringify({ name: "Anna", item: "tosta", language: "en" })
+        })
+      )
+      const statuses: Array<string> = []
+      while (statuses.at(-1) !== "ready") {
+        const { data, event } = yield* TestEventSource.next(source)
+        statuses.push(event === "order" ? JSON.parse(data).status : event)
+      }
+      assert.sameMembers(statuses, ["placed", "paid", "paid", "preparing", "ready"])
+    })
+  )
+})
