@@ -17,6 +17,7 @@ import { SqlSubscriptionStore } from "effect-realtime/sql"
 
 import { ApiLive } from "./api.js"
 import { PageLive } from "./page.js"
+import { port } from "./port.js"
 import { Shop } from "./shop.js"
 
 const Database = Layer.unwrapEffect(
@@ -62,13 +63,11 @@ const Push = Layer.unwrapEffect(
 
 const Realtime = Notifier.layer.pipe(Layer.provideMerge(Layer.mergeAll(Broker, SqlSubscriptionStore.layer(), Push)))
 
-export const port = Config.port("PORT").pipe(Config.withDefault(3000))
-
 /** The server is provided first, so that it listens last: once there is someone to answer. */
 export const App = HttpApiBuilder.serve().pipe(
-  Layer.provide([ApiLive, PageLive]),
   Layer.provideMerge(NodeHttpServer.layerConfig(createServer, { port })),
-  Layer.provideMerge(Shop.layer),
-  Layer.provideMerge(Realtime),
+  Layer.provide([ApiLive, PageLive]),
+  Layer.provide(Shop.layer),
+  Layer.provide(Realtime),
   Layer.provide(Database)
 )

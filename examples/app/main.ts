@@ -3,7 +3,8 @@ import { NodeRuntime } from "@effect/platform-node"
 import { Console, Effect, Layer } from "effect"
 import { PushHttpClient } from "effect-realtime/node"
 
-import { App, port } from "./app.js"
+import { App } from "./app.js"
+import { port } from "./port.js"
 
 App.pipe(
   Layer.tap(() => Effect.flatMap(port, (port) => Console.log(`The café is open at http://localhost:${port}`))),

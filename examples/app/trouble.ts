@@ -1,9 +1,9 @@
 /** Buttons that make what a library like this is for: a client that stops reading, a lost connection, a burst. */
-import { HttpServer } from "@effect/platform"
 import { Array, Effect, FiberSet } from "effect"
 import { EventBroker } from "effect-realtime"
 import { TestEventSource } from "effect-realtime/testing"
 
+import { port } from "./port.js"
 import { Burst } from "./topics.js"
 
 /** For the client that stops reading: its queue drops the oldest, and after ten seconds it is cut off. */
@@ -12,9 +12,7 @@ export const feed = EventBroker.respond("burst", { strategy: "sliding", capacity
 /** Connects to this server, over a socket like any other client, and stops reading. */
 export const makeSlowClient = Effect.gen(function*() {
   const run = yield* FiberSet.makeRuntime()
-  const { address } = yield* HttpServer.HttpServer
-  const port = address._tag === "TcpAddress" ? address.port : 0
-  const stall = TestEventSource.make(`http://localhost:${port}/trouble/feed`).pipe(
+  const stall = TestEventSource.make(`http://localhost:${yield* port}/trouble/feed`).pipe(
     Effect.tap(TestEventSource.stall),
     Effect.zipRight(Effect.sleep("20 seconds")),
     Effect.scoped,
