@@ -20,6 +20,8 @@ import * as Either from "effect/Either"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 
+import * as AddressPolicy from "../internal/addressPolicy.js"
+
 /**
  * @since 0.1.0
  * @category models
@@ -35,50 +37,9 @@ export interface Options {
   readonly lookup?: Net.LookupFunction | undefined
 }
 
-const forbiddenSubnets = [
-  "0.0.0.0/8",
-  "10.0.0.0/8",
-  "100.64.0.0/10",
-  "127.0.0.0/8",
-  "169.254.0.0/16",
-  "172.16.0.0/12",
-  "192.0.0.0/24",
-  "192.0.2.0/24",
-  "192.168.0.0/16",
-  "198.18.0.0/15",
-  "198.51.100.0/24",
-  "203.0.113.0/24",
-  "224.0.0.0/4",
-  "240.0.0.0/4",
-  // Outside of 2000::/3 nothing is global; inside, these are not, or hold an IPv4 address.
-  "::/3",
-  "4000::/2",
-  "8000::/1",
-  "2001::/23",
-  "2001:db8::/32",
-  "2002::/16",
-  "3fff::/20"
-]
-
-const blockList = (subnets: ReadonlyArray<string>): Net.BlockList => {
-  const list = new Net.BlockList()
-  for (const subnet of subnets) {
-    const [address = "", bits] = subnet.split("/")
-    const family = Net.isIPv6(address) ? "ipv6" : "ipv4"
-    list.addSubnet(address, bits === undefined ? (family === "ipv6" ? 128 : 32) : Number(bits), family)
-  }
-  return list
-}
-
-const forbidden = blockList(forbiddenSubnets)
-
 const publicOnly = (options: Options) => {
-  const allowed = blockList(options.allowedAddresses ?? [])
+  const isAllowed = AddressPolicy.make(options.allowedAddresses ?? [])
   const resolve: Net.LookupFunction = options.lookup ?? Dns.lookup
-  const isAllowed = (address: string): boolean => {
-    const family = Net.isIPv6(address) ? "ipv6" : "ipv4"
-    return allowed.check(address, family) || !forbidden.check(address, family)
-  }
   // The socket connects to what this answers, so a name cannot mean something else a moment later.
   const lookup: Net.LookupFunction = (hostname, lookupOptions, callback) =>
     resolve(hostname, { ...lookupOptions, all: true }, (error, answer, family) => {
