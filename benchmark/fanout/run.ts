@@ -126,24 +126,26 @@ const printTables = (size: number, runs: ReadonlyArray<Record<string, Measuremen
     runs.flatMap((run) => run[name] === undefined ? [] : [f(run[name])])
   const median = (name: string, f: (measurement: Measurement) => number, digits = 0) =>
     quantile(of(name, f), 0.5).toFixed(digits)
-  // Each against raw in the same repetition: what slows one slows the other.
-  const ratio = (name: string, f: (measurement: Measurement) => number) => {
-    const raw = of("raw", f)
-    return range(of(name, f).map((value, i) => value / (raw[i] ?? Number.NaN)), 2)
+  // Each against another in the same repetition: what slows one slows the other.
+  const ratio = (name: string, other: string, f: (measurement: Measurement) => number) => {
+    const others = of(other, f)
+    return range(of(name, f).map((value, i) => value / (others[i] ?? Number.NaN)), 2)
   }
   for (const mode of ["one", "many"] as const) {
     console.log(`\n### ${size} connections, ${mode === "one" ? "one event" : `${saturated} events`} on the way\n`)
     console.log(
-      "| server | deliveries/s × raw | CPU per delivery × raw | deliveries/s | CPU µs per delivery | last delivery p50 ms | p99 ms | generator busy |"
+      "| server | deliveries/s × raw | × better-sse | CPU per delivery × raw | deliveries/s | CPU µs per delivery | last delivery p50 ms | p99 ms | generator busy |"
     )
-    console.log("|---|---|---|---|---|---|---|---|")
+    console.log("|---|---|---|---|---|---|---|---|---|")
     for (const name of names) {
       console.log(
-        `| ${name} | ${ratio(name, (m) => m[mode].perSecond)} | ${ratio(name, (m) => m[mode].cpuMicros)} | ${
-          median(name, (m) => m[mode].perSecond)
-        } | ${median(name, (m) => m[mode].cpuMicros, 1)} | ${median(name, (m) => m[mode].p50, 1)} | ${
-          median(name, (m) => m[mode].p99, 1)
-        } | ${median(name, (m) => m[mode].generatorBusy, 2)} |`
+        `| ${name} | ${ratio(name, "raw", (m) => m[mode].perSecond)} | ${
+          ratio(name, "better-sse", (m) => m[mode].perSecond)
+        } | ${ratio(name, "raw", (m) => m[mode].cpuMicros)} | ${median(name, (m) => m[mode].perSecond)} | ${
+          median(name, (m) => m[mode].cpuMicros, 1)
+        } | ${median(name, (m) => m[mode].p50, 1)} | ${median(name, (m) => m[mode].p99, 1)} | ${
+          median(name, (m) => m[mode].generatorBusy, 2)
+        } |`
       )
     }
   }
@@ -169,7 +171,10 @@ for (const size of sizes) {
   const runs: Array<Record<string, Measurement>> = []
   for (let i = 0; i < repetitions; i++) {
     const run: Record<string, Measurement> = {}
-    for (const name of names) run[name] = await measure(name, size)
+    // Nobody is always the first, nor always after the same.
+    for (const name of [...names.slice(i % names.length), ...names.slice(0, i % names.length)]) {
+      run[name] = await measure(name, size)
+    }
     runs.push(run)
     console.error(`${size} connections: ${i + 1} of ${repetitions}, load ${load()}`)
   }
