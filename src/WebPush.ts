@@ -6,6 +6,7 @@
  */
 import { createHash } from "node:crypto"
 
+import * as FetchHttpClient from "@effect/platform/FetchHttpClient"
 import * as HttpBody from "@effect/platform/HttpBody"
 import * as HttpClient from "@effect/platform/HttpClient"
 import type * as HttpClientError from "@effect/platform/HttpClientError"
@@ -13,6 +14,7 @@ import * as HttpClientRequest from "@effect/platform/HttpClientRequest"
 import type * as HttpClientResponse from "@effect/platform/HttpClientResponse"
 import * as Arr from "effect/Array"
 import * as Cache from "effect/Cache"
+import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Config from "effect/Config"
 import type * as ConfigError from "effect/ConfigError"
@@ -413,6 +415,15 @@ const outcomeCounter = (service: EndpointPolicy.Vendor, outcome: string) => {
   return counter
 }
 
+/** A mistake in the program, and not one of whoever is sent to. */
+const wholeNumber = (name: string, value: number, least: number): Effect.Effect<number> =>
+  Number.isSafeInteger(value) && value >= least
+    ? Effect.succeed(value)
+    : Effect.die(new Cause.IllegalArgumentException(`WebPush: ${name} must be a whole number, ${least} or more`))
+
+// Two subscriptions of one endpoint with other keys are of two times, and only one of them can be read.
+const identityOf = ({ endpoint, keys }: WebPushSubscription): string => `${endpoint} ${keys.p256dh} ${keys.auth}`
+
 const validate = (options: Options): Effect.Effect<void, WebPushConfigError> =>
   Effect.gen(function*() {
     if (!isSubject(options.subject)) {
@@ -423,6 +434,12 @@ const validate = (options: Options): Effect.Effect<void, WebPushConfigError> =>
     }
     if (options.concurrency !== undefined && !(Number.isInteger(options.concurrency) && options.concurrency > 0)) {
       return yield* new WebPushConfigError({ field: "concurrency", reason: "must be a whole number above 0" })
+    }
+    if (options.hosts?.every(EndpointPolicy.isHost) === false) {
+      return yield* new WebPushConfigError({
+        field: "hosts",
+        reason: "must be names such as push.example.org, *.push.example.org or push.example.org:8443"
+      })
     }
   })
 
@@ -474,15 +491,21 @@ export const make = (
     const { publicKey } = pairs[0]
     const policy = EndpointPolicy.make(options.hosts ?? [])
     const client = HttpClient.withTracerDisabledWhen(yield* HttpClient.HttpClient, () => true)
+    // The one client that follows redirects unless it is told.
+    const requestInit = {
+      ...Option.getOrUndefined(yield* Effect.serviceOption(FetchHttpClient.RequestInit)),
+      redirect: "manual" as const
+    }
     const turn = makeTurns()
 
-    const prepare = (message: Message, call: SendOptions | undefined): Prepared => {
+    const prepare = Effect.fnUntraced(function*(message: Message, call: SendOptions | undefined) {
+      const padding = yield* wholeNumber("padding", call?.padding ?? options.padding ?? 0, 0)
       const ttl = Duration.toSeconds(call?.ttl ?? options.ttl ?? Duration.weeks(4))
       const urgency = call?.urgency ?? options.urgency
       const topic = call?.topic ?? options.topic
-      return {
+      const prepared: Prepared = {
         bytes: bytesOf(message),
-        padding: Math.min(call?.padding ?? options.padding ?? 0, Crypto.maxPayloadBytes),
+        padding: Math.min(padding, Crypto.maxPayloadBytes),
         timeout: Duration.decode(call?.timeout ?? options.timeout ?? Duration.seconds(10)),
         headers: {
           "content-encoding": "aes128gcm",
@@ -491,7 +514,8 @@ export const make = (
           ...(topic === undefined ? undefined : { topic: legalTopic(topic) })
         }
       }
-    }
+      return prepared
+    })
 
     const attempt = (
       subscription: WebPushSubscription,
@@ -526,7 +550,7 @@ export const make = (
               authorization
             },
             body: HttpBody.uint8Array(body)
-          }))
+          })).pipe(Effect.provideService(FetchHttpClient.RequestInit, requestInit))
           const text = yield* readBody(response)
           if (text === undefined) return yield* failure("Transport", { detail: "RESPONSE_TOO_LARGE" })
           const { headers, status } = response
@@ -557,6 +581,10 @@ export const make = (
         const service = endpoint?.vendor ?? "other"
         const count = (outcome: string) => Metric.increment(outcomeCounter(service, outcome))
         return attempt(subscription, message, endpoint).pipe(
+          // A client that dies on one message must not take the others with it, nor tell the span what it died of.
+          Effect.catchAllDefect(() =>
+            new WebPushFailure({ reason: "Transport", endpointId: subscription.endpointId, detail: "DEFECT" })
+          ),
           Effect.tapBoth({
             onSuccess: () => count("Accepted"),
             onFailure: (error) => count(error._tag === "WebPushGone" ? "Gone" : error.reason)
@@ -569,37 +597,32 @@ export const make = (
         )
       })
 
-    // A client that dies on one message must not take the others with it.
     const outcomeOf = (subscription: WebPushSubscription, message: Prepared): Effect.Effect<Outcome> =>
-      deliver(subscription, message).pipe(
-        Effect.catchAllDefect(() =>
-          new WebPushFailure({ reason: "Transport", endpointId: subscription.endpointId, detail: "DEFECT" })
-        ),
-        Effect.either,
-        Effect.map((result) => ({ subscription, result }))
-      )
+      Effect.map(Effect.either(deliver(subscription, message)), (result) => ({ subscription, result }))
 
-    const concurrencyOf = (call: SendManyOptions | undefined) => call?.concurrency ?? options.concurrency ?? 64
+    const concurrencyOf = (call: SendManyOptions | undefined) =>
+      wholeNumber("concurrency", call?.concurrency ?? options.concurrency ?? 64, 1)
 
     const send: WebPush.Service["send"] = (subscription, message, call) =>
-      Effect.suspend(() => deliver(subscription, prepare(message, call)))
+      Effect.flatMap(prepare(message, call), (prepared) => deliver(subscription, prepared))
 
     const sendMany: WebPush.Service["sendMany"] = (subscriptions, message, call) =>
       Effect.gen(function*() {
-        const prepared = prepare(message, call)
+        const prepared = yield* prepare(message, call)
+        const concurrency = yield* concurrencyOf(call)
         const inputs = Arr.fromIterable(subscriptions)
-        const unique = new Map(inputs.map((subscription) => [subscription.endpoint, subscription]))
+        const unique = new Map(inputs.map((subscription) => [identityOf(subscription), subscription]))
         const results = new Map<string, Outcome["result"]>()
         const queue = unique.values()
         const worker: Effect.Effect<void> = Effect.suspend(() => {
           const { done, value } = queue.next()
           if (done === true) return Effect.void
           return Effect.flatMap(outcomeOf(value, prepared), ({ result }) => {
-            results.set(value.endpoint, result)
+            results.set(identityOf(value), result)
             return worker
           })
         })
-        yield* Effect.replicateEffect(worker, Math.min(concurrencyOf(call), unique.size), {
+        yield* Effect.replicateEffect(worker, Math.min(concurrency, unique.size), {
           concurrency: "unbounded",
           discard: true
         })
@@ -608,7 +631,7 @@ export const make = (
             inputs,
             (subscription) =>
               Option.map(
-                Option.fromNullable(results.get(subscription.endpoint)),
+                Option.fromNullable(results.get(identityOf(subscription))),
                 (result) => ({ subscription, result })
               )
           )
@@ -622,8 +645,8 @@ export const make = (
       call?: SendManyOptions
     ): Stream.Stream<Outcome, E, R> =>
       Stream.unwrapScoped(Effect.gen(function*() {
-        const prepared = prepare(message, call)
-        const concurrency = concurrencyOf(call)
+        const prepared = yield* prepare(message, call)
+        const concurrency = yield* concurrencyOf(call)
         const rows = yield* Mailbox.make<WebPushSubscription>(concurrency)
         const outcomes = yield* Mailbox.make<Outcome, E>(concurrency)
         const source = yield* Stream.runForEachChunk(subscriptions, (chunk) => rows.offerAll(chunk)).pipe(
@@ -743,7 +766,7 @@ export const send: {
 
 /**
  * Sends one message to many subscriptions and never fails: the report has one outcome for each, in order, and the endpoints
- * to delete. An endpoint that occurs twice is sent to once.
+ * to delete. A subscription that occurs twice is sent to once.
  *
  * @example
  * ```ts
@@ -809,10 +832,19 @@ export const broadcast: {
 
 /**
  * Retries up to four times what may be retried (`WebPushFailure.isRetryable`), after 1, 2, 4 and 8 seconds with jitter, and never
- * before the push service's Retry-After.
+ * before the push service's Retry-After. If that is more than an hour, it does not wait for it.
  *
  * @since 0.1.0
  * @category combinators
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import * as WebPush from "effect-realtime/WebPush"
+ * import type { WebPushSubscription } from "effect-realtime/WebPushSubscription"
+ *
+ * const notify = (subscription: WebPushSubscription) =>
+ *   WebPush.send(subscription, "Order 7 was approved.").pipe(Effect.retry(WebPush.retryPolicy))
+ * ```
  */
 export const retryPolicy: Schedule.Schedule<unknown, WebPushGone | WebPushFailure> = Schedule.identity<
   WebPushGone | WebPushFailure
@@ -823,5 +855,8 @@ export const retryPolicy: Schedule.Schedule<unknown, WebPushGone | WebPushFailur
     error._tag === "WebPushFailure" && error.retryAfter !== undefined ? Duration.max(delay, error.retryAfter) : delay
   ),
   Schedule.intersect(Schedule.recurs(4)),
-  Schedule.whileInput((error) => error._tag === "WebPushFailure" && error.isRetryable)
+  Schedule.whileInput((error) =>
+    error._tag === "WebPushFailure" && error.isRetryable &&
+    Duration.lessThanOrEqualTo(error.retryAfter ?? Duration.zero, Duration.hours(1))
+  )
 )

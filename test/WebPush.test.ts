@@ -3,7 +3,7 @@ import { setFlagsFromString } from "node:v8"
 import { runInNewContext } from "node:vm"
 
 import type { HttpClientRequest } from "@effect/platform"
-import { HttpClient, HttpClientResponse } from "@effect/platform"
+import { FetchHttpClient, HttpClient, HttpClientResponse } from "@effect/platform"
 import { assert, describe, it } from "@effect/vitest"
 import {
   ConfigProvider,
@@ -88,6 +88,24 @@ const reasonOf = (outcome: Either.Either<WebPush.Receipt, WebPush.WebPushGone | 
   })
 
 describe("WebPush.send", () => {
+  it.live("follows no redirect, over fetch either", () => {
+    const requests: Array<string> = []
+    const fetch = (input: string | URL | Request, init?: RequestInit) => {
+      requests.push(String(input))
+      return Promise.resolve(
+        new Response(null, init?.redirect === "manual" ? { status: 302, headers: { location: "/" } } : { status: 201 })
+      )
+    }
+    return Effect.gen(function*() {
+      const error = yield* Effect.flip(WebPush.send(fcm(1), "hello"))
+      assert.strictEqual(error._tag === "WebPushFailure" && error.reason, "Rejected")
+      assert.strictEqual(requests.length, 1)
+    }).pipe(
+      withWebPush({ layer: FetchHttpClient.layer }),
+      Effect.provideService(FetchHttpClient.Fetch, fetch)
+    )
+  })
+
   it.effect("sends the headers of RFC 8030, from the layer or from the call", () => {
     const http = stub()
     return Effect.gen(function*() {
@@ -315,6 +333,15 @@ describe("WebPush.layer", () => {
       assert.strictEqual((yield* build({ concurrency: 0 })).field, "concurrency")
     }))
 
+  it.effect("refuses hosts that no endpoint can have", () =>
+    Effect.gen(function*() {
+      for (const host of ["https://push.example.org", "push.example.org/path", "münchen.example", "*", ""]) {
+        assert.strictEqual((yield* build({ hosts: [host] })).field, "hosts", host)
+      }
+      const webPush = yield* WebPush.WebPush.pipe(withWebPush(stub(), { hosts: ["push.example.org:443"] }))
+      assert.isTrue(webPush.isAllowed("https://push.example.org/x"))
+    }))
+
   it.effect("layerConfig reads its three settings, and does not show the key that it refuses", () =>
     Effect.gen(function*() {
       const keys = yield* VapidKeys.generate
@@ -405,6 +432,28 @@ describe("WebPush.sendMany", () => {
       ])
       assert.deepStrictEqual(report.gone, [fcm(2).endpoint])
       assert.strictEqual(JSON.stringify(report), `{"_id":"WebPushReport","outcomes":5,"gone":1}`)
+    }).pipe(withWebPush(http))
+  })
+
+  it.effect("dies of a concurrency or a padding that cannot be, instead of sending to nobody", () =>
+    Effect.gen(function*() {
+      for (const n of [0, -1, 1.5, Number.NaN]) {
+        const many = yield* Effect.exit(WebPush.sendMany([fcm(1)], "hello", { concurrency: n }))
+        const all = yield* Effect.exit(
+          Stream.runDrain(WebPush.broadcast(Stream.make(fcm(1)), "hello", { concurrency: n }))
+        )
+        const padded = yield* Effect.exit(WebPush.send(fcm(1), "hello", { padding: n === 0 ? -2 : n }))
+        assert.isTrue(Exit.isFailure(many) && Exit.isFailure(all) && Exit.isFailure(padded), String(n))
+      }
+    }).pipe(withWebPush(stub())))
+
+  it.effect("sends to both subscriptions of an endpoint whose keys have changed", () => {
+    const http = stub()
+    return Effect.gen(function*() {
+      const old = new WebPushSubscription({ ...fcm(1), keys: { p256dh, auth: randomBytes(16).toString("base64url") } })
+      const report = yield* WebPush.sendMany([old, fcm(1), fcm(1)], "hello")
+      assert.deepStrictEqual(report.outcomes.map(({ result }) => reasonOf(result)), Array(3).fill("Accepted"))
+      assert.strictEqual(http.requests.length, 2)
     }).pipe(withWebPush(http))
   })
 
@@ -572,6 +621,14 @@ describe("WebPush.retryPolicy", () => {
         assert.strictEqual(times.length, 5)
         assert.strictEqual((times[1] ?? 0) - (times[0] ?? 0), 120_000)
       }
+    }))
+
+  it.effect("does not wait for days", () =>
+    Effect.gen(function*() {
+      const { http, times } = failing(() => new Response(null, { status: 429, headers: { "retry-after": "9999999" } }))
+      const error = yield* run(http)
+      assert.strictEqual(error._tag === "WebPushFailure" && error.reason, "RateLimited")
+      assert.strictEqual(times.length, 1)
     }))
 
   it.effect("backs off from a service that is unavailable, and gives up", () =>

@@ -294,7 +294,7 @@ describe("secrets", () => {
           }
         }
         const told = [...shown, ...logged].join("\n") + inspect(
-          spans.map(({ attributes, name, status }) => ({ attributes, name, status })),
+          spans.map(({ attributes, links, name, status }) => ({ attributes, links, name, status })),
           { depth: 20, maxArrayLength: null }
         )
         assert.isAbove(spans.length, 80)

@@ -18,12 +18,16 @@ export interface Endpoint {
 // backslashes, percent-escapes, non-ASCII letters) is left out.
 const authority = /^https:\/\/((?:[a-z0-9-]+(?:\.[a-z0-9-]+)*|\[[0-9a-f:]+\])(?::\d{1,5})?)(?=\/|$)/i
 
+/** Whether an endpoint can have this host at all. */
+export const isHost = (host: string): boolean =>
+  /^((\*\.)?[a-z0-9-]+(\.[a-z0-9-]+)*|\[[0-9a-f:]+\])(:\d{1,5})?$/i.test(host)
+
 /**
  * Reads an endpoint that may be sent to: one of a known push service, or of a host that `hosts` names (`push.example.org`,
  * `*.example.org`, `push.example.org:8443`). `undefined` for any other.
  */
 export const make = (hosts: ReadonlyArray<string>) => {
-  const exact = new Set(hosts.map((host) => host.toLowerCase()))
+  const exact = new Set(hosts.map((host) => host.toLowerCase().replace(/:443$/, "")))
   const suffixes = [...exact].filter((host) => host.startsWith("*.")).map((host) => host.slice(1))
 
   return (endpoint: string): Endpoint | undefined => {

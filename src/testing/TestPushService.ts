@@ -193,11 +193,12 @@ const verifyToken = (token: string, publicKey: string): boolean => {
 }
 
 /** Throws what is wrong with a message. */
-const read = (device: Device, headers: Record<string, string>, body: Buffer): Received => {
+const read = (device: Device, method: string | undefined, headers: Record<string, string>, body: Buffer): Received => {
   const demand = (holds: boolean, rule: string) => {
     if (!holds) throw new Error(rule)
   }
   const { subscription } = device
+  demand(method === "POST", "the method must be POST (RFC 8030, 5)")
   demand(headers["content-encoding"] === "aes128gcm", "content-encoding must be aes128gcm (RFC 8291, 4)")
   demand(
     /^\d{1,10}$/.test(headers.ttl ?? "") && Number(headers.ttl) < 2 ** 31,
@@ -228,13 +229,15 @@ const read = (device: Device, headers: Record<string, string>, body: Buffer): Re
   const match = /^vapid t=([\w-]+\.[\w-]+\.[\w-]+), k=([\w-]{87})$/.exec(headers.authorization ?? "")
   const [, token = "", applicationServerKey = ""] = match ?? []
   demand(match !== null, "authorization must be vapid with t and k (RFC 8292, 3)")
+  const [header = "", claimsSegment = ""] = token.split(".")
+  demand(Object(parseSegment(header)).alg === "ES256", "the token must be signed with ES256 (RFC 8292, 2)")
   demand(verifyToken(token, applicationServerKey), "the signature must be that of the key (RFC 8292, 2)")
   demand(
     [applicationServerKey, undefined].includes(subscription.applicationServerKey),
     "the key must be the one that the subscription was made with (RFC 8292, 4.2)"
   )
   demand(body.toString("base64url", 21, 86) !== applicationServerKey, "the two keys must differ (RFC 8292, 3.2)")
-  const claims = Object(parseSegment(token.split(".")[1] ?? ""))
+  const claims = Object(parseSegment(claimsSegment))
   const now = Date.now() / 1000
   demand(claims.aud === new URL(subscription.endpoint).origin, "aud must be the origin of the endpoint (RFC 8292, 2)")
   demand(claims.exp > now && claims.exp <= now + 86_400, "exp must be within 24 hours (RFC 8292, 2)")
@@ -297,6 +300,14 @@ const reply = (response: Response, answer: Answer, breakConnection: () => void) 
 /**
  * Starts the service; it ends with the scope.
  *
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import * as TestPushService from "effect-realtime/testing/TestPushService"
+ *
+ * const subscription = Effect.flatMap(TestPushService.make({ protocol: "http/1.1" }), (service) => service.subscribe())
+ * ```
+ *
  * @since 0.1.0
  * @category constructors
  */
@@ -326,7 +337,7 @@ export const make = (options: Options = {}): Effect.Effect<TestPushService.Servi
           Object.entries(request.headers).map(([name, value]) => [name, String(value)])
         )
         const message = Either.try({
-          try: () => read(device, headers, Buffer.concat(chunks)),
+          try: () => read(device, request.method, headers, Buffer.concat(chunks)),
           catch: (error) => error instanceof Error ? error.message : "the message cannot be read"
         })
         if (Either.isLeft(message)) {
