@@ -32,6 +32,8 @@ const launchOptions = {
     "--disable-quic",
     "--no-first-run",
     "--no-proxy-server",
+    // Wherever the tests run, there is no network, and so no push service.
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync"
