@@ -17,11 +17,15 @@ export type Signal =
 export interface Session {
   lastEventId: string
   retry: number | undefined
+  hasOpened: boolean
 }
 
 /** Takes note of what the next connection goes on from. */
 export const follow = (session: Session, signal: Signal): void => {
-  if (signal._tag === "Open") session.lastEventId = signal.lastEventId
+  if (signal._tag === "Open") {
+    session.lastEventId = signal.lastEventId
+    session.hasOpened = true
+  }
   if (signal._tag !== "Frame") return
   session.lastEventId = signal.frame.id ?? session.lastEventId
   session.retry = signal.frame.retry ?? session.retry
@@ -63,6 +67,8 @@ export const make = (
           if (isLeader && isOpen) channel.postMessage({ _tag: "Open", lastEventId: session.lastEventId })
           return
         }
+        // What the leader before had still to say comes again, after the id that this one went on from.
+        if (isLeader) return
         follow(session, data)
         tell(data)
       }
