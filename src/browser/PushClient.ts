@@ -209,11 +209,15 @@ export const unsubscribe: Effect.Effect<Option.Option<string>, PushClientError> 
 export const messages: Stream.Stream<unknown, PushClientError> = Stream.unwrap(
   Effect.map(support, () =>
     Stream.fromEventListener<MessageEvent<unknown>>(navigator.serviceWorker, "message").pipe(
-      Stream.filterMap(({ data }) =>
-        Predicate.hasProperty(data, "type") && data.type === "effect-realtime/push" && "payload" in data
-          ? Option.some(data.payload)
-          : Option.none()
-      )
+      Stream.filterMap(({ data, ports }) => {
+        if (
+          !Predicate.hasProperty(data, "type") || data.type !== "effect-realtime/push" ||
+          !Predicate.hasProperty(data, "payload")
+        ) return Option.none()
+        // The worker notifies unless it hears that somebody listens.
+        ports[0]?.postMessage(undefined)
+        return Option.some(data.payload)
+      })
     ))
 )
 

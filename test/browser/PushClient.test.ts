@@ -1,7 +1,7 @@
 import { HttpClient, HttpClientResponse, HttpRouter, HttpServerRequest, HttpServerResponse } from "@effect/platform"
 import { assert, describe, it } from "@effect/vitest"
 import { p256 } from "@noble/curves/nist.js"
-import { Deferred, Effect, Layer } from "effect"
+import { Deferred, Effect, Layer, Queue } from "effect"
 import * as VapidKeys from "effect-realtime/VapidKeys"
 import * as WebPush from "effect-realtime/WebPush"
 import * as WebPushPayload from "effect-realtime/WebPushPayload"
@@ -243,6 +243,7 @@ describe.skipIf(isMissing)("Web Push in Chromium", () => {
       assert.strictEqual(yield* click(worker, shop.data), "focused")
       assert.strictEqual(yield* click(worker, { url: "/orders/8" }), `opened ${url}/orders/8`)
       assert.strictEqual(yield* click(worker, undefined), `opened ${url}/`)
+      assert.strictEqual(yield* click(worker, { url: "https://[" }), `opened ${url}/`)
       assert.strictEqual(
         yield* click(worker, { url: "/orders/8", urlByAction: { pay: "/pay" } }, "pay"),
         `opened ${url}/pay`
@@ -296,43 +297,71 @@ describe.skipIf(isMissing)("Web Push in Chromium", () => {
         shop
       ])
       assert.deepStrictEqual(yield* notifications(page), [])
+      // The page is visible still, and listens no more.
+      yield* deliver(yield* overTheWire(yield* WebPushPayload.make(shop)))
+      assert.deepStrictEqual((yield* notifications(page)).map(({ title }) => title), [shop.title])
+    }))
+
+  it.scopedLive("shows the title of what the browser refuses to show", () =>
+    Effect.gen(function*() {
+      const context = yield* persistentContext
+      const url = yield* serve(pages)
+      const page = yield* newPage(context, url)
+      yield* grant(context, url)
+      const { deliver } = yield* register(page, "/service-worker.js")
+      yield* deliver(JSON.stringify({ title: "Refused", renotify: true, data: { url: "/orders/7" } }))
+      assert.deepStrictEqual((yield* notifications(page)).map(({ data, title }) => ({ title, data })), [
+        { title: "Refused", data: { url: "/orders/7" } }
+      ])
     }))
 
   it.scopedLive("tells the server of the subscription that takes the place of another", () =>
     Effect.gen(function*() {
-      const received = yield* Deferred.make<unknown>()
+      const received = yield* Queue.unbounded<unknown>()
       const url = yield* pages.pipe(
         HttpRouter.post(
           "/push/resubscribe",
           Effect.flatMap(HttpServerRequest.HttpServerRequest, ({ json }) =>
-            Deferred.complete(received, Effect.orDie(json)))
+            Effect.flatMap(json, (body) => Queue.offer(received, body)))
             .pipe(Effect.as(HttpServerResponse.empty()))
         ),
         serve
       )
       const context = yield* persistentContext
       const page = yield* newPage(context, url)
-      const { worker } = yield* register(page, "/service-worker.js?resubscribe=/push/resubscribe")
+      const { worker } = yield* register(
+        page,
+        "/service-worker.js?resubscribe=/push/resubscribe&applicationServerKey=own"
+      )
       yield* Effect.promise(() =>
         worker.evaluate(() => {
           PushManager.prototype.subscribe = (options) =>
             Promise.resolve(Object.create(null, {
               toJSON: { value: () => ({ endpoint: "https://push.example/2", key: options?.applicationServerKey }) }
             }))
-          dispatchEvent(Object.assign(new Event("pushsubscriptionchange"), {
-            oldSubscription: { endpoint: "https://push.example/1", options: { applicationServerKey: "key" } },
-            newSubscription: null,
-            waitUntil: () => {}
-          }))
         })
       )
-      assert.deepStrictEqual(
-        yield* within("the server to be told", () =>
-          Effect.runPromise(Deferred.await(received))),
-        {
-          oldEndpoint: "https://push.example/1",
-          subscription: { endpoint: "https://push.example/2", key: "key" }
-        }
-      )
+      const change = (subscriptions: object) =>
+        within("the server to be told", async () => {
+          await worker.evaluate(
+            (subscriptions) =>
+              void dispatchEvent(
+                Object.assign(new Event("pushsubscriptionchange"), subscriptions, { waitUntil: () => {} })
+              ),
+            subscriptions
+          )
+          return Effect.runPromise(Queue.take(received))
+        })
+      const old = { endpoint: "https://push.example/1", options: { applicationServerKey: "key" } }
+      assert.deepStrictEqual(yield* change({ oldSubscription: old, newSubscription: null }), {
+        oldEndpoint: "https://push.example/1",
+        subscription: { endpoint: "https://push.example/2", key: "key" }
+      })
+      assert.deepStrictEqual(yield* change({ oldSubscription: null, newSubscription: null }), {
+        subscription: { endpoint: "https://push.example/2", key: "own" }
+      })
+      assert.deepStrictEqual(yield* change({ newSubscription: { endpoint: "https://push.example/3" } }), {
+        subscription: { endpoint: "https://push.example/3" }
+      })
     }))
 })
