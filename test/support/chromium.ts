@@ -37,7 +37,9 @@ const launchOptions = {
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync"
-  ]
+  ],
+  // Playwright turns it off, people do not.
+  ignoreDefaultArgs: ["--disable-back-forward-cache"]
 }
 
 /** One browser for the tests of a file. */
