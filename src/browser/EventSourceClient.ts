@@ -22,7 +22,7 @@ import * as Topic from "../Topic.js"
  * Why there is no connection. The client comes back by itself after:
  *
  * - `Network`: the server could not be reached, or the connection broke (offline, a refused cross-origin request),
- * - `Ended`: the server ended the stream,
+ * - `Ended`: the server ended the stream (`EventSource` does not tell that from `Network`),
  * - `Silent`: nothing came for twice the `heartbeat`,
  * - `Suspended`: the device slept, or the page was frozen, or the network changed,
  * - `Unavailable`: the server answered 408, 425, 429 or 5xx; `retryAfter` is its `Retry-After`, where it can be read,
