@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Chunk, Effect, Queue, Schedule, Schema, Stream, TestClock } from "effect"
+import { Cause, Chunk, Effect, Exit, Queue, Schedule, Schema, Stream, TestClock } from "effect"
 import { EventSourceClient } from "effect-realtime/browser"
 import * as Topic from "effect-realtime/Topic"
 
@@ -160,6 +160,33 @@ describe("EventSourceClient over fetch", () => {
       yield* TestClock.adjust("1 second")
       assert.strictEqual(yield* Queue.take(events), "open")
       assert.strictEqual(server.requests[1]?.lastEventId, "7")
+    }))
+
+  it.scopedLive("keeps a connection that nothing but heartbeats comes on", () =>
+    Effect.gen(function*() {
+      const server = yield* ScriptedServer.make([(response, request) => {
+        ScriptedServer.hold()(response, request)
+        let left = 25
+        const timer = setInterval(() => response.write(left-- > 0 ? ":\n\n" : counter(1)), 100)
+        response.on("close", () => clearInterval(timer))
+      }])
+      const events = yield* follow(server.url, { ...atOnce, heartbeat: "500 millis" })
+      assert.deepStrictEqual(Chunk.toReadonlyArray(yield* Queue.takeN(events, 2)), ["open", 1])
+      assert.strictEqual(server.requests.length, 1)
+    }))
+
+  it.scopedLive("posts a body, without being told the method", () =>
+    Effect.gen(function*() {
+      const server = yield* ScriptedServer.make([ScriptedServer.status(204)])
+      yield* collect(server.url, { body: "query" })
+      assert.strictEqual(server.requests[0]?.method, "POST")
+    }))
+
+  it.scopedLive("does not retry what cannot be sent", () =>
+    Effect.gen(function*() {
+      const server = yield* ScriptedServer.make([ScriptedServer.status(204)])
+      const exit = yield* Effect.exit(collect(server.url, { headers: { "no header": "1" } }))
+      assert.isTrue(Exit.isFailure(exit) && Cause.isDie(exit.cause))
     }))
 
   it.scopedLive("tells gaps, resyncs and events that are not what the schema says, and goes on", () =>

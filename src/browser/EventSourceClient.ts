@@ -22,7 +22,7 @@ import * as Topic from "../Topic.js"
  * Why there is no connection. The client comes back by itself after:
  *
  * - `Network`: the server could not be reached, or the connection broke (offline, a refused cross-origin request),
- * - `Ended`: the server ended the stream,
+ * - `Ended`: the server ended the stream (`EventSource` does not tell that from `Network`),
  * - `Silent`: nothing came for twice the `heartbeat`,
  * - `Suspended`: the device slept, or the page was frozen, or the network changed,
  * - `Unavailable`: the server answered 408, 425, 429 or 5xx; `retryAfter` is its `Retry-After`, where it can be read,
@@ -93,7 +93,8 @@ const messages: Record<EventSourceError["reason"], string> = {
  * - `open`: connected, at first and after each `error` that the client came back from,
  * - `error`: the connection was lost, or an event was not what its schema says; the stream goes on,
  * - `gap`: the server dropped this many events, for this client was too slow,
- * - `resync`: what was missed cannot be given; load the state anew.
+ * - `resync`: what was missed cannot be given; load the state anew. The reason is the server's, or `Unknown`: the connection
+ *   was made anew before an event with an id came, and `EventSource` does not show an id that comes without data.
  *
  * @since 0.1.0
  * @category models
@@ -139,7 +140,7 @@ export interface Options {
    */
   readonly headers?: RequestHeaders | Effect.Effect<RequestHeaders> | undefined
   /**
-   * `GET` by default.
+   * `GET` by default, `POST` with a `body`.
    */
   readonly method?: string | undefined
   readonly body?: string | undefined
@@ -181,8 +182,8 @@ export type RequestHeaders = Readonly<Record<string, string>>
  * @example
  * ```ts
  * import { Console, Schema, Stream } from "effect"
- * import { Topic } from "effect-realtime"
  * import { EventSourceClient } from "effect-realtime/browser"
+ * import * as Topic from "effect-realtime/Topic"
  *
  * const Orders = Topic.make("orders/:orderId", { paid: Schema.Struct({ amount: Schema.Number }) })
  *
@@ -206,10 +207,16 @@ export const make = <Path extends string, Events extends Topic.Topic.Events>(
     const own = Topic.isTopic(topic) ? topic : Topic.make("events", topic)
     const address = new URL(url, globalThis.location?.href)
     const names = [...Object.keys(own.events), ...Object.keys(serverNotices)].sort()
-    const session: Session = { lastEventId: "", retry: undefined }
+    const session: Session = { lastEventId: "", retry: undefined, hasOpened: false }
     const connections = yield* reconnecting({ address, names, options, session })
     const signals = options.shared === true && SharedConnection.isSupported()
-      ? SharedConnection.make(`effect-realtime ${address.href} ${names.join()}`, session, connections)
+      ? SharedConnection.make(
+        `effect-realtime ${
+          JSON.stringify([address, names, options.withCredentials === true, options.method, options.body])
+        }`,
+        session,
+        connections
+      )
       : connections
     return Stream.filterMapEffect(signals, (signal) => toEvent(own, signal))
   }))
@@ -224,8 +231,8 @@ export const make = <Path extends string, Events extends Topic.Topic.Events>(
  * @example
  * ```ts
  * import { Schema } from "effect"
- * import { Topic } from "effect-realtime"
  * import { EventSourceClient } from "effect-realtime/browser"
+ * import * as Topic from "effect-realtime/Topic"
  *
  * const Orders = Topic.make("orders/:orderId", { paid: Schema.Struct({ amount: Schema.Number }) })
  *
@@ -248,18 +255,22 @@ export function onEvent(
   handlers: { readonly [event: string]: { call(data: unknown): void }["call"] | undefined },
   options?: Options
 ): () => void {
+  const report = (thrown: unknown) =>
+    queueMicrotask(() => {
+      throw thrown
+    })
   const handle = (event: string, data: unknown) => {
     try {
       handlers[event]?.(data)
     } catch (thrown) {
-      queueMicrotask(() => {
-        throw thrown
-      })
+      report(thrown)
     }
   }
   const fiber = Effect.runFork(
     Stream.runForEach(make(topic, url, options), ({ data, event }) => Effect.sync(() => handle(event, data))).pipe(
-      Effect.catchAll((error) => Effect.sync(() => handle("error", error)))
+      // One that the client could have come back from was told when the connection was lost.
+      Effect.catchAll((error) => Effect.sync(() => error.isRetryable ? undefined : handle("error", error))),
+      Effect.catchAllDefect((defect) => Effect.sync(() => report(defect)))
     )
   )
   return () => fiber.unsafeInterruptAsFork(FiberId.none)
@@ -267,8 +278,10 @@ export function onEvent(
 
 const serverNotices = {
   gap: Schema.Struct({ dropped: Schema.Int }),
-  resync: Schema.Struct({ reason: Schema.Literal("Evicted", "OtherEpoch", "Malformed", "Future") })
+  resync: Schema.Struct({ reason: Schema.Literal("Evicted", "OtherEpoch", "Malformed", "Future", "Unknown") })
 }
+
+const unknownCursor: Signal = { _tag: "Frame", frame: { event: "resync", data: JSON.stringify({ reason: "Unknown" }) } }
 
 const ServerNotices = { ...Topic.make("notices", {}), events: serverNotices }
 
@@ -323,6 +336,7 @@ const reconnecting = Effect.fnUntraced(function*(target: Target) {
   const { options, session } = target
   let isNative = typeof EventSource === "function" && options.headers === undefined && options.method === undefined &&
     options.body === undefined && options.heartbeat === undefined
+  const isBlind = isNative
   let retryAfter: Duration.Duration | undefined
   let wasOpen = false
   const clock = yield* Effect.clock
@@ -346,6 +360,7 @@ const reconnecting = Effect.fnUntraced(function*(target: Target) {
   }
 
   const connection = Stream.suspend((): Connection => {
+    let isCursorUnknown = isBlind && session.hasOpened && session.lastEventId === ""
     let heardAt = clock.unsafeCurrentTimeMillis()
     const isStale = () => clock.unsafeCurrentTimeMillis() - heardAt > Duration.toMillis(patience)
     const heard = () => {
@@ -354,7 +369,11 @@ const reconnecting = Effect.fnUntraced(function*(target: Target) {
     return Stream.interruptWhen(
       isNative ? overEventSource(target, heard) : overFetch(target, heard),
       Effect.zipRight(Page.awaken(isStale), Effect.fail(lost(new EventSourceError({ reason: "Suspended" }))))
-    )
+    ).pipe(Stream.mapConcat((signal) => {
+      if (signal._tag !== "Open" || !isCursorUnknown) return [signal]
+      isCursorUnknown = false
+      return [signal, unknownCursor]
+    }))
   })
 
   return connection.pipe(
@@ -418,23 +437,23 @@ const overFetch = ({ address, options, session }: Target, heard: () => void): Co
       Effect.sync(() => new AbortController()),
       (controller) => Effect.sync(() => controller.abort())
     )
+    // What cannot be sent at all, such as a header that is none, is a mistake of the program and not the network's.
+    const request = yield* Effect.sync(() =>
+      new Request(isByHeader ? address : withLastEventId(address, session.lastEventId), {
+        method: options.method ?? (options.body === undefined ? "GET" : "POST"),
+        headers: {
+          accept: "text/event-stream",
+          ...(isByHeader ? { "last-event-id": toHeader(session.lastEventId) } : {}),
+          ...ownHeaders
+        },
+        body: options.body ?? null,
+        cache: "no-store",
+        credentials: options.withCredentials === true ? "include" : "same-origin",
+        signal: abort.signal
+      })
+    )
     const response = yield* Effect.timeoutFail(
-      Effect.tryPromise({
-        try: () =>
-          fetch(isByHeader ? address : withLastEventId(address, session.lastEventId), {
-            method: options.method ?? "GET",
-            headers: {
-              accept: "text/event-stream",
-              ...(isByHeader ? { "last-event-id": toHeader(session.lastEventId) } : {}),
-              ...ownHeaders
-            },
-            body: options.body ?? null,
-            cache: "no-store",
-            credentials: options.withCredentials === true ? "include" : "same-origin",
-            signal: abort.signal
-          }),
-        catch: failed
-      }),
+      Effect.tryPromise({ try: () => fetch(request), catch: failed }),
       { duration: patience, onTimeout: silent }
     )
     const fault = yield* faultOf(response)

@@ -159,9 +159,9 @@ export const subscription: Effect.Effect<Option.Option<Subscription>, PushClient
 export const subscribe = (options: SubscribeOptions): Effect.Effect<Subscribed, PushClientError> =>
   Effect.gen(function*() {
     yield* support
-    yield* ask
     const key = Base64Url.decode(options.applicationServerKey)
     if (key === undefined || key.length !== 65) return yield* new PushClientError({ reason: "InvalidServerKey" })
+    yield* ask
     const registration = yield* activeRegistration(options.serviceWorker)
     const before = yield* attempt("ServiceUnavailable", () => registration.pushManager.getSubscription())
     if (before !== null && keyOf(before) === Base64Url.encode(key)) {
@@ -209,11 +209,15 @@ export const unsubscribe: Effect.Effect<Option.Option<string>, PushClientError> 
 export const messages: Stream.Stream<unknown, PushClientError> = Stream.unwrap(
   Effect.map(support, () =>
     Stream.fromEventListener<MessageEvent<unknown>>(navigator.serviceWorker, "message").pipe(
-      Stream.filterMap(({ data }) =>
-        Predicate.hasProperty(data, "type") && data.type === "effect-realtime/push" && "payload" in data
-          ? Option.some(data.payload)
-          : Option.none()
-      )
+      Stream.filterMap(({ data, ports }) => {
+        if (
+          !Predicate.hasProperty(data, "type") || data.type !== "effect-realtime/push" ||
+          !Predicate.hasProperty(data, "payload")
+        ) return Option.none()
+        // The worker notifies unless it hears that somebody listens.
+        ports[0]?.postMessage(undefined)
+        return Option.some(data.payload)
+      })
     ))
 )
 
@@ -225,7 +229,7 @@ const attempt = <A>(
 
 const ask = Effect.gen(function*() {
   const answer = Notification.permission === "default"
-    ? yield* Effect.promise(() => Notification.requestPermission())
+    ? yield* attempt("PermissionDismissed", () => Notification.requestPermission())
     : Notification.permission
   if (answer !== "granted") {
     return yield* new PushClientError({ reason: answer === "denied" ? "PermissionDenied" : "PermissionDismissed" })
@@ -260,19 +264,23 @@ const activeRegistration = (script: string | URL | undefined) =>
     )
     if (registration === undefined) return yield* new PushClientError({ reason: "NoServiceWorker" })
     const coming = registration.installing ?? registration.waiting
-    if (registration.active === null && coming !== null) yield* activation(coming)
+    if (registration.active !== null) return registration
+    if (coming === null) return yield* new PushClientError({ reason: "NoServiceWorker" })
+    yield* activation(coming)
     return registration
   })
 
 const activation = (worker: ServiceWorker): Effect.Effect<void, PushClientError> =>
   Effect.async((resume) => {
+    const abort = new AbortController()
     const check = () => {
-      if (worker.state === "activated") resume(Effect.void)
-      if (worker.state === "redundant") resume(new PushClientError({ reason: "NoServiceWorker" }))
+      if (worker.state !== "activated" && worker.state !== "redundant") return
+      abort.abort()
+      resume(worker.state === "activated" ? Effect.void : new PushClientError({ reason: "NoServiceWorker" }))
     }
-    worker.addEventListener("statechange", check)
+    worker.addEventListener("statechange", check, { signal: abort.signal })
     check()
-    return Effect.sync(() => worker.removeEventListener("statechange", check))
+    return Effect.sync(() => abort.abort())
   })
 
 const toBase64Url = (bytes: ArrayBuffer | null): string => Base64Url.encode(new Uint8Array(bytes ?? new ArrayBuffer(0)))

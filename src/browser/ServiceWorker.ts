@@ -16,7 +16,12 @@ export interface Options {
    */
   readonly resubscribe?: string | undefined
   /**
-   * Whether a page that is visible is told instead of a notification being shown: `PushClient.messages` gets it. Browsers allow
+   * The server's VAPID public key in base64url, for browsers that do not tell which subscription they dropped (Firefox).
+   */
+  readonly applicationServerKey?: string | undefined
+  /**
+   * Whether a page that is visible is told instead of a notification being shown: `PushClient.messages` gets it, and answers. If no page
+   * does within a second, the notification is shown after all. Browsers allow
    * that only so far: Chrome shows a notification of its own now and then, and Safari withdraws the permission after three
    * messages without a notification, visible page or not. Off by default.
    */
@@ -33,7 +38,7 @@ export interface Options {
  *
  * - shows what `WebPushPayload.make` and `WebPushPayload.declarative` describe, and sets the badge of the app,
  * - on a click, focuses the window that shows `data.url` (or `navigate`, or that of the action), or opens one,
- * - subscribes anew with the same key when the browser has dropped a subscription, and tells the server.
+ * - subscribes anew with the same key (or `applicationServerKey`) when the browser has dropped a subscription, and tells the server.
  *
  * @since 0.1.0
  * @category constructors
@@ -72,7 +77,7 @@ interface WindowClient {
   readonly url: string
   readonly visibilityState: DocumentVisibilityState
   readonly focus: () => Promise<unknown>
-  readonly postMessage: (message: unknown) => void
+  readonly postMessage: (message: unknown, transfer: Array<Transferable>) => void
 }
 
 interface Worker {
@@ -110,12 +115,25 @@ const receive = async (data: PushData | null, { tellPages, toNotification }: Opt
   if (typeof appBadge === "number") await self.navigator.setAppBadge?.(appBadge).catch(() => {})
   if (tellPages === true) {
     const visible = (await windows()).filter((window) => window.visibilityState === "visible")
-    for (const window of visible) window.postMessage({ type: "effect-realtime/push", payload })
-    if (visible.length > 0) return
+    if ((await Promise.all(visible.map((window) => tell(window, payload)))).includes(true)) return
   }
   const { navigate: _, title, ...rest } = notification
-  return self.registration.showNotification(title, { ...rest, data: withDestinations(notification) })
+  try {
+    await self.registration.showNotification(title, { ...rest, data: withDestinations(notification) })
+  } catch {
+    // A browser refuses what it cannot show, such as an icon that is no address. The title alone is better than nothing.
+    await self.registration.showNotification(title, { data: withDestinations(notification) })
+  }
 }
+
+/** Whether the window took it: a page that is visible need not be one that listens. */
+const tell = (window: WindowClient, payload: unknown) =>
+  new Promise<boolean>((resolve) => {
+    const { port1, port2 } = new MessageChannel()
+    port1.onmessage = () => resolve(true)
+    setTimeout(() => resolve(false), 1_000)
+    window.postMessage({ type: "effect-realtime/push", payload }, [port2])
+  })
 
 const parse = (data: PushData | null): unknown => {
   try {
@@ -125,11 +143,21 @@ const parse = (data: PushData | null): unknown => {
   }
 }
 
+/** What cannot be made is reported, and does without: a push message must end in a notification. */
+const attempt = <A>(evaluate: () => A): A | undefined => {
+  try {
+    return evaluate()
+  } catch (error) {
+    reportError(error)
+    return undefined
+  }
+}
+
 const describe = (
   payload: unknown,
   toNotification: Options["toNotification"]
 ): { readonly notification: Notification; readonly appBadge?: unknown } => {
-  const given = toNotification?.(payload)
+  const given = attempt(() => toNotification?.(payload))
   if (given !== undefined) return { notification: given }
   if (isRecord(payload) && payload["web_push"] === 8030 && isNotification(payload["notification"])) {
     return { notification: payload["notification"], appBadge: payload["app_badge"] }
@@ -158,7 +186,9 @@ const withDestinations = ({ actions, data, navigate }: Notification): unknown =>
 const destination = (data: unknown, action: string): string => {
   const { url: own, urlByAction } = isRecord(data) ? data : {}
   const url = isRecord(urlByAction) && Object.hasOwn(urlByAction, action) ? urlByAction[action] : own
-  return new URL(typeof url === "string" ? url : self.registration.scope, self.location.href).href
+  const { location, registration } = self
+  const valid = typeof url === "string" ? attempt(() => new URL(url, location.href).href) : undefined
+  return valid ?? registration.scope
 }
 
 const windows = () => self.clients.matchAll({ type: "window", includeUncontrolled: true })
@@ -170,7 +200,7 @@ const show = async (url: string): Promise<unknown> => {
 
 const resubscribe = async (change: SubscriptionChange, options: Options): Promise<unknown> => {
   const old = change.oldSubscription
-  const applicationServerKey = old?.options.applicationServerKey
+  const applicationServerKey = old?.options.applicationServerKey ?? options.applicationServerKey
   const subscription = change.newSubscription ?? (
     applicationServerKey
       ? await self.registration.pushManager.subscribe({ userVisibleOnly: true, applicationServerKey })

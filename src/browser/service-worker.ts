@@ -9,6 +9,7 @@ import { install } from "./ServiceWorker.js"
 const query = new URL(location.href).searchParams
 
 install({
+  applicationServerKey: query.get("applicationServerKey") ?? undefined,
   resubscribe: query.get("resubscribe") ?? undefined,
   tellPages: query.get("tellPages") === "true"
 })

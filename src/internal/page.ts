@@ -10,7 +10,9 @@ export const awaken = (isStale: () => boolean): Effect.Effect<void> =>
     const abort = new AbortController()
     const listen = (target: EventTarget, type: string, isAwake: (event: Event) => boolean) =>
       target.addEventListener(type, (event) => {
-        if (isAwake(event)) resume(Effect.void)
+        if (!isAwake(event)) return
+        abort.abort()
+        resume(Effect.void)
       }, { signal: abort.signal })
     listen(globalThis, "online", () => true)
     listen(globalThis, "pageshow", (event) => "persisted" in event && event.persisted === true)

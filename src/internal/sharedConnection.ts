@@ -17,11 +17,15 @@ export type Signal =
 export interface Session {
   lastEventId: string
   retry: number | undefined
+  hasOpened: boolean
 }
 
 /** Takes note of what the next connection goes on from. */
 export const follow = (session: Session, signal: Signal): void => {
-  if (signal._tag === "Open") session.lastEventId = signal.lastEventId
+  if (signal._tag === "Open") {
+    session.lastEventId = signal.lastEventId
+    session.hasOpened = true
+  }
   if (signal._tag !== "Frame") return
   session.lastEventId = signal.frame.id ?? session.lastEventId
   session.retry = signal.frame.retry ?? session.retry
@@ -63,32 +67,65 @@ export const make = (
           if (isLeader && isOpen) channel.postMessage({ _tag: "Open", lastEventId: session.lastEventId })
           return
         }
+        // What the leader before had still to say comes again, after the id that this one went on from.
+        if (isLeader) return
         follow(session, data)
         tell(data)
       }
       channel.postMessage(hello)
 
-      const lead = Effect.gen(function*() {
-        yield* holdLock(name)
-        isLeader = true
-        if (isOpen) tellAll({ _tag: "Lost", error: { reason: "Handover" } })
-        yield* Stream.runForEach(connections, (signal) => Effect.sync(() => tellAll(signal)))
-        emit.end()
-      })
-      yield* Effect.forkScoped(Effect.catchAllCause(lead, (cause) => Effect.sync(() => emit.halt(cause))))
+      const lead = (lock: Lock) =>
+        Effect.gen(function*() {
+          yield* lock.held
+          isLeader = true
+          if (isOpen) tellAll({ _tag: "Lost", error: { reason: "Handover" } })
+          // A page that is put away has the connection no more, whatever still comes from it.
+          yield* Stream.runForEach(connections, (signal) => Effect.sync(() => isLeader ? tellAll(signal) : undefined))
+          return true
+        })
+      const stay = Effect.scoped(Effect.flatMap(
+        makeLock(name, () => {
+          isLeader = false
+        }),
+        (lock) => Effect.raceFirst(lead(lock), Effect.as(lock.returned, false))
+      )).pipe(
+        Effect.tap((isOver) => {
+          if (isOver) return emit.end()
+          if (isOpen) tell({ _tag: "Lost", error: { reason: "Suspended" } })
+          channel.postMessage(hello)
+        }),
+        Effect.repeat({ until: (isOver) => isOver })
+      )
+      yield* Effect.forkScoped(Effect.catchAllCause(stay, (cause) => Effect.sync(() => emit.halt(cause))))
     }), { bufferSize: "unbounded" })
 
 const hello = "hello"
 
-const holdLock = (name: string) =>
+interface Lock {
+  readonly held: Effect.Effect<void>
+  /** The page was put into the back/forward cache, where it has neither lock nor connection, and is back. */
+  readonly returned: Effect.Effect<void>
+}
+
+const makeLock = (name: string, onPutAway: () => void) =>
   Effect.gen(function*() {
     const abort = new AbortController()
     const released = new Promise<void>((resolve) => abort.signal.addEventListener("abort", () => resolve()))
     yield* Effect.addFinalizer(() => Effect.sync(() => abort.abort()))
-    yield* Effect.async<void>((resume) => {
+    const returned = new Promise<void>((resolve) => {
+      if (typeof addEventListener !== "function") return
+      // At once, and not when a fiber has its turn: by then the page is frozen, and the other tabs wait for its lock.
+      addEventListener("pagehide", () => {
+        onPutAway()
+        abort.abort()
+        addEventListener("pageshow", () => resolve(), { once: true })
+      }, { signal: abort.signal })
+    })
+    const held = Effect.async<void>((resume) => {
       navigator.locks.request(name, { signal: abort.signal }, () => {
         resume(Effect.void)
         return released
-      }).catch(() => resume(Effect.void))
+      }).catch(() => abort.signal.aborted ? undefined : resume(Effect.void))
     })
+    return { held, returned: Effect.promise(() => returned) }
   })

@@ -189,7 +189,7 @@ describe.skipIf(isMissing)("EventSourceClient in Chromium", () => {
 
       it.scoped(`opens on an idle stream, over ${mode}`, () =>
         Effect.gen(function*() {
-          const idle = HttpRouter.get("/idle", EventStream.respond(() => Effect.never))
+          const idle = HttpRouter.get("/idle", EventStream.respond(() => Effect.never, { heartbeat: "off" }))
           const page = yield* newPage(yield* newContext, yield* serve(idle(pages)))
           yield* Effect.promise(() =>
             page.evaluate((options) => {
@@ -198,7 +198,107 @@ describe.skipIf(isMissing)("EventSourceClient in Chromium", () => {
           )
           yield* until(page, () => globalThis.client.seen.includes("open"))
         }))
+
+      it.scoped(`resumes when the page wakes up, over ${mode}`, () =>
+        Effect.gen(function*() {
+          const page = yield* newPage(yield* newContext, yield* serve(pages))
+          const server = yield* ScriptedServer.make([
+            ScriptedServer.hold("id: 7\nevent: counter\ndata: {\"n\":7}\n\n"),
+            ScriptedServer.hold()
+          ])
+          yield* open(page, server.url, options)
+          yield* until(page, () => globalThis.client.seen.length === 2)
+          yield* Effect.promise(() => page.evaluate(() => dispatchEvent(new Event("online"))))
+          yield* until(page, () => globalThis.client.seen.length >= 4)
+          assert.deepStrictEqual(yield* Effect.promise(() => page.evaluate(() => globalThis.client.seen)), [
+            "open",
+            { event: "counter", data: { n: 7 } },
+            "error Suspended",
+            "open"
+          ])
+          assert.deepStrictEqual(server.requests.map(({ lastEventId }) => lastEventId), [undefined, "7"])
+        }))
     }
+
+    for (const [name, options] of Object.entries({ ...modes, shared: { ...modes.fetch, shared: true } })) {
+      it.scoped(`comes back from the back/forward cache, over ${name}`, () =>
+        Effect.gen(function*() {
+          const url = yield* serve(pages)
+          const page = yield* newPage(yield* newContext, url)
+          const server = yield* ScriptedServer.make([
+            ScriptedServer.hold("id: 7\nevent: counter\ndata: {\"n\":7}\n\n"),
+            ScriptedServer.hold()
+          ])
+          yield* open(page, server.url, options)
+          yield* until(page, () => globalThis.client.seen.length === 2)
+          yield* Effect.promise(() => page.goto(`${url}/page.js`))
+          yield* Effect.promise(() => page.goBack({ waitUntil: "commit" }))
+          yield* until(page, () => globalThis.client.seen.at(-1) === "open")
+          // What the page kept shows that it is the one from before, and not a new one.
+          assert.deepStrictEqual(yield* Effect.promise(() => page.evaluate(() => globalThis.client.seen)), [
+            "open",
+            { event: "counter", data: { n: 7 } },
+            "error Suspended",
+            "open"
+          ])
+          assert.strictEqual(server.requests.at(-1)?.lastEventId, "7")
+        }))
+    }
+
+    it.scoped("hands a shared connection on when the tab that holds it goes to the back/forward cache", () =>
+      Effect.gen(function*() {
+        const url = yield* serve(pages)
+        const context = yield* newContext
+        const server = yield* ScriptedServer.make([ScriptedServer.hold("id: 7\n\n"), ScriptedServer.hold()])
+        const [first, second] = yield* Effect.all([newPage(context, url), newPage(context, url)])
+        for (const tab of [first, second]) {
+          yield* open(tab, server.url, { ...modes.fetch, shared: true })
+          yield* until(tab, () => globalThis.client.seen.length === 1)
+        }
+        yield* Effect.promise(() => first.goto(`${url}/page.js`))
+        yield* until(second, () => globalThis.client.seen.length === 3)
+        assert.deepStrictEqual(yield* Effect.promise(() => second.evaluate(() => globalThis.client.seen)), [
+          "open",
+          "error Handover",
+          "open"
+        ])
+        assert.strictEqual(server.requests[1]?.lastEventId, "7")
+      }))
+
+    it.scoped("tells resync where EventSource kept the id to itself", () =>
+      Effect.gen(function*() {
+        const page = yield* newPage(yield* newContext, yield* serve(pages))
+        const server = yield* ScriptedServer.make([ScriptedServer.hold("id: 1\n\n"), ScriptedServer.hold("id: 2\n\n")])
+        yield* open(page, server.url, {})
+        yield* until(page, () => globalThis.client.seen.length === 1)
+        yield* Effect.promise(() => page.evaluate(() => dispatchEvent(new Event("online"))))
+        yield* until(page, () => globalThis.client.seen.length >= 4)
+        assert.deepStrictEqual(yield* Effect.promise(() => page.evaluate(() => globalThis.client.seen)), [
+          "open",
+          "error Suspended",
+          "open",
+          { event: "resync", data: { reason: "Unknown" } }
+        ])
+      }))
+
+    it.scoped("tells resync after a 503, where EventSource kept the id to itself", () =>
+      Effect.gen(function*() {
+        const page = yield* newPage(yield* newContext, yield* serve(pages))
+        const server = yield* ScriptedServer.make([
+          ScriptedServer.stream("retry: 5\nid: 1\n\n"),
+          ScriptedServer.status(503, { "retry-after": "0" }),
+          ScriptedServer.hold("id: 2\n\n")
+        ])
+        yield* open(page, server.url, {})
+        yield* until(page, () => globalThis.client.seen.length >= 5)
+        assert.deepStrictEqual(yield* Effect.promise(() => page.evaluate(() => globalThis.client.seen)), [
+          "open",
+          "error Network",
+          "error Closed",
+          "open",
+          { event: "resync", data: { reason: "Unknown" } }
+        ])
+      }))
 
     it.scoped("reads a typed topic in two tabs", () =>
       Effect.gen(function*() {
@@ -260,6 +360,13 @@ describe.skipIf(isMissing)("EventSourceClient in Chromium", () => {
       }))
   })
 })
+
+const open = (page: Page, url: string, options: object) =>
+  Effect.promise(() =>
+    page.evaluate(([url, options]) => {
+      globalThis.client = globalThis.api.open(url, options)
+    }, [url, options] as const)
+  )
 
 const run = (page: Page, url: string, options: object) =>
   Effect.promise(() =>

@@ -1,7 +1,7 @@
 import { HttpClient, HttpClientResponse, HttpRouter, HttpServerRequest, HttpServerResponse } from "@effect/platform"
 import { assert, describe, it } from "@effect/vitest"
 import { p256 } from "@noble/curves/nist.js"
-import { Deferred, Effect, Layer } from "effect"
+import { Deferred, Effect, Layer, Queue } from "effect"
 import * as VapidKeys from "effect-realtime/VapidKeys"
 import * as WebPush from "effect-realtime/WebPush"
 import * as WebPushPayload from "effect-realtime/WebPushPayload"
@@ -43,45 +43,74 @@ const overTheWire = (payload: WebPushPayload.WebPushPayload) =>
     return new TextDecoder().decode(decrypt(yield* Deferred.await(body), { privateKey: secretKey, auth }))
   })
 
-/** Registers the service worker, and gives what delivers a message to it. */
+declare global {
+  var ExtendableEvent: { readonly prototype: { waitUntil: (this: unknown, work: Promise<unknown>) => void } }
+  /** What the worker does with the message that comes next. */
+  var handled: Promise<unknown>
+}
+
+/** What a browser does not do is told, instead of waited for until the test's own time is over. */
+const within = <A>(what: string, evaluate: () => Promise<A>) =>
+  Effect.promise(evaluate).pipe(
+    Effect.timeoutFail({ duration: "20 seconds", onTimeout: () => new Error(`Waited 20 seconds for ${what}`) }),
+    Effect.orDie
+  )
+
+/** Registers the service worker, and gives what delivers a message to it and waits until it is handled. */
 const register = (page: Page, script: string) =>
-  Effect.promise(async () => {
-    const devTools = await page.context().newCDPSession(page)
+  Effect.gen(function*() {
+    const context = page.context()
+    const devTools = yield* within("the developer tools", () => context.newCDPSession(page))
     const registered = new Promise<string>((resolve) => {
       devTools.on("ServiceWorker.workerVersionUpdated", ({ versions }) => {
         const active = versions.find(({ status }) => status === "activated")
         if (active !== undefined) resolve(active.registrationId)
       })
     })
-    await devTools.send("ServiceWorker.enable")
-    await page.evaluate((script) => navigator.serviceWorker.register(script).then(() => {}), script)
-    const registrationId = await registered
-    const worker = page.context().serviceWorkers()[0] ?? await page.context().waitForEvent("serviceworker")
+    // Listened for before there is one, for it is told once.
+    const started = context.waitForEvent("serviceworker", { timeout: 0 }).catch(() => undefined)
+    yield* within("ServiceWorker.enable", () => devTools.send("ServiceWorker.enable"))
+    yield* within("the registration", () =>
+      page.evaluate((script) => navigator.serviceWorker.register(script).then(() => {}), script))
+    const registrationId = yield* within("a version that is activated", () =>
+      registered)
+    const worker = yield* within("the worker to start", async () => context.serviceWorkers()[0] ?? await started)
+    if (worker === undefined) return yield* Effect.dieMessage("The browser is gone")
     const origin = new URL(page.url()).origin
     return {
       worker,
       deliver: (data: string) =>
-        Effect.promise(() => devTools.send("ServiceWorker.deliverPushMessage", { origin, registrationId, data }))
+        Effect.gen(function*() {
+          yield* within("the worker to answer", () =>
+            worker.evaluate(() => {
+              const { waitUntil } = ExtendableEvent.prototype
+              globalThis.handled = new Promise((resolve) => {
+                ExtendableEvent.prototype.waitUntil = function(work) {
+                  waitUntil.call(this, work)
+                  resolve(work)
+                }
+              })
+            }))
+          yield* within("the message to be delivered", () =>
+            devTools.send("ServiceWorker.deliverPushMessage", { origin, registrationId, data }))
+          yield* within("the message to be handled", () =>
+            worker.evaluate(() => globalThis.handled.then(() => {})))
+        })
     }
   })
 
+// Not to be polled: Chromium forgets a notification that is being shown while it is asked what there is.
 const notifications = (page: Page) =>
-  Effect.promise(() =>
+  within("the notifications", () =>
     page.evaluate(async () => {
       const registration = await navigator.serviceWorker.ready
-      for (;;) {
-        const shown = await registration.getNotifications()
-        if (shown.length > 0) {
-          return shown.map(({ body, data, icon, lang, tag, title }) => ({ title, body, icon, lang, tag, data }))
-        }
-        await new Promise((resolve) => setTimeout(resolve, 20))
-      }
-    })
-  )
+      const shown = await registration.getNotifications()
+      return shown.map(({ body, data, icon, lang, tag, title }) => ({ title, body, icon, lang, tag, data }))
+    }))
 
 /** A click that the worker takes for one, and the window that it would open. Only a person's own click may open one. */
 const click = (worker: Worker, data: unknown, action = "") =>
-  Effect.promise(() =>
+  within("the click to lead somewhere", () =>
     worker.evaluate(([data, action]) =>
       new Promise<string>((resolve) => {
         Object.assign(Reflect.get(self, "clients"), {
@@ -97,8 +126,7 @@ const click = (worker: Worker, data: unknown, action = "") =>
           notification: { data, close: () => {} },
           waitUntil: () => {}
         }))
-      }), [data, action] as const)
-  )
+      }), [data, action] as const))
 
 const shop = {
   title: "Payment confirmed",
@@ -215,6 +243,7 @@ describe.skipIf(isMissing)("Web Push in Chromium", () => {
       assert.strictEqual(yield* click(worker, shop.data), "focused")
       assert.strictEqual(yield* click(worker, { url: "/orders/8" }), `opened ${url}/orders/8`)
       assert.strictEqual(yield* click(worker, undefined), `opened ${url}/`)
+      assert.strictEqual(yield* click(worker, { url: "https://[" }), `opened ${url}/`)
       assert.strictEqual(
         yield* click(worker, { url: "/orders/8", urlByAction: { pay: "/pay" } }, "pay"),
         `opened ${url}/pay`
@@ -264,44 +293,75 @@ describe.skipIf(isMissing)("Web Push in Chromium", () => {
       )
       yield* Effect.promise(() => page.bringToFront())
       yield* deliver(yield* overTheWire(yield* WebPushPayload.make(shop)))
-      assert.deepStrictEqual(yield* Effect.promise(() => page.evaluate(() => globalThis.message)), [shop])
-      const shown = yield* Effect.promise(() =>
-        page.evaluate(() => navigator.serviceWorker.ready.then((registration) => registration.getNotifications()))
-      )
-      assert.strictEqual(shown.length, 0)
+      assert.deepStrictEqual(yield* within("the page to be told", () => page.evaluate(() => globalThis.message)), [
+        shop
+      ])
+      assert.deepStrictEqual(yield* notifications(page), [])
+      // The page is visible still, and listens no more.
+      yield* deliver(yield* overTheWire(yield* WebPushPayload.make(shop)))
+      assert.deepStrictEqual((yield* notifications(page)).map(({ title }) => title), [shop.title])
+    }))
+
+  it.scopedLive("shows the title of what the browser refuses to show", () =>
+    Effect.gen(function*() {
+      const context = yield* persistentContext
+      const url = yield* serve(pages)
+      const page = yield* newPage(context, url)
+      yield* grant(context, url)
+      const { deliver } = yield* register(page, "/service-worker.js")
+      yield* deliver(JSON.stringify({ title: "Refused", renotify: true, data: { url: "/orders/7" } }))
+      assert.deepStrictEqual((yield* notifications(page)).map(({ data, title }) => ({ title, data })), [
+        { title: "Refused", data: { url: "/orders/7" } }
+      ])
     }))
 
   it.scopedLive("tells the server of the subscription that takes the place of another", () =>
     Effect.gen(function*() {
-      const received = yield* Deferred.make<unknown>()
+      const received = yield* Queue.unbounded<unknown>()
       const url = yield* pages.pipe(
         HttpRouter.post(
           "/push/resubscribe",
           Effect.flatMap(HttpServerRequest.HttpServerRequest, ({ json }) =>
-            Deferred.complete(received, Effect.orDie(json)))
+            Effect.flatMap(json, (body) => Queue.offer(received, body)))
             .pipe(Effect.as(HttpServerResponse.empty()))
         ),
         serve
       )
       const context = yield* persistentContext
       const page = yield* newPage(context, url)
-      const { worker } = yield* register(page, "/service-worker.js?resubscribe=/push/resubscribe")
+      const { worker } = yield* register(
+        page,
+        "/service-worker.js?resubscribe=/push/resubscribe&applicationServerKey=own"
+      )
       yield* Effect.promise(() =>
         worker.evaluate(() => {
           PushManager.prototype.subscribe = (options) =>
             Promise.resolve(Object.create(null, {
               toJSON: { value: () => ({ endpoint: "https://push.example/2", key: options?.applicationServerKey }) }
             }))
-          dispatchEvent(Object.assign(new Event("pushsubscriptionchange"), {
-            oldSubscription: { endpoint: "https://push.example/1", options: { applicationServerKey: "key" } },
-            newSubscription: null,
-            waitUntil: () => {}
-          }))
         })
       )
-      assert.deepStrictEqual(yield* Deferred.await(received), {
+      const change = (subscriptions: object) =>
+        within("the server to be told", async () => {
+          await worker.evaluate(
+            (subscriptions) =>
+              void dispatchEvent(
+                Object.assign(new Event("pushsubscriptionchange"), subscriptions, { waitUntil: () => {} })
+              ),
+            subscriptions
+          )
+          return Effect.runPromise(Queue.take(received))
+        })
+      const old = { endpoint: "https://push.example/1", options: { applicationServerKey: "key" } }
+      assert.deepStrictEqual(yield* change({ oldSubscription: old, newSubscription: null }), {
         oldEndpoint: "https://push.example/1",
         subscription: { endpoint: "https://push.example/2", key: "key" }
+      })
+      assert.deepStrictEqual(yield* change({ oldSubscription: null, newSubscription: null }), {
+        subscription: { endpoint: "https://push.example/2", key: "own" }
+      })
+      assert.deepStrictEqual(yield* change({ newSubscription: { endpoint: "https://push.example/3" } }), {
+        subscription: { endpoint: "https://push.example/3" }
       })
     }))
 })

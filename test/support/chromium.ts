@@ -32,10 +32,14 @@ const launchOptions = {
     "--disable-quic",
     "--no-first-run",
     "--no-proxy-server",
+    // Wherever the tests run, there is no network, and so no push service.
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync"
-  ]
+  ],
+  // Playwright turns it off, people do not.
+  ignoreDefaultArgs: ["--disable-back-forward-cache"]
 }
 
 /** One browser for the tests of a file. */
