@@ -8,6 +8,7 @@ import * as Http2 from "node:http2"
 import * as Https from "node:https"
 import * as Net from "node:net"
 import type { Duplex, Readable } from "node:stream"
+import { PassThrough } from "node:stream"
 import * as Tls from "node:tls"
 
 import type * as Headers from "@effect/platform/Headers"
@@ -56,6 +57,8 @@ const publicOnly = (options: Options) => {
 
 const transportError = (code: string) => Object.assign(new Error(code), { code })
 
+const closed = transportError("ERR_CLIENT_CLOSED")
+
 const maxResponseBytes = 8192
 
 const idleMillis = 60_000
@@ -89,7 +92,13 @@ interface Connecting {
 /** The agent of those origins that do not speak HTTP/2. It begins with the connection on which that was found out. */
 class Http1Agent extends Https.Agent {
   readonly connected = new Map<string, Tls.TLSSocket>()
+  isClosed = false
   override createConnection(options: Https.RequestOptions, callback?: (error: Error | null, stream: Duplex) => void) {
+    // When a socket is destroyed, Node dials again for the requests that waited for it.
+    if (this.isClosed) {
+      callback?.(closed, new PassThrough())
+      return undefined
+    }
     const key = `${options.host}:${options.port}`
     const socket = this.connected.get(key)
     this.connected.delete(key)
@@ -148,6 +157,7 @@ const makeTransport = (options: Options) => {
   const http1Origins = new Set<string>()
   const origins = new Map<string, Session | Connecting>()
   const sockets = new Set<Tls.TLSSocket>()
+  const exchanges = new Set<Exchange>()
 
   const forget = (origin: string, connection: Session | Connecting) => {
     if (origins.get(origin) === connection) origins.delete(origin)
@@ -167,6 +177,7 @@ const makeTransport = (options: Options) => {
     const request = Https.request(url, { agent, method, headers })
     exchange.cancel = () => request.destroy()
     request.on("error", exchange.fail)
+    request.on("close", () => exchange.fail(transportError("ECONNRESET")))
     request.on("response", (response) => {
       response.on(
         "end",
@@ -248,8 +259,13 @@ const makeTransport = (options: Options) => {
         forget(origin, connecting)
         socket.off("close", onClose).off("error", abandon)
         http1Origins.add(origin)
-        agent.connected.set(`${host}:${port === "" ? 443 : port}`, socket)
-        return flush(overHttp1)
+        const key = `${host}:${port === "" ? 443 : port}`
+        // Until a request has it, nobody else listens.
+        socket.on("error", () => {})
+        agent.connected.set(key, socket)
+        flush(overHttp1)
+        if (agent.connected.delete(key)) socket.destroy()
+        return
       }
       const session = Http2.connect(origin, { createConnection: () => socket, settings: { enablePush: false } })
       const connection: Session = { _tag: "Http2", session, socket, inFlight: 0, retired: false }
@@ -260,7 +276,10 @@ const makeTransport = (options: Options) => {
         // Node waits for the other side to close as well.
         socket.destroy()
       })
-      session.setTimeout(idleMillis, () => session.close())
+      session.setTimeout(idleMillis, () => {
+        retire(origin, connection)
+        session.close()
+      })
       // Before its settings arrive it is not known how many streams the service takes.
       session.once("remoteSettings", () => {
         socket.off("close", onClose)
@@ -282,7 +301,10 @@ const makeTransport = (options: Options) => {
   }
 
   return {
+    exchanges,
     run(exchange: Exchange) {
+      if (agent.isClosed) return exchange.fail(closed)
+      exchanges.add(exchange)
       attempt(exchange, () => {
         const { origin } = exchange.url
         if (http1Origins.has(origin)) return overHttp1(exchange)
@@ -292,6 +314,11 @@ const makeTransport = (options: Options) => {
       })
     },
     close() {
+      agent.isClosed = true
+      for (const exchange of exchanges) {
+        exchange.cancel()
+        exchange.fail(closed)
+      }
       agent.destroy()
       for (const socket of sockets) socket.destroy()
     }
@@ -336,17 +363,27 @@ export const make = (options: Options = {}): Effect.Effect<HttpClient.HttpClient
             const url = Either.getOrUndefined(UrlParams.makeUrl(request.url, request.urlParams, request.hash))
             if (url?.protocol !== "https:") return fail("InvalidUrl")
             if (request.body._tag !== "Uint8Array" && request.body._tag !== "Empty") return fail("Encode")
+            const settled = () => transport.exchanges.delete(exchange)
             const exchange: Exchange = {
               method: request.method,
               url,
               headers: request.headers,
               body: request.body._tag === "Uint8Array" ? request.body.body : new Uint8Array(),
-              succeed: (answer) => resume(Effect.succeed(HttpClientResponse.fromWeb(request, answer))),
-              fail: (cause) => fail("Transport", cause),
+              succeed: (answer) => {
+                settled()
+                resume(Effect.succeed(HttpClientResponse.fromWeb(request, answer)))
+              },
+              fail: (cause) => {
+                settled()
+                fail("Transport", cause)
+              },
               cancel: () => {}
             }
             transport.run(exchange)
-            return Effect.sync(() => exchange.cancel())
+            return Effect.sync(() => {
+              settled()
+              exchange.cancel()
+            })
           })
         ),
         Effect.succeed

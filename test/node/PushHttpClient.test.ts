@@ -7,7 +7,7 @@ import { runInNewContext } from "node:vm"
 
 import { HttpClientRequest } from "@effect/platform"
 import { assert, describe, it } from "@effect/vitest"
-import { Duration, Effect, Fiber, Layer, type Scope } from "effect"
+import { Duration, Effect, Exit, Fiber, Layer, Scope } from "effect"
 import * as PushHttpClient from "effect-realtime/node/PushHttpClient"
 import * as TestPushService from "effect-realtime/testing/TestPushService"
 import * as VapidKeys from "effect-realtime/VapidKeys"
@@ -269,6 +269,43 @@ describe("interruption", () => {
         assert.strictEqual((yield* Fiber.join(slow)).status, 201)
         assert.strictEqual(opened(), 1)
       }).pipe(withWebPush(port))
+    }).pipe(Effect.scoped))
+
+  it.live("closing the scope fails what is on its way, and dials for none that waits", () =>
+    Effect.gen(function*() {
+      const { bytes, open, opened, port } = yield* listen(
+        Tls.createServer({ ...certificate, ALPNProtocols: ["http/1.1"] })
+      )
+      const scope = yield* Scope.make()
+      const client = yield* Scope.extend(
+        PushHttpClient.make({ ca: certificate.cert, allowedAddresses: ["127.0.0.1"], connections: 2 }),
+        scope
+      )
+      const post = HttpClientRequest.post(`https://localhost:${port}/x`)
+      const fibers = yield* Effect.replicateEffect(Effect.fork(Effect.flip(client.execute(post))), 8)
+      yield* until(() => opened() === 2 && bytes() > 100)
+      yield* Scope.close(scope, Exit.void)
+      const errors = yield* Effect.forEach(fibers, Fiber.join)
+      assert.isTrue(errors.every((error) => error._tag === "RequestError" && error.reason === "Transport"))
+      yield* until(() => open() === 0)
+      assert.strictEqual((yield* Effect.flip(client.execute(post)))._tag, "RequestError")
+      yield* Effect.sleep("100 millis")
+      assert.deepStrictEqual([opened(), open()], [2, 0])
+    }).pipe(Effect.scoped))
+
+  it.live("a header that cannot be sent leaves no connection behind", () =>
+    Effect.gen(function*() {
+      const { open, opened, port } = yield* listen(
+        Tls.createServer({ ...certificate, ALPNProtocols: ["http/1.1"] })
+      )
+      const client = yield* PushHttpClient.make({ ca: certificate.cert, allowedAddresses: ["127.0.0.1"] })
+      const error = yield* HttpClientRequest.post(`https://localhost:${port}/x`).pipe(
+        HttpClientRequest.setHeader("topic", "a\nb"),
+        client.execute,
+        Effect.flip
+      )
+      assert.strictEqual(error._tag, "RequestError")
+      yield* until(() => opened() === 1 && open() === 0)
     }).pipe(Effect.scoped))
 
   it.live("closing the scope closes every connection", () =>

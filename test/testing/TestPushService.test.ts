@@ -81,7 +81,11 @@ const broken: ReadonlyArray<readonly [what: string, change: Change, rule: RegExp
   ["an old token", authorization({ exp: now - 1 }), /exp/],
   ["a token for too long", authorization({ exp: now + 90_000 }), /exp/],
   ["no contact", authorization({ sub: "ops@example.com" }), /sub/],
-  ["a body that was changed", body((body) => replaceAt(body, body.length - 1, Buffer.from([body.readUInt8(body.length - 1) ^ 1]))), /./]
+  [
+    "a body that was changed",
+    body((body) => replaceAt(body, body.length - 1, Buffer.from([body.readUInt8(body.length - 1) ^ 1]))),
+    /./
+  ]
 ]
 
 /** Sends through a client that changes the request on its way. */
