@@ -1,8 +1,21 @@
 import { inspect } from "node:util"
 
-import type { HttpClient } from "@effect/platform"
+import { HttpClient } from "@effect/platform"
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Duration, Effect, Either, Exit, FastCheck as fc, Layer, Logger, LogLevel, Tracer } from "effect"
+import {
+  Cause,
+  Duration,
+  Effect,
+  Either,
+  Exit,
+  FastCheck as fc,
+  Layer,
+  Logger,
+  LogLevel,
+  Redacted,
+  Stream,
+  Tracer
+} from "effect"
 import * as TestPushService from "effect-realtime/testing/TestPushService"
 import * as VapidKeys from "effect-realtime/VapidKeys"
 import * as WebPush from "effect-realtime/WebPush"
@@ -251,11 +264,12 @@ describe("secrets", () => {
         logged.push(inspect(format.log(options), { depth: 20 }))
       }
     })
+    const vapid = Effect.runSync(VapidKeys.generate)
     return scenario((service) =>
       Effect.gen(function*() {
         const payload = "CANARY-of-the-payload"
         const shown: Array<string> = []
-        const secrets = [payload]
+        const secrets = [payload, Redacted.value(vapid.privateKey)]
         const show = (value: unknown) =>
           Effect.zipRight(
             Effect.logError("it failed", value),
@@ -275,24 +289,50 @@ describe("secrets", () => {
           () => ({ status: 201, fault: "Endless" }),
           () => ({ status: 201, fault: "GoAway" })
         ]
+        const sendAndShow = Effect.fnUntraced(function*(subscription: WebPushSubscription, message = payload) {
+          const { endpoint, keys } = subscription
+          const { pathname, search } = new URL(endpoint)
+          secrets.push(endpoint, pathname + search, endpoint.slice(-24), keys.auth, keys.p256dh)
+          const exit = yield* Effect.exit(WebPush.send(subscription, message, { timeout: 200 }))
+          yield* show(exit)
+          if (Exit.isFailure(exit)) {
+            shown.push(Cause.pretty(exit.cause, { renderErrorCause: true }))
+            yield* show(Cause.squash(exit.cause))
+          }
+          const report = yield* WebPush.sendMany([subscription], message, { timeout: 200 })
+          yield* show(report)
+          yield* show(report.outcomes)
+          yield* show(yield* Stream.runCollect(WebPush.broadcast(Stream.make(subscription), message, { timeout: 200 })))
+          return Exit.isFailure(exit) ? Cause.squash(exit.cause) : undefined
+        })
         for (const vendor of ["fcm", "mozilla", "apple", "wns"] as const) {
           for (const answer of answers) {
             const subscription = yield* service.subscribe({ vendor })
-            const { endpoint, keys } = subscription
-            const { pathname, search } = new URL(endpoint)
-            secrets.push(endpoint, pathname + search, endpoint.slice(-24), keys.auth, keys.p256dh)
-            yield* service.answer(answer(endpoint), subscription)
-            const exit = yield* Effect.exit(WebPush.send(subscription, payload, { timeout: 200 }))
-            yield* show(exit)
-            if (Exit.isFailure(exit)) {
-              shown.push(Cause.pretty(exit.cause, { renderErrorCause: true }))
-              yield* show(Cause.squash(exit.cause))
-            }
-            const report = yield* WebPush.sendMany([subscription], payload, { timeout: 200 })
-            yield* show(report)
-            yield* show(report.outcomes)
+            yield* service.answer(answer(subscription.endpoint), subscription)
+            yield* sendAndShow(subscription)
           }
         }
+        // What is never sent.
+        const { endpoint, keys } = yield* service.subscribe()
+        const subscription = (changed: Partial<ConstructorParameters<typeof WebPushSubscription>[0]>) =>
+          new WebPushSubscription({ endpoint, keys, ...changed }, { disableValidation: true })
+        const unsent = [
+          yield* sendAndShow(subscription({ endpoint: "https://nowhere.example/CANARY-of-a-blocked-endpoint" })),
+          yield* sendAndShow(subscription({ applicationServerKey: (yield* VapidKeys.generate).publicKey })),
+          yield* sendAndShow(subscription({ keys: { ...keys, p256dh: Buffer.alloc(65, 4).toString("base64url") } })),
+          yield* sendAndShow(subscription({}), payload.repeat(300))
+        ]
+        const dying = HttpClient.make((request) => Effect.die(new Error(`cannot reach ${request.url}`)))
+        unsent.push(
+          yield* sendAndShow(subscription({})).pipe(
+            Effect.provide(WebPush.layer({ vapid, subject: "mailto:ops@example.com" })),
+            Effect.provideService(HttpClient.HttpClient, dying)
+          )
+        )
+        assert.deepStrictEqual(
+          unsent.map((error) => error instanceof WebPush.WebPushFailure && error.reason),
+          ["Blocked", "KeyMismatch", "InvalidSubscription", "PayloadTooLarge", "Transport"]
+        )
         const told = [...shown, ...logged].join("\n") + inspect(
           spans.map(({ attributes, links, name, status }) => ({ attributes, links, name, status })),
           { depth: 20, maxArrayLength: null }
@@ -301,23 +341,22 @@ describe("secrets", () => {
         assert.isAbove(logged.length, 80)
         secrets.forEach((secret) => assert.notInclude(told, secret))
         for (const { headers } of yield* service.received) assert.notInclude(told, headers.authorization ?? "none")
-      })
-    ).pipe(
-      (effect) =>
-        Effect.flatMap(Effect.tracer, (native) =>
-          Effect.withTracer(
-            effect,
-            Tracer.make({
-              span: (...args) => {
-                const span = native.span(...args)
-                spans.push(span)
-                return span
-              },
-              context: native.context
-            })
-          )),
-      Effect.provide(Logger.replace(Logger.defaultLogger, logger)),
-      Logger.withMinimumLogLevel(LogLevel.All)
-    )
+      }), { vapid }).pipe(
+        (effect) =>
+          Effect.flatMap(Effect.tracer, (native) =>
+            Effect.withTracer(
+              effect,
+              Tracer.make({
+                span: (...args) => {
+                  const span = native.span(...args)
+                  spans.push(span)
+                  return span
+                },
+                context: native.context
+              })
+            )),
+        Effect.provide(Logger.replace(Logger.defaultLogger, logger)),
+        Logger.withMinimumLogLevel(LogLevel.All)
+      )
   }, 120_000)
 })

@@ -140,7 +140,7 @@ describe("a push service that misbehaves", () => {
       "Transport HPE_HEADER_OVERFLOW"
     ],
     [
-      "shows a certificate for another name",
+      "shows a certificate that nobody vouches for",
       () => Tls.createServer(TestCertificate.make(["localhost"])),
       "Transport DEPTH_ZERO_SELF_SIGNED_CERT"
     ],
@@ -181,6 +181,17 @@ describe("a push service that misbehaves", () => {
       }).pipe(Effect.scoped))
   }
 
+  it.live("that shows a certificate for another name is a failure", () =>
+    Effect.gen(function*() {
+      const other = TestCertificate.make(["other.example"])
+      const { open, port } = yield* listen(Tls.createServer(other))
+      const error = yield* Effect.flip(WebPush.send(subscribe(`https://localhost:${port}/x`), "hello")).pipe(
+        withWebPush(port, { ...local, ca: other.cert })
+      )
+      assert.strictEqual(describeError(error), "Transport ERR_TLS_CERT_ALTNAME_INVALID")
+      yield* until(() => open() === 0)
+    }).pipe(Effect.scoped))
+
   for (const protocol of ["h2", "http/1.1"] as const) {
     it.live(`over ${protocol} is a failure in time, and takes no memory`, () =>
       Effect.gen(function*() {
@@ -211,6 +222,10 @@ describe("a push service that misbehaves", () => {
         collectGarbage()
         assert.isBelow(process.memoryUsage.rss() - before, 5 * 1024 * 1024)
 
+        // Nothing is left open but what can be used again.
+        yield* Effect.repeat(Effect.delay(service.connections, "5 millis"), { until: ({ open }) => open <= 1 }).pipe(
+          Effect.timeout("5 seconds")
+        )
         // It is as good as new afterwards.
         yield* service.answer({ status: 201 })
         yield* WebPush.send(subscription, "hello")
