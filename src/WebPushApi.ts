@@ -3,7 +3,7 @@
  *
  * - `GET /vapid-public-key` answers 200 with `{ "publicKey": … }`, to anyone.
  * - `POST /subscribe` takes what `PushSubscription.toJSON()` gives and answers 201.
- * - `POST /resubscribe` takes `{ "oldEndpoint": …, "subscription": … }` and answers 201.
+ * - `POST /resubscribe` takes `{ "oldEndpoint": …, "subscription": … }`, the first of which may be missing, and answers 201.
  * - `POST /unsubscribe` takes `{ "endpoint": … }` and answers 200, whether the device was known or not.
  *
  * A body must be JSON, and say so: that is what keeps another site from sending it with the cookies of its visitor.
@@ -60,7 +60,11 @@ export class UnsupportedMediaType extends HttpApiSchema.EmptyError<UnsupportedMe
 
 const PublicKey = Schema.Struct({ publicKey: Schema.String })
 const Subscribed = Schema.Struct({ endpointId: Schema.String })
-const Resubscription = Schema.Struct({ oldEndpoint: Schema.String, subscription: WebPushSubscription })
+// Not every browser tells its service worker which subscription it has replaced.
+const Resubscription = Schema.Struct({
+  oldEndpoint: Schema.optionalWith(Schema.String, { exact: true }),
+  subscription: WebPushSubscription
+})
 const Unsubscription = Schema.Struct({ endpoint: Schema.String })
 const Unsubscribed = Schema.Struct({})
 

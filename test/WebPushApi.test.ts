@@ -154,6 +154,10 @@ const suite = (name: string, app: App) => {
           assert.deepStrictEqual(yield* stored("anna"), [after.endpoint])
           yield* post("/resubscribe", { oldEndpoint: foreign.endpoint, subscription: toJson(after) })
           assert.deepStrictEqual(yield* stored("ben"), [foreign.endpoint])
+          // A browser that does not say what it has replaced.
+          const another = newSubscription()
+          assert.strictEqual((yield* post("/resubscribe", { subscription: toJson(another) })).status, 201)
+          assert.sameMembers(yield* stored("anna"), [after.endpoint, another.endpoint])
         })
       ))
 
