@@ -12,6 +12,7 @@ import type { Page } from "playwright-core"
 
 import { App } from "../../examples/app/app.js"
 import { Chromium, isMissing, newPage, until } from "../support/chromium.js"
+import { freePort } from "../support/freePort.js"
 import * as Postgres from "../support/postgres.js"
 import * as Redis from "../support/redis.js"
 import * as Sqlite from "../support/sqlite.js"
@@ -19,7 +20,7 @@ import * as Sqlite from "../support/sqlite.js"
 /** The demo on a free port, with a push service of this machine in place of the world's. */
 const open = (settings: Record<string, string>) =>
   Effect.gen(function*() {
-    const port = yield* Redis.freePort
+    const port = yield* freePort
     const provider = ConfigProvider.fromMap(new Map(Object.entries({ PORT: String(port), ...settings })))
     const context = yield* Layer.build(Layer.provide(Layer.fresh(App), Layer.setConfigProvider(provider)))
     return yield* Effect.provide(HttpServer.addressFormattedWith(Effect.succeed), context)
@@ -175,7 +176,7 @@ describe.skipIf(isMissing)("the demo", () => {
     "calls whoever has closed the page, after a restart too",
     Effect.gen(function*() {
       const service = yield* TestPushService
-      const settings = { DATABASE_URL: yield* Sqlite.database, PORT: String(yield* Redis.freePort) }
+      const settings = { DATABASE_URL: yield* Sqlite.database, PORT: String(yield* freePort) }
       const scope = yield* Scopes.make()
       const url = yield* open(settings).pipe(Scopes.extend(scope))
       const { page } = yield* openWindow(url)

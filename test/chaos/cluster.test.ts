@@ -10,6 +10,7 @@ import { TestEventSource } from "effect-realtime/testing"
 import { build } from "esbuild"
 
 import { describeRedis } from "../support/describeRedis.js"
+import { freePort } from "../support/freePort.js"
 import * as Proxy from "../support/proxy.js"
 import * as Redis from "../support/redis.js"
 
@@ -77,7 +78,7 @@ const send = (port: number, command: string) =>
 
 const makeWorld = (script: string) =>
   Effect.gen(function*() {
-    const port = yield* Redis.freePort
+    const port = yield* freePort
     const dir = yield* Redis.directory
     const redis = yield* restartable(
       Effect.map(Redis.run({ port, dir, args: ["--appendonly", "yes"] }), ({ signal }) => signal)
@@ -85,7 +86,7 @@ const makeWorld = (script: string) =>
     const nodes = yield* Effect.forEach(Array.from({ length: nodesOfWorld }), () =>
       Effect.gen(function*() {
         const proxy = yield* Proxy.make(port)
-        const httpPort = yield* Redis.freePort
+        const httpPort = yield* freePort
         const process = yield* restartable(runNode(script, httpPort, proxy.port))
         return { proxy, process, url: `http://127.0.0.1:${httpPort}` }
       }))

@@ -6,6 +6,7 @@ import { createClient } from "redis"
 
 import { suite } from "../EventLog.suite.js"
 import { describeRedis } from "../support/describeRedis.js"
+import { freePort } from "../support/freePort.js"
 import * as Redis from "../support/redis.js"
 
 const bytes = (text: string) => new TextEncoder().encode(text)
@@ -87,7 +88,7 @@ describeRedis("RedisEventLog", () => {
 
     it.scopedLive("begins another epoch when the data is gone, and tells the tails", () =>
       Effect.gen(function*() {
-        const port = yield* Redis.freePort
+        const port = yield* freePort
         const life = yield* Scope.make()
         const { url } = yield* Redis.run({ port, dir: yield* Redis.directory }).pipe(Scope.extend(life))
         const log = yield* node({ url })
@@ -107,7 +108,7 @@ describeRedis("RedisEventLog", () => {
       "goes on in the same epoch when the data is kept, and gives no id twice",
       () =>
         Effect.gen(function*() {
-          const [port, dir] = yield* Effect.all([Redis.freePort, Redis.directory])
+          const [port, dir] = yield* Effect.all([freePort, Redis.directory])
           const server = Redis.run({ port, dir, args: ["--appendonly", "yes", "--appendfsync", "always"] })
           const life = yield* Scope.make()
           const { url } = yield* Scope.extend(server, life)
@@ -129,7 +130,7 @@ describeRedis("RedisEventLog", () => {
       "begins another epoch when only the last of the data is gone and a node knows of it",
       () =>
         Effect.gen(function*() {
-          const [port, dir] = yield* Effect.all([Redis.freePort, Redis.directory])
+          const [port, dir] = yield* Effect.all([freePort, Redis.directory])
           const life = yield* Scope.make()
           const { url } = yield* Scope.extend(Redis.run({ port, dir }), life)
           const log = yield* node({ url })
@@ -147,7 +148,7 @@ describeRedis("RedisEventLog", () => {
 
     it.live("fails the layer when there is none", () =>
       Effect.gen(function*() {
-        const port = yield* Redis.freePort
+        const port = yield* freePort
         const secret = Redacted.make("secret")
         const error = yield* Effect.flip(
           Effect.scoped(node({ url: `redis://127.0.0.1:${port}`, password: secret, timeout: "500 millis" }))

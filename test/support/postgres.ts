@@ -1,11 +1,12 @@
 import { execFile, spawn } from "node:child_process"
 import * as Fs from "node:fs"
-import * as Net from "node:net"
 import * as Os from "node:os"
 import * as Path from "node:path"
 
 import { PgClient } from "@effect/sql-pg"
 import { Context, Effect, Layer, Option, Redacted, Schedule } from "effect"
+
+import { freePort } from "./freePort.js"
 
 const root = "/usr/lib/postgresql"
 
@@ -22,13 +23,6 @@ if (isMissing) process.stderr.write("\nNO TESTS WITH PostgreSQL: there is none i
 
 // PostgreSQL refuses to run as root.
 const user = process.getuid?.() === 0 ? { uid: 65534, gid: 65534 } : {}
-
-const freePort = Effect.async<number>((resume) => {
-  const server = Net.createServer().listen(0, "127.0.0.1", () => {
-    const address = server.address()
-    server.close(() => resume(Effect.succeed(typeof address === "object" && address !== null ? address.port : 0)))
-  })
-})
 
 const exec = (file: string, args: ReadonlyArray<string>) =>
   Effect.async<void>((resume) => {

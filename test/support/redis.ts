@@ -7,15 +7,9 @@ import { join } from "node:path"
 import type { Scope } from "effect"
 import { Data, Effect, Schedule } from "effect"
 
-export class RedisFailure extends Data.TaggedError("RedisFailure")<{ readonly cause?: unknown }> {}
+import { freePort } from "./freePort.js"
 
-export const freePort: Effect.Effect<number> = Effect.async((resume) => {
-  const server = Net.createServer().listen(0, "127.0.0.1", () => {
-    const address = server.address()
-    const port = address !== null && typeof address === "object" ? address.port : 0
-    server.close(() => resume(Effect.succeed(port)))
-  })
-})
+export class RedisFailure extends Data.TaggedError("RedisFailure")<{ readonly cause?: unknown }> {}
 
 export const directory: Effect.Effect<string, never, Scope.Scope> = Effect.acquireRelease(
   Effect.sync(() => mkdtempSync(join(tmpdir(), "effect-realtime-redis-"))),
