@@ -350,8 +350,8 @@ export const fromStream: {
     options?: ProducerOptions<E | ServerSentEvent.InvalidServerSentEvent>
   ): Effect.Effect<HttpServerResponse.HttpServerResponse, never, R | Scope.Scope> =>
     respond((stream) => Stream.runForEach(self, (event) => publish(stream, event)), {
-      strategy: "suspend",
-      ...options
+      ...options,
+      strategy: options?.strategy ?? "suspend"
     })
 )
 

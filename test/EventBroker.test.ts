@@ -1,7 +1,21 @@
 import type { HttpApp } from "@effect/platform"
 import { HttpServerResponse } from "@effect/platform"
 import { assert, describe, it } from "@effect/vitest"
-import { DateTime, Deferred, Effect, Exit, Fiber, Layer, Option, Ref, Schema, Scope, Stream, TestClock } from "effect"
+import {
+  Chunk,
+  DateTime,
+  Deferred,
+  Effect,
+  Exit,
+  Fiber,
+  Layer,
+  Option,
+  Ref,
+  Schema,
+  Scope,
+  Stream,
+  TestClock
+} from "effect"
 import { EventBroker, EventLog, EventStream, ServerSentEvent, Topic } from "effect-realtime"
 import { LeakCheck, TestEventSource } from "effect-realtime/testing"
 
@@ -394,6 +408,22 @@ describe("EventBroker", () => {
         Stream.runCollect
       )
       assert.deepStrictEqual(new Set(frames), new Set(["from the channel", "for this one"]))
+    })))
+
+  it.effect("takes an option that is undefined for one that is left out", () =>
+    run(Effect.gen(function*() {
+      const options = { capacity: 1, retry: undefined, strategy: undefined }
+      const stream = yield* EventBroker.subscribe("a", options)
+      const retries = yield* EventStream.toStream(yield* EventBroker.subscribe("b", options)).pipe(
+        ServerSentEvent.decode(),
+        Stream.filterMap(({ retry }) => Option.fromNullable(retry)),
+        Stream.take(1),
+        Stream.runCollect
+      )
+      assert.strictEqual(retries.length, 1)
+      // Its place in the log already fills the queue.
+      assert.isFalse(yield* EventStream.publish(stream, { data: "too much" }))
+      assert.deepStrictEqual(yield* Stream.runCollect(EventStream.toStream(stream)), Chunk.empty())
     })))
 
   describe("with several nodes", () => {

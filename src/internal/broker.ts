@@ -140,12 +140,19 @@ export const make = Effect.fnUntraced(function*<R = never>(options: EventBroker.
     (key !== undefined && hub.connectionsOf(key) >= (options.maxConnectionsPerKey ?? Number.POSITIVE_INFINITY))
 
   const makeConnection = (options: EventStream.Options, expiresAt?: DateTime.DateTime) =>
-    Effect.map(Settings.make({ retry: "3 seconds", strategy: "disconnect", ...options }), (settings) => {
-      const left = expiresAt === undefined
-        ? Number.POSITIVE_INFINITY
-        : DateTime.toEpochMillis(expiresAt) - clock.unsafeCurrentTimeMillis()
-      return new Connection({ ...settings, maxAge: Math.min(settings.maxAge, left) }, clock)
-    })
+    Effect.map(
+      Settings.make({
+        ...options,
+        retry: options.retry ?? "3 seconds",
+        strategy: options.strategy ?? "disconnect"
+      }),
+      (settings) => {
+        const left = expiresAt === undefined
+          ? Number.POSITIVE_INFINITY
+          : DateTime.toEpochMillis(expiresAt) - clock.unsafeCurrentTimeMillis()
+        return new Connection({ ...settings, maxAge: Math.min(settings.maxAge, left) }, clock)
+      }
+    )
 
   /** A stream that only says when to come back. */
   const shed = (options: EventStream.Options) =>
@@ -233,6 +240,14 @@ export const make = Effect.fnUntraced(function*<R = never>(options: EventBroker.
     for (const { connection } of hub.all) connection.shutdown()
   })
 
+  const drain = shutdown.pipe(
+    // A finalizer is uninterruptible, and what is cannot time out.
+    Effect.zipRight(Effect.timeoutOption(Effect.interruptible(nobody.await), drainGrace)),
+    Effect.zipRight(Effect.sync(() => {
+      for (const { connection } of hub.all) connection.disconnect()
+    }))
+  )
+
   const disconnect = (matches: (subscriber: Subscriber) => boolean) => {
     disconnects++
     const matching = Array.from(hub.all).filter(matches)
@@ -271,7 +286,8 @@ export const make = Effect.fnUntraced(function*<R = never>(options: EventBroker.
   yield* tail.follow(revocations)
   yield* Effect.forkIn(Effect.forever(deliver), scope)
   yield* Effect.forkIn(Effect.forever(someone.whenOpen(keepTime)), scope)
-  yield* Effect.addFinalizer(() => shutdown)
+  // The time of the connections is kept until the last one is gone: nobody else would cut off who does not read.
+  yield* Effect.addFinalizer(() => drain)
 
   const service: EventBroker.EventBroker.Service = {
     publish: (channel, event) =>
@@ -321,12 +337,7 @@ export const make = Effect.fnUntraced(function*<R = never>(options: EventBroker.
     channels: Effect.sync(() => hub.channels),
     disconnect: (predicate) => Effect.sync(() => disconnect((subscriber) => predicate(toSubscription(subscriber)))),
     revoke: (key) => Effect.asVoid(log.append(revocations, new TextEncoder().encode(key))),
-    drain: shutdown.pipe(
-      Effect.zipRight(Effect.timeoutOption(nobody.await, drainGrace)),
-      Effect.zipRight(Effect.sync(() => {
-        for (const { connection } of hub.all) connection.disconnect()
-      }))
-    )
+    drain
   }
   return service
 })
