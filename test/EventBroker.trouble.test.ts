@@ -338,6 +338,17 @@ describe("EventBroker in trouble", () => {
       ))
   })
 
+  it.effect("cuts off a client that does not read when the scope of the broker closes", () =>
+    Effect.gen(function*() {
+      const scope = yield* Scope.make()
+      const broker = yield* Scope.extend(EventBroker.make(), scope)
+      const stream = yield* broker.subscribe("a")
+      const closing = yield* Effect.fork(Scope.close(scope, Exit.void))
+      yield* TestClock.adjust("2 seconds")
+      yield* Fiber.join(closing)
+      assert.deepStrictEqual(Array.from(yield* Stream.runCollect(EventStream.toStream(stream))), [])
+    }).pipe(Effect.scoped, Effect.provide(EventLog.layerMemory()), LeakCheck.run))
+
   it.effect("gives concurrent publishers one order, the same for all", () =>
     run(() =>
       Effect.gen(function*() {

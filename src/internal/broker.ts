@@ -333,7 +333,7 @@ export const make = Effect.fnUntraced(function*<R = never>(options: EventBroker.
         )
       }),
     subscribers: (channel) =>
-      Effect.map(presence.others(channel), (others) => hub.subscribersOf(channel).size + others),
+      Effect.map(presence.others(channel), (others) => hub.countOf(channel) + others),
     channels: Effect.sync(() => hub.channels),
     disconnect: (predicate) => Effect.sync(() => disconnect((subscriber) => predicate(toSubscription(subscriber)))),
     revoke: (key) => Effect.asVoid(log.append(revocations, new TextEncoder().encode(key))),
