@@ -290,6 +290,27 @@ describe("EventBroker in trouble", () => {
         })
       ))
 
+    it.effect("ends when the credential expires with which it was authorised anew", () =>
+      run((trouble) =>
+        Effect.gen(function*() {
+          const seconds = yield* Ref.make(3600)
+          const stream = yield* EventBroker.subscribe("a", {
+            authorize: (channels) =>
+              Effect.map(Effect.all([DateTime.now, Ref.get(seconds)]), ([now, seconds]) => ({
+                channels,
+                expiresAt: DateTime.add(now, { seconds })
+              }))
+          })
+          yield* Ref.set(seconds, 60)
+          trouble.loses = true
+          yield* publishAll("1")
+          yield* TestClock.adjust("59 seconds")
+          assert.isTrue(yield* EventStream.publish(stream, { data: "still here" }))
+          yield* TestClock.adjust("2 seconds")
+          assert.isFalse(yield* EventStream.publish(stream, { data: "too late" }))
+        })
+      ))
+
     it.effect("is not pushed out by what is published, with what the client is told of its past", () =>
       run(() =>
         Effect.gen(function*() {

@@ -141,6 +141,9 @@ export const make = Effect.fnUntraced(function*<R = never>(options: EventBroker.
     hub.all.size >= (options.maxConnections ?? Number.POSITIVE_INFINITY) ||
     (key !== undefined && hub.connectionsOf(key) >= (options.maxConnectionsPerKey ?? Number.POSITIVE_INFINITY))
 
+  const millisUntil = (time: DateTime.DateTime | undefined) =>
+    time === undefined ? Number.POSITIVE_INFINITY : DateTime.toEpochMillis(time) - clock.unsafeCurrentTimeMillis()
+
   const makeConnection = (options: EventStream.Options, expiresAt?: DateTime.DateTime) =>
     Effect.map(
       Settings.make({
@@ -149,10 +152,7 @@ export const make = Effect.fnUntraced(function*<R = never>(options: EventBroker.
         strategy: options.strategy ?? "disconnect"
       }),
       (settings) => {
-        const left = expiresAt === undefined
-          ? Number.POSITIVE_INFINITY
-          : DateTime.toEpochMillis(expiresAt) - clock.unsafeCurrentTimeMillis()
-        return new Connection({ ...settings, maxAge: Math.min(settings.maxAge, left) }, clock)
+        return new Connection({ ...settings, maxAge: Math.min(settings.maxAge, millisUntil(expiresAt)) }, clock)
       }
     )
 
@@ -186,7 +186,7 @@ export const make = Effect.fnUntraced(function*<R = never>(options: EventBroker.
         goOn(Effect.flatMap(authorize(admission.channels, options), (grant) =>
           admission.channels.every((channel) =>
               grant.channels.includes(channel)
-            )
+            ) && connection.endWithin(millisUntil(grant.expiresAt))
             ? Replay.catchUp(log, subscriber, options.snapshot)
             : sendAway(subscriber)))
       )

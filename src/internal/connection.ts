@@ -141,6 +141,12 @@ export class Connection {
     else this.stopListeners.add(listener)
   }
 
+  /** Ends after so many milliseconds, if not before. Whether there is any time left. */
+  endWithin(millis: number): boolean {
+    this.maxAge = Math.min(this.maxAge, this.clock.unsafeCurrentTimeMillis() + millis - this.openedAt)
+    return millis > 0
+  }
+
   /** Ends with a word on when to come back. */
   shutdown(): void {
     if (this.state === "open") this.push(Frame.retry(this.settings.farewell))
