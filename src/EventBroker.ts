@@ -169,6 +169,9 @@ export declare namespace EventBroker {
  * Publishes an event to a channel: encodes it once, appends it to the log and gives the id that the log made. Whoever is
  * subscribed gets it from there, on this node as on any other; nobody who is slow can hold it up.
  *
+ * Until the event loop turns, little of it reaches a socket: who publishes thousands of events in a row should let it turn
+ * now and then (`Effect.sleep(0)`), or clients that keep up are cut off with a full queue.
+ *
  * With a topic, its parameters, the name of one of its events and the data, it is all typed.
  *
  * Fails with `InvalidServerSentEvent` if the event cannot be sent as it is (an `id` is the log's to give), and with
@@ -230,6 +233,8 @@ export const publish: {
  * a cursor at once; with a `lastEventId` it gets what came after that, and then what is published, without a loss or a
  * repetition at the seam. Where the past cannot be given whole, an event `resync` with `{"reason":…}` says so first:
  * `"Evicted"`, `"OtherEpoch"` (the log began anew), `"Malformed"` or `"Future"`.
+ *
+ * Ids are places in the whole log, so a client can tell from them how much is published to other channels, though not what.
  *
  * The subscription ends with the scope.
  *
@@ -334,10 +339,22 @@ export const revoke = (key: string): Effect.Effect<void, EventLog.EventLogError,
 export const drain: Effect.Effect<void, never, EventBroker> = Effect.flatMap(EventBroker, (broker) => broker.drain)
 
 /**
- * A broker over the `EventLog`. When the scope closes, its connections end.
+ * A broker over the `EventLog`. When the scope closes, its connections end as with `drain`.
  *
  * @since 0.1.0
  * @category constructors
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import { EventBroker, EventLog } from "effect-realtime"
+ *
+ * // Two nodes that share a log.
+ * Effect.gen(function*() {
+ *   const [first, second] = yield* Effect.all([EventBroker.make(), EventBroker.make({ maxConnections: 1000 })])
+ *   yield* first.subscribe("news")
+ *   yield* second.publish("news", { data: "hello" })
+ * }).pipe(Effect.scoped, Effect.provide(EventLog.layerMemory()))
+ * ```
  */
 export const make: <R = never>(
   options?: Options<R>

@@ -166,7 +166,8 @@ export const make = (options: Options = {}): Effect.Effect<EventStream, never, S
 
 /**
  * Publishes one event. `true` if it was taken; `false` if the strategy dropped it, or the stream has ended or its client is
- * gone. Waits only if the strategy is `"suspend"`, and then no longer than the client stays.
+ * gone. Waits for room only if the strategy is `"suspend"`, and then no longer than the client stays; any other gives a
+ * client up to 20 turns of the event loop to read before something is dropped.
  *
  * Fails with `InvalidServerSentEvent` if the event cannot be sent as it is.
  *
@@ -350,8 +351,8 @@ export const fromStream: {
     options?: ProducerOptions<E | ServerSentEvent.InvalidServerSentEvent>
   ): Effect.Effect<HttpServerResponse.HttpServerResponse, never, R | Scope.Scope> =>
     respond((stream) => Stream.runForEach(self, (event) => publish(stream, event)), {
-      strategy: "suspend",
-      ...options
+      ...options,
+      strategy: options?.strategy ?? "suspend"
     })
 )
 

@@ -1,7 +1,25 @@
 import type { HttpApp } from "@effect/platform"
 import { HttpServerResponse } from "@effect/platform"
 import { assert, describe, it } from "@effect/vitest"
-import { DateTime, Deferred, Effect, Exit, Fiber, Layer, Option, Ref, Schema, Scope, Stream, TestClock } from "effect"
+import {
+  Chunk,
+  DateTime,
+  Deferred,
+  Effect,
+  Exit,
+  Fiber,
+  Layer,
+  Metric,
+  MetricState,
+  Option,
+  Record,
+  Ref,
+  Schema,
+  Scope,
+  Stream,
+  TestClock,
+  Tracer
+} from "effect"
 import { EventBroker, EventLog, EventStream, ServerSentEvent, Topic } from "effect-realtime"
 import { LeakCheck, TestEventSource } from "effect-realtime/testing"
 
@@ -37,6 +55,26 @@ const hasCursor = (source: TestEventSource.TestEventSource) =>
   TestEventSource.awaitText(source, (text) => /^id: /m.test(text))
 
 const data = (events: ReadonlyArray<TestEventSource.Event>) => events.map((event) => event.data)
+
+const prefix = "effect_realtime.sse."
+const metrics = Effect.map(
+  Metric.snapshot,
+  (pairs) =>
+    Record.fromEntries(
+      pairs.flatMap(({ metricKey: { name }, metricState }) =>
+        name.startsWith(prefix) ? [[name.slice(prefix.length), numberOf(metricState)]] : []
+      )
+    )
+)
+
+const numberOf = (state: MetricState.MetricState.Untyped) =>
+  MetricState.isGaugeState(state) ?
+    Number(state.value) :
+    MetricState.isFrequencyState(state) ?
+    Array.from(state.occurrences.values()).reduce((sum, n) => sum + n, 0) :
+    MetricState.isCounterState(state) || MetricState.isHistogramState(state) ?
+    Number(state.count) :
+    Number.NaN
 
 describe("EventBroker", () => {
   it.effect("delivers to whoever is subscribed, with ids that the log makes", () =>
@@ -395,6 +433,81 @@ describe("EventBroker", () => {
       )
       assert.deepStrictEqual(new Set(frames), new Set(["from the channel", "for this one"]))
     })))
+
+  it.effect("takes an option that is undefined for one that is left out", () =>
+    run(Effect.gen(function*() {
+      const options = { capacity: 1, retry: undefined, strategy: undefined }
+      const stream = yield* EventBroker.subscribe("a", options)
+      const retries = yield* EventStream.toStream(yield* EventBroker.subscribe("b", options)).pipe(
+        ServerSentEvent.decode(),
+        Stream.filterMap(({ retry }) => Option.fromNullable(retry)),
+        Stream.take(1),
+        Stream.runCollect
+      )
+      assert.strictEqual(retries.length, 1)
+      // Its place in the log already fills the queue.
+      assert.isFalse(yield* EventStream.publish(stream, { data: "too much" }))
+      assert.deepStrictEqual(yield* Stream.runCollect(EventStream.toStream(stream)), Chunk.empty())
+    })))
+
+  it.effect("counts what it does, and has spans for it", () =>
+    Effect.gen(function*() {
+      const spans = new Set<string>()
+      const recording = Effect.map(Effect.tracer, (tracer) =>
+        Tracer.make({
+          span: (name, ...rest) => {
+            spans.add(name)
+            return tracer.span(name, ...rest)
+          },
+          context: (execute, fiber) => tracer.context(execute, fiber)
+        }))
+      const before = yield* metrics
+      const since = Effect.map(metrics, Record.map((value, name) => value - (before[name] ?? 0)))
+      const take = (stream: EventStream.EventStream, n: number) =>
+        EventStream.toStream(stream).pipe(
+          ServerSentEvent.decode(),
+          Stream.filter(({ data }) => data !== undefined),
+          Stream.take(n),
+          Stream.runDrain
+        )
+      const body = Effect.gen(function*() {
+        yield* EventBroker.subscribe("b")
+        const slow = yield* EventBroker.subscribe("a", { capacity: 2, strategy: "sliding" })
+        const id = yield* EventBroker.publish("a", { data: 1 })
+        yield* EventBroker.publish("a", { data: 2 })
+        yield* EventBroker.publish("a", { data: 3 })
+        yield* TestClock.adjust("1 second")
+        yield* take(slow, 3)
+        yield* Effect.flatMap(EventBroker.subscribe("a", { lastEventId: id }), (stream) => take(stream, 2))
+        yield* Effect.flatMap(EventBroker.subscribe("a", { lastEventId: "other.1" }), (stream) => take(stream, 1))
+        yield* EventBroker.subscribe("a", { capacity: 1 })
+        yield* EventBroker.publish("a", { data: 4 })
+        yield* EventBroker.subscribe("a")
+        yield* TestClock.adjust("1 second")
+        assert.deepStrictEqual(yield* since, {
+          "connections": 5,
+          "connections.shed": 1,
+          "disconnects.slow": 1,
+          "events.delivered": 5,
+          "events.dropped": 2,
+          "events.published": 4,
+          "events.replayed": 2,
+          "frames.queued": 1,
+          "gaps": 1,
+          "replay.events": 2,
+          "resyncs": 1
+        })
+        const draining = yield* Effect.fork(EventBroker.drain)
+        yield* TestClock.adjust("1 second")
+        yield* Fiber.join(draining)
+      })
+      yield* Effect.withTracer(run(body, { maxConnections: 5 }), yield* recording)
+      assert.deepInclude(yield* since, { "connections": 0, "disconnects.slow": 1, "frames.queued": 0 })
+      assert.deepStrictEqual(
+        Array.from(spans).filter((name) => name.startsWith("EventBroker.")).sort(),
+        ["EventBroker.publish", "EventBroker.replay", "EventBroker.subscribe"]
+      )
+    }))
 
   describe("with several nodes", () => {
     const nodes = <A, E>(

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { DateTime, Deferred, Effect, Exit, Fiber, Layer, Ref, Scope, Stream, TestClock } from "effect"
+import { Cause, DateTime, Deferred, Effect, Exit, Fiber, Layer, Logger, Ref, Scope, Stream, TestClock } from "effect"
 import { EventBroker, EventLog, EventStream, ServerSentEvent } from "effect-realtime"
 import { LeakCheck, TestEventSource } from "effect-realtime/testing"
 
@@ -290,6 +290,27 @@ describe("EventBroker in trouble", () => {
         })
       ))
 
+    it.effect("ends when the credential expires with which it was authorised anew", () =>
+      run((trouble) =>
+        Effect.gen(function*() {
+          const seconds = yield* Ref.make(3600)
+          const stream = yield* EventBroker.subscribe("a", {
+            authorize: (channels) =>
+              Effect.map(Effect.all([DateTime.now, Ref.get(seconds)]), ([now, seconds]) => ({
+                channels,
+                expiresAt: DateTime.add(now, { seconds })
+              }))
+          })
+          yield* Ref.set(seconds, 60)
+          trouble.loses = true
+          yield* publishAll("1")
+          yield* TestClock.adjust("59 seconds")
+          assert.isTrue(yield* EventStream.publish(stream, { data: "still here" }))
+          yield* TestClock.adjust("2 seconds")
+          assert.isFalse(yield* EventStream.publish(stream, { data: "too late" }))
+        })
+      ))
+
     it.effect("is not pushed out by what is published, with what the client is told of its past", () =>
       run(() =>
         Effect.gen(function*() {
@@ -337,6 +358,52 @@ describe("EventBroker in trouble", () => {
         })
       ))
   })
+
+  it.effect("delivers while it cannot read who was revoked meanwhile, and ends them once it can", () =>
+    run((trouble) =>
+      Effect.gen(function*() {
+        const ends = yield* EventBroker.subscribe("a", { key: "eve" })
+        trouble.isReadable = false
+        trouble.loses = true
+        yield* EventBroker.revoke("eve")
+        yield* until(Effect.sync(() => !trouble.loses))
+        const stream = yield* EventBroker.subscribe("b")
+        yield* EventBroker.publish("b", { data: "1" })
+        assert.deepStrictEqual(yield* take(stream, 1), ["1"])
+        assert.isTrue(yield* EventStream.publish(ends, { data: "not yet" }))
+        trouble.isReadable = true
+        yield* TestClock.adjust("10 seconds")
+        yield* Stream.runDrain(EventStream.toStream(ends))
+      })
+    ))
+
+  it.effect("says that it cannot go on, and drains", () =>
+    Effect.gen(function*() {
+      const logged: Array<unknown> = []
+      const logger = Logger.make(({ cause }) => void logged.push(...Cause.defects(cause)))
+      const log = (log: Log): Log => ({
+        ...log,
+        tail: Effect.map(log.tail, (tail) => ({ ...tail, take: Effect.zipRight(tail.take, Effect.die("no")) }))
+      })
+      yield* run(() =>
+        Effect.gen(function*() {
+          const stream = yield* EventBroker.subscribe("a")
+          yield* publishAll("1")
+          assert.deepStrictEqual(Array.from(yield* Stream.runCollect(read(stream))), [])
+        }), { log }).pipe(Effect.provide(Logger.replace(Logger.defaultLogger, logger)))
+      assert.deepStrictEqual(logged, ["no"])
+    }))
+
+  it.effect("cuts off a client that does not read when the scope of the broker closes", () =>
+    Effect.gen(function*() {
+      const scope = yield* Scope.make()
+      const broker = yield* Scope.extend(EventBroker.make(), scope)
+      const stream = yield* broker.subscribe("a")
+      const closing = yield* Effect.fork(Scope.close(scope, Exit.void))
+      yield* TestClock.adjust("2 seconds")
+      yield* Fiber.join(closing)
+      assert.deepStrictEqual(Array.from(yield* Stream.runCollect(EventStream.toStream(stream))), [])
+    }).pipe(Effect.scoped, Effect.provide(EventLog.layerMemory()), LeakCheck.run))
 
   it.effect("gives concurrent publishers one order, the same for all", () =>
     run(() =>

@@ -345,7 +345,7 @@ describe("EventStream", () => {
           const source = yield* open(
             Stream.range(1, 5_000).pipe(
               Stream.map((n) => ({ data: n })),
-              EventStream.fromStream({ capacity: 10 })
+              EventStream.fromStream({ capacity: 10, strategy: undefined })
             )
           )
           const events = yield* TestEventSource.collect(source)

@@ -1,5 +1,6 @@
 import { HttpServerRequest } from "@effect/platform/HttpServerRequest"
 import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
+import * as Arr from "effect/Array"
 import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
@@ -38,6 +39,7 @@ export const make = Effect.fnUntraced(function*<R = never>(options: EventBroker.
   const present = new Map<string, number>()
   const someone = Effect.unsafeMakeLatch(false)
   const nobody = Effect.unsafeMakeLatch(true)
+  const lost = Effect.unsafeMakeLatch(false)
   let isDraining = false
   let disconnects = 0
 
@@ -139,13 +141,20 @@ export const make = Effect.fnUntraced(function*<R = never>(options: EventBroker.
     hub.all.size >= (options.maxConnections ?? Number.POSITIVE_INFINITY) ||
     (key !== undefined && hub.connectionsOf(key) >= (options.maxConnectionsPerKey ?? Number.POSITIVE_INFINITY))
 
+  const millisUntil = (time: DateTime.DateTime | undefined) =>
+    time === undefined ? Number.POSITIVE_INFINITY : DateTime.toEpochMillis(time) - clock.unsafeCurrentTimeMillis()
+
   const makeConnection = (options: EventStream.Options, expiresAt?: DateTime.DateTime) =>
-    Effect.map(Settings.make({ retry: "3 seconds", strategy: "disconnect", ...options }), (settings) => {
-      const left = expiresAt === undefined
-        ? Number.POSITIVE_INFINITY
-        : DateTime.toEpochMillis(expiresAt) - clock.unsafeCurrentTimeMillis()
-      return new Connection({ ...settings, maxAge: Math.min(settings.maxAge, left) }, clock)
-    })
+    Effect.map(
+      Settings.make({
+        ...options,
+        retry: options.retry ?? "3 seconds",
+        strategy: options.strategy ?? "disconnect"
+      }),
+      (settings) => {
+        return new Connection({ ...settings, maxAge: Math.min(settings.maxAge, millisUntil(expiresAt)) }, clock)
+      }
+    )
 
   /** A stream that only says when to come back. */
   const shed = (options: EventStream.Options) =>
@@ -177,7 +186,7 @@ export const make = Effect.fnUntraced(function*<R = never>(options: EventBroker.
         goOn(Effect.flatMap(authorize(admission.channels, options), (grant) =>
           admission.channels.every((channel) =>
               grant.channels.includes(channel)
-            )
+            ) && connection.endWithin(millisUntil(grant.expiresAt))
             ? Replay.catchUp(log, subscriber, options.snapshot)
             : sendAway(subscriber)))
       )
@@ -233,6 +242,14 @@ export const make = Effect.fnUntraced(function*<R = never>(options: EventBroker.
     for (const { connection } of hub.all) connection.shutdown()
   })
 
+  const drain = shutdown.pipe(
+    // A finalizer is uninterruptible, and what is cannot time out.
+    Effect.zipRight(Effect.timeoutOption(Effect.interruptible(nobody.await), drainGrace)),
+    Effect.zipRight(Effect.sync(() => {
+      for (const { connection } of hub.all) connection.disconnect()
+    }))
+  )
+
   const disconnect = (matches: (subscriber: Subscriber) => boolean) => {
     disconnects++
     const matching = Array.from(hub.all).filter(matches)
@@ -247,31 +264,54 @@ export const make = Effect.fnUntraced(function*<R = never>(options: EventBroker.
   }
 
   /** Which keys were revoked while the tail was lost. If that is not known, all that have one are sent away. */
-  const revokeLost = Effect.gen(function*() {
-    const page = yield* Effect.retry(log.read([revocations], revokedUntil, 1000), Replay.backoff)
-    revokedUntil = page.position
-    revoke(page.entries)
-    if (Option.isSome(page.missing)) disconnect(({ key }) => key !== undefined)
-    return page.more
-  }).pipe(Effect.repeat({ while: (more) => more }))
+  const revokeLost = Effect.suspend(() => {
+    lost.unsafeClose()
+    const from = lostFrom ?? revokedUntil
+    lostFrom = undefined
+    return Effect.iterate<{ position: EventLog.Cursor; more: boolean }, never, EventLog.EventLogError>(
+      { position: from, more: true },
+      {
+        while: ({ more }) => more,
+        body: ({ position }) =>
+          Effect.tap(Effect.retry(log.read([revocations], position, 1000), Replay.backoff), (page) => {
+            revoke(page.entries)
+            if (Option.isSome(page.missing)) disconnect(({ key }) => key !== undefined)
+          })
+      }
+    )
+  })
 
   const deliver = Effect.flatMap(tail.take, (items) => {
     const entries = items.filter((item) => item._tag === "Entry")
     revoke(entries.filter(({ channel }) => channel === revocations))
     const astray = hub.dispatch(items)
-    const goAstray = Effect.forEach(astray, (subscriber) => subscriber.goAstray, { discard: true })
-    if (entries.length < items.length) return Effect.zipRight(goAstray, revokeLost)
-    revokedUntil = entries.at(-1) ?? revokedUntil
-    return goAstray
+    if (entries.length < items.length) {
+      lostFrom ??= revokedUntil
+      lost.unsafeOpen()
+    }
+    const last = Arr.lastNonEmpty(items)
+    revokedUntil = last._tag === "Lost" ? last.position : last
+    return Effect.forEach(astray, (subscriber) => subscriber.goAstray, { discard: true })
   })
+
+  /** Without it nobody would get anything any more, and not know. */
+  const keepDoing = <E>(work: Effect.Effect<unknown, E>) =>
+    Effect.forever(work).pipe(
+      Effect.catchAllCause((cause) => Effect.zipRight(Effect.logError("A broker could not go on", cause), drain)),
+      Effect.forkIn(scope)
+    )
 
   const keepTime = Effect.suspend(() => Effect.sleep(Math.min(Math.max(hub.tick(), minTick), maxTick)))
 
   let revokedUntil = yield* log.head
+  let lostFrom: EventLog.Cursor | undefined
   yield* tail.follow(revocations)
-  yield* Effect.forkIn(Effect.forever(deliver), scope)
-  yield* Effect.forkIn(Effect.forever(someone.whenOpen(keepTime)), scope)
-  yield* Effect.addFinalizer(() => shutdown)
+  yield* keepDoing(deliver)
+  // On its own: while the log is away, what is published still comes from the tail.
+  yield* keepDoing(lost.whenOpen(revokeLost))
+  yield* keepDoing(someone.whenOpen(keepTime))
+  // The time of the connections is kept until the last one is gone: nobody else would cut off who does not read.
+  yield* Effect.addFinalizer(() => drain)
 
   const service: EventBroker.EventBroker.Service = {
     publish: (channel, event) =>
@@ -316,17 +356,11 @@ export const make = Effect.fnUntraced(function*<R = never>(options: EventBroker.
           Effect.catchIf((error) => error instanceof EventLog.EventLogError && error.retryable, () => sendAway)
         )
       }),
-    subscribers: (channel) =>
-      Effect.map(presence.others(channel), (others) => hub.subscribersOf(channel).size + others),
+    subscribers: (channel) => Effect.map(presence.others(channel), (others) => hub.countOf(channel) + others),
     channels: Effect.sync(() => hub.channels),
     disconnect: (predicate) => Effect.sync(() => disconnect((subscriber) => predicate(toSubscription(subscriber)))),
     revoke: (key) => Effect.asVoid(log.append(revocations, new TextEncoder().encode(key))),
-    drain: shutdown.pipe(
-      Effect.zipRight(Effect.timeoutOption(nobody.await, drainGrace)),
-      Effect.zipRight(Effect.sync(() => {
-        for (const { connection } of hub.all) connection.disconnect()
-      }))
-    )
+    drain
   }
   return service
 })
@@ -350,5 +384,5 @@ const sendAway = ({ connection }: Subscriber) => Effect.sync(() => connection.sh
 // The keys whose connections are to end, on every node.
 const revocations = "$effect-realtime/revoked"
 const drainGrace = "1 second"
-const minTick = 10
+const minTick = 100
 const maxTick = 1000

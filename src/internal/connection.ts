@@ -131,7 +131,6 @@ export class Connection {
   /** What is queued is lost, and the connection with it. */
   disconnect(): void {
     if (this.state === "ended") return
-    Metrics.add(Metrics.slowDisconnects, 1)
     this.detach()
     this.sink?.abort()
   }
@@ -140,6 +139,12 @@ export class Connection {
   onStop(listener: () => void): void {
     if (this.state === "ended") listener()
     else this.stopListeners.add(listener)
+  }
+
+  /** Ends after so many milliseconds, if not before. Whether there is any time left. */
+  endWithin(millis: number): boolean {
+    this.maxAge = Math.min(this.maxAge, this.clock.unsafeCurrentTimeMillis() + millis - this.openedAt)
+    return millis > 0
   }
 
   /** Ends with a word on when to come back. */
@@ -215,7 +220,7 @@ export class Connection {
   tick(): number {
     const { heartbeat, writeTimeout } = this.settings
     const now = this.clock.unsafeCurrentTimeMillis()
-    if (this.blockedSince !== undefined && now - this.blockedSince >= writeTimeout) this.disconnect()
+    if (this.blockedSince !== undefined && now - this.blockedSince >= writeTimeout) this.cutOff()
     if (this.state === "ended") return Number.POSITIVE_INFINITY
     if (now - this.openedAt >= this.maxAge) {
       this.maxAge = Number.POSITIVE_INFINITY
@@ -245,7 +250,7 @@ export class Connection {
   private makeRoom(frame: Frame.Frame): boolean {
     const { maxBytes, strategy } = this.settings
     if (strategy === "disconnect") {
-      this.disconnect()
+      this.cutOff()
       return false
     }
     if (strategy === "sliding" && frame.bytes.length <= maxBytes) {
@@ -257,6 +262,11 @@ export class Connection {
     }
     this.drop()
     return false
+  }
+
+  private cutOff(): void {
+    if (this.state !== "ended") Metrics.add(Metrics.slowDisconnects, 1)
+    this.disconnect()
   }
 
   private expire(): void {

@@ -56,13 +56,10 @@ export class Hub {
     return this.byKey.get(key) ?? 0
   }
 
-  subscribersOf(channel: string): ReadonlySet<Subscriber> {
+  countOf(channel: string): number {
     const [first, ...others] = this.byChannel.match(channel)
-    return first === undefined
-      ? new Set()
-      : others.length === 0
-      ? first
-      : new Set([first, ...others].flatMap((some) => Array.from(some)))
+    if (first === undefined) return 0
+    return others.length === 0 ? first.size : new Set([first, ...others].flatMap((some) => Array.from(some))).size
   }
 
   add(subscriber: Subscriber): void {
@@ -90,6 +87,8 @@ export class Hub {
       if (some?.size === 0) this.byChannel.delete(channel)
     }
     Metrics.connections.unsafeUpdate(this.all.size, [])
+    // Nobody is left to be counted with the next tick.
+    if (this.all.size === 0) Metrics.queued.unsafeUpdate(0, [])
     return true
   }
 
@@ -109,12 +108,15 @@ export class Hub {
       }
       this.position = item
       const frame = frameOf(item)
-      for (const subscriber of this.subscribersOf(item.channel)) {
-        if (!subscriber.isLive) subscriber.isBehind = true
-        else if (item.epoch !== subscriber.epoch) stray(subscriber)
-        else if (item.seq > subscriber.seq) {
-          subscriber.seq = item.seq
-          if (subscriber.connection.offer(frame)) delivered++
+      for (const some of this.byChannel.match(item.channel)) {
+        for (const subscriber of some) {
+          if (!subscriber.isLive) subscriber.isBehind = true
+          else if (item.epoch !== subscriber.epoch) stray(subscriber)
+          // Whoever is found twice has it by then.
+          else if (item.seq > subscriber.seq) {
+            subscriber.seq = item.seq
+            if (subscriber.connection.offer(frame)) delivered++
+          }
         }
       }
     }

@@ -426,6 +426,20 @@ export const drop = (self: TestEventSource): Effect.Effect<void> =>
  *
  * Fails with `NotEventStream` when the ended connection was none, because a browser then gives up for good.
  *
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import { TestEventSource } from "effect-realtime/testing"
+ *
+ * const program = Effect.gen(function*() {
+ *   const source = yield* TestEventSource.make("http://localhost:3000/events")
+ *   const first = yield* TestEventSource.next(source)
+ *   yield* TestEventSource.drop(source)
+ *   const again = yield* TestEventSource.reconnect(source)
+ *   return [first, yield* TestEventSource.next(again)]
+ * }).pipe(Effect.scoped)
+ * ```
+ *
  * @since 0.1.0
  * @category constructors
  */

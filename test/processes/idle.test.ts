@@ -23,7 +23,7 @@ const openAll = (n: number, url: string, concurrency: number) =>
       } ms in the median, ` +
         `${sorted.at(-1)?.toFixed(1)} ms at most`
     )
-    return median
+    return sorted.at(-1) ?? NaN
   })
 
 it.scopedLive("the head and the first comment of an idle stream reach its client at once", () =>

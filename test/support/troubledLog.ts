@@ -8,6 +8,8 @@ export interface Trouble {
   readonly turn: Effect.Effect<void>
   /** While it is out, everything but the tail fails. */
   isOut: boolean
+  /** While it is not, only what reads entries fails. */
+  isReadable: boolean
   /** The next that the tail has to give is lost. */
   loses: boolean
   /** What the tail follows now. */
@@ -18,6 +20,7 @@ export const make = (pace: ReadonlyArray<number> = [], turn: Effect.Effect<void>
   pace,
   turn,
   isOut: false,
+  isReadable: true,
   loses: false,
   followed: new Set()
 })
@@ -39,7 +42,12 @@ export const wrap = (log: EventLog.EventLog.Service, trouble: Trouble): EventLog
   return {
     append: (channel, data) => failing(log.append(channel, data)),
     head: failing(log.head),
-    read: (channels, after, limit) => failing(log.read(channels, { epoch: after.epoch, seq: after.seq }, limit)),
+    read: (channels, after, limit) =>
+      failing(Effect.suspend(() =>
+        trouble.isReadable
+          ? log.read(channels, { epoch: after.epoch, seq: after.seq }, limit)
+          : new EventLog.EventLogError({ reason: "Unavailable", detail: "it cannot be read" })
+      )),
     tail: Effect.map(log.tail, (tail): EventLog.Tail => ({
       follow: (channel) =>
         // What the brokers tell each other is followed before there is any trouble.
