@@ -1,5 +1,19 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, DateTime, Deferred, Effect, Exit, Fiber, Layer, Logger, Ref, Scope, Stream, TestClock } from "effect"
+import {
+  Cause,
+  DateTime,
+  Deferred,
+  Effect,
+  Exit,
+  Fiber,
+  Layer,
+  Logger,
+  Metric,
+  Ref,
+  Scope,
+  Stream,
+  TestClock
+} from "effect"
 import { EventBroker, EventLog, EventStream, ServerSentEvent } from "effect-realtime"
 import { LeakCheck, TestEventSource } from "effect-realtime/testing"
 
@@ -394,16 +408,33 @@ describe("EventBroker in trouble", () => {
       assert.deepStrictEqual(logged, ["no"])
     }))
 
-  it.effect("cuts off a client that does not read when the scope of the broker closes", () =>
+  it.live("cuts off a client that does not read when the scope of the broker closes", () =>
     Effect.gen(function*() {
       const scope = yield* Scope.make()
       const broker = yield* Scope.extend(EventBroker.make(), scope)
-      const stream = yield* broker.subscribe("a")
-      const closing = yield* Effect.fork(Scope.close(scope, Exit.void))
-      yield* TestClock.adjust("2 seconds")
-      yield* Fiber.join(closing)
-      assert.deepStrictEqual(Array.from(yield* Stream.runCollect(EventStream.toStream(stream))), [])
+      const url = yield* serveNode(Effect.orDie(broker.respond("a", { maxBytes: 64 * 1024 * 1024 })))
+      const source = yield* TestEventSource.make(url)
+      yield* TestEventSource.stall(source)
+      yield* Effect.replicateEffect(broker.publish("a", { data: "x".repeat(600_000) }), 25)
+      const queued = Metric.gauge("effect_realtime.sse.frames.queued", {
+        description: "Frames that wait for the slow clients of a broker"
+      })
+      yield* Effect.repeat(Effect.delay(Metric.value(queued), "20 millis"), { until: ({ value }) => value > 0 })
+      yield* Scope.close(scope, Exit.void)
+      yield* TestEventSource.resume(source)
+      assert.strictEqual(yield* TestEventSource.end(source), "truncated")
     }).pipe(Effect.scoped, Effect.provide(EventLog.layerMemory()), LeakCheck.run))
+
+  it.scoped("closes without a clock, though a subscription outlives it", () =>
+    Effect.gen(function*() {
+      const stream = yield* EventBroker.subscribe("a")
+      return stream
+    }).pipe(
+      Effect.provide(EventBroker.layer()),
+      Effect.provide(EventLog.layerMemory()),
+      Effect.flatMap((stream) => EventStream.publish(stream, { data: "late" })),
+      Effect.map((taken) => assert.isFalse(taken))
+    ))
 
   it.effect("gives concurrent publishers one order, the same for all", () =>
     run(() =>

@@ -242,9 +242,18 @@ export const make = Effect.fnUntraced(function*<R = never>(options: EventBroker.
     for (const { connection } of hub.all) connection.shutdown()
   })
 
+  /** For the end, when nobody is left to keep the time of who does not read. It waits for no clock: that of a test stands still. */
+  const cutOffBlocked = Effect.zipRight(
+    Effect.yieldNow(),
+    Effect.sync(() => {
+      for (const { connection } of hub.all) {
+        if (connection.blockedSince !== undefined) connection.disconnect()
+      }
+    })
+  )
+
   const drain = shutdown.pipe(
-    // A finalizer is uninterruptible, and what is cannot time out.
-    Effect.zipRight(Effect.timeoutOption(Effect.interruptible(nobody.await), drainGrace)),
+    Effect.zipRight(Effect.timeoutOption(nobody.await, drainGrace)),
     Effect.zipRight(Effect.sync(() => {
       for (const { connection } of hub.all) connection.disconnect()
     }))
@@ -310,8 +319,7 @@ export const make = Effect.fnUntraced(function*<R = never>(options: EventBroker.
   // On its own: while the log is away, what is published still comes from the tail.
   yield* keepDoing(lost.whenOpen(revokeLost))
   yield* keepDoing(someone.whenOpen(keepTime))
-  // The time of the connections is kept until the last one is gone: nobody else would cut off who does not read.
-  yield* Effect.addFinalizer(() => drain)
+  yield* Effect.addFinalizer(() => Effect.zipRight(shutdown, cutOffBlocked))
 
   const service: EventBroker.EventBroker.Service = {
     publish: (channel, event) =>
