@@ -45,6 +45,13 @@ const overTheWire = (payload: WebPushPayload.WebPushPayload) =>
 
 declare global {
   var ExtendableEvent: { readonly prototype: { waitUntil: (this: unknown, work: Promise<unknown>) => void } }
+  var NotificationEvent: new(
+    type: string,
+    init: { readonly notification: Notification | undefined; readonly action: string }
+  ) => Event & { waitUntil: () => void }
+  var WindowClient: { readonly prototype: { focus: (this: { readonly url: string }) => Promise<void> } }
+  var clients: { openWindow: (url: string) => Promise<void> }
+  var registration: ServiceWorkerRegistration
   /** What the worker does with the message that comes next. */
   var handled: Promise<unknown>
 }
@@ -108,25 +115,35 @@ const notifications = (page: Page) =>
       return shown.map(({ body, data, icon, lang, tag, title }) => ({ title, body, icon, lang, tag, data }))
     }))
 
-/** A click that the worker takes for one, and the window that it would open. Only a person's own click may open one. */
-const click = (worker: Worker, data: unknown, action = "") =>
+/**
+ * A click on the notification that is shown, and where it leads. Only a person's own click may focus a window or open one, so that
+ * alone is played; what is clicked and which windows there are is real.
+ */
+const click = (worker: Worker, action = "") =>
   within("the click to lead somewhere", () =>
-    worker.evaluate(([data, action]) =>
-      new Promise<string>((resolve) => {
-        Object.assign(Reflect.get(self, "clients"), {
-          openWindow: (url: string) => Promise.resolve(resolve(`opened ${url}`)),
-          matchAll: () =>
-            Promise.resolve([{
-              url: new URL("/orders/7", location.href).href,
-              focus: () => Promise.resolve(resolve("focused"))
-            }])
-        })
-        dispatchEvent(Object.assign(new Event("notificationclick"), {
-          action,
-          notification: { data, close: () => {} },
-          waitUntil: () => {}
-        }))
-      }), [data, action] as const))
+    worker.evaluate(async (action) => {
+      const { clients, registration } = globalThis
+      const [notification] = await registration.getNotifications()
+      const leads = new Promise<string>((resolve) => {
+        WindowClient.prototype.focus = function() {
+          resolve(`focused ${this.url}`)
+          return Promise.resolve()
+        }
+        clients.openWindow = (url) => Promise.resolve(resolve(`opened ${url}`))
+      })
+      const event = new NotificationEvent("notificationclick", { notification, action })
+      // Refused for an event that the browser has not made.
+      event.waitUntil = () => {}
+      dispatchEvent(event)
+      return { leads: await leads, left: (await registration.getNotifications()).length }
+    }, action)).pipe(Effect.map(({ leads, left }) => left === 0 ? leads : `left ${left}`))
+
+/** Shows a notification with this data, and waits until it is. */
+const show = (worker: Worker, data: unknown) =>
+  within(
+    "the notification to be shown",
+    () => worker.evaluate((data) => globalThis.registration.showNotification("shown", { data }), data)
+  )
 
 const shop = {
   title: "Payment confirmed",
@@ -172,6 +189,39 @@ describe.skipIf(isMissing)("Web Push in Chromium", () => {
         })
       )
       assert.strictEqual(yield* subscribe({ applicationServerKey, serviceWorker }), "PermissionDenied")
+    }))
+
+  it.scopedLive("tells why there can be no subscription, and what the person can do about it", () =>
+    Effect.gen(function*() {
+      const context = yield* persistentContext
+      const url = yield* serve(pages)
+      const applicationServerKey = yield* serverKey
+      const dismissed = () => {
+        Object.defineProperty(Notification, "permission", { value: "default" })
+        Notification.requestPermission = () => Promise.resolve("default")
+      }
+      const refusals: ReadonlyArray<readonly [reason: string, advice: RegExp, browser: () => void]> = [
+        ["InsecureContext", /https/, () => Object.defineProperty(globalThis, "isSecureContext", { value: false })],
+        ["Unsupported", /current one/, () => Reflect.deleteProperty(globalThis, "PushManager")],
+        ["HomeScreenRequired", /home screen/, () => {
+          Reflect.deleteProperty(globalThis, "PushManager")
+          Object.defineProperty(navigator, "standalone", { value: false })
+        }],
+        ["PermissionDismissed", /ask again/, dismissed]
+      ]
+      for (const [reason, advice, browser] of refusals) {
+        const page = yield* newPage(context, url)
+        const result = yield* within(reason, async () => {
+          await page.evaluate(browser)
+          return page.evaluate((options) => globalThis.api.subscribe(options), {
+            applicationServerKey,
+            serviceWorker: "/service-worker.js"
+          })
+        })
+        assert("reason" in result)
+        assert.strictEqual(result.reason, reason)
+        assert.match(result.message, advice)
+      }
     }))
 
   it.scopedLive("keeps a subscription, and replaces it when the key has changed", () =>
@@ -234,20 +284,24 @@ describe.skipIf(isMissing)("Web Push in Chromium", () => {
   it.scopedLive("shows what was encrypted, and leads where it says", () =>
     Effect.gen(function*() {
       const context = yield* persistentContext
-      const url = yield* serve(pages)
+      const url = yield* serve(HttpRouter.get(pages, "/orders/7", HttpServerResponse.html("<!doctype html>")))
       const page = yield* newPage(context, url)
       yield* grant(context, url)
       const { deliver, worker } = yield* register(page, "/service-worker.js")
       yield* deliver(yield* overTheWire(yield* WebPushPayload.make(shop)))
       assert.deepStrictEqual(yield* notifications(page), [{ ...shop, icon: `${url}${shop.icon}`, lang: "" }])
-      assert.strictEqual(yield* click(worker, shop.data), "focused")
-      assert.strictEqual(yield* click(worker, { url: "/orders/8" }), `opened ${url}/orders/8`)
-      assert.strictEqual(yield* click(worker, undefined), `opened ${url}/`)
-      assert.strictEqual(yield* click(worker, { url: "https://[" }), `opened ${url}/`)
-      assert.strictEqual(
-        yield* click(worker, { url: "/orders/8", urlByAction: { pay: "/pay" } }, "pay"),
-        `opened ${url}/pay`
-      )
+      yield* newPage(context, `${url}/orders/7`)
+      assert.strictEqual(yield* click(worker), `focused ${url}/orders/7`)
+      const clicks = [
+        [{ url: "/orders/8" }, "", `opened ${url}/orders/8`],
+        [undefined, "", `focused ${url}/`],
+        [{ url: "https://[" }, "", `focused ${url}/`],
+        [{ url: "/orders/7", urlByAction: { pay: "/pay" } }, "pay", `opened ${url}/pay`]
+      ] as const
+      for (const [data, action, leads] of clicks) {
+        yield* show(worker, data)
+        assert.strictEqual(yield* click(worker, action), leads)
+      }
     }))
 
   it.scopedLive("shows a declarative message, and one that is no notification", () =>
