@@ -60,7 +60,7 @@ const special = fc.constantFrom(
 )
 const text = fc.array(fc.oneof(special, fc.string({ unit: "binary", maxLength: 4 })), { maxLength: 6 })
   .map((parts) => parts.join(""))
-const name = fc.oneof(fc.constant(""), fc.string({ maxLength: 8 }), text)
+const name = fc.oneof(fc.constantFrom("", "error", "open"), fc.string({ maxLength: 8 }), text)
 const frame = fc.record({
   data: fc.oneof(text, fc.constant(""), fc.jsonValue(), text.map((data) => new TextEncoder().encode(data))),
   event: name,
@@ -70,6 +70,7 @@ const frame = fc.record({
 }, { requiredKeys: [] })
 
 const forges = (value: string | undefined) => value !== undefined && /[\r\n\0]/.test(value)
+const toText = (bytes: Uint8Array) => new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes)
 const broken = (value: unknown) => typeof value === "string" && !value.isWellFormed()
 const dataText = (data: unknown) =>
   typeof data === "string" ? data : data instanceof Uint8Array ? Buffer.from(data).toString() : JSON.stringify(data)
@@ -94,7 +95,9 @@ describe("ServerSentEvent", () => {
           return
         }
         accepted++
-        assert.isFalse(forges(frame.id) || forges(frame.event) || broken(frame.comment))
+        assert.isFalse(forges(frame.id) || forges(frame.event))
+        assert.isFalse([frame.id, frame.event, frame.data, frame.comment].some(broken))
+        assert.notInclude(["error", "open"], frame.event)
         const expectedData = "data" in frame ? dataText(frame.data).split(/\r\n|\r|\n/).join("\n") : undefined
         const expectedEvent = frame.event || "message"
 
@@ -108,7 +111,7 @@ describe("ServerSentEvent", () => {
         assert.strictEqual(independent.lastEventId, frame.id ?? "")
         assert.strictEqual(independent.retry, frame.retry)
         assert.deepStrictEqual(
-          withParser(encoded.right),
+          withParser(toText(Either.getOrThrow(ServerSentEvent.encode(frame)))),
           expectedData === undefined ? [] : [{ event: expectedEvent, data: expectedData, id: frame.id }]
         )
       }),
@@ -151,6 +154,7 @@ describe("ServerSentEvent", () => {
       for (const data of ["", " ", "  two", "\n", "a\n\n", "\u2028\u2029\u0085\v\f", "x".repeat(1 << 20)]) {
         const bytes = yield* ServerSentEvent.encode({ data })
         assert.deepStrictEqual(yield* decodeAll([bytes]), [{ data }])
+        assert.deepStrictEqual(independentDecoder(toText(bytes)).events, [{ event: "message", data, lastEventId: "" }])
       }
     }))
 
@@ -163,6 +167,7 @@ describe("ServerSentEvent", () => {
         [{ event: "secret\r" }, "event", "ControlCharacter"],
         [{ id: "secret\0" }, "id", "ControlCharacter"],
         [{ id: "\uD800" }, "id", "LoneSurrogate"],
+        [{ event: "\uDC00" }, "event", "LoneSurrogate"],
         [{ comment: "\uDC00" }, "comment", "LoneSurrogate"],
         [{ data: "secret\uD800" }, "data", "LoneSurrogate"],
         [{ event: "error" }, "event", "Reserved"],

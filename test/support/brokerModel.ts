@@ -66,9 +66,11 @@ export const fault = (
   let reason: string | undefined
   let state: State | undefined
 
-  const isEvictable = (after: number) =>
+  const isEvictable = (after: number, at = Number.POSITIVE_INFINITY) =>
     limits.canExpire ||
-    events.some(({ channel }) => events.filter((e) => e.channel === channel && e.seq > after).length > limits.capacity)
+    events.some(({ channel }) =>
+      events.filter((e) => e.channel === channel && e.seq > after && e.began <= at).length > limits.capacity
+    )
   const skip = (to: number): string | undefined => {
     if (place === undefined) return undefined
     const { seq } = place
@@ -106,7 +108,7 @@ export const fault = (
           if (place === undefined || place.epoch !== epoch || place.seq <= head(began)) return "Future, and was not"
           break
         case "Evicted":
-          if (place === undefined || place.epoch !== epoch || !isEvictable(place.seq)) return "Evicted, and was not"
+          if (place === undefined || place.epoch !== epoch || !isEvictable(place.seq, at)) return "Evicted, and was not"
           break
         default:
           return `a reason that is none: ${reason}`

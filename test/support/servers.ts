@@ -34,6 +34,8 @@ export const serveWeb: Serve = (app) =>
       response.writeHead(answer.status, Object.fromEntries(answer.headers))
       if (answer.body === null) return response.end()
       const reader = answer.body.getReader()
+      // As the runtimes do, also for a client that was gone before there was anything to cancel.
+      if (response.destroyed) void reader.cancel()
       response.on("close", () => reader.cancel())
       for (let next = await reader.read(); !next.done; next = await reader.read()) {
         if (!response.write(next.value)) await once(response, "drain", { signal: abort.signal }).catch(() => {})
