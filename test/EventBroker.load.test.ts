@@ -43,6 +43,7 @@ const openResources = Effect.sync(() =>
 
 /** `npm run test:soak` has 10,000. */
 const cycles = Number(process.env.CYCLES ?? 1000)
+const returning = Number(process.env.CLIENTS ?? 1000)
 const batch = 50
 
 // What compiled code and caches come to. 1 KiB for each client would be 10 MiB in the long run.
@@ -135,12 +136,12 @@ describe("EventBroker under load", () => {
     120_000
   )
 
-  it.effect("spreads the return of 5,000 clients whose server closes", () =>
+  it.effect(`spreads the return of ${returning} clients whose server closes`, () =>
     Effect.gen(function*() {
       const scope = yield* Scope.make()
       const url = yield* Scope.extend(serve(EventBroker.respond("a")), scope)
       const sources = yield* Effect.forEach(
-        Array.makeBy(5000, (n) => n),
+        Array.makeBy(returning, (n) => n),
         () => Effect.tap(TestEventSource.make(url), hasCursor),
         { concurrency: 50 }
       )
