@@ -175,6 +175,24 @@ describeRedis("RedisEventLog", () => {
       )
     }))
 
+  it.scopedLive("counts a node once on a channel that is shorter than another of its patterns", () =>
+    Effect.gen(function*() {
+      const { url } = yield* Redis.make()
+      const [self, other] = yield* Effect.all([node({ url }), node({ url })]).pipe(
+        Effect.flatMap(([a, b]) => Effect.all([a.presence, b.presence]))
+      )
+      yield* other.set("*", 1)
+      yield* other.set("*/x", 10)
+      yield* other.set("*/*", 100)
+      yield* other.set("*/*/x", 1000)
+      yield* self.others("a/b/x").pipe(
+        Effect.repeat({ until: (count) => count === 1000, schedule: Schedule.spaced("5 millis") }),
+        Effect.timeout("5 seconds")
+      )
+      const counts = yield* Effect.forEach(["a", "a/b", "a/x", "a/b/x"], self.others)
+      assert.deepStrictEqual(counts, [1, 100, 110, 1000])
+    }))
+
   it.scopedLive("skips what is not its own, and goes on", () =>
     Effect.gen(function*() {
       const { url } = yield* Redis.make()

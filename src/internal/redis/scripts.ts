@@ -343,11 +343,12 @@ for _, id in ipairs(redis.call('ZRANGE', KEYS[1], '(' .. now, '+inf', 'BYSCORE')
     add(node, ARGV[3])
     local shapes = string.sub(ARGV[3], 1, 1) ~= '$' and redis.call('HGET', node, '\\n') or ''
     for shape in string.gmatch(shapes, '[^\\n]+') do
-      local pattern = {}
+      local pattern, length = {}, 0
       for segment in string.gmatch(shape .. '/', '([^/]*)/') do
-        pattern[#pattern + 1] = segment == '*' and '*' or segments[#pattern + 1]
+        length = length + 1
+        pattern[length] = segment == '*' and '*' or segments[length]
       end
-      if #pattern == #segments then add(node, table.concat(pattern, '/')) end
+      if length == #segments then add(node, table.concat(pattern, '/')) end
     end
   end
 end
