@@ -6,6 +6,7 @@ import { createClient } from "redis"
 
 import { suite } from "../EventLog.suite.js"
 import { describeRedis } from "../support/describeRedis.js"
+import * as Proxy from "../support/proxy.js"
 import * as Redis from "../support/redis.js"
 
 const bytes = (text: string) => new TextEncoder().encode(text)
@@ -174,6 +175,31 @@ describeRedis("RedisEventLog", () => {
         Effect.timeout("3 seconds")
       )
     }))
+
+  it.scopedLive("tells who has left though the connection is lost while it says so", () =>
+    Effect.gen(function*() {
+      const redis = yield* Redis.make()
+      const proxy = yield* Proxy.make(redis.port)
+      const [here, there] = yield* Effect.all([
+        node({ url: redis.url, timeout: "10 seconds" }),
+        node({ url: `redis://127.0.0.1:${proxy.port}`, timeout: "10 seconds" })
+      ])
+      const [self, other] = yield* Effect.all([here.presence, there.presence])
+      const others = (expected: number) =>
+        self.others("a").pipe(
+          Effect.repeat({ until: (count) => count === expected, schedule: Schedule.spaced("5 millis") }),
+          Effect.timeoutFail({ duration: "5 seconds", onTimeout: () => `others are not ${expected}` })
+        )
+      yield* other.set("a", 1)
+      yield* others(1)
+      yield* there.head // its answer comes after that to the count
+      yield* proxy.pause
+      yield* other.set("a", 0)
+      yield* Effect.sleep("100 millis") // it is said by now, and not heard
+      yield* proxy.down
+      yield* proxy.resume
+      yield* others(0)
+    }), 30_000)
 
   it.scopedLive("counts a node once on a channel that is shorter than another of its patterns", () =>
     Effect.gen(function*() {

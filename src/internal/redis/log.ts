@@ -265,15 +265,18 @@ export const make = (options: Options): Effect.Effect<EventLog.Service, EventLog
       })
 
     const tell = (commands: Client, node: Attendance) =>
-      Effect.suspend(() =>
-        answer(() => commands.attend(keys, node.id, timeout * 3, node.shapes(), node.takeUntold()), timeout)
-      ).pipe(
-        Effect.onError(() => Effect.sync(() => node.forget())),
-        Effect.map((wasKnown) => {
-          if (!wasKnown) node.forget()
-          if (!node.isTold) untold.unsafeOpen()
-        })
-      )
+      Effect.suspend(() => {
+        // One that has left meanwhile must not come back.
+        if (!nodes.has(node)) return Effect.void
+        const news = node.takeUntold()
+        return answer(() => commands.attend(keys, node.id, timeout * 3, node.shapes(), news), timeout).pipe(
+          Effect.onError(() => Effect.sync(() => node.putBack(news))),
+          Effect.map((wasKnown) => {
+            if (!wasKnown) node.forget()
+            if (!node.isTold) untold.unsafeOpen()
+          })
+        )
+      })
 
     const tellAll = (commands: Client) => Effect.forEach(nodes, (node) => tell(commands, node), { discard: true })
 
