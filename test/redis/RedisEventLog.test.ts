@@ -256,6 +256,33 @@ describeRedis("RedisEventLog", () => {
       assert.isAtLeast((yield* count) - before, 4)
     }))
 
+  it.scopedLive("says what is missing when Redis evicts one of its keys", () =>
+    Effect.gen(function*() {
+      const { url } = yield* Redis.make()
+      const log = yield* node({ url })
+      const client = yield* admin(url)
+      const evict = (key: string) => Effect.promise(() => client.del(`{effect-realtime}:${key}`))
+      const start = yield* log.head
+      yield* log.append("a", bytes("one"))
+      yield* evict("index")
+      assert.strictEqual(missing(yield* log.read(["a"], start, 10)), "Evicted")
+      assert.strictEqual(missing(yield* log.read(["*"], start, 10)), "Evicted")
+      const second = yield* log.append("a", bytes("two"))
+      yield* evict("index")
+      yield* log.append("b", bytes("three"))
+      assert.strictEqual(missing(yield* log.read(["a"], start, 10)), "Evicted")
+      assert.deepStrictEqual(texts((yield* log.read(["a", "b"], second, 10)).entries), ["three"])
+
+      yield* evict("meta")
+      const other = yield* log.head
+      assert.notStrictEqual(other.epoch, start.epoch)
+      assert.strictEqual(missing(yield* log.read(["a"], second, 10)), "OtherEpoch")
+      // What was there before is not of this epoch, and keeps nobody from going on.
+      assert.isUndefined(missing(yield* log.read(["a", "*"], other, 10)))
+      yield* log.append("a", bytes("four"))
+      assert.deepStrictEqual(texts((yield* log.read(["a"], other, 10)).entries), ["four"])
+    }))
+
   it.scopedLive("drops what is older than maxAge, says so, and forgets channels", () =>
     Effect.gen(function*() {
       const { url } = yield* Redis.make()
