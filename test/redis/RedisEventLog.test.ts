@@ -176,6 +176,22 @@ describeRedis("RedisEventLog", () => {
       )
     }))
 
+  it.scopedLive("does not take from one tail what another unfollows after it was closed", () =>
+    Effect.gen(function*() {
+      const log = yield* node({ url: redis.url, prefix: "closed" })
+      const scope = yield* Scope.make()
+      const [tail, closed] = yield* Effect.all([log.tail, Scope.extend(log.tail, scope)])
+      yield* Effect.forEach([tail, closed], ({ follow }) => follow("a"))
+      yield* Scope.close(scope, Exit.void)
+      yield* closed.unfollow("a")
+      yield* closed.follow("b")
+      yield* tail.follow("c") // all that was asked for before it is done by then
+      yield* log.append("a", bytes("one"))
+      assert.deepStrictEqual(texts(yield* Effect.timeout(tail.take, "5 seconds")), ["one"])
+      const client = yield* admin(redis.url)
+      assert.deepStrictEqual(yield* Effect.promise(() => client.pubSubChannels("{closed}*b")), [])
+    }))
+
   it.scopedLive("tells who has left though the connection is lost while it says so", () =>
     Effect.gen(function*() {
       const redis = yield* Redis.make()

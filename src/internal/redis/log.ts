@@ -367,6 +367,8 @@ export const make = (options: Options): Effect.Effect<EventLog.Service, EventLog
 
     const follow = (follower: Follower, pattern: string) =>
       Effect.suspend(() => {
+        // A closed tail gives nothing, and nobody would unfollow it.
+        if (!tails.has(follower.buffer)) return Effect.void
         const isNew = !follower.patterns.has(pattern)
         if (isNew) {
           follower.patterns.add(pattern)
@@ -414,10 +416,11 @@ export const make = (options: Options): Effect.Effect<EventLog.Service, EventLog
             tails.add(buffer)
             return { buffer, patterns: new Set() }
           }),
-          ({ buffer, patterns }) =>
+          (follower) =>
             Effect.sync(() => {
-              tails.delete(buffer)
-              patterns.forEach(drop)
+              tails.delete(follower.buffer)
+              // None is left for who still unfollows: others may follow it by then.
+              for (const pattern of follower.patterns) unfollow(follower, pattern)
             })
         ),
         (follower): Tail => ({
