@@ -40,7 +40,7 @@ export interface Options {
   readonly concurrency?: number | undefined
   /** How long after the death of a node its notifications are taken over by another. Default 30 seconds. */
   readonly lease?: Duration.DurationInput | undefined
-  /** After how many attempts a notification is given up. Default 10, which is about three hours. */
+  /** After how many attempts a notification is given up. Default 14, which is about three hours. */
   readonly maxAttempts?: number | undefined
   /** How often a node looks for what other nodes have accepted, or is due again. Default 1 second. */
   readonly pollInterval?: Duration.DurationInput | undefined
@@ -281,7 +281,7 @@ export const make = (
   SqlClient.SqlClient | Notifier | SubscriptionStore | WebPush.WebPush
 > => Effect.map(makeWithWakeUp(options), ({ outbox }) => outbox)
 
-const makeWithWakeUp = ({ concurrency = 16, lease = "30 seconds", maxAttempts = 10 }: Options) =>
+const makeWithWakeUp = ({ concurrency = 16, lease = "30 seconds", maxAttempts = 14 }: Options) =>
   Effect.gen(function*() {
     const sql = yield* SqlClient.SqlClient
     const notifier = yield* Notifier

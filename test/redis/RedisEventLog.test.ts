@@ -7,6 +7,7 @@ import { createClient } from "redis"
 import { suite } from "../EventLog.suite.js"
 import { describeRedis } from "../support/describeRedis.js"
 import { freePort } from "../support/freePort.js"
+import * as Proxy from "../support/proxy.js"
 import * as Redis from "../support/redis.js"
 
 const bytes = (text: string) => new TextEncoder().encode(text)
@@ -176,6 +177,65 @@ describeRedis("RedisEventLog", () => {
       )
     }))
 
+  it.scopedLive("does not take from one tail what another unfollows after it was closed", () =>
+    Effect.gen(function*() {
+      const log = yield* node({ url: redis.url, prefix: "closed" })
+      const scope = yield* Scope.make()
+      const [tail, closed] = yield* Effect.all([log.tail, Scope.extend(log.tail, scope)])
+      yield* Effect.forEach([tail, closed], ({ follow }) => follow("a"))
+      yield* Scope.close(scope, Exit.void)
+      yield* closed.unfollow("a")
+      yield* closed.follow("b")
+      yield* tail.follow("c") // all that was asked for before it is done by then
+      yield* log.append("a", bytes("one"))
+      assert.deepStrictEqual(texts(yield* Effect.timeout(tail.take, "5 seconds")), ["one"])
+      const client = yield* admin(redis.url)
+      assert.deepStrictEqual(yield* Effect.promise(() => client.pubSubChannels("{closed}*b")), [])
+    }))
+
+  it.scopedLive("tells who has left though the connection is lost while it says so", () =>
+    Effect.gen(function*() {
+      const redis = yield* Redis.make()
+      const proxy = yield* Proxy.make(redis.port)
+      const [here, there] = yield* Effect.all([
+        node({ url: redis.url, timeout: "10 seconds" }),
+        node({ url: `redis://127.0.0.1:${proxy.port}`, timeout: "10 seconds" })
+      ])
+      const [self, other] = yield* Effect.all([here.presence, there.presence])
+      const others = (expected: number) =>
+        self.others("a").pipe(
+          Effect.repeat({ until: (count) => count === expected, schedule: Schedule.spaced("5 millis") }),
+          Effect.timeoutFail({ duration: "5 seconds", onTimeout: () => `others are not ${expected}` })
+        )
+      yield* other.set("a", 1)
+      yield* others(1)
+      yield* there.head // its answer comes after that to the count
+      yield* proxy.pause
+      yield* other.set("a", 0)
+      yield* Effect.sleep("100 millis") // it is said by now, and not heard
+      yield* proxy.down
+      yield* proxy.resume
+      yield* others(0)
+    }), 30_000)
+
+  it.scopedLive("counts a node once on a channel that is shorter than another of its patterns", () =>
+    Effect.gen(function*() {
+      const { url } = yield* Redis.make()
+      const [self, other] = yield* Effect.all([node({ url }), node({ url })]).pipe(
+        Effect.flatMap(([a, b]) => Effect.all([a.presence, b.presence]))
+      )
+      yield* other.set("*", 1)
+      yield* other.set("*/x", 10)
+      yield* other.set("*/*", 100)
+      yield* other.set("*/*/x", 1000)
+      yield* self.others("a/b/x").pipe(
+        Effect.repeat({ until: (count) => count === 1000, schedule: Schedule.spaced("5 millis") }),
+        Effect.timeout("5 seconds")
+      )
+      const counts = yield* Effect.forEach(["a", "a/b", "a/x", "a/b/x"], self.others)
+      assert.deepStrictEqual(counts, [1, 100, 110, 1000])
+    }))
+
   it.scopedLive("skips what is not its own, and goes on", () =>
     Effect.gen(function*() {
       const { url } = yield* Redis.make()
@@ -211,6 +271,33 @@ describeRedis("RedisEventLog", () => {
       while (taken.length < 4) taken.push(...texts(yield* tail.take))
       assert.deepStrictEqual(taken, ["one", "two", "three", "four"])
       assert.isAtLeast((yield* count) - before, 4)
+    }))
+
+  it.scopedLive("says what is missing when Redis evicts one of its keys", () =>
+    Effect.gen(function*() {
+      const { url } = yield* Redis.make()
+      const log = yield* node({ url })
+      const client = yield* admin(url)
+      const evict = (key: string) => Effect.promise(() => client.del(`{effect-realtime}:${key}`))
+      const start = yield* log.head
+      yield* log.append("a", bytes("one"))
+      yield* evict("index")
+      assert.strictEqual(missing(yield* log.read(["a"], start, 10)), "Evicted")
+      assert.strictEqual(missing(yield* log.read(["*"], start, 10)), "Evicted")
+      const second = yield* log.append("a", bytes("two"))
+      yield* evict("index")
+      yield* log.append("b", bytes("three"))
+      assert.strictEqual(missing(yield* log.read(["a"], start, 10)), "Evicted")
+      assert.deepStrictEqual(texts((yield* log.read(["a", "b"], second, 10)).entries), ["three"])
+
+      yield* evict("meta")
+      const other = yield* log.head
+      assert.notStrictEqual(other.epoch, start.epoch)
+      assert.strictEqual(missing(yield* log.read(["a"], second, 10)), "OtherEpoch")
+      // What was there before is not of this epoch, and keeps nobody from going on.
+      assert.isUndefined(missing(yield* log.read(["a", "*"], other, 10)))
+      yield* log.append("a", bytes("four"))
+      assert.deepStrictEqual(texts((yield* log.read(["a"], other, 10)).entries), ["four"])
     }))
 
   it.scopedLive("drops what is older than maxAge, says so, and forgets channels", () =>

@@ -174,6 +174,27 @@ const suite = <R, E>(it: Vitest.MethodsNonLive<R, true>, client: Layer.Layer<Sql
       })
     ))
 
+  it.effect("goes on trying for about three hours unless it is told how often", () =>
+    run(({ advance, service }) =>
+      Effect.gen(function*() {
+        const sql = yield* SqlClient.SqlClient
+        const outbox = yield* SqlNotificationOutbox.make()
+        yield* service.answer({ status: 503 })
+        yield* outbox.enqueue("anna", news)
+        const start = yield* Clock.currentTimeMillis
+        // The backoff of the 13 attempts that are not the last: 2, 4, … 2048 seconds, then an hour at most, each half of it to one and a half.
+        for (let attempts = 1; attempts <= 14; attempts++) {
+          assert.strictEqual(yield* outbox.drain, 1)
+          const [row] = yield* sql<{ readonly due_at: number }>`SELECT due_at FROM notification_outbox`
+          yield* advance(Math.max(0, Number(row?.due_at) - (yield* Clock.currentTimeMillis)))
+        }
+        assert.strictEqual(yield* outbox.drain, 0)
+        assert.strictEqual((yield* Stream.runCollect(outbox.deadLetters)).length, 1)
+        const hours = ((yield* Clock.currentTimeMillis) - start) / 3_600_000
+        assert.isTrue(hours > 1.5 && hours < 4.75, `${hours} hours`)
+      })
+    ))
+
   it.effect("is drained by many at once, each notification by one of them", () =>
     run(({ outbox, service }) =>
       Effect.gen(function*() {

@@ -32,7 +32,12 @@ export class Attendance {
     return Array.from(untold, (channel) => [channel, this.counts.get(channel) ?? 0])
   }
 
-  /** Redis knows nothing of it, or it is not known what. */
+  /** Redis may not have been told. What has gone is among it, and is told in no other way. */
+  putBack(untold: ReadonlyArray<readonly [string, number]>): void {
+    for (const [channel] of untold) this.untold.add(channel)
+  }
+
+  /** Redis knows nothing of it. */
   forget(): void {
     this.untold = new Set([...this.untold, ...this.counts.keys()])
   }

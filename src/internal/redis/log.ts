@@ -265,15 +265,18 @@ export const make = (options: Options): Effect.Effect<EventLog.Service, EventLog
       })
 
     const tell = (commands: Client, node: Attendance) =>
-      Effect.suspend(() =>
-        answer(() => commands.attend(keys, node.id, timeout * 3, node.shapes(), node.takeUntold()), timeout)
-      ).pipe(
-        Effect.onError(() => Effect.sync(() => node.forget())),
-        Effect.map((wasKnown) => {
-          if (!wasKnown) node.forget()
-          if (!node.isTold) untold.unsafeOpen()
-        })
-      )
+      Effect.suspend(() => {
+        // One that has left meanwhile must not come back.
+        if (!nodes.has(node)) return Effect.void
+        const news = node.takeUntold()
+        return answer(() => commands.attend(keys, node.id, timeout * 3, node.shapes(), news), timeout).pipe(
+          Effect.onError(() => Effect.sync(() => node.putBack(news))),
+          Effect.map((wasKnown) => {
+            if (!wasKnown) node.forget()
+            if (!node.isTold) untold.unsafeOpen()
+          })
+        )
+      })
 
     const tellAll = (commands: Client) => Effect.forEach(nodes, (node) => tell(commands, node), { discard: true })
 
@@ -364,6 +367,8 @@ export const make = (options: Options): Effect.Effect<EventLog.Service, EventLog
 
     const follow = (follower: Follower, pattern: string) =>
       Effect.suspend(() => {
+        // A closed tail gives nothing, and nobody would unfollow it.
+        if (!tails.has(follower.buffer)) return Effect.void
         const isNew = !follower.patterns.has(pattern)
         if (isNew) {
           follower.patterns.add(pattern)
@@ -411,10 +416,11 @@ export const make = (options: Options): Effect.Effect<EventLog.Service, EventLog
             tails.add(buffer)
             return { buffer, patterns: new Set() }
           }),
-          ({ buffer, patterns }) =>
+          (follower) =>
             Effect.sync(() => {
-              tails.delete(buffer)
-              patterns.forEach(drop)
+              tails.delete(follower.buffer)
+              // None is left for who still unfollows: others may follow it by then.
+              for (const pattern of follower.patterns) unfollow(follower, pattern)
             })
         ),
         (follower): Tail => ({

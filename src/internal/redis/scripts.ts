@@ -70,10 +70,18 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local function begin()
   epoch, seq = newEpoch .. string.format('%x', now), seq or 0
   aged, forgotten = seq, seq
-  redis.call('DEL', marks, gaps)
+  redis.call('UNLINK', index, marks, gaps)
   redis.call('HSET', meta, 'epoch', epoch, 'seq', int(seq), 'aged', int(aged), 'forgotten', int(forgotten), 'run', run)
 end
 if not epoch or not seq then begin() end
+
+-- Something evicted the index: every event up to here is one that nobody finds again.
+local function forgetAll()
+  if seq > forgotten and redis.call('EXISTS', index) == 0 then
+    forgotten = seq
+    redis.call('HSET', meta, 'forgotten', int(forgotten))
+  end
+end
 
 local function isInGap(place)
   local gap = redis.call('ZRANGE', gaps, '(' .. int(place), '+inf', 'BYSCORE', 'LIMIT', 0, 1)
@@ -141,6 +149,7 @@ export const append = defineScript({
 local stream, channel, data = KEYS[5], ARGV[6], ARGV[7]
 local place = int(seq + 1)
 local last = redis.call('ZSCORE', index, channel)
+if not last then forgetAll() end
 local previous = last and tonumber(last) or forgotten
 local function add()
   return redis.pcall('XADD', stream, 'MAXLEN', capacity, place .. '-0', 'p', int(previous), 'd', data)
@@ -202,6 +211,7 @@ local function done(missing, found)
 end
 if ARGV[6] ~= epoch then return done('OtherEpoch') end
 if after > seq or isInGap(after) then return done('Future') end
+forgetAll()
 
 local function name(channel)
   if not isNamed[channel] then names[#names + 1] = channel end
@@ -343,11 +353,12 @@ for _, id in ipairs(redis.call('ZRANGE', KEYS[1], '(' .. now, '+inf', 'BYSCORE')
     add(node, ARGV[3])
     local shapes = string.sub(ARGV[3], 1, 1) ~= '$' and redis.call('HGET', node, '\\n') or ''
     for shape in string.gmatch(shapes, '[^\\n]+') do
-      local pattern = {}
+      local pattern, length = {}, 0
       for segment in string.gmatch(shape .. '/', '([^/]*)/') do
-        pattern[#pattern + 1] = segment == '*' and '*' or segments[#pattern + 1]
+        length = length + 1
+        pattern[length] = segment == '*' and '*' or segments[length]
       end
-      if #pattern == #segments then add(node, table.concat(pattern, '/')) end
+      if length == #segments then add(node, table.concat(pattern, '/')) end
     end
   end
 end

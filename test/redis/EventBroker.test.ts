@@ -1,0 +1,62 @@
+import { afterAll, assert, beforeAll, it } from "@effect/vitest"
+import { Clock, Effect, Exit, Layer, Schedule, Scope, Stream } from "effect"
+import { EventBroker, EventStream } from "effect-realtime"
+import { RedisEventLog } from "effect-realtime/redis"
+import { createClient } from "redis"
+
+import { suite } from "../EventBroker.suite.js"
+import { describeRedis } from "../support/describeRedis.js"
+import * as Redis from "../support/redis.js"
+
+const node = (url: string) =>
+  Effect.flatMap(
+    Layer.build(RedisEventLog.layer({ url, prefix: "nodes" })),
+    (log) => Effect.provide(EventBroker.make(), log)
+  )
+
+describeRedis("EventBroker over Redis", () => {
+  const scope = Effect.runSync(Scope.make())
+  let redis: Redis.Redis
+  let client: ReturnType<typeof createClient>
+  beforeAll(async () => {
+    redis = await Effect.runPromise(Scope.extend(Redis.make(), scope))
+    client = await createClient({ url: redis.url }).connect()
+  }, 20_000)
+  afterAll(() => {
+    client.destroy()
+    return Effect.runPromise(Scope.close(scope, Exit.void))
+  })
+
+  let logs = 0
+  suite("Redis", {
+    layer: (limits) =>
+      Layer.effectContext(
+        // The clock of the schedules is not that of Redis. A broker outlives the layer that its log is taken from.
+        Effect.suspend(() =>
+          Layer.buildWithScope(RedisEventLog.layer({ ...limits, url: redis.url, prefix: `broker-${logs++}` }), scope)
+        ).pipe(Effect.withClock(Clock.make()))
+      ),
+    runs: { streams: 100, sockets: 20 },
+    turn: Effect.promise(() => client.ping())
+  })
+
+  it.scopedLive("revokes a key and counts the subscribers on every node", () =>
+    Effect.gen(function*() {
+      const [a, b] = yield* Effect.all([node(redis.url), node(redis.url)])
+      const [first, second, third] = yield* Effect.all([
+        a.subscribe(["news", "*"], { key: "eve" }),
+        b.subscribe("news", { key: "eve" }),
+        b.subscribe("news", { key: "adam" })
+      ])
+      const counts = (expected: number) =>
+        Effect.forEach([a, b], ({ subscribers }) =>
+          subscribers("news").pipe(
+            Effect.repeat({ until: (count) => count === expected, schedule: Schedule.spaced("5 millis") }),
+            Effect.timeoutFail({ duration: "5 seconds", onTimeout: () => `not ${expected} subscribers` })
+          ))
+      yield* counts(3)
+      yield* b.revoke("eve")
+      yield* Effect.forEach([first, second], (stream) => Stream.runDrain(EventStream.toStream(stream)))
+      assert.isTrue(yield* EventStream.publish(third, { data: "still here" }))
+    }))
+})
