@@ -347,6 +347,19 @@ describeRedis("RedisEventLog", () => {
       assert.strictEqual(yield* presence.others("a/1"), 0)
     }), 30_000)
 
+  it.scopedLive("tells channels apart under a prefix that is not ASCII", () =>
+    Effect.gen(function*() {
+      const log = yield* node({ url: redis.url, prefix: "größe [1]*" })
+      const tail = yield* log.tail
+      yield* tail.follow("a/*")
+      yield* tail.follow("ä")
+      yield* log.append("a/ö", bytes("0"))
+      yield* log.append("ä", bytes("1"))
+      const first = yield* tail.take
+      const items = first.length === 2 ? first : [...first, ...yield* tail.take]
+      assert.deepStrictEqual(items.map((item) => item._tag === "Entry" ? item.channel : item._tag), ["a/ö", "ä"])
+    }))
+
   it.scopedLive("takes its options from the configuration", () =>
     Effect.gen(function*() {
       const { url } = yield* Redis.make(["--requirepass", "secret"])

@@ -471,7 +471,7 @@ const parseAnnouncement = (keys: Scripts.Keys, message: Buffer, name: Buffer): E
   const end = message.indexOf("\n")
   const [, epoch, seq] = /^([\w-]{1,64}) (\d{1,16})$/.exec(message.toString("latin1", 0, Math.max(0, end))) ?? []
   if (epoch === undefined || seq === undefined) return undefined
-  const channel = name.toString("utf8", keys.announcements.length)
+  const channel = name.toString("utf8", Buffer.byteLength(keys.announcements))
   return { _tag: "Entry", channel, epoch, seq: Number(seq), data: message.subarray(end + 1) }
 }
 
