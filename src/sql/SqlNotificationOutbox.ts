@@ -154,11 +154,11 @@ const Message = Schema.parseJson(Schema.Struct({
   push: Schema.Uint8ArrayFromBase64,
   options: Schema.Struct({
     policy: Schema.optional(Schema.Literal("closed", "always", "unconnected", "unacknowledged")),
-    delay: Schema.optional(Schema.DurationFromMillis),
-    ttl: Schema.optional(Schema.DurationFromMillis),
+    delay: Schema.optional(Schema.Duration),
+    ttl: Schema.optional(Schema.Duration),
     urgency: Schema.optional(Schema.Literal("very-low", "low", "normal", "high")),
     topic: Schema.optional(Schema.String),
-    timeout: Schema.optional(Schema.DurationFromMillis),
+    timeout: Schema.optional(Schema.Duration),
     padding: Schema.optional(Schema.Number)
   })
 }))
@@ -341,11 +341,12 @@ const makeWithWakeUp = ({ concurrency = 16, lease = "30 seconds", maxAttempts = 
           WHERE claim = ${claim} AND ${sql.in("id", [...inHand])}
         `))
 
+    // A node that stops in good order, as for each deployment, has not been ended by what it had: that attempt does not count.
     const release = ({ claim }: Run) =>
-      Effect.flatMap(
-        Clock.currentTimeMillis,
-        (now) => query(sql`UPDATE notification_outbox SET claim = NULL, due_at = ${now} WHERE claim = ${claim}`)
-      )
+      Effect.flatMap(Clock.currentTimeMillis, (now) =>
+        query(sql`
+          UPDATE notification_outbox SET claim = NULL, due_at = ${now}, attempts = attempts - 1 WHERE claim = ${claim}
+        `))
 
     const attempt = ({ failures, message: { event, options, push }, owner }: Row): Effect.Effect<Attempt, unknown> =>
       Effect.gen(function*() {

@@ -92,6 +92,16 @@ const suite = <R, E>(it: Vitest.MethodsNonLive<R, true>, client: Layer.Layer<Sql
       })
     ))
 
+  it.effect("takes a duration without end", () =>
+    run(({ outbox }) =>
+      Effect.gen(function*() {
+        yield* outbox.enqueue("anna", news, { timeout: Infinity, ttl: Infinity })
+        assert.strictEqual(yield* outbox.drain, 1)
+        assert.deepStrictEqual(Chunk.toReadonlyArray(yield* Stream.runCollect(outbox.deadLetters)), [])
+        assert.strictEqual(yield* outbox.drain, 0)
+      })
+    ))
+
   it.effect("refuses at once what cannot be sent", () =>
     run(({ outbox }) =>
       Effect.gen(function*() {
@@ -225,6 +235,8 @@ const suite = <R, E>(it: Vitest.MethodsNonLive<R, true>, client: Layer.Layer<Sql
         yield* Deferred.await(sending)
         assert.strictEqual(yield* outbox.drain, 0)
         yield* Fiber.interrupt(fiber)
+        // It was no fault of the notification.
+        assert.deepStrictEqual(yield* sql`SELECT attempts FROM notification_outbox`, [{ attempts: 0 }])
         assert.strictEqual(yield* outbox.drain, 1)
 
         yield* outbox.enqueue("anna", news)
