@@ -20,6 +20,7 @@ const worlds = 2
 const nodesOfWorld = 3
 const clientsOfSchedule = 6
 const channelsOfSchedule = 3
+const faultsOfWorld = 9
 
 const bundle = Effect.flatMap(Redis.directory, (directory) =>
   Effect.as(
@@ -332,6 +333,8 @@ describeRedis("a cluster", () => {
           ``
         ].join("\n"))
         assert.strictEqual(all.length, schedules)
+        // So many have had every fault.
+        if (schedules >= 200) assert.strictEqual(byFault.length, faultsOfWorld)
       }).pipe(Effect.scoped),
     20 * 60_000
   )
