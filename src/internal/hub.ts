@@ -148,17 +148,19 @@ export class Hub {
 }
 
 const textEncoder = new TextEncoder()
-const frames = new WeakMap<Entry, Frame.Frame>()
+// Held weakly on either side: a log keeps its entries for long, and their frames would take twice the memory again.
+const frames = new WeakMap<Entry, WeakRef<Frame.Frame>>()
 
-/** The frame of an entry, made once however many connections it goes to, now or later. */
+/** The frame of an entry, made once for all connections that it goes to at the time. */
 export const frameOf = (entry: Entry): Frame.Frame => {
-  let frame = frames.get(entry)
+  let frame = frames.get(entry)?.deref()
   if (frame === undefined) {
     const id = textEncoder.encode(`id: ${entry.epoch}.${entry.seq}\n`)
     const bytes = new Uint8Array(id.length + entry.data.length)
     bytes.set(id)
     bytes.set(entry.data, id.length)
-    frames.set(entry, frame = new Frame.Frame(bytes))
+    frame = new Frame.Frame(bytes)
+    frames.set(entry, new WeakRef(frame))
   }
   return frame
 }

@@ -1,0 +1,38 @@
+import { setFlagsFromString } from "node:v8"
+import { runInNewContext } from "node:vm"
+
+import { assert, it } from "@effect/vitest"
+import { Array, Console, Effect, Stream } from "effect"
+import { EventBroker, EventLog, EventStream } from "effect-realtime"
+
+setFlagsFromString("--expose-gc")
+const gc: () => void = runInNewContext("gc")
+
+const eventLoopTurn = Effect.async<void>((resume) => void setImmediate(() => resume(Effect.void)))
+
+/** Bytes of buffers that are in use. What one collection finds is counted as free after the next. */
+const usedBytes = Effect.sync(gc).pipe(
+  Effect.zipRight(eventLoopTurn),
+  Effect.repeatN(3),
+  Effect.map(() => process.memoryUsage().arrayBuffers)
+)
+
+const count = 2_000
+const size = 4_096
+
+it.scopedLive("a log keeps its events once, and not as they went to the clients", () =>
+  Effect.gen(function*() {
+    const stream = yield* EventBroker.subscribe("a")
+    yield* Effect.forkScoped(Stream.runDrain(EventStream.toStream(stream)))
+    const before = yield* usedBytes
+    yield* Effect.forEach(Array.range(1, count), () =>
+      Effect.zipRight(EventBroker.publish("a", { data: "x".repeat(size) }), eventLoopTurn))
+    const kept = ((yield* usedBytes) - before) / (count * size)
+    yield* Console.log(`${count} events keep ${kept.toFixed(2)} times their bytes`)
+    assert.isTrue(yield* EventStream.publish(stream, { data: "still here" }))
+    assert.isAbove(kept, 0.9)
+    assert.isBelow(kept, 1.5)
+  }).pipe(
+    Effect.provide(EventBroker.layer()),
+    Effect.provide(EventLog.layerMemory({ capacity: count, maxBytes: 2 * count * size }))
+  ))
