@@ -310,9 +310,6 @@ export interface MemoryOptions {
  * remains of all forgotten channels together is one number, at the price that a cursor from before the last event of a
  * forgotten channel is told `Evicted` for every channel that the log knows nothing of.
  *
- * An event that was delivered to somebody is kept along with its frame, as it goes to any client and as it goes to a socket
- * of HTTP/1.1: up to three times its bytes, as long as the log keeps it. `maxBytes` counts them once.
- *
  * Reading plain channels finds the place in each by binary search. A pattern is held against every channel there is.
  *
  * @since 0.1.0

@@ -14,13 +14,15 @@ const node = (url: string) =>
     (log) => Effect.provide(EventBroker.make(), log)
   )
 
+const connect = (url: string) => Effect.promise(() => createClient({ url }).connect())
+
 describeRedis("EventBroker over Redis", () => {
   const scope = Effect.runSync(Scope.make())
   let redis: Redis.Redis
-  let client: ReturnType<typeof createClient>
+  let client: Effect.Effect.Success<ReturnType<typeof connect>>
   beforeAll(async () => {
     redis = await Effect.runPromise(Scope.extend(Redis.make(), scope))
-    client = await createClient({ url: redis.url }).connect()
+    client = await Effect.runPromise(connect(redis.url))
   }, 20_000)
   afterAll(() => {
     client.destroy()

@@ -154,8 +154,19 @@ describeRedis("RedisEventLog", () => {
         const error = yield* Effect.flip(
           Effect.scoped(node({ url: `redis://127.0.0.1:${port}`, password: secret, timeout: "500 millis" }))
         )
-        assert.strictEqual(error._tag, "EventLogError")
+        assert.deepInclude(error, { _tag: "EventLogError", reason: "Unavailable", retryable: true })
         assert.notInclude(JSON.stringify(error), "secret")
+      }))
+
+    it.live("fails the layer for a url that is none", () =>
+      Effect.gen(function*() {
+        for (const url of ["localhost:6379", "http://:secret@localhost", "redis://host/abc", ""]) {
+          const error = yield* Effect.flip(Effect.scoped(node({ url, timeout: "500 millis" }))).pipe(
+            Effect.timeout("5 seconds")
+          )
+          assert.strictEqual(error._tag, "EventLogError", url)
+          assert.notInclude(JSON.stringify(error) + String(error), "secret")
+        }
       }))
   })
 

@@ -11,7 +11,7 @@ import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
-import { createClient, ErrorReply, RESP_TYPES } from "redis"
+import { ClientClosedError, ClientOfflineError, createClient, ErrorReply, RESP_TYPES } from "redis"
 
 import type { Cursor, Entry, EventLog, Page, Presence, Tail } from "../../EventLog.js"
 import { EventLogError } from "../../EventLog.js"
@@ -67,7 +67,12 @@ const connect = (settings: Settings, lost: Deferred.Deferred<never, EventLogErro
       (client) => Effect.sync(() => client.destroy())
     )
     client.on("error", (cause) => Deferred.unsafeDone(lost, Effect.fail(toError(cause))))
-    yield* answer(() => client.connect(), settings.timeout)
+    yield* answer(() => client.connect(), settings.timeout).pipe(
+      // Whatever keeps it from being connected, nothing was asked of it yet.
+      Effect.mapError(({ cause }) =>
+        new EventLogError({ reason: "Unavailable", detail: "Redis cannot be reached", cause })
+      )
+    )
     return client
   })
 
@@ -110,6 +115,15 @@ export const make = (options: Options): Effect.Effect<EventLog.Service, EventLog
       password: options.password,
       timeout
     }
+    yield* Effect.try({
+      try: () => makeClient(settings),
+      // What the client says of a URL quotes it, and the password in it.
+      catch: () =>
+        new EventLogError({
+          reason: "Unavailable",
+          detail: "the url of Redis must be redis: or rediss:, as in redis://host:port/database"
+        })
+    })
     const keys = Scripts.makeKeys(prefix)
     const contextOf = (run: string): Context => ({
       keys,
@@ -341,6 +355,10 @@ export const make = (options: Options): Effect.Effect<EventLog.Service, EventLog
     }).pipe(Effect.scoped)
 
     yield* live.pipe(
+      // Whatever it dies of, it comes back, and nobody waits for it without a word.
+      Effect.catchAllDefect((cause) =>
+        new EventLogError({ reason: "Unavailable", detail: "the connection to Redis has died", cause })
+      ),
       Effect.tapError((error) =>
         Effect.flatMap(
           Deferred.fail(connected, error),
@@ -485,7 +503,9 @@ const toError = (cause: unknown): EventLogError =>
     ? cause
     : cause instanceof ErrorReply
     ? new EventLogError({ reason: "Unavailable", detail: "Redis refused the command", cause })
-    : cause instanceof Error && (cause.message === "The queue is full" || /Client(Closed|Offline)/.test(cause.name))
+    : cause instanceof ClientClosedError || cause instanceof ClientOfflineError
+    ? new EventLogError({ reason: "Unavailable", detail: "Redis is away", cause })
+    : cause instanceof Error && cause.message === "The queue is full"
     ? new EventLogError({ reason: "Unavailable", detail: "too much waits for Redis", cause })
     : new EventLogError({ reason: "Timeout", detail: "the connection was lost before Redis answered", cause })
 
