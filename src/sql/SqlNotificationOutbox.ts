@@ -281,7 +281,9 @@ export const make = (
   SqlClient.SqlClient | Notifier | SubscriptionStore | WebPush.WebPush
 > => Effect.map(makeWithWakeUp(options), ({ outbox }) => outbox)
 
-const makeWithWakeUp = ({ concurrency = 16, lease = "30 seconds", maxAttempts = 14 }: Options) =>
+const makeWithWakeUp = (
+  { concurrency = 16, lease = "30 seconds", maxAttempts = 14, pollInterval = "1 second" }: Options
+) =>
   Effect.gen(function*() {
     const sql = yield* SqlClient.SqlClient
     const notifier = yield* Notifier
@@ -310,6 +312,7 @@ const makeWithWakeUp = ({ concurrency = 16, lease = "30 seconds", maxAttempts = 
 
     const claimSome = ({ claim, inHand }: Run) =>
       Effect.gen(function*() {
+        yield* somethingIsDue.close
         const now = yield* Clock.currentTimeMillis
         const due = sql`
           SELECT id FROM notification_outbox WHERE died_at IS NULL AND due_at <= ${now}
@@ -328,10 +331,17 @@ const makeWithWakeUp = ({ concurrency = 16, lease = "30 seconds", maxAttempts = 
         if (unreadable.length > 0) {
           yield* Effect.logError(`${unreadable.length} rows of notification_outbox are no notifications`)
           const ids = Arr.map(unreadable, (row) => Predicate.hasProperty(row, "id") ? row.id : null)
-          yield* query(sql`UPDATE notification_outbox SET claim = NULL, died_at = ${now} WHERE ${sql.in("id", ids)}`)
+          yield* query(
+            sql`UPDATE notification_outbox SET claim = NULL, failures = NULL, died_at = ${now} WHERE ${
+              sql.in("id", ids)
+            }`
+          )
         }
         for (const { id } of claimed) inHand.add(id)
-        return [Chunk.unsafeFromArray(claimed), Option.liftPredicate(undefined, () => rows.length > 0)] as const
+        // One that takes its time does not keep from the others what comes meanwhile.
+        if (rows.length === 0 && inHand.size > 0) yield* Effect.timeoutOption(somethingIsDue.await, pollInterval)
+        const isOver = rows.length === 0 && inHand.size === 0
+        return [Chunk.unsafeFromArray(claimed), Option.liftPredicate(undefined, () => !isOver)] as const
       }).pipe(Effect.withSpan("NotificationOutbox.claim", { captureStackTrace: false }))
 
     const renew = ({ claim, inHand }: Run) =>
@@ -351,6 +361,8 @@ const makeWithWakeUp = ({ concurrency = 16, lease = "30 seconds", maxAttempts = 
     const attempt = ({ failures, message: { event, options, push }, owner }: Row): Effect.Effect<Attempt, unknown> =>
       Effect.gen(function*() {
         if (failures === null) {
+          // If the store is away, it is found out before the event is told to anyone, who would be told again each time.
+          yield* store.forOwner(owner)
           const report = yield* notifier.notify(owner, { event, push }, options)
           // Nobody was told anything yet.
           if (Either.isLeft(report.event) && report.outcomes.length === 0) return yield* Effect.fail(report.event.left)
@@ -397,7 +409,7 @@ const makeWithWakeUp = ({ concurrency = 16, lease = "30 seconds", maxAttempts = 
         Effect.flatMap((outcome) => settle(run, row, outcome)),
         // Its lease runs out, and it is tried again.
         Effect.catchAll((error) => Effect.logError("What became of a notification could not be kept", error)),
-        Effect.ensuring(Effect.sync(() => run.inHand.delete(row.id))),
+        Effect.ensuring(Effect.zipRight(Effect.sync(() => run.inHand.delete(row.id)), somethingIsDue.open)),
         Effect.withSpan("NotificationOutbox.process", { captureStackTrace: false })
       )
 
@@ -527,8 +539,7 @@ export const layer = (
     NotificationOutbox,
     Effect.gen(function*() {
       const { outbox, somethingIsDue } = yield* makeWithWakeUp(options)
-      yield* somethingIsDue.close.pipe(
-        Effect.zipRight(outbox.drain),
+      yield* outbox.drain.pipe(
         Effect.catchAllCause((cause) => Effect.logError("The outbox cannot be drained", cause)),
         Effect.zipRight(Effect.timeoutOption(somethingIsDue.await, options.pollInterval ?? "1 second")),
         Effect.forever,

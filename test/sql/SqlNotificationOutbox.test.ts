@@ -92,6 +92,23 @@ const suite = <R, E>(it: Vitest.MethodsNonLive<R, true>, client: Layer.Layer<Sql
       })
     ))
 
+  it.effect("keeps nobody waiting for one that takes its time", () =>
+    run(({ laptop, outbox, phone, service }) =>
+      Effect.gen(function*() {
+        // Nobody is there to acknowledge it.
+        yield* outbox.enqueue("anna", news, { delay: "1 hour" })
+        const draining = yield* Effect.fork(outbox.drain)
+        yield* Effect.repeat(outbox.enqueue("anna", { event: {}, push: "quick" }), { times: 9 })
+        yield* Effect.repeat(Effect.delay(service.received, "10 millis"), { until: ({ length }) => length === 20 })
+        assert.sameMembers(
+          Arr.dedupe(yield* texts),
+          [phone, laptop].map(({ endpointId }) => `quick ${endpointId}`)
+        )
+        yield* Effect.repeat(Effect.delay(count, "10 millis"), { until: (left) => left === 1 })
+        yield* Fiber.interrupt(draining)
+      })
+    ))
+
   it.effect("takes a duration without end", () =>
     run(({ outbox }) =>
       Effect.gen(function*() {
