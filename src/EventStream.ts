@@ -124,7 +124,8 @@ export interface ResponseOptions {
  */
 export interface ProducerOptions<E> extends Options, ResponseOptions {
   /**
-   * The last event of a stream whose producer failed. Without it the stream just ends, and the client comes back.
+   * The last event of a stream whose producer failed, whatever is queued before it. Without it the stream just ends, and
+   * the client comes back.
    */
   readonly onError?: ((error: E) => ServerSentEvent.ServerSentEvent) | undefined
 }
@@ -408,7 +409,10 @@ const reportFailure = <E>(
   if (Cause.isInterruptedOnly(cause)) return Effect.void
   const failure = Cause.failureOption(cause)
   const farewell = onError !== undefined && Option.isSome(failure)
-    ? Effect.suspend(() => publish(stream, onError(failure.value)))
+    ? Effect.map(
+      Effect.suspend(() => ServerSentEvent.encode(onError(failure.value))),
+      (bytes) => stream[TypeId].endWith(new Frame.Frame(bytes))
+    )
     : Effect.void
   return Effect.logError("The producer of an event stream failed", cause).pipe(
     Effect.zipRight(farewell),

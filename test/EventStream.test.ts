@@ -188,6 +188,29 @@ describe("EventStream", () => {
     }
   })
 
+  for (const strategy of ["sliding", "dropping", "suspend", "disconnect"] as const) {
+    it.scoped(`${strategy}: what onError gives is delivered after a full queue`, () =>
+      Effect.gen(function*() {
+        const failing = yield* Deferred.make<void>()
+        const { body } = yield* EventStream.respond(
+          (stream) =>
+            publishAll(stream, [1, 2]).pipe(
+              Effect.zipRight(Deferred.succeed(failing, undefined)),
+              Effect.zipRight(Effect.fail("out of stock"))
+            ),
+          { strategy, capacity: 2, onError: (data) => ({ event: "failed", data }) }
+        )
+        yield* Deferred.await(failing)
+        yield* Effect.repeatN(Effect.yieldNow(), 50)
+        assert.isTrue(body._tag === "Stream")
+        const chunks = body._tag === "Stream" ? yield* Stream.runCollect(body.stream) : []
+        assert.strictEqual(
+          text(chunks),
+          ":\n\ndata: 1\n\ndata: 2\n\nevent: failed\ndata: out of stock\n\n"
+        )
+      }).pipe(Effect.provide(Logger.remove(Logger.defaultLogger))))
+  }
+
   it.scoped("publishes false once its reader is gone", () =>
     Effect.gen(function*() {
       const stream = yield* EventStream.make({ capacity: 1, strategy: "suspend" })

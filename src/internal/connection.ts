@@ -128,6 +128,12 @@ export class Connection {
     this.sink?.ready()
   }
 
+  /** Ends with one more frame, which is not refused for want of room. */
+  endWith(frame: Frame.Frame): void {
+    if (this.state === "open") this.pushAfterGap(frame)
+    this.end()
+  }
+
   /** What is queued is lost, and the connection with it. */
   disconnect(): void {
     if (this.state === "ended") return
@@ -149,8 +155,8 @@ export class Connection {
 
   /** Ends with a word on when to come back. */
   shutdown(): void {
-    if (this.state === "open") this.push(Frame.retry(this.settings.farewell))
-    this.expire()
+    this.endWith(Frame.retry(this.settings.farewell))
+    this.stopProducers()
   }
 
   /** Whether the frame can be taken without dropping one, waiting or cutting the client off. */
