@@ -405,8 +405,16 @@ const makeMemory = (options: MemoryOptions | undefined): EventLog.Service => {
           floor = Math.max(floor, ring.floor)
         }
         if (after.seq < floor) return page("Evicted")
-        const entries = Array.from(found, (ring) => ring.after(after.seq, limit + 1)).flat()
-          .sort((a, b) => a.seq - b.seq)
+        let entries: Array<Entry> = []
+        let upTo = seq
+        for (const ring of found) {
+          for (const entry of ring.after(after.seq, upTo, limit + 1)) entries.push(entry)
+          // A pattern can find many channels: what is beyond this page is neither sorted nor looked at again for it.
+          if (entries.length <= 4 * limit) continue
+          entries = firstBySeq(entries, limit + 1)
+          upTo = entries.at(-1)?.seq ?? upTo
+        }
+        entries = firstBySeq(entries, limit + 1)
         const more = entries.length > limit
         const given = more ? entries.slice(0, limit) : entries
         const last = given.at(-1) ?? after
@@ -452,6 +460,9 @@ const makeMemory = (options: MemoryOptions | undefined): EventLog.Service => {
     )
   }
 }
+
+const firstBySeq = (entries: Array<Entry>, limit: number): Array<Entry> =>
+  entries.sort((a, b) => a.seq - b.seq).slice(0, limit)
 
 /**
  * The `id` of an event, or of any other place in a log.

@@ -115,6 +115,23 @@ describe("EventLog.layerMemory", () => {
       ])
     }).pipe(Effect.scoped, Effect.provide(EventLog.layerMemory({ maxBytes: 100 }))))
 
+  it.effect("gives what a pattern finds in many channels page by page, all of it and in order", () =>
+    Effect.gen(function*() {
+      const log = yield* EventLog.EventLog
+      let page = yield* log.read(["a/*"], yield* log.head, 7)
+      // Some channels have all of theirs early, some late, and some all along.
+      for (let i = 0; i < 3000; i++) {
+        yield* log.append(i % 3 === 0 ? `a/${i % 100}` : `a/${200 + Math.floor(i / 10)}`, event(1))
+      }
+      const seqs: Array<number> = []
+      do {
+        page = yield* log.read(["a/*"], page.position, 7)
+        assert.isAtMost(page.entries.length, 7)
+        seqs.push(...page.entries.map(({ seq }) => seq))
+      } while (page.more)
+      assert.deepStrictEqual(seqs, Array.from({ length: 3000 }, (_, i) => i + 1))
+    }).pipe(Effect.provide(EventLog.layerMemory())))
+
   it.effect("begins another epoch each time", () =>
     Effect.gen(function*() {
       const head = Effect.flatMap(EventLog.EventLog, (log) => log.head)

@@ -35,8 +35,8 @@ export class Ring {
     }
   }
 
-  /** The first entries after a seq, at most limit. */
-  after(seq: number, limit: number): Array<Entry> {
+  /** The first entries after a seq and up to another, at most limit. */
+  after(seq: number, upTo: number, limit: number): Array<Entry> {
     let [from, to] = [this.first, this.slots.length]
     while (from < to) {
       const middle = (from + to) >>> 1
@@ -44,6 +44,11 @@ export class Ring {
       if (slot !== undefined && slot.entry.seq <= seq) from = middle + 1
       else to = middle
     }
-    return this.slots.slice(from, from + limit).flatMap((slot) => slot === undefined ? [] : [slot.entry])
+    const found: Array<Entry> = []
+    for (let slot = this.slots[from]; slot !== undefined && found.length < limit; slot = this.slots[++from]) {
+      if (slot.entry.seq > upTo) break
+      found.push(slot.entry)
+    }
+    return found
   }
 }
