@@ -1,4 +1,5 @@
 import type * as Http from "node:http"
+import type * as Http2 from "node:http2"
 import type * as Net from "node:net"
 
 import * as Cookies from "@effect/platform/Cookies"
@@ -181,8 +182,11 @@ class NodeSink implements Sink {
   shutdown(): void {
     const { connection, response } = this
     connection.shutdown()
-    response.once("finish", () => response.req.socket.destroySoon())
-    this.grace = setTimeout(() => response.destroy(), shutdownGrace)
+    const session = sessionOf(response)
+    // The connection of HTTP/2 is not this stream's alone: it closes once its other streams have ended too.
+    if (session !== undefined) session.close()
+    else response.once("finish", () => response.req.socket.destroySoon())
+    this.grace = setTimeout(() => (session ?? response).destroy(), shutdownGrace)
   }
 
   private readonly leave = (): void => {
@@ -238,6 +242,14 @@ const serverOf = (response: Http.ServerResponse): Http.Server | undefined => {
   const { socket } = response.req
   return Predicate.hasProperty(socket, "server") && isServer(socket.server) ? socket.server : undefined
 }
+
+const sessionOf = (response: Http.ServerResponse): Http2.Http2Session | undefined =>
+  Predicate.hasProperty(response, "stream") && Predicate.hasProperty(response.stream, "session") &&
+    isSession(response.stream.session)
+    ? response.stream.session
+    : undefined
+
+const isSession = (u: unknown): u is Http2.Http2Session => Predicate.hasProperty(u, "goaway")
 
 const isServer = (u: unknown): u is Http.Server =>
   Predicate.hasProperty(u, "close") && Predicate.hasProperty(u, "listenerCount")
