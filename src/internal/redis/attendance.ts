@@ -32,13 +32,8 @@ export class Attendance {
     return Array.from(untold, (channel) => [channel, this.counts.get(channel) ?? 0])
   }
 
-  /** Redis may not have been told. What has gone is among it, and is told in no other way. */
-  putBack(untold: ReadonlyArray<readonly [string, number]>): void {
-    for (const [channel] of untold) this.untold.add(channel)
-  }
-
-  /** Redis knows nothing of it. */
-  forget(): void {
-    this.untold = new Set([...this.untold, ...this.counts.keys()])
+  /** Redis knows nothing of it, or it is not known what: not even whether it was told last who has gone. */
+  forget(told: ReadonlyArray<readonly [string, number]> = []): void {
+    this.untold = new Set([...this.untold, ...told.map(([channel]) => channel), ...this.counts.keys()])
   }
 }

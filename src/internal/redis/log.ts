@@ -284,7 +284,7 @@ export const make = (options: Options): Effect.Effect<EventLog.Service, EventLog
         if (!nodes.has(node)) return Effect.void
         const news = node.takeUntold()
         return answer(() => commands.attend(keys, node.id, timeout * 3, node.shapes(), news), timeout).pipe(
-          Effect.onError(() => Effect.sync(() => node.putBack(news))),
+          Effect.onError(() => Effect.sync(() => node.forget(news))),
           Effect.map((wasKnown) => {
             if (!wasKnown) node.forget()
             if (!node.isTold) untold.unsafeOpen()
