@@ -103,7 +103,7 @@ const anyOf = <A>(all: ReadonlyArray<A>) =>
     return one === undefined ? Effect.dieMessage("nothing to choose from") : Effect.succeed(one)
   })
 
-/** Everything that is broken is whole again at the end. The long pauses are longer than every timeout of a node. */
+/** Everything that is broken is whole again at the end. The long pauses are longer than every timeout of a node: 1.5 seconds. */
 const faults = ({ lose, nodes, port, redis }: World) => {
   const short = Effect.flatMap(Random.nextIntBetween(0, 400), Effect.sleep)
   const long = Effect.flatMap(Random.nextIntBetween(1600, 2000), Effect.sleep)
@@ -150,6 +150,12 @@ const publish = (url: string, channel: string, data: string) =>
     const id = await response.text()
     const at = EventLog.parseEventId(id)
     return response.ok && Option.isSome(at) ? { channel, data, at: at.value } : undefined
+  }).pipe(Effect.timeout("3 seconds"), Effect.orElseSucceed(() => undefined))
+
+const countSubscribers = (url: string, channel: string) =>
+  Effect.tryPromise(async (signal) => {
+    const response = await fetch(`${url}/subscribers?${new URLSearchParams({ channel })}`, { signal })
+    return response.ok ? Number(await response.text()) : undefined
   }).pipe(Effect.timeout("3 seconds"), Effect.orElseSucceed(() => undefined))
 
 /** A browser behind a load balancer: each time it comes back, it may be to another node. */
@@ -283,6 +289,20 @@ const runSchedule = (world: World, number: number) =>
         onTimeout: () => `schedule ${number} (${chosen.join(", ")}): a client was left in silence`
       })
     )
+    // Who was killed no longer counts, and nobody else is forgotten.
+    yield* Effect.forEach(world.nodes, ({ url }) =>
+      Effect.forEach(channels, (channel) => {
+        const expected = readers.filter(({ channels }) => channels.includes(channel)).length
+        let count: number | undefined
+        return countSubscribers(url, channel).pipe(
+          Effect.tap((now) => Effect.sync(() => (count = now))),
+          Effect.repeat({ until: (count) => count === expected, schedule: Schedule.spaced("20 millis") }),
+          Effect.timeoutFail({
+            duration: "10 seconds",
+            onTimeout: () => `schedule ${number} (${chosen.join(", ")}): ${count} subscribers instead of ${expected}`
+          })
+        )
+      }), { concurrency: "unbounded" })
     for (const client of readers) {
       const wrong = fault(client, published)
       if (wrong !== undefined) return yield* Effect.fail(`schedule ${number} (${chosen.join(", ")}): ${wrong}`)
@@ -329,7 +349,7 @@ describeRedis("a cluster", () => {
           } received by ${all.length * clientsOfSchedule} clients over ${
             sum((one) => one.reconnections)
           } reconnections, ${sum((one) => one.resyncs)} resyncs`,
-          `lost without resync 0, duplicated 0, reordered 0, left in silence 0`,
+          `lost without resync 0, duplicated 0, reordered 0, left in silence 0, counted wrong 0`,
           ``
         ].join("\n"))
         assert.strictEqual(all.length, schedules)

@@ -25,6 +25,13 @@ const router = HttpRouter.empty.pipe(
         key: query.get("key") ?? "nobody"
       }))
   ),
+  HttpRouter.get(
+    "/subscribers",
+    Effect.flatMap(parameters, (query) => EventBroker.subscribers(query.get("channel") ?? "")).pipe(
+      Effect.map((count) => HttpServerResponse.text(String(count))),
+      Effect.catchAll(() => HttpServerResponse.empty({ status: 503 }))
+    )
+  ),
   HttpRouter.post(
     "/publish",
     Effect.flatMap(
@@ -41,7 +48,7 @@ const router = HttpRouter.empty.pipe(
 HttpServer.serve(router).pipe(
   Layer.provide(NodeHttpServer.layer(Http.createServer, { port: Number(port), host: "127.0.0.1" })),
   Layer.provide(EventBroker.layer()),
-  Layer.provide(RedisEventLog.layer({ url, capacity: 100, timeout: "1 second" })),
+  Layer.provide(RedisEventLog.layer({ url, capacity: 100, timeout: "500 millis" })),
   Layer.launch,
   // A node that starts while Redis is away is started again, as by whatever runs it.
   Effect.retry(Schedule.spaced("50 millis")),
