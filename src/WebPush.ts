@@ -13,7 +13,6 @@ import type * as HttpClientError from "@effect/platform/HttpClientError"
 import * as HttpClientRequest from "@effect/platform/HttpClientRequest"
 import type * as HttpClientResponse from "@effect/platform/HttpClientResponse"
 import * as Arr from "effect/Array"
-import * as Cache from "effect/Cache"
 import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Config from "effect/Config"
@@ -341,8 +340,32 @@ const errorCode = (error: unknown): string | undefined => {
     : errorCode(error.cause)
 }
 
-const tokenLifetime = Duration.hours(12)
-const tokenReuse = Duration.hours(11)
+const tokenLifetime = Duration.toMillis("12 hours")
+const tokenReuse = Duration.toMillis("11 hours")
+const maxTokens = 1024
+
+/** The Authorization header for each origin, signed when it is first asked for and again before it expires. */
+const makeAuthorization = ({ privateKey, publicKey }: VapidKeys.VapidKeys, subject: string) => {
+  const key = Crypto.signingKey({ publicKey, privateKey: Redacted.value(privateKey) })
+  const tokens = new Map<string, { readonly header: string; readonly signedAt: number }>()
+  // Signing does not wait, so that no two fibers can be at it for one origin.
+  return (origin: string): Effect.Effect<string> =>
+    Effect.flatMap(Clock.currentTimeMillis, (now) => {
+      const known = tokens.get(origin)
+      // A clock may be set back as well.
+      if (known !== undefined && Math.abs(now - known.signedAt) < tokenReuse) return Effect.succeed(known.header)
+      const exp = Math.floor((now + tokenLifetime) / 1000)
+      const header = `vapid t=${Crypto.signToken(key, { aud: origin, exp, sub: subject })}, k=${publicKey}`
+      tokens.delete(origin)
+      // Users choose the origin where a host is allowed by its suffix.
+      for (const oldest of tokens.keys()) {
+        if (tokens.size < maxTokens) break
+        tokens.delete(oldest)
+      }
+      tokens.set(origin, { header, signedAt: now })
+      return Effect.as(Metric.increment(tokensSigned), header)
+    })
+}
 
 // Encrypting is a fifth of a millisecond without a pause, and a thousand fibers may want to do it at once: so many of them in
 // one turn of the event loop, and the others in the next.
@@ -471,31 +494,21 @@ export const make = (
       Effect.forEach(vapid, VapidKeys.check),
       ({ field, reason }) => new WebPushConfigError({ field: `vapid.${field}`, reason })
     )
-    // For each key pair, the Authorization header of each origin.
-    const ring = new Map<string, Cache.Cache<string, string>>()
-    for (const { privateKey, publicKey } of pairs) {
-      const key = Crypto.signingKey({ publicKey, privateKey: Redacted.value(privateKey) })
-      ring.set(
-        publicKey,
-        yield* Cache.make({
-          capacity: 1024,
-          timeToLive: tokenReuse,
-          lookup: (origin: string) =>
-            Effect.map(Effect.zipLeft(Clock.currentTimeMillis, Metric.increment(tokensSigned)), (now) => {
-              const exp = Math.floor((now + Duration.toMillis(tokenLifetime)) / 1000)
-              return `vapid t=${Crypto.signToken(key, { aud: origin, exp, sub: options.subject })}, k=${publicKey}`
-            })
-        })
-      )
-    }
+    const ring = new Map(pairs.map((pair) => [pair.publicKey, makeAuthorization(pair, options.subject)]))
     const { publicKey } = pairs[0]
     const policy = EndpointPolicy.make(options.hosts ?? [])
-    const client = HttpClient.withTracerDisabledWhen(yield* HttpClient.HttpClient, () => true)
+    const client = yield* HttpClient.HttpClient
     // The one client that follows redirects unless it is told.
     const requestInit = {
       ...Option.getOrUndefined(yield* Effect.serviceOption(FetchHttpClient.RequestInit)),
       redirect: "manual" as const
     }
+    // No span of the client's own, which would hold the URL. Around many messages at once, since it costs as much around each.
+    const discreetly = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+      effect.pipe(
+        Effect.provideService(FetchHttpClient.RequestInit, requestInit),
+        Effect.locally(HttpClient.currentTracerDisabledWhen, () => true)
+      )
     const turn = makeTurns()
 
     const prepare = Effect.fnUntraced(function*(message: Message, call: SendOptions | undefined) {
@@ -530,12 +543,12 @@ export const make = (
 
         if (message.bytes.length > Crypto.maxPayloadBytes) return yield* failure("PayloadTooLarge")
         if (endpoint === undefined) return yield* failure("Blocked")
-        const authorizations = ring.get(subscription.applicationServerKey ?? publicKey)
-        if (authorizations === undefined) return yield* failure("KeyMismatch")
+        const authorize = ring.get(subscription.applicationServerKey ?? publicKey)
+        if (authorize === undefined) return yield* failure("KeyMismatch")
 
         return yield* Effect.gen(function*() {
           yield* turn
-          const authorization = yield* authorizations.get(endpoint.origin)
+          const authorization = yield* authorize(endpoint.origin)
           const body = yield* Effect.try({
             try: () => Crypto.encrypt(message.bytes, subscription.keys, message.padding),
             catch: () => failure("InvalidSubscription")
@@ -550,7 +563,7 @@ export const make = (
               authorization
             },
             body: HttpBody.uint8Array(body)
-          })).pipe(Effect.provideService(FetchHttpClient.RequestInit, requestInit))
+          }))
           const text = yield* readBody(response)
           if (text === undefined) return yield* failure("Transport", { detail: "RESPONSE_TOO_LARGE" })
           const { headers, status } = response
@@ -604,7 +617,7 @@ export const make = (
       wholeNumber("concurrency", call?.concurrency ?? options.concurrency ?? 64, 1)
 
     const send: WebPush.Service["send"] = (subscription, message, call) =>
-      Effect.flatMap(prepare(message, call), (prepared) => deliver(subscription, prepared))
+      Effect.flatMap(prepare(message, call), (prepared) => discreetly(deliver(subscription, prepared)))
 
     const sendMany: WebPush.Service["sendMany"] = (subscriptions, message, call) =>
       Effect.gen(function*() {
@@ -622,10 +635,10 @@ export const make = (
             return worker
           })
         })
-        yield* Effect.replicateEffect(worker, Math.min(concurrency, unique.size), {
+        yield* discreetly(Effect.replicateEffect(worker, Math.min(concurrency, unique.size), {
           concurrency: "unbounded",
           discard: true
-        })
+        }))
         return new ReportImpl(
           Arr.filterMap(
             inputs,
@@ -660,6 +673,7 @@ export const make = (
           Effect.ignore
         )
         yield* Effect.replicateEffect(worker, concurrency, { concurrency: "unbounded", discard: true }).pipe(
+          discreetly,
           Effect.zipRight(Fiber.join(source)),
           Mailbox.into(outcomes),
           Effect.forkScoped
