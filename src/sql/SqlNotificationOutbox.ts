@@ -245,10 +245,11 @@ const retryAfterOf = (outcomes: ReadonlyArray<WebPush.Outcome>): number =>
 
 const longestBackoff = 3_600_000
 
-/** One run of `drain`: the mark on the rows that it claims, and the ids of those that it has not settled. */
+/** One run of `drain`: the mark on the rows that it claims, the ids of those that it has not settled, and until when they were renewed. */
 interface Run {
   readonly claim: string
   readonly inHand: Set<string>
+  leasedUntil: number
 }
 
 /** What one attempt came to. */
@@ -344,12 +345,17 @@ const makeWithWakeUp = (
         return [Chunk.unsafeFromArray(claimed), Option.liftPredicate(undefined, () => !isOver)] as const
       }).pipe(Effect.withSpan("NotificationOutbox.claim", { captureStackTrace: false }))
 
-    const renew = ({ claim, inHand }: Run) =>
+    const renew = (run: Run) =>
       Effect.flatMap(Clock.currentTimeMillis, (now) =>
-        inHand.size === 0 ? Effect.void : query(sql`
-          UPDATE notification_outbox SET due_at = ${now + leaseMillis}
-          WHERE claim = ${claim} AND ${sql.in("id", [...inHand])}
-        `))
+        run.inHand.size === 0 ? Effect.void : Effect.map(
+          query(sql`
+            UPDATE notification_outbox SET due_at = ${now + leaseMillis}
+            WHERE claim = ${run.claim} AND ${sql.in("id", [...run.inHand])}
+          `),
+          () => {
+            run.leasedUntil = now + leaseMillis
+          }
+        ))
 
     // A node that stops in good order, as for each deployment, has not been ended by what it had: that attempt does not count.
     const release = ({ claim }: Run) =>
@@ -398,6 +404,14 @@ const makeWithWakeUp = (
       })
 
     const process = (run: Run, row: Row) =>
+      Effect.flatMap(Clock.currentTimeMillis, (now) =>
+        // This node stood still, and another has it by now: what was not begun is not sent twice.
+        now >= Math.max(row.dueAt, run.leasedUntil) ? Effect.void : send(run, row)).pipe(
+          Effect.ensuring(Effect.zipRight(Effect.sync(() => run.inHand.delete(row.id)), somethingIsDue.open)),
+          Effect.withSpan("NotificationOutbox.process", { captureStackTrace: false })
+        )
+
+    const send = (run: Run, row: Row) =>
       // One whose attempts never came to an end may be what ends its node.
       (row.attempts > maxAttempts ? Effect.succeed({ failures: row.failures, retryAfter: 0 }) : attempt(row)).pipe(
         Effect.catchAllCause((cause) =>
@@ -408,13 +422,11 @@ const makeWithWakeUp = (
         ),
         Effect.flatMap((outcome) => settle(run, row, outcome)),
         // Its lease runs out, and it is tried again.
-        Effect.catchAll((error) => Effect.logError("What became of a notification could not be kept", error)),
-        Effect.ensuring(Effect.zipRight(Effect.sync(() => run.inHand.delete(row.id)), somethingIsDue.open)),
-        Effect.withSpan("NotificationOutbox.process", { captureStackTrace: false })
+        Effect.catchAll((error) => Effect.logError("What became of a notification could not be kept", error))
       )
 
     const drain = Effect.suspend(() => {
-      const run: Run = { claim: crypto.randomUUID(), inHand: new Set() }
+      const run: Run = { claim: crypto.randomUUID(), inHand: new Set(), leasedUntil: 0 }
       const renewal = Effect.delay(Effect.ignoreLogged(renew(run)), leaseMillis / 3)
       return Stream.paginateChunkEffect(undefined, () => claimSome(run)).pipe(
         Stream.mapEffect((row) => process(run, row), { concurrency, unordered: true }),

@@ -272,6 +272,44 @@ const suite = <R, E>(it: Vitest.MethodsNonLive<R, true>, client: Layer.Layer<Sql
       })
     ))
 
+  it.effect("sends nothing that it had only claimed when it stood still for longer than its lease", () =>
+    run(({ advance, outbox, service }) =>
+      Effect.gen(function*() {
+        const ids = yield* Effect.forEach(["1", "2", "3", "4"], (push) => outbox.enqueue("anna", { ...news, push }))
+        const context = yield* Effect.context<Layer.Layer.Success<typeof Live>>()
+        const real = Context.get(context, Notifier.Notifier)
+        const [sending, goOn] = [yield* Deferred.make<void>(), yield* Deferred.make<void>()]
+        const slow = Notifier.Notifier.of({
+          ...real,
+          notify: (...notification) =>
+            Deferred.succeed(sending, undefined).pipe(
+              Effect.zipRight(Deferred.await(goOn)),
+              Effect.zipRight(real.notify(...notification))
+            )
+        })
+        const sql = yield* SqlClient.SqlClient
+        const stopped = yield* Effect.provideService(
+          SqlNotificationOutbox.make({ concurrency: 2 }),
+          Notifier.Notifier,
+          slow
+        )
+        const fiber = yield* Effect.fork(stopped.drain)
+        yield* Deferred.await(sending)
+        // It claims ahead of what it sends.
+        yield* Effect.repeat(
+          Effect.delay(sql`SELECT id FROM notification_outbox WHERE claim IS NOT NULL`, "5 millis"),
+          { until: (claimed) => claimed.length > 2 }
+        )
+        yield* advance(30_001)
+        assert.strictEqual(yield* outbox.drain, ids.length)
+        yield* Deferred.succeed(goOn, undefined)
+        yield* Fiber.join(fiber)
+        // Each to two devices, and the two that were on their way twice.
+        assert.strictEqual((yield* service.received).length, 2 * (ids.length + 2))
+        assert.strictEqual(yield* count, 0)
+      })
+    ))
+
   it.effect("buries what is no notification, and sends the rest", () =>
     run(({ outbox, service }) =>
       Effect.gen(function*() {
