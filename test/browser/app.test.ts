@@ -1,5 +1,4 @@
 import type { HttpClient } from "@effect/platform"
-import { HttpServer } from "@effect/platform"
 import { assert, describe, it } from "@effect/vitest"
 import * as Axe from "axe-core"
 import type { Scope } from "effect"
@@ -20,10 +19,10 @@ import * as Sqlite from "../support/sqlite.js"
 /** The demo on a free port, with a push service of this machine in place of the world's. */
 const open = (settings: Record<string, string>) =>
   Effect.gen(function*() {
-    const port = yield* freePort
-    const provider = ConfigProvider.fromMap(new Map(Object.entries({ PORT: String(port), ...settings })))
-    const context = yield* Layer.build(Layer.provide(Layer.fresh(App), Layer.setConfigProvider(provider)))
-    return yield* Effect.provide(HttpServer.addressFormattedWith(Effect.succeed), context)
+    const { PORT = String(yield* freePort) } = settings
+    const provider = ConfigProvider.fromMap(new Map(Object.entries({ ...settings, PORT })))
+    yield* Layer.build(Layer.provide(Layer.fresh(App), Layer.setConfigProvider(provider)))
+    return `http://127.0.0.1:${PORT}`
   })
 
 interface View {
