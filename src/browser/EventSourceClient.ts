@@ -424,7 +424,7 @@ const overEventSource = ({ address, names, options, session }: Target, heard: ()
       }),
       (source) =>
         Effect.sync(() => source.close())
-    ), { bufferSize: "unbounded" })
+    ).pipe(Effect.flatMap((source) => Page.onHide(() => source.close()))), { bufferSize: "unbounded" })
 
 const overFetch = ({ address, options, session }: Target, heard: () => void): Connection =>
   Stream.unwrapScoped(Effect.gen(function*() {
@@ -437,6 +437,7 @@ const overFetch = ({ address, options, session }: Target, heard: () => void): Co
       Effect.sync(() => new AbortController()),
       (controller) => Effect.sync(() => controller.abort())
     )
+    yield* Page.onHide(() => abort.abort())
     // What cannot be sent at all, such as a header that is none, is a mistake of the program and not the network's.
     const request = yield* Effect.sync(() =>
       new Request(isByHeader ? address : withLastEventId(address, session.lastEventId), {

@@ -1,4 +1,5 @@
 import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
 
 /**
  * Waits for the page to wake up: it is online again, it is back from the back/forward cache, or it is looked at again and
@@ -21,3 +22,18 @@ export const awaken = (isStale: () => boolean): Effect.Effect<void> =>
     }
     return Effect.sync(() => abort.abort())
   })
+
+/**
+ * Does something at the moment that the page goes away, for as long as the scope lasts. A page that goes to the back/forward cache
+ * stands still there, with its connections open: the server would take it for one that is looked at.
+ */
+export const onHide = (listener: () => void): Effect.Effect<void, never, Scope.Scope> =>
+  Effect.asVoid(Effect.acquireRelease(
+    Effect.sync(() => {
+      if (typeof addEventListener === "function") addEventListener("pagehide", listener)
+    }),
+    () =>
+      Effect.sync(() => {
+        if (typeof removeEventListener === "function") removeEventListener("pagehide", listener)
+      })
+  ))
