@@ -2,7 +2,7 @@ import { setFlagsFromString } from "node:v8"
 import { runInNewContext } from "node:vm"
 
 import { assert, it } from "@effect/vitest"
-import { Array, Console, Effect, Stream } from "effect"
+import { Array, Console, Effect, Layer, Stream } from "effect"
 import { EventBroker, EventLog, EventStream } from "effect-realtime"
 
 setFlagsFromString("--expose-gc")
@@ -33,6 +33,9 @@ it.scopedLive("a log keeps its events once, and not as they went to the clients"
     assert.isAbove(kept, 0.9)
     assert.isBelow(kept, 1.5)
   }).pipe(
-    Effect.provide(EventBroker.layer()),
-    Effect.provide(EventLog.layerMemory({ capacity: count, maxBytes: 2 * count * size }))
+    Effect.provide(
+      EventBroker.layer().pipe(
+        Layer.provide(EventLog.layerMemory({ capacity: count, maxBytes: 2 * count * size }))
+      )
+    )
   ))

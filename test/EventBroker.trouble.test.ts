@@ -430,8 +430,7 @@ describe("EventBroker in trouble", () => {
       const stream = yield* EventBroker.subscribe("a")
       return stream
     }).pipe(
-      Effect.provide(EventBroker.layer()),
-      Effect.provide(EventLog.layerMemory()),
+      Effect.provide(EventBroker.layer().pipe(Layer.provide(EventLog.layerMemory()))),
       Effect.flatMap((stream) => EventStream.publish(stream, { data: "late" })),
       Effect.map((taken) => assert.isFalse(taken))
     ))

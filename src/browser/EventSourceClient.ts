@@ -437,7 +437,11 @@ const overFetch = ({ address, options, session }: Target, heard: () => void): Co
       Effect.sync(() => new AbortController()),
       (controller) => Effect.sync(() => controller.abort())
     )
-    yield* Page.onHide(() => abort.abort())
+    let isHidden = false
+    yield* Page.onHide(() => {
+      isHidden = true
+      abort.abort()
+    })
     // What cannot be sent at all, such as a header that is none, is a mistake of the program and not the network's.
     const request = yield* Effect.sync(() =>
       new Request(isByHeader ? address : withLastEventId(address, session.lastEventId), {
@@ -456,7 +460,7 @@ const overFetch = ({ address, options, session }: Target, heard: () => void): Co
     const response = yield* Effect.timeoutFail(
       Effect.tryPromise({ try: () => fetch(request), catch: failed }),
       { duration: patience, onTimeout: silent }
-    )
+    ).pipe(Effect.catchAll((error) => isHidden ? Effect.never : Effect.fail(error)))
     const fault = yield* faultOf(response)
     // A browser has a body for 204 too.
     if (fault !== undefined || response.status === 204 || response.body === null) {
@@ -472,7 +476,9 @@ const overFetch = ({ address, options, session }: Target, heard: () => void): Co
       Stream.filter(({ data, id, retry }) => data !== undefined || id !== undefined || retry !== undefined),
       Stream.map((frame): Signal => ({ _tag: "Frame", frame })),
       (frames) => Stream.concat(Stream.succeed<Signal>({ _tag: "Open", lastEventId: session.lastEventId }), frames),
-      Stream.concat(Stream.fail(lost(new EventSourceError({ reason: "Ended" }))))
+      Stream.concat(Stream.fail(lost(new EventSourceError({ reason: "Ended" })))),
+      // What the page itself has given up is told once it is back: as Suspended.
+      Stream.catchAll((error) => isHidden ? Stream.never : Stream.fail(error))
     )
   }))
 

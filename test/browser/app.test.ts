@@ -66,7 +66,7 @@ const plot = (page: Page, name: string, predicate: (value: number) => boolean) =
   Effect.promise(() => page.textContent(`[data-plot=${name}] output`)).pipe(
     Effect.map((text) => Number(text?.replace(/\D/g, ""))),
     Effect.repeat({ until: predicate, schedule: Schedule.spaced("200 millis") }),
-    Effect.timeoutFail({ duration: "60 seconds", onTimeout: () => new Error(`the plot of ${name}`) })
+    Effect.timeoutFail({ duration: "60 seconds", onTimeout: () => `the plot of ${name} did not get there` })
   )
 
 const violations = (page: Page) =>
@@ -86,7 +86,7 @@ declare global {
 const run = <A, E>(
   name: string,
   body: Effect.Effect<A, E, Chromium | TestPushService | HttpClient.HttpClient | Scope.Scope>
-) => it.scopedLive(name, () => body.pipe(Effect.provide(Chromium.layer), Effect.provide(TestPush.layer())))
+) => it.scopedLive(name, () => Effect.provide(body, Layer.merge(Chromium.layer, TestPush.layer())))
 
 describe.skipIf(isMissing)("the demo", () => {
   run(
