@@ -36,4 +36,14 @@ const run = Command.run(Command.make("effect-realtime").pipe(Command.withSubcomm
   version
 })
 
-NodeRuntime.runMain(Effect.provide(run(process.argv), NodeContext.layer))
+NodeRuntime.runMain(
+  run(process.argv).pipe(
+    // The command has said on stderr what is wrong, and stdout may be an .env file.
+    Effect.catchAll(() =>
+      Effect.sync(() => {
+        process.exitCode = 1
+      })
+    ),
+    Effect.provide(NodeContext.layer)
+  )
+)
