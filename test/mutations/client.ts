@@ -1,0 +1,3 @@
+import type { Mutation } from "./mutation.js"
+
+export default [] satisfies ReadonlyArray<Mutation>
