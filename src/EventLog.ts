@@ -363,7 +363,8 @@ const makeMemory = (options: MemoryOptions | undefined): EventLog.Service => {
     }
   }
   const timed = <A>(f: (now: number) => A): Effect.Effect<A> =>
-    Effect.clockWith((clock) => Effect.sync(() => f(clock.unsafeCurrentTimeMillis())))
+    // The time of day may step: an age is measured by a clock that does not.
+    Effect.clockWith((clock) => Effect.sync(() => f(Math.round(Number(clock.unsafeCurrentTimeNanos()) / 1e6))))
   const head = (): Cursor => ({ epoch, seq })
 
   return {

@@ -24,6 +24,7 @@ import { EventBroker, EventLog, EventStream, ServerSentEvent, Topic } from "effe
 import { LeakCheck, TestEventSource } from "effect-realtime/testing"
 
 import { serveNode } from "./support/servers.js"
+import { stepTimeOfDay } from "./support/timeOfDay.js"
 
 const Orders = Topic.make("orders/:orderId", {
   paid: Schema.Struct({ amount: Schema.Number }),
@@ -318,6 +319,17 @@ describe("EventBroker", () => {
         yield* TestClock.adjust("59 seconds")
         assert.strictEqual(yield* EventBroker.subscribers("a"), 1)
         yield* TestClock.adjust("2 seconds")
+        assert.strictEqual(yield* TestEventSource.end(source), "clean")
+      })))
+
+    it.live("ends the stream when the credential expires by the time of day, which may step", () =>
+      run(Effect.gen(function*() {
+        const source = yield* connect(EventBroker.respond("a", {
+          authorize: (channels) =>
+            Effect.map(DateTime.now, (now) => ({ channels, expiresAt: DateTime.add(now, { minutes: 30 }) }))
+        }))
+        yield* hasCursor(source)
+        yield* stepTimeOfDay(1)
         assert.strictEqual(yield* TestEventSource.end(source), "clean")
       })))
 

@@ -3,6 +3,7 @@ import { Effect, FastCheck as fc, Option, TestClock } from "effect"
 import * as EventLog from "effect-realtime/EventLog"
 
 import { suite } from "./EventLog.suite.js"
+import { stepTimeOfDay } from "./support/timeOfDay.js"
 
 suite("memory", { layer: EventLog.layerMemory, runs: 1000 })
 
@@ -58,6 +59,16 @@ describe("EventId", () => {
 })
 
 describe("EventLog.layerMemory", () => {
+  it.scopedLive("keeps what is younger than maxAge when the time of day steps", () =>
+    Effect.gen(function*() {
+      const log = yield* EventLog.EventLog
+      const start = yield* log.head
+      yield* log.append("a", event(1))
+      yield* stepTimeOfDay(1)
+      const page = yield* log.read(["a"], start, 10)
+      assert.deepStrictEqual([page.entries.length, missing(page)], [1, undefined])
+    }).pipe(Effect.provide(EventLog.layerMemory({ maxAge: "1 minute" }))))
+
   it.effect("drops what is older than maxAge, and says so", () =>
     Effect.gen(function*() {
       const log = yield* EventLog.EventLog

@@ -15,6 +15,7 @@ import {
   Logger,
   Queue,
   Ref,
+  Schedule,
   Scope,
   Stream,
   TestClock
@@ -23,6 +24,7 @@ import { EventStream, type ServerSentEvent } from "effect-realtime"
 import { LeakCheck, TestEventSource } from "effect-realtime/testing"
 
 import { type Serve, serveNode, serveWeb } from "./support/servers.js"
+import { stepTimeOfDay } from "./support/timeOfDay.js"
 
 const text = (chunk: Iterable<Uint8Array>) => Buffer.concat([...chunk]).toString()
 
@@ -308,6 +310,38 @@ describe("EventStream", () => {
         yield* TestClock.adjust("1 millis")
         assert.isFalse(yield* EventStream.publish(stream, { data: "x" }))
       }))
+
+    // The kind: an interval measured by the time of day, which an administrator or NTP may step.
+    for (const hours of [-1, 1]) {
+      it.scopedLive(`measures its intervals by a clock that does not step: ${hours} hour`, () =>
+        Effect.gen(function*() {
+          const idle = yield* EventStream.make({ heartbeat: "50 millis", maxAge: "10 minutes" })
+          const frames = yield* readInto(idle)
+          yield* Queue.take(frames)
+          const read = (options: EventStream.Options) =>
+            Effect.gen(function*() {
+              const stream = yield* EventStream.make({ ...options, heartbeat: "off" })
+              const isReading = yield* Deferred.make<void>()
+              yield* EventStream.toStream(stream).pipe(
+                Stream.runForEach(() => Effect.zipRight(Deferred.succeed(isReading, undefined), Effect.never)),
+                Effect.forkScoped
+              )
+              yield* Deferred.await(isReading)
+              return stream
+            })
+          const stalled = yield* read({ writeTimeout: "200 millis" })
+          const patient = yield* read({ writeTimeout: "10 minutes", maxAge: "10 minutes" })
+          const aged = yield* EventStream.make({ heartbeat: "off", maxAge: "200 millis" })
+          yield* stepTimeOfDay(hours)
+          yield* Queue.takeN(frames, 3)
+          for (const stream of [stalled, aged]) {
+            yield* EventStream.publish(stream, { data: "x" }).pipe(
+              Effect.repeat({ until: (taken) => !taken, schedule: Schedule.spaced("20 millis") })
+            )
+          }
+          for (const stream of [idle, patient]) assert.isTrue(yield* EventStream.publish(stream, { data: "x" }))
+        }))
+    }
 
     it.scoped("refuses options that cannot be", () =>
       Effect.gen(function*() {

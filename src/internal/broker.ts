@@ -136,24 +136,23 @@ export const make = Effect.fnUntraced(function*<R = never>(options: EventBroker.
   const isRefused = ({ channels, connection, key }: Subscriber, admission: Admission) =>
     isDraining ||
     admission.disconnects !== disconnects ||
-    connection.settings.maxAge <= 0 ||
+    !limit(connection, admission.expiresAt) ||
     channels.length > (options.maxChannels ?? 128) ||
     hub.all.size >= (options.maxConnections ?? Number.POSITIVE_INFINITY) ||
     (key !== undefined && hub.connectionsOf(key) >= (options.maxConnectionsPerKey ?? Number.POSITIVE_INFINITY))
 
-  const millisUntil = (time: DateTime.DateTime | undefined) =>
-    time === undefined ? Number.POSITIVE_INFINITY : DateTime.toEpochMillis(time) - clock.unsafeCurrentTimeMillis()
+  /** Ends a connection when the credential expires. Returns false if it has. */
+  const limit = (connection: Connection, expiresAt: DateTime.DateTime | undefined) =>
+    expiresAt === undefined || connection.expireAt(DateTime.toEpochMillis(expiresAt))
 
-  const makeConnection = (options: EventStream.Options, expiresAt?: DateTime.DateTime) =>
+  const makeConnection = (options: EventStream.Options) =>
     Effect.map(
       Settings.make({
         ...options,
         retry: options.retry ?? "3 seconds",
         strategy: options.strategy ?? "disconnect"
       }),
-      (settings) => {
-        return new Connection({ ...settings, maxAge: Math.min(settings.maxAge, millisUntil(expiresAt)) }, clock)
-      }
+      (settings) => new Connection(settings, clock)
     )
 
   /** A stream that only says when to come back. */
@@ -169,7 +168,7 @@ export const make = Effect.fnUntraced(function*<R = never>(options: EventBroker.
     Effect.gen(function*() {
       const context = yield* Effect.context<R1>()
       const scope = yield* Effect.scope
-      const connection = yield* makeConnection(options, admission.expiresAt)
+      const connection = yield* makeConnection(options)
       const subscriber = new Subscriber(connection, admission.channels, options.key)
       const goOn = (reading: Effect.Effect<void, unknown, R1>) =>
         reading.pipe(
@@ -186,7 +185,7 @@ export const make = Effect.fnUntraced(function*<R = never>(options: EventBroker.
         goOn(Effect.flatMap(authorize(admission.channels, options), (grant) =>
           admission.channels.every((channel) =>
               grant.channels.includes(channel)
-            ) && connection.endWithin(millisUntil(grant.expiresAt))
+            ) && limit(connection, grant.expiresAt)
             ? Replay.catchUp(log, subscriber, options.snapshot)
             : sendAway(subscriber)))
       )

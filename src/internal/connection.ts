@@ -45,7 +45,7 @@ export class Connection {
   dropped = 0
   /** What an idle connection is kept open with. */
   heartbeat = (): Frame.Frame => Frame.heartbeat
-  /** Since when the client has been reading slower than it is written to, in milliseconds. */
+  /** The time by `now` since which what was written is unread: each write that completes clears it. */
   blockedSince: number | undefined
   private state: "open" | "ending" | "ended" = "open"
   private sink: Sink | undefined
@@ -55,9 +55,9 @@ export class Connection {
   private patience = turnsToRead
   private takenListener: (() => void) | undefined
   private lastSent: number
-  private maxAge: number
+  private endsAt: number
+  private expiresAt = Number.POSITIVE_INFINITY
   private readonly clock: Clock.Clock
-  private readonly openedAt: number
   private readonly queue = MutableList.empty<Frame.Frame>()
   private readonly publishers = new Set<Publisher>()
   private readonly stopListeners = new Set<() => void>()
@@ -65,9 +65,13 @@ export class Connection {
   constructor(settings: Settings, clock: Clock.Clock) {
     this.settings = settings
     this.clock = clock
-    this.openedAt = clock.unsafeCurrentTimeMillis()
-    this.lastSent = this.openedAt
-    this.maxAge = settings.maxAge
+    this.lastSent = this.now
+    this.endsAt = this.lastSent + settings.maxAge
+  }
+
+  /** The time in milliseconds since any moment. The time of day may step: no interval is measured by it. */
+  private get now(): number {
+    return Math.round(Number(this.clock.unsafeCurrentTimeNanos()) / 1e6)
   }
 
   get isOpen(): boolean {
@@ -147,10 +151,10 @@ export class Connection {
     else this.stopListeners.add(listener)
   }
 
-  /** Ends after so many milliseconds, if not before. Whether there is any time left. */
-  endWithin(millis: number): boolean {
-    this.maxAge = Math.min(this.maxAge, this.clock.unsafeCurrentTimeMillis() + millis - this.openedAt)
-    return millis > 0
+  /** Ends at a time of day, in milliseconds since 1970, if not before. Returns true if that is yet to come. */
+  expireAt(time: number): boolean {
+    this.expiresAt = Math.min(this.expiresAt, time)
+    return time > this.clock.unsafeCurrentTimeMillis()
   }
 
   /** Ends with a word on when to come back. */
@@ -207,14 +211,14 @@ export class Connection {
       this.admitPublishers()
     }
     if (this.gap > 0 && MutableList.isEmpty(this.queue)) taken.push(this.takeGap())
-    if (taken.length > 0) this.lastSent = this.clock.unsafeCurrentTimeMillis()
+    if (taken.length > 0) this.lastSent = this.now
     if (this.queueLength === 0) this.tellTaken()
     return taken
   }
 
   /** The client does not read as fast as it is written to. */
   block(): void {
-    this.blockedSince ??= this.clock.unsafeCurrentTimeMillis()
+    this.blockedSince ??= this.now
   }
 
   unblock(): void {
@@ -222,14 +226,16 @@ export class Connection {
     this.patience = turnsToRead
   }
 
-  /** Does what is due, and says after how many milliseconds to be called again. */
+  /** Does what is due, and returns the milliseconds until the next call. */
   tick(): number {
     const { heartbeat, writeTimeout } = this.settings
-    const now = this.clock.unsafeCurrentTimeMillis()
+    const { now } = this
+    const expiresIn = this.expiresAt - this.clock.unsafeCurrentTimeMillis()
     if (this.blockedSince !== undefined && now - this.blockedSince >= writeTimeout) this.cutOff()
     if (this.state === "ended") return Number.POSITIVE_INFINITY
-    if (now - this.openedAt >= this.maxAge) {
-      this.maxAge = Number.POSITIVE_INFINITY
+    if (now >= this.endsAt || expiresIn <= 0) {
+      this.endsAt = Number.POSITIVE_INFINITY
+      this.expiresAt = Number.POSITIVE_INFINITY
       this.expire()
     }
     if (this.keepsUp && this.state === "open" && now - this.lastSent >= heartbeat) {
@@ -238,11 +244,12 @@ export class Connection {
       this.sink?.flush()
     }
     return Math.min(
-      this.openedAt + this.maxAge,
-      (this.keepsUp ? this.lastSent : now) + heartbeat,
-      // What blocks after this tick is looked at again before its time is up.
-      (this.blockedSince ?? now) + writeTimeout
-    ) - now
+      this.endsAt - now,
+      expiresIn > 0 ? expiresIn : Number.POSITIVE_INFINITY,
+      (this.keepsUp ? this.lastSent - now : 0) + heartbeat,
+      // A connection that blocks after this tick is examined before its time is up.
+      (this.blockedSince ?? now) + writeTimeout - now
+    )
   }
 
   private fits(frame: Frame.Frame): boolean {
