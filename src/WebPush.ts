@@ -68,11 +68,12 @@ export class WebPushGone extends Schema.TaggedError<WebPushGone>("effect-realtim
  * - `KeyMismatch`: the subscription was made with another VAPID key. Only the browser can make it anew.
  * - `Unauthorized`: the VAPID token was refused.
  * - `InvalidSubscription`: its keys cannot be encrypted for.
- * - `Blocked`: the endpoint is not one that this server may send to.
+ * - `Blocked`: the endpoint is not one that this server may send to. With a `detail` (`ERR_BLOCKED_ADDRESS`) it is its address,
+ *   which may be another one when the name is resolved again.
  * - `Timeout`: no whole answer within `timeout`. The service may have the message.
  * - `Transport`: the connection failed; `detail` is the code of the failure.
- * - `Unavailable`: the service has a problem (5xx).
- * - `Rejected`: any other answer.
+ * - `Unavailable`: the service has a problem (5xx), or turned the message away for now (408, 421, 425).
+ * - `Rejected`: any other answer; `detail` is the service's own word for it, if it is a known one.
  *
  * @since 0.1.0
  * @category errors
@@ -107,8 +108,9 @@ export class WebPushFailure extends Schema.TaggedError<WebPushFailure>("effect-r
   }
 
   /**
-   * Whether the same message may be sent again without a risk of showing it twice: the service turned it away for now, or never
-   * got it.
+   * Returns `true` if the same message may be sent again: the service turned it away for now, or never got it. A service that
+   * answers 5xx may have taken the message all the same, and the device then shows it twice. With a `topic` the second message
+   * replaces the first one while it is not delivered, with a `tag` in its payload the device replaces the notification.
    *
    * @since 0.1.0
    */
@@ -116,7 +118,31 @@ export class WebPushFailure extends Schema.TaggedError<WebPushFailure>("effect-r
     return this.reason === "RateLimited" || this.reason === "Unavailable" ||
       (this.reason === "Transport" && neverSent.has(this.detail ?? ""))
   }
+
+  /**
+   * Returns `true` if no later attempt to send this message to this subscription can succeed.
+   *
+   * @since 0.1.0
+   */
+  get isFinal(): boolean {
+    return this.reason === "Blocked" ? this.detail === undefined : !transient.has(this.reason)
+  }
+
+  /**
+   * Returns `true` if this server can send no message at all to the subscription, so that the browser has to make a new one: its
+   * keys cannot be used, it was made with another VAPID key, its host is not allowed, or the service does not know the endpoint.
+   * If all subscriptions fail like this at once, it is the settings of the server that are wrong.
+   *
+   * @since 0.1.0
+   */
+  get needsNewSubscription(): boolean {
+    return this.reason === "KeyMismatch" || this.reason === "InvalidSubscription" ||
+      (this.reason === "Blocked" && this.isFinal) ||
+      (this.reason === "Rejected" && PushStatus.unusableEndpoint.has(this.detail ?? ""))
+  }
 }
+
+const transient = new Set<WebPushFailure["reason"]>(["RateLimited", "Timeout", "Transport", "Unavailable"])
 
 const neverSent = new Set([
   "EAI_AGAIN",
@@ -219,14 +245,17 @@ export interface Outcome {
 }
 
 /**
- * One outcome for each subscription, in the order they were given, and the endpoints to delete. Printing it shows counts.
+ * One outcome for each subscription, in the order they were given. Printing it shows counts.
  *
  * @since 0.1.0
  * @category models
  */
 export interface Report extends Inspectable.Inspectable {
   readonly outcomes: ReadonlyArray<Outcome>
+  /** The endpoints to delete: those of `WebPushGone`. */
   readonly gone: ReadonlyArray<string>
+  /** The endpoints that accept no message, although they are not gone: those of `WebPushFailure.needsNewSubscription`. */
+  readonly unusable: ReadonlyArray<string>
 }
 
 /**
@@ -403,23 +432,28 @@ interface Prepared {
   readonly headers: Readonly<Record<string, string>>
 }
 
+const endpointsOf = (
+  outcomes: ReadonlyArray<Outcome>,
+  isOne: (error: WebPushGone | WebPushFailure) => boolean
+): ReadonlyArray<string> => [
+  ...new Set(
+    Arr.filterMap(
+      outcomes,
+      ({ result, subscription }) =>
+        Either.isLeft(result) && isOne(result.left) ? Option.some(subscription.endpoint) : Option.none()
+    )
+  )
+]
+
 class ReportImpl extends Inspectable.Class implements Report {
   readonly outcomes: ReadonlyArray<Outcome>
   readonly gone: ReadonlyArray<string>
+  readonly unusable: ReadonlyArray<string>
   constructor(outcomes: ReadonlyArray<Outcome>) {
     super()
     this.outcomes = outcomes
-    this.gone = [
-      ...new Set(
-        Arr.filterMap(
-          outcomes,
-          ({ result, subscription }) =>
-            Either.isLeft(result) && result.left._tag === "WebPushGone"
-              ? Option.some(subscription.endpoint)
-              : Option.none()
-        )
-      )
-    ]
+    this.gone = endpointsOf(outcomes, ({ _tag }) => _tag === "WebPushGone")
+    this.unusable = endpointsOf(outcomes, (error) => error._tag === "WebPushFailure" && error.needsNewSubscription)
   }
   toJSON() {
     return { _id: "WebPushReport", outcomes: this.outcomes.length, gone: this.gone.length }

@@ -482,6 +482,50 @@ describe("WebPush.sendMany", () => {
       }
     }).pipe(withWebPush(stub())))
 
+  it.effect("names the endpoints that accept no message at all, apart from those that are gone", () => {
+    const answers: ReadonlyArray<readonly [host: string, status: number, body: string, outcome: string]> = [
+      ["web.push.apple.com", 400, `{"reason":"BadDeviceToken"}`, "unusable"],
+      ["web.push.apple.com", 400, `{"reason":"VapidPkHashMismatch"}`, "unusable"],
+      ["fcm.googleapis.com", 403, "MismatchSenderId", "unusable"],
+      ["fcm.googleapis.com", 400, "InvalidRegistration", "unusable"],
+      ["updates.push.services.mozilla.com", 400, `{"errno":106}`, "unusable"],
+      ["permanently-removed.invalid", 201, "", "unusable"],
+      ["web.push.apple.com", 410, `{"reason":"Unregistered"}`, "gone"],
+      ["web.push.apple.com", 400, `{"reason":"BadWebPushTopic"}`, "final"],
+      ["web.push.apple.com", 403, `{"reason":"BadJwtToken"}`, "final"],
+      ["web.push.apple.com", 413, "", "final"],
+      ["web.push.apple.com", 429, "", "transient"],
+      ["web.push.apple.com", 408, "", "transient"],
+      ["web.push.apple.com", 421, "", "transient"],
+      ["web.push.apple.com", 425, "", "transient"],
+      ["web.push.apple.com", 500, "", "transient"]
+    ]
+    const http = stub((request) => {
+      const [, status = 500, body = ""] = answers[token(request)] ?? []
+      return Effect.succeed(new Response(body, { status }))
+    })
+    return Effect.gen(function*() {
+      const inputs = answers.map(([host], index) => subscribe(`https://${host}/${index}`))
+      const { gone, outcomes, unusable } = yield* WebPush.sendMany(inputs, "hello")
+      const outcomeOf = ({ result, subscription: { endpoint } }: WebPush.Outcome) =>
+        gone.includes(endpoint)
+          ? "gone"
+          : unusable.includes(endpoint)
+          ? "unusable"
+          : Either.isLeft(result) && result.left._tag === "WebPushFailure" && result.left.isFinal
+          ? "final"
+          : "transient"
+      assert.deepStrictEqual(outcomes.map(outcomeOf), answers.map(([, , , outcome]) => outcome))
+      outcomes.forEach(({ result }, index) => {
+        const error = Either.isLeft(result) && result.left._tag === "WebPushFailure" ? result.left : undefined
+        const outcome = answers[index]?.[3]
+        assert.strictEqual(error?.isRetryable ?? false, outcome === "transient")
+        assert.strictEqual(error?.isFinal ?? true, outcome !== "transient")
+        assert.strictEqual(error?.needsNewSubscription ?? false, outcome === "unusable")
+      })
+    }).pipe(withWebPush(http))
+  })
+
   it.effect("sends to both subscriptions of an endpoint whose keys have changed", () => {
     const http = stub()
     return Effect.gen(function*() {

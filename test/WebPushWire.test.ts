@@ -124,9 +124,12 @@ const common: ReadonlyArray<Row> = (["fcm", "mozilla", "apple", "wns"] as const)
   [vendor, { status: 404 }, "Gone"],
   [vendor, { status: 405 }, "Rejected"],
   [vendor, { status: 406 }, vendor === "wns" ? "RateLimited" : "Rejected"],
+  [vendor, { status: 408 }, "Unavailable"],
   [vendor, { status: 409 }, "Rejected"],
   [vendor, { status: 410 }, "Gone"],
   [vendor, { status: 413 }, "PayloadTooLarge"],
+  [vendor, { status: 421 }, "Unavailable"],
+  [vendor, { status: 425, headers: { "retry-after": "5" } }, "Unavailable", { retryAfter: 5 }],
   [vendor, { status: 429 }, "RateLimited"],
   [vendor, { status: 429, headers: { "retry-after": "120" } }, "RateLimited", { retryAfter: 120 }],
   [vendor, { status: 429, headers: { "retry-after": "soon" } }, "RateLimited"],
@@ -156,6 +159,15 @@ const rows: ReadonlyArray<Row> = [
     },
     "KeyMismatch"
   ],
+  ...[400, 401, 403].flatMap((status): ReadonlyArray<Row> => [
+    ["fcm", { status, body: "<TITLE>MismatchSenderId</TITLE>" }, "KeyMismatch"],
+    ["fcm", { status, body: json({ error: { details: [{ errorCode: "SENDER_ID_MISMATCH" }] } }) }, "KeyMismatch"],
+    ["mozilla", { status, body: json({ message: "VAPID public key mismatch" }) }, "KeyMismatch"],
+    ["apple", { status, body: json({ reason: "VapidPkHashMismatch" }) }, "KeyMismatch", {
+      detail: "VapidPkHashMismatch"
+    }]
+  ]),
+  ["fcm", { status: 400, body: "<H1>InvalidRegistration</H1>" }, "Rejected", { detail: "InvalidRegistration" }],
   ["fcm", { status: 404, body: "NotRegistered" }, "Gone"],
   ["mozilla", { status: 400, body: json({ code: 400, errno: 110 }) }, "Rejected", { detail: "errno 110" }],
   ["mozilla", { status: 400, body: json({ code: 400, errno: 113 }) }, "Rejected", { detail: "errno 113" }],
@@ -188,6 +200,12 @@ const rows: ReadonlyArray<Row> = [
   }],
   ["apple", { status: 400, body: json({ reason: "BadWebPushTopic" }) }, "Rejected", { detail: "BadWebPushTopic" }],
   ["apple", { status: 400, body: json({ reason: "SomethingNew" }) }, "Rejected"],
+  ...["BadDeviceToken", "DeviceTokenNotForTopic", "BadTopic", "MissingTopic", "TopicDisallowed", "PayloadEmpty"].map(
+    (reason): Row => ["apple", { status: 400, body: json({ reason }) }, "Rejected", { detail: reason }]
+  ),
+  ["apple", { status: 403, body: json({ reason: "ExpiredProviderToken" }) }, "Unauthorized", {
+    detail: "ExpiredProviderToken"
+  }],
   ["apple", { status: 403, body: json({ reason: "BadJwtToken" }) }, "Unauthorized", { detail: "BadJwtToken" }],
   ["apple", { status: 410, body: json({ reason: "Unregistered" }) }, "Gone"],
   ["apple", { status: 413, body: json({ reason: "PayloadTooLarge" }) }, "PayloadTooLarge", {

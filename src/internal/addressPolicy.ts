@@ -9,6 +9,7 @@ const forbiddenSubnets = [
   "172.16.0.0/12",
   "192.0.0.0/24",
   "192.0.2.0/24",
+  "192.88.99.0/24",
   "192.168.0.0/16",
   "198.18.0.0/15",
   "198.51.100.0/24",
@@ -25,7 +26,7 @@ const forbiddenSubnets = [
   "3fff::/20"
 ]
 
-// A list of its own for each family: one list for both takes an IPv4 address for its mapped form, and `::/3` would forbid them all.
+// One list for each family: a list for both takes an IPv4 address for its mapped form, and `::/3` would forbid them all.
 const addressList = (subnets: ReadonlyArray<string>) => {
   const lists = { ipv4: new Net.BlockList(), ipv6: new Net.BlockList() }
   for (const subnet of subnets) {
@@ -43,8 +44,42 @@ const familyOf = (address: string) => Net.isIPv6(address) ? "ipv6" : "ipv4"
 
 const isForbidden = addressList(forbiddenSubnets)
 
-/** Whether an address is public, or in one of the subnets that are allowed although they are not. */
+// The destination of these is the IPv4 address in their last 32 bits: IPv4-mapped (RFC 4291, 2.5.5.2) and the well-known prefix of
+// NAT64, which must not stand for an address that is not global (RFC 6052, 3.1).
+const holdsIpv4 = addressList(["::ffff:0:0/96", "64:ff9b::/96"])
+
+// The prefix of a NAT64 of one's own, which may stand for any IPv4 address (RFC 8215).
+const holdsLocalIpv4 = addressList(["64:ff9b:1::/48"])
+
+const groupsOf = (ipv6: string): ReadonlyArray<number> => {
+  // The parser of URLs writes every notation as hexadecimal groups.
+  const [start = [], end = []] = new URL(`http://[${ipv6}]`).hostname.slice(1, -1).split("::").map((part) =>
+    part === "" ? [] : part.split(":").map((group) => Number.parseInt(group, 16))
+  )
+  return [...start, ...Array<number>(8 - start.length - end.length).fill(0), ...end]
+}
+
+const ipv4In = (ipv6: string): string =>
+  groupsOf(ipv6).slice(6).flatMap((group) => [group >> 8, group & 0xff]).join(".")
+
+// An ISATAP interface (RFC 5214, 6.1) is a tunnel to an IPv4 address, under any prefix.
+const isTunnel = (ipv6: string): boolean => {
+  const groups = groupsOf(ipv6)
+  return groups[5] === 0x5efe && (groups[4] === 0 || groups[4] === 0x200)
+}
+
+/**
+ * Returns a check whether an address is public, or in one of the subnets that are allowed although they are not. An address that
+ * holds an IPv4 address is judged by that one. Anything that is no address is refused.
+ */
 export const make = (allowedSubnets: ReadonlyArray<string>) => {
   const isAllowed = addressList(allowedSubnets)
-  return (address: string): boolean => isAllowed(address) || !isForbidden(address)
+  const isOpen = (address: string): boolean => isAllowed(address) || !isForbidden(address)
+  return (address: string): boolean => {
+    if (Net.isIP(address) === 0 || address.includes("%")) return false
+    if (Net.isIPv4(address)) return isOpen(address)
+    if (holdsIpv4(address)) return !isForbidden(ipv4In(address))
+    if (holdsLocalIpv4(address)) return isAllowed(address) && isOpen(ipv4In(address))
+    return isAllowed(address) || !(isForbidden(address) || isTunnel(address))
+  }
 }

@@ -21,20 +21,57 @@ export type Meaning =
 
 const appleReasons = new Set([
   "BadAuthorizationHeader",
+  "BadCertificate",
+  "BadCertificateEnvironment",
+  "BadCollapseId",
+  "BadDeviceToken",
+  "BadEnvironmentKeyIdInToken",
   "BadExpirationDate",
   "BadJwtToken",
+  "BadMessageId",
   "BadPath",
+  "BadPriority",
+  "BadTopic",
+  "BadTtl",
   "BadUrgency",
   "BadWebPushTopic",
+  "DeviceTokenNotForTopic",
+  "DuplicateHeaders",
+  "ExpiredProviderToken",
   "ExpiredToken",
   "Forbidden",
+  "IdleTimeout",
   "InternalServerError",
+  "InvalidProviderToken",
+  "InvalidPushType",
+  "MethodNotAllowed",
   "MissingCryptoHeader",
+  "MissingDeviceToken",
+  "MissingProviderToken",
+  "MissingTopic",
+  "PayloadEmpty",
   "PayloadTooLarge",
   "ServiceUnavailable",
+  "Shutdown",
+  "TooManyProviderTokenUpdates",
   "TooManyRequests",
+  "TopicDisallowed",
   "Unregistered",
+  "UnrelatedKeyIdInToken",
   "VapidPkHashMismatch"
+])
+
+/** Details of answers that mean the endpoint and not the message: the service takes nothing for it. */
+export const unusableEndpoint: ReadonlySet<string> = new Set([
+  "BadDeviceToken",
+  "DeviceTokenNotForTopic",
+  "MissingDeviceToken",
+  "InvalidRegistration",
+  // Of Mozilla: no such endpoint, expired, no longer reachable, no such subscription.
+  "errno 102",
+  "errno 103",
+  "errno 105",
+  "errno 106"
 ])
 
 const parseJson = (text: string): unknown => {
@@ -54,10 +91,13 @@ const detailOf = ({ body, headers, vendor }: Answer): string | undefined => {
     const status = headers["x-wns-status"]?.toLowerCase()
     return status === "dropped" || status === "channelthrottled" ? status : undefined
   }
-  const json = body.startsWith("{") ? parseJson(body) : undefined
+  if (vendor === "fcm" && /\bInvalidRegistration\b/.test(body)) return "InvalidRegistration"
+  const json = body.trimStart().startsWith("{") ? parseJson(body) : undefined
   if (typeof json !== "object" || json === null) return undefined
   if ("reason" in json && typeof json.reason === "string" && appleReasons.has(json.reason)) return json.reason
-  if ("errno" in json && typeof json.errno === "number") return `errno ${json.errno}`
+  if ("errno" in json && typeof json.errno === "number" && Number.isSafeInteger(json.errno)) {
+    return `errno ${json.errno}`
+  }
   return undefined
 }
 
@@ -71,6 +111,10 @@ const retryAfterOf = ({ headers }: Answer, now: number): Duration.Duration | und
   const date = Date.parse(header)
   return Number.isNaN(date) ? undefined : Duration.millis(Math.max(0, date - now))
 }
+
+// In the words of Apple, FCM (old and new) and Mozilla.
+const isKeyMismatch = (body: string): boolean =>
+  /VapidPkHashMismatch|MismatchSenderId|SENDER_ID_MISMATCH|key mismatch|not correspond/i.test(body)
 
 /** What the answer of a push service means (RFC 8030 and what each vendor made of it). `now` in milliseconds since 1970. */
 export const meaning = (answer: Answer, now: number): Meaning => {
@@ -92,23 +136,25 @@ export const meaning = (answer: Answer, now: number): Meaning => {
   }
   switch (status) {
     case 400:
-      return failed(
-        detail === "VapidPkHashMismatch"
-          ? "KeyMismatch"
-          : /UnauthorizedRegistration/.test(body)
-          ? "Unauthorized"
-          : "Rejected"
-      )
     case 401:
     case 403:
       return failed(
-        detail === "VapidPkHashMismatch" || /key mismatch|not correspond/i.test(body) ? "KeyMismatch" : "Unauthorized"
+        isKeyMismatch(body)
+          ? "KeyMismatch"
+          : status !== 400 || /UnauthorizedRegistration/.test(body)
+          ? "Unauthorized"
+          : "Rejected"
       )
     case 404:
     case 410:
       return { _tag: "Gone", status }
     case 406:
       return failed(vendor === "wns" ? "RateLimited" : "Rejected")
+    // The message was not looked at: it came too slowly, over a connection of another host, or before the handshake was over.
+    case 408:
+    case 421:
+    case 425:
+      return failed("Unavailable")
     case 413:
       return failed("PayloadTooLarge")
     case 429:

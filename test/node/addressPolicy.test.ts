@@ -15,7 +15,13 @@ const publicAddresses = [
   "223.255.255.255",
   "2607:f8b0:4004:c07::5f",
   "2620:149:208:4300::1",
-  "2a00:1450:4001:80e::200a"
+  "2a00:1450:4001:80e::200a",
+  // A host with NAT64 has no other addresses than these.
+  "64:ff9b::808:808",
+  "64:ff9b::8.8.8.8",
+  "0064:FF9B:0:0:0:0:8efa:b80a",
+  "::ffff:8.8.8.8",
+  "::ffff:808:808"
 ]
 
 const privateAddresses = [
@@ -26,23 +32,43 @@ const privateAddresses = [
   "169.254.169.254",
   "172.16.0.1",
   "172.31.255.255",
+  "192.88.99.1",
   "192.168.0.1",
   "224.0.0.1",
   "255.255.255.255",
   "::",
   "::1",
-  "::ffff:127.0.0.1",
-  "::ffff:8.8.8.8",
-  "::7f00:1",
-  "64:ff9b::7f00:1",
-  "2001::1",
-  "2002:7f00:1::",
   "fc00::1",
   "fe80::1",
-  "ff02::1"
+  "fe80::1%lo",
+  "ff02::1",
+  // IPv4-mapped, IPv4-compatible, IPv4-translated, NAT64 (well-known, out of its range, and of one's own), Teredo, 6to4 and ISATAP.
+  "::ffff:127.0.0.1",
+  "::ffff:a9fe:a9fe",
+  "::7f00:1",
+  "::8.8.8.8",
+  "::ffff:0:808:808",
+  "64:ff9b::7f00:1",
+  "64:ff9b::10.0.0.1",
+  "64:ff9b::a9fe:a9fe",
+  "64:ff9b::",
+  "64:ff9b::1:808:808",
+  "64:ff9b:1::808:808",
+  "64:ff9b:1::7f00:1",
+  "2001::1",
+  "2002:7f00:1::",
+  "2002:808:808::1",
+  "2a00:1450:4001::5efe:7f00:1",
+  "2a00:1450:4001::200:5efe:808:808",
+  // No addresses.
+  "",
+  "localhost",
+  "8.8.8",
+  "8.8.8.8 ",
+  "2607:f8b0:4004:c07::5f%eth0"
 ]
 
-it("lets public addresses alone be connected to", () => {
+it("lets public addresses alone be connected to, and judges one that holds an IPv4 address by that", () => {
   const isAllowed = AddressPolicy.make([])
   assert.deepStrictEqual(publicAddresses.filter((address) => !isAllowed(address)), [])
   assert.deepStrictEqual(privateAddresses.filter(isAllowed), [])
@@ -55,4 +81,21 @@ it("lets a subnet be allowed, of its own family alone", () => {
     ["10.1.2.3", "127.0.0.1", "fd00:1::5"]
   )
   assert.isFalse(AddressPolicy.make(["::/0"])("127.0.0.1"))
+})
+
+it("lets no subnet open a way to the addresses behind NAT64 that are not public", () => {
+  for (const allowed of [["127.0.0.1"], ["64:ff9b::/96"], ["64:ff9b::7f00:1"], ["::/0", "0.0.0.0/0"]]) {
+    const isAllowed = AddressPolicy.make(allowed)
+    assert.deepStrictEqual(["64:ff9b::7f00:1", "64:ff9b::a00:1", "::ffff:127.0.0.1"].filter(isAllowed), [])
+    assert.isTrue(isAllowed("64:ff9b::808:808"))
+  }
+})
+
+it("lets a NAT64 of one's own be allowed, for public addresses, and for others that are allowed as well", () => {
+  const addresses = ["64:ff9b:1::808:808", "64:ff9b:1::a01:1", "64:ff9b:1::7f00:1"]
+  assert.deepStrictEqual(addresses.filter(AddressPolicy.make(["64:ff9b:1::/96"])), ["64:ff9b:1::808:808"])
+  assert.deepStrictEqual(
+    addresses.filter(AddressPolicy.make(["64:ff9b:1::/96", "10.1.0.0/16"])),
+    ["64:ff9b:1::808:808", "64:ff9b:1::a01:1"]
+  )
 })
