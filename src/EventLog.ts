@@ -22,8 +22,8 @@ import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 
-import { channelFault, isPattern, patternFault, PatternMap, toRegExp } from "./internal/channel.js"
-import { Ring } from "./internal/ring.js"
+import { channelFault, isPattern, patternFault, PatternMap } from "./internal/channel.js"
+import { merge, Ring, Sequence } from "./internal/ring.js"
 import { TailBuffer } from "./internal/tail.js"
 
 /**
@@ -89,7 +89,8 @@ export interface Page {
   readonly position: Cursor
   readonly missing: Option.Option<Missing>
   /**
-   * Whether the limit left entries that were there already to the next page.
+   * Whether entries that were there already may be left to the next page: a limit was reached, or the search for them is not
+   * over. A page of which that is true may be empty.
    */
   readonly more: boolean
 }
@@ -213,12 +214,14 @@ export declare namespace EventLog {
      */
     readonly head: Effect.Effect<Cursor, EventLogError>
     /**
-     * At most `limit` entries of some channels (or patterns) after a cursor, and whether that is complete.
+     * Reads at most `limit` entries of some channels (or patterns) after a cursor, and says whether that is complete. Their
+     * data is at most `maxBytes` bytes, 1 MiB by default, unless the first entry alone is larger.
      */
     readonly read: (
       channels: Iterable<string>,
       after: Cursor,
-      limit: number
+      limit: number,
+      maxBytes?: number
     ) => Effect.Effect<Page, EventLogError>
     /**
      * Starts to listen, until the scope is closed. A closed tail gives nothing any more.
@@ -255,12 +258,12 @@ export declare namespace EventLog {
 export const make = (backend: EventLog.Service): EventLog.Service => ({
   append: (channel, data) => valid(channelFault(channel), () => backend.append(channel, data)),
   head: backend.head,
-  read: (channels, after, limit) =>
+  read: (channels, after, limit, maxBytes = maxPageBytes) =>
     Effect.suspend(() => {
       const names = Array.from(channels)
       return valid(
         names.map(patternFault).find((fault) => fault !== undefined),
-        () => backend.read(names, after, limit)
+        () => backend.read(names, after, limit, maxBytes)
       )
     }),
   tail: Effect.map(backend.tail, (tail) => ({
@@ -273,6 +276,8 @@ export const make = (backend: EventLog.Service): EventLog.Service => ({
     others: (channel) => valid(channelFault(channel), () => presence.others(channel))
   }))
 })
+
+const maxPageBytes = 1024 * 1024
 
 const valid = <A>(
   fault: string | undefined,
@@ -310,7 +315,8 @@ export interface MemoryOptions {
  * remains of all forgotten channels together is one number, at the price that a cursor from before the last event of a
  * forgotten channel is told `Evicted` for every channel that the log knows nothing of.
  *
- * Reading plain channels finds the place in each by binary search. A pattern is held against every channel there is.
+ * Reading finds the place by binary search, and costs what the page gives; for a pattern it also costs the entries of other
+ * channels in between, of which one call looks at 8,192 at most.
  *
  * @since 0.1.0
  * @category layers
@@ -336,6 +342,7 @@ const makeMemory = (options: MemoryOptions | undefined): EventLog.Service => {
   const maxAge = Duration.toMillis(options?.maxAge ?? "10 minutes")
   const epoch = Encoding.encodeBase64Url(crypto.getRandomValues(new Uint8Array(9)))
   const rings = new Map<string, Ring>()
+  const sequence = new Sequence()
   const tails = new Set<TailBuffer>()
   const nodes = new Set<PatternMap<number>>()
   let seq = 0
@@ -344,7 +351,7 @@ const makeMemory = (options: MemoryOptions | undefined): EventLog.Service => {
   let sweep = rings.entries()
   let sweptAt = 0
 
-  const evict = (ring: Ring, now: number) => ring.evict(limits, now - maxAge)
+  const evict = (ring: Ring, now: number) => sequence.noteEvicted(ring.evict(limits, now - maxAge))
   // Looks at some channels, in turn: at two at least, and at all of them within maxAge if that takes no long pause.
   const sweepSome = (now: number) => {
     const share = Math.ceil(rings.size * (now - sweptAt) / Math.max(1, maxAge))
@@ -359,6 +366,7 @@ const makeMemory = (options: MemoryOptions | undefined): EventLog.Service => {
       evict(ring, now)
       if (ring.size > 0) continue
       rings.delete(channel)
+      ring.isForgotten = true
       forgotten = Math.max(forgotten, ring.floor)
     }
   }
@@ -373,58 +381,62 @@ const makeMemory = (options: MemoryOptions | undefined): EventLog.Service => {
         seq++
         const entry: Entry = { _tag: "Entry", channel, epoch, seq, data }
         let ring = rings.get(channel)
-        if (ring === undefined) rings.set(channel, ring = new Ring(forgotten))
-        ring.push(entry, now)
+        if (ring === undefined) rings.set(channel, ring = new Ring(channel, forgotten))
+        sequence.push(ring.push(entry, now))
         evict(ring, now)
         sweepSome(now)
         for (const tail of tails) tail.offer(entry)
         return head()
       }),
     head: Effect.sync(head),
-    read: (channels, after, limit) =>
+    read: (channels, after, limit, maxBytes = maxPageBytes) =>
       timed((now) => {
-        const page = (missing: Missing): Page => ({
+        const nothing = (missing: Missing): Page => ({
           entries: [],
           position: head(),
           missing: Option.some(missing),
           more: false
         })
-        if (after.epoch !== epoch) return page("OtherEpoch")
-        if (after.seq > seq) return page("Future")
-        const found = new Set<Ring>()
-        let floor = 0
+        if (after.epoch !== epoch) return nothing("OtherEpoch")
+        if (after.seq > seq) return nothing("Future")
+        const named = new Set<Ring>()
+        const names = new PatternMap<true>()
+        let hasPattern = false
         for (const channel of channels) {
+          names.set(channel, true)
+          if (isPattern(channel)) hasPattern = true
           const ring = rings.get(channel)
-          if (ring !== undefined) found.add(ring)
-          else floor = forgotten
-          if (!isPattern(channel)) continue
-          const names = toRegExp(channel)
-          for (const [name, ring] of rings) if (names.test(name)) found.add(ring)
+          if (ring !== undefined) {
+            named.add(ring)
+            evict(ring, now)
+          }
+          if (after.seq < (ring?.floor ?? forgotten)) return nothing("Evicted")
         }
-        for (const ring of found) {
-          evict(ring, now)
-          floor = Math.max(floor, ring.floor)
+        const entries: Array<Entry> = []
+        let bytes = 0
+        let place = after.seq
+        let more = false
+        const next = hasPattern ? sequence.after(after.seq) : merge(named, after.seq)
+        let looked = after.seq
+        for (let slot = next(), looks = 0; slot !== undefined; slot = next(), looks++) {
+          if (looks === maxLooks) {
+            place = looked
+            more = true
+            break
+          }
+          looked = slot.seq
+          if (hasPattern && !names.has(slot.ring.channel)) continue
+          const { at, entry } = slot
+          if (entry === undefined || at < now - maxAge) return nothing("Evicted")
+          bytes += entry.data.length
+          if (entries.length >= limit || (bytes > maxBytes && entries.length > 0)) {
+            more = true
+            break
+          }
+          entries.push(entry)
+          place = slot.seq
         }
-        if (after.seq < floor) return page("Evicted")
-        let entries: Array<Entry> = []
-        let upTo = seq
-        for (const ring of found) {
-          for (const entry of ring.after(after.seq, upTo, limit + 1)) entries.push(entry)
-          // A pattern can find many channels: what is beyond this page is neither sorted nor looked at again for it.
-          if (entries.length <= 4 * limit) continue
-          entries = firstBySeq(entries, limit + 1)
-          upTo = entries.at(-1)?.seq ?? upTo
-        }
-        entries = firstBySeq(entries, limit + 1)
-        const more = entries.length > limit
-        const given = more ? entries.slice(0, limit) : entries
-        const last = given.at(-1) ?? after
-        return {
-          entries: given,
-          position: more ? { epoch, seq: last.seq } : head(),
-          missing: Option.none(),
-          more
-        }
+        return { entries, position: more ? { epoch, seq: place } : head(), missing: Option.none(), more }
       }),
     tail: Effect.map(
       Effect.acquireRelease(
@@ -462,8 +474,8 @@ const makeMemory = (options: MemoryOptions | undefined): EventLog.Service => {
   }
 }
 
-const firstBySeq = (entries: Array<Entry>, limit: number): Array<Entry> =>
-  entries.sort((a, b) => a.seq - b.seq).slice(0, limit)
+// How many entries of any channels one read of a pattern looks at.
+const maxLooks = 8192
 
 /**
  * The `id` of an event, or of any other place in a log.

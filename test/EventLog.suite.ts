@@ -108,6 +108,29 @@ export const suite = <E>(name: string, options: {
         })
       ))
 
+    it.live("bounds a page in bytes, but gives an entry that alone is larger", () =>
+      withLog((log) =>
+        Effect.gen(function*() {
+          const start = yield* log.head
+          for (const [channel, size] of [["a/1", 40], ["a/2", 60], ["a/1", 1], ["a/2", 500], ["a/1", 0]] as const) {
+            yield* log.append(channel, new Uint8Array(size))
+          }
+          const end = yield* log.head
+          for (const names of [["a/1", "a/2"], ["a/*"]]) {
+            const pages: Array<ReadonlyArray<number>> = []
+            let [position, more]: [EventLog.Cursor, boolean] = [start, true]
+            while (more) {
+              const page = yield* log.read(names, position, 4, 100)
+              pages.push(page.entries.map(({ data }) => data.length))
+              ;({ more, position } = page)
+            }
+            assert.deepStrictEqual(pages, [[40, 60], [1], [500], [0]])
+            assert.deepStrictEqual(position, end)
+          }
+          assert.strictEqual((yield* log.read(["a/*"], start, 4)).entries.length, 4)
+        })
+      ))
+
     it.live("has a stated outcome for every cursor", () =>
       withLog((log) =>
         Effect.gen(function*() {

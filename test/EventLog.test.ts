@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, FastCheck as fc, Option, TestClock } from "effect"
+import { Duration, Effect, FastCheck as fc, Option, TestClock } from "effect"
 import * as EventLog from "effect-realtime/EventLog"
 
 import { suite } from "./EventLog.suite.js"
@@ -142,6 +142,46 @@ describe("EventLog.layerMemory", () => {
       } while (page.more)
       assert.deepStrictEqual(seqs, Array.from({ length: 3000 }, (_, i) => i + 1))
     }).pipe(Effect.provide(EventLog.layerMemory())))
+
+  it.live("a page costs what it gives, and not what there is in other channels", () =>
+    Effect.gen(function*() {
+      const log = yield* EventLog.EventLog
+      const start = yield* log.head
+      const count = 40_000
+      for (let i = 0; i < count; i++) yield* log.append(`users/${i}`, event(1))
+      const readAll = (pattern: string) =>
+        Effect.gen(function*() {
+          let position = start
+          let found = 0
+          for (let more = true; more;) {
+            const page = yield* log.read([pattern], position, 256)
+            assert.isUndefined(missing(page))
+            found += page.entries.length
+            ;({ more, position } = page)
+          }
+          assert.deepStrictEqual(position, yield* log.head)
+          return found
+        })
+      const [time, found] = yield* Effect.timed(Effect.forEach(["users/*", "rooms/*", `*/${count - 1}`], readAll))
+      assert.deepStrictEqual(found, [count, 0, 1])
+      // Where each page looked at all channels, this took more than ten seconds.
+      assert.isBelow(Duration.toMillis(time), 2000)
+    }).pipe(Effect.provide(EventLog.layerMemory())))
+
+  it.effect("says that something of a pattern is missing where that is, after many evictions elsewhere", () =>
+    Effect.gen(function*() {
+      const log = yield* EventLog.EventLog
+      const start = yield* log.head
+      yield* log.append("a/1", event(1))
+      const second = yield* log.append("a/1", event(1))
+      const third = yield* log.append("a/1", event(1))
+      for (let i = 0; i < 10_000; i++) yield* log.append("busy", event(1))
+      assert.strictEqual(missing(yield* log.read(["a/*"], start, 10)), "Evicted")
+      const whole = yield* log.read(["a/*"], { ...start, seq: start.seq + 1 }, 10)
+      assert.isUndefined(missing(whole))
+      assert.deepStrictEqual(whole.entries.map(({ seq }) => seq), [second.seq, third.seq])
+      assert.strictEqual(missing(yield* log.read(["*"], start, 10)), "Evicted")
+    }).pipe(Effect.provide(EventLog.layerMemory({ capacity: 2 }))))
 
   it.effect("begins another epoch each time", () =>
     Effect.gen(function*() {

@@ -1,5 +1,3 @@
-import * as RegularExpression from "effect/RegExp"
-
 const wildcard = "*"
 // As in MQTT: what begins so is not found by those who ask for everything.
 const hidden = "$"
@@ -24,34 +22,39 @@ export const channelFault = (channel: string): string | undefined =>
 /** Whether some segment stands for any segment. */
 export const isPattern = (pattern: string): boolean => pattern.includes(wildcard) && /(^|\/)\*($|\/)/.test(pattern)
 
-/** What a channel must look like to be one of those that a pattern stands for. */
-export const toRegExp = (pattern: string): RegExp => {
-  const segments = pattern.split("/").map((segment) =>
-    segment === wildcard ? "[^/]*" : RegularExpression.escape(segment)
-  )
-  return new RegExp(`^(?!\\${hidden})${segments.join("/")}$`)
-}
-
 /** Whether no pattern stands for it. */
 export const isHidden = (channel: string): boolean => channel.startsWith(hidden)
 
-/** The names without those that others of them stand for. */
-export const withoutCovered = (patterns: ReadonlyArray<string>): ReadonlyArray<string> => {
-  const wild = patterns.filter(isPattern).map((pattern) => ({ pattern, names: toRegExp(pattern) }))
-  return patterns.filter((name) => !wild.some(({ names, pattern }) => pattern !== name && names.test(name)))
+/** Returns the names without those that others of them stand for. */
+export const withoutCovered = (names: ReadonlyArray<string>): ReadonlyArray<string> => {
+  const patterns = new PatternMap<true>()
+  for (const name of names) if (isPattern(name)) patterns.set(name, true)
+  return patterns.isEmpty
+    ? names
+    : names.filter((name) => patterns.match(name).length <= (isPattern(name) ? 1 : 0))
 }
 
 // A UTF-16 code unit is at most three bytes of UTF-8.
 const isShort = (name: string): boolean =>
   name.length * 3 <= maxBytes || (name.length <= maxBytes && new TextEncoder().encode(name).length <= maxBytes)
 
+/** A place in the tree of patterns: after some segments, of which each is a name or the wildcard. */
+class Node<A> {
+  value: A | undefined
+  readonly children = new Map<string, Node<A>>()
+}
+
 /**
- * Values by channel or pattern, found by channel. Patterns with wildcards in the same places share a shape, and a
- * look-up costs one step for each shape there is, however many patterns have it.
+ * Values by channel or pattern, found by channel. The patterns are a tree over their segments: a look-up follows the name
+ * and the wildcard of each segment, and sees no pattern that begins in another way.
  */
 export class PatternMap<A> {
   private readonly values = new Map<string, A>()
-  private readonly shapes = new Map<string, { readonly segments: ReadonlyArray<string>; patterns: number }>()
+  private readonly root = new Node<A>()
+
+  get isEmpty(): boolean {
+    return this.values.size === 0
+  }
 
   get(pattern: string): A | undefined {
     return this.values.get(pattern)
@@ -62,36 +65,59 @@ export class PatternMap<A> {
   }
 
   set(pattern: string, value: A): void {
-    if (isPattern(pattern) && !this.values.has(pattern)) {
-      const key = shapeOf(pattern)
-      const shape = this.shapes.get(key)
-      if (shape === undefined) this.shapes.set(key, { segments: key.split("/"), patterns: 1 })
-      else shape.patterns++
-    }
     this.values.set(pattern, value)
+    if (!isPattern(pattern)) return
+    let node = this.root
+    for (const segment of pattern.split("/")) {
+      let child = node.children.get(segment)
+      if (child === undefined) node.children.set(segment, child = new Node())
+      node = child
+    }
+    node.value = value
   }
 
   delete(pattern: string): void {
     if (!this.values.delete(pattern) || !isPattern(pattern)) return
-    const key = shapeOf(pattern)
-    const shape = this.shapes.get(key)
-    if (shape !== undefined && --shape.patterns === 0) this.shapes.delete(key)
+    const segments = pattern.split("/")
+    const path = [this.root]
+    for (const segment of segments) {
+      const child = path.at(-1)?.children.get(segment)
+      if (child === undefined) return
+      path.push(child)
+    }
+    for (let node = path.pop(); node !== undefined; node = path.pop()) {
+      if (path.length === segments.length) node.value = undefined
+      if (node.value !== undefined || node.children.size > 0) return
+      path.at(-1)?.children.delete(segments[path.length - 1] ?? "")
+    }
   }
 
-  /** The values of the channel itself and of every pattern that it matches. */
+  /** Returns whether the channel is here, or a pattern that stands for it. */
+  has(channel: string): boolean {
+    return this.values.has(channel) || this.match(channel).length > 0
+  }
+
+  /** Returns the values of the channel itself and of every pattern that stands for it. */
   match(channel: string): Array<A> {
     const found: Array<A> = []
-    const add = (key: string) => {
-      const value = this.values.get(key)
-      if (value !== undefined) found.push(value)
+    if (!isPattern(channel)) {
+      const own = this.values.get(channel)
+      if (own !== undefined) found.push(own)
     }
-    add(channel)
-    if (this.shapes.size === 0 || isHidden(channel)) return found
-    const segments = channel.split("/")
-    for (const shape of this.shapes.values()) {
-      if (shape.segments.length !== segments.length) continue
-      add(segments.map((segment, i) => shape.segments[i] === wildcard ? wildcard : segment).join("/"))
+    if (this.root.children.size === 0 || isHidden(channel)) return found
+    let nodes = [this.root]
+    for (const segment of channel.split("/")) {
+      const next: Array<Node<A>> = []
+      for (const { children } of nodes) {
+        const named = segment === wildcard ? undefined : children.get(segment)
+        if (named !== undefined) next.push(named)
+        const wild = children.get(wildcard)
+        if (wild !== undefined) next.push(wild)
+      }
+      if (next.length === 0) return found
+      nodes = next
     }
+    for (const { value } of nodes) if (value !== undefined) found.push(value)
     return found
   }
 }

@@ -25,7 +25,7 @@ export class TailBuffer {
 
   /** An entry is kept if it is followed. If too much waits, all of it becomes one Lost. */
   offer(entry: Entry): void {
-    if (this.followed.match(entry.channel).length === 0) return
+    if (!this.followed.has(entry.channel)) return
     this.bytes += entry.data.length
     if (this.items.length < maxItems && (this.bytes <= maxBytes || this.items.length === 0)) {
       this.items.push(entry)

@@ -42,10 +42,10 @@ export const wrap = (log: EventLog.EventLog.Service, trouble: Trouble): EventLog
   return {
     append: (channel, data) => failing(log.append(channel, data)),
     head: failing(log.head),
-    read: (channels, after, limit) =>
+    read: (channels, after, limit, maxBytes) =>
       failing(Effect.suspend(() =>
         trouble.isReadable
-          ? log.read(channels, { epoch: after.epoch, seq: after.seq }, limit)
+          ? log.read(channels, { epoch: after.epoch, seq: after.seq }, limit, maxBytes)
           : new EventLog.EventLogError({ reason: "Unavailable", detail: "it cannot be read" })
       )),
     tail: Effect.map(log.tail, (tail): EventLog.Tail => ({

@@ -422,10 +422,10 @@ export const make = (options: Options): Effect.Effect<EventLog.Service, EventLog
         command(({ commands, context }) => commands.head(context)),
         (head) => Effect.sync(() => see(head))
       ),
-      read: (channels, after, limit) =>
+      read: (channels, after, limit, maxBytes) =>
         Effect.flatMap(
           command(({ commands, context }) => commands.readLog(context, channels, after, limit)),
-          (found) => Effect.as(foundForeign(found.foreign), toPage(found, after, limit))
+          (found) => Effect.as(foundForeign(found.foreign), toPage(found, after, limit, maxBytes))
         ),
       tail: Effect.map(
         Effect.acquireRelease(
@@ -474,9 +474,15 @@ export const make = (options: Options): Effect.Effect<EventLog.Service, EventLog
 
 const randomId = () => Encoding.encodeBase64Url(crypto.getRandomValues(new Uint8Array(9)))
 
-const toPage = ({ events, head, missing }: Read, after: Cursor, limit: number): Page => {
-  const more = events.length > limit
-  const entries = events.slice(0, limit).map((event): Entry => ({ _tag: "Entry", epoch: head.epoch, ...event }))
+const toPage = ({ events, head, missing }: Read, after: Cursor, limit: number, maxBytes = Infinity): Page => {
+  let bytes = 0
+  const end = events.findIndex(({ data }, i) => i >= limit || ((bytes += data.length) > maxBytes && i > 0))
+  const more = end !== -1
+  const entries = (more ? events.slice(0, end) : events).map((event): Entry => ({
+    _tag: "Entry",
+    epoch: head.epoch,
+    ...event
+  }))
   return {
     entries,
     position: more ? { epoch: head.epoch, seq: entries.at(-1)?.seq ?? after.seq } : head,
