@@ -1,9 +1,11 @@
 /**
- * Who subscribed which device. The port, and a store in memory; `SqlSubscriptionStore` of `effect-realtime/sql` keeps them in a database.
+ * The devices of each owner. The port, and a store in memory; `SqlSubscriptionStore` of `effect-realtime/sql` keeps them in a database.
  *
  * @since 0.1.0
  */
+import { sha256 } from "@noble/hashes/sha2.js"
 import * as Arr from "effect/Array"
+import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
 import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
@@ -12,6 +14,7 @@ import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 
+import * as Base64Url from "./internal/base64url.js"
 import { WebPushSubscription } from "./WebPushSubscription.js"
 
 /**
@@ -40,9 +43,11 @@ export class Device extends WebPushSubscription.extend<Device>("effect-realtime/
 }
 
 /**
- * The store did not do what it was asked.
+ * A request that the store has not carried out.
  *
+ * - `InvalidInput`: a text that not every database keeps as it is (a lone surrogate, a NUL), or an owner of more than 1,024 bytes in UTF-8.
  * - `EndpointTaken`: the endpoint belongs to another owner, and the keys are not those of the device.
+ * - `Gone`: a push service said that the subscription is gone, and it was pruned. Only the browser can make another one.
  * - `Unavailable`: the database failed; `detail` is the code of the failure.
  * - `InvalidRow`: the database has a row that is no device.
  *
@@ -52,7 +57,10 @@ export class Device extends WebPushSubscription.extend<Device>("effect-realtime/
 export class SubscriptionStoreError
   extends Schema.TaggedError<SubscriptionStoreError>("effect-realtime/SubscriptionStoreError")(
     "SubscriptionStoreError",
-    { reason: Schema.Literal("EndpointTaken", "Unavailable", "InvalidRow"), detail: Schema.String }
+    {
+      reason: Schema.Literal("InvalidInput", "EndpointTaken", "Gone", "Unavailable", "InvalidRow"),
+      detail: Schema.String
+    }
   )
 {
   /**
@@ -68,7 +76,10 @@ export class SubscriptionStoreError
  * @category models
  */
 export interface Options {
-  /** How many devices an owner may have. The one that was subscribed the longest ago makes room for a new one. Default 20. */
+  /**
+   * The number of devices that an owner may have, one or more. The one that was subscribed the longest ago makes room for a new one.
+   * Default 20.
+   */
   readonly maxDevicesPerOwner?: number | undefined
 }
 
@@ -104,7 +115,8 @@ export declare namespace SubscriptionStore {
   export interface Service {
     /**
      * Keeps a device, by its endpoint. One that another owner has moves to this one if its keys are the same, for then it is the
-     * same device in other hands; with other keys it fails with `EndpointTaken`.
+     * same device in other hands; with other keys it fails with `EndpointTaken`. Fails with `Gone` for one of the last 10,000 that were
+     * pruned.
      */
     readonly upsert: (
       owner: string,
@@ -118,8 +130,8 @@ export declare namespace SubscriptionStore {
     /** Every device, a page at a time, whatever their number. */
     readonly all: Stream.Stream<Device, SubscriptionStoreError>
     /**
-     * Forgets the devices that a push service says are gone, and gives their number. One whose keys are no longer those that were sent
-     * to has subscribed again since, and stays.
+     * Forgets the devices that a push service says are gone, remembers that they are, and gives their number. One whose keys are no
+     * longer those that were sent to has subscribed again since, and stays.
      */
     readonly prune: (gone: Iterable<WebPushSubscription>) => Effect.Effect<number, SubscriptionStoreError>
     /** Notes that a push service took a message for these. */
@@ -127,10 +139,75 @@ export declare namespace SubscriptionStore {
   }
 }
 
+const isText = (text: string | undefined): boolean =>
+  text === undefined || (text.isWellFormed() && !text.includes("\0"))
+
+const isOwner = (owner: string): boolean => isText(owner) && new TextEncoder().encode(owner).length <= 1024
+
+const invalidInput = (field: string, rule: string) =>
+  new SubscriptionStoreError({ reason: "InvalidInput", detail: `${field} must be ${rule}` })
+
+const checkOwner = (owner: string): Effect.Effect<void, SubscriptionStoreError> =>
+  isOwner(owner) ? Effect.void : invalidInput("owner", "well-formed text without NUL, of at most 1,024 bytes in UTF-8")
+
+const checkText = (field: string, text: string | undefined): Effect.Effect<void, SubscriptionStoreError> =>
+  isText(text) ? Effect.void : invalidInput(field, "well-formed text without NUL")
+
+/**
+ * Builds a store of the operations of a database. Each text of a caller is checked before an operation gets it, so that all stores
+ * refuse the same: `InvalidInput` for text that some databases would cut, replace or take for another one.
+ *
+ * @example
+ * ```ts
+ * import { Effect, Layer } from "effect"
+ * import * as SubscriptionStore from "effect-realtime/SubscriptionStore"
+ *
+ * declare const operations: SubscriptionStore.SubscriptionStore.Service
+ *
+ * const StoreLive = Layer.effect(SubscriptionStore.SubscriptionStore, SubscriptionStore.make(operations))
+ * ```
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const make = (
+  operations: SubscriptionStore.Service,
+  { maxDevicesPerOwner = defaultMaxDevices }: Options = {}
+): Effect.Effect<SubscriptionStore.Service> =>
+  Number.isSafeInteger(maxDevicesPerOwner) && maxDevicesPerOwner >= 1
+    ? Effect.succeed(SubscriptionStore.of({
+      ...operations,
+      upsert: (owner, subscription, options) =>
+        checkOwner(owner).pipe(
+          Effect.zipRight(checkText("replaces", options?.replaces)),
+          Effect.zipRight(checkText("userAgent", options?.userAgent)),
+          Effect.zipRight(checkText("applicationServerKey", options?.applicationServerKey)),
+          Effect.zipRight(Effect.suspend(() => operations.upsert(owner, subscription, options)))
+        ),
+      remove: (owner, endpoint) =>
+        checkOwner(owner).pipe(
+          Effect.zipRight(checkText("endpoint", endpoint)),
+          Effect.zipRight(Effect.suspend(() => operations.remove(owner, endpoint)))
+        ),
+      forOwner: (owner) => Effect.zipRight(checkOwner(owner), Effect.suspend(() => operations.forOwner(owner)))
+    }))
+    : Effect.die(
+      new Cause.IllegalArgumentException("SubscriptionStore: maxDevicesPerOwner must be a whole number, one or more")
+    )
+
+const defaultMaxDevices = 20
+
 const haveSameKeys = (a: WebPushSubscription, b: WebPushSubscription): boolean =>
   a.keys.p256dh === b.keys.p256dh && a.keys.auth === b.keys.auth
 
 const pageSize = 1000
+
+// Enough for pages that come back in the weeks after; one that is forgotten is pruned once more, and remembered again.
+const maxPruned = 10_000
+
+/** Names a subscription with its keys in 43 characters, however long the endpoint. */
+const hashOf = ({ endpoint, keys }: WebPushSubscription): string =>
+  Base64Url.encode(sha256(new TextEncoder().encode(`${endpoint} ${keys.p256dh} ${keys.auth}`)))
 
 /**
  * A store in memory, for a single process and for tests.
@@ -147,8 +224,9 @@ const pageSize = 1000
  * @category constructors
  */
 export const makeMemory = (options: Options = {}): Effect.Effect<SubscriptionStore.Service> =>
-  Effect.sync(() => {
-    const { maxDevicesPerOwner = 20 } = options
+  Effect.suspend(() => {
+    const { maxDevicesPerOwner = defaultMaxDevices } = options
+    const pruned = new Set<string>()
     const devices = new Map<string, Device>()
     // The endpoints of an owner, in the order they were subscribed in.
     const owners = new Map<string, Set<string>>()
@@ -172,10 +250,11 @@ export const makeMemory = (options: Options = {}): Effect.Effect<SubscriptionSto
         return device !== undefined && haveSameKeys(device, subscription)
       })
 
-    return SubscriptionStore.of({
+    return make({
       upsert: (owner, subscription, { applicationServerKey, replaces, userAgent } = {}) =>
         Effect.flatMap(DateTime.now, (now) => {
           const { endpoint, expiresAt = null, keys } = subscription
+          if (pruned.has(hashOf(subscription))) return gone
           const before = devices.get(endpoint)
           const isSameDevice = before !== undefined && haveSameKeys(before, subscription)
           if (before !== undefined && before.owner !== owner && !isSameDevice) return endpointTaken
@@ -208,7 +287,18 @@ export const makeMemory = (options: Options = {}): Effect.Effect<SubscriptionSto
       remove: (owner, endpoint) => Effect.sync(() => devices.get(endpoint)?.owner === owner && drop(endpoint)),
       forOwner: (owner) => Effect.sync(() => ofOwner(owner)),
       all: Stream.suspend(() => Stream.rechunk(Stream.fromIterable([...devices.values()]), pageSize)),
-      prune: (gone) => Effect.sync(() => Arr.filter(stored(gone), ({ endpoint }) => drop(endpoint)).length),
+      prune: (gone) =>
+        Effect.sync(() => {
+          const subscriptions = Arr.fromIterable(gone)
+          for (const hash of Arr.map(subscriptions, hashOf)) {
+            pruned.add(hash)
+            for (const oldest of pruned) {
+              if (pruned.size <= maxPruned) break
+              pruned.delete(oldest)
+            }
+          }
+          return Arr.filter(stored(subscriptions), ({ endpoint }) => drop(endpoint)).length
+        }),
       touch: (subscriptions) =>
         Effect.map(DateTime.now, (lastSuccessAt) => {
           for (const { endpoint } of stored(subscriptions)) {
@@ -216,8 +306,13 @@ export const makeMemory = (options: Options = {}): Effect.Effect<SubscriptionSto
             if (device !== undefined) devices.set(endpoint, new Device({ ...device, lastSuccessAt }))
           }
         })
-    })
+    }, options)
   })
+
+const gone = new SubscriptionStoreError({
+  reason: "Gone",
+  detail: "a push service said that the subscription is gone"
+})
 
 const endpointTaken = new SubscriptionStoreError({
   reason: "EndpointTaken",

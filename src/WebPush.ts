@@ -275,6 +275,8 @@ export declare namespace WebPush {
   export interface Service {
     /** The browser's `applicationServerKey`: the public key that new subscriptions are made with. */
     readonly publicKey: string
+    /** The public keys that this server can send with: the current one first, then the older ones of `vapid`. */
+    readonly publicKeys: ReadonlyArray<string>
     /** Whether the endpoint is one that messages may be sent to. */
     readonly isAllowed: (endpoint: string) => boolean
     readonly send: (
@@ -717,6 +719,7 @@ export const make = (
 
     return WebPush.of({
       publicKey,
+      publicKeys: Array.from(ring.keys()),
       isAllowed: (endpoint) => policy(endpoint) !== undefined,
       send,
       sendMany,

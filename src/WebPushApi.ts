@@ -2,17 +2,23 @@
  * The routes that a page subscribes its device by, as an `HttpApiGroup` and for an `HttpRouter`:
  *
  * - `GET /vapid-public-key` answers 200 with `{ "publicKey": … }`, to anyone.
- * - `POST /subscribe` takes what `PushSubscription.toJSON()` gives and answers 201.
- * - `POST /resubscribe` takes `{ "oldEndpoint": …, "subscription": … }`, the first of which may be missing, and answers 201.
+ * - `POST /subscribe` takes what `PushSubscription.toJSON()` gives, with `applicationServerKey` if the page knows it, and answers 201.
+ * - `POST /resubscribe` takes `{ "oldEndpoint": …, "subscription": … }`, the first of which may be missing, and answers 201. A
+ *   subscription that is `null` is one that has ended without another in its place: the old one is forgotten, and the answer is 200.
  * - `POST /unsubscribe` takes `{ "endpoint": … }` and answers 200, whether the device was known or not.
  *
- * A body must be JSON, and say so: that is what keeps another site from sending it with the cookies of its visitor.
+ * A subscription that can only be made anew, since a push service said that it is gone or since this server does not have the key that
+ * it was made with, is answered 410 with `RenewalRequired`: the page unsubscribes, subscribes with the `publicKey` of the answer, and posts
+ * that. `PushClient.register` does so.
+ *
+ * A body must be JSON, and say so: that is what keeps another site from sending it with the cookies of its visitor. It must arrive
+ * within 10 seconds.
  *
  * @since 0.1.0
  */
 import type * as HttpApiBuilder from "@effect/platform/HttpApiBuilder"
 import * as HttpApiEndpoint from "@effect/platform/HttpApiEndpoint"
-import { Conflict, HttpApiDecodeError, ServiceUnavailable } from "@effect/platform/HttpApiError"
+import { Conflict, HttpApiDecodeError, RequestTimeout, ServiceUnavailable } from "@effect/platform/HttpApiError"
 import * as HttpApiGroup from "@effect/platform/HttpApiGroup"
 import type * as HttpApiMiddleware from "@effect/platform/HttpApiMiddleware"
 import * as HttpApiSchema from "@effect/platform/HttpApiSchema"
@@ -26,13 +32,13 @@ import * as ParseResult from "effect/ParseResult"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 
-import type { SubscriptionStoreError, UpsertOptions } from "./SubscriptionStore.js"
+import type { SubscriptionStoreError } from "./SubscriptionStore.js"
 import { SubscriptionStore } from "./SubscriptionStore.js"
 import * as WebPush from "./WebPush.js"
 import { WebPushSubscription } from "./WebPushSubscription.js"
 
 /**
- * Whose devices a request is about: what the authentication of the application provides.
+ * The owner of the devices that a request is about: what the authentication of the application provides.
  *
  * @since 0.1.0
  * @category tags
@@ -58,12 +64,35 @@ export class UnsupportedMediaType extends HttpApiSchema.EmptyError<UnsupportedMe
   status: 415
 }) {}
 
+/**
+ * The subscription can only be made anew, with the key of the answer:
+ *
+ * - `Gone`: a push service said that the endpoint is gone.
+ * - `KeyMismatch`: it was made with a VAPID key that this server does not have, so that no message to it would be accepted.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export class RenewalRequired extends Schema.TaggedError<RenewalRequired>("effect-realtime/RenewalRequired")(
+  "RenewalRequired",
+  { reason: Schema.Literal("Gone", "KeyMismatch"), publicKey: Schema.String },
+  HttpApiSchema.annotations({ status: 410 })
+) {
+  /**
+   * @since 0.1.0
+   */
+  override get message(): string {
+    return `The subscription must be made anew (${this.reason})`
+  }
+}
+
 const PublicKey = Schema.Struct({ publicKey: Schema.String })
 const Subscribed = Schema.Struct({ endpointId: Schema.String })
 // Not every browser tells its service worker which subscription it has replaced.
 const Resubscription = Schema.Struct({
   oldEndpoint: Schema.optionalWith(Schema.String, { exact: true }),
-  subscription: WebPushSubscription
+  // No subscription: the browser has withdrawn the permission.
+  subscription: Schema.NullOr(WebPushSubscription)
 })
 const Unsubscription = Schema.Struct({ endpoint: Schema.String })
 const Unsubscribed = Schema.Struct({})
@@ -73,19 +102,20 @@ const publicKeyEndpoint = HttpApiEndpoint.get("publicKey", "/vapid-public-key").
 const subscribeEndpoint = HttpApiEndpoint.post("subscribe", "/subscribe")
   .setPayload(WebPushSubscription)
   .addSuccess(Subscribed, { status: 201 })
-  .addError(HttpApiDecodeError).addError(Conflict).addError(BodyTooLarge)
-  .addError(UnsupportedMediaType).addError(ServiceUnavailable)
+  .addError(HttpApiDecodeError).addError(RequestTimeout).addError(Conflict).addError(RenewalRequired)
+  .addError(BodyTooLarge).addError(UnsupportedMediaType).addError(ServiceUnavailable)
 
 const resubscribeEndpoint = HttpApiEndpoint.post("resubscribe", "/resubscribe")
   .setPayload(Resubscription)
   .addSuccess(Subscribed, { status: 201 })
-  .addError(HttpApiDecodeError).addError(Conflict).addError(BodyTooLarge)
-  .addError(UnsupportedMediaType).addError(ServiceUnavailable)
+  .addSuccess(Unsubscribed)
+  .addError(HttpApiDecodeError).addError(RequestTimeout).addError(Conflict).addError(RenewalRequired)
+  .addError(BodyTooLarge).addError(UnsupportedMediaType).addError(ServiceUnavailable)
 
 const unsubscribeEndpoint = HttpApiEndpoint.post("unsubscribe", "/unsubscribe")
   .setPayload(Unsubscription)
   .addSuccess(Unsubscribed)
-  .addError(HttpApiDecodeError).addError(BodyTooLarge)
+  .addError(HttpApiDecodeError).addError(RequestTimeout).addError(BodyTooLarge)
   .addError(UnsupportedMediaType).addError(ServiceUnavailable)
 
 /**
@@ -125,6 +155,7 @@ export const group = <I extends HttpApiMiddleware.HttpApiMiddleware.AnyId, S>(au
     .add(unsubscribeEndpoint.middleware(authentication))
 
 const maxBodyBytes = 16 * 1024
+const maxBodyTime = "10 seconds"
 
 // Node gives the answer only to who was let finish. Whoever sends more than this is cut off.
 const maxDiscardedBytes = 1024 * 1024
@@ -153,7 +184,8 @@ const readBody = <A, I>(schema: Schema.Schema<A, I>) => {
           length: length + chunk.length
         })
       ),
-      Effect.mapError(() => invalidBody([issue([], "must come whole")]))
+      Effect.mapError(() => invalidBody([issue([], "must come whole")])),
+      Effect.timeoutFail({ duration: maxBodyTime, onTimeout: () => new RequestTimeout() })
     )
     if (length > maxBodyBytes) return yield* new BodyTooLarge()
     const body = yield* Effect.try({
@@ -171,26 +203,52 @@ const readBody = <A, I>(schema: Schema.Schema<A, I>) => {
   })
 }
 
-const unavailable = (error: SubscriptionStoreError) =>
-  Effect.zipRight(Effect.logError("The subscriptions cannot be reached", error), new ServiceUnavailable())
+const refused = (error: SubscriptionStoreError): Effect.Effect<never, HttpApiDecodeError | ServiceUnavailable> =>
+  error.reason === "InvalidInput"
+    ? invalidBody([issue([], error.detail)])
+    : Effect.logError("WebPushApi could not use the subscription store: answering 503", error).pipe(
+      Effect.annotateLogs({ package: "effect-realtime", module: "WebPushApi" }),
+      Effect.zipRight(new ServiceUnavailable())
+    )
 
-const keep = (subscription: WebPushSubscription, path: ReadonlyArray<string>, options?: UpsertOptions) =>
+const subscribed = (subscription: WebPushSubscription, path: ReadonlyArray<string>, replaces?: string) =>
   Effect.gen(function*() {
-    const { isAllowed, publicKey } = yield* WebPush.WebPush
+    const { isAllowed, publicKey, publicKeys } = yield* WebPush.WebPush
     if (!isAllowed(subscription.endpoint)) {
       return yield* invalidBody([issue(path, "must be of a push service that this server sends to")])
     }
     const { headers } = yield* HttpServerRequest.HttpServerRequest
+    const owner = yield* Owner
     const store = yield* SubscriptionStore
-    yield* store.upsert(yield* Owner, subscription, {
-      ...options,
-      userAgent: headers["user-agent"]?.slice(0, 512),
-      applicationServerKey: publicKey
-    }).pipe(
-      Effect.catchIf(({ reason }) => reason === "EndpointTaken", () => new Conflict()),
-      Effect.catchTag("SubscriptionStoreError", unavailable)
-    )
-    return HttpServerResponse.unsafeJson({ endpointId: subscription.endpointId }, { status: 201 })
+    return yield* Effect.gen(function*() {
+      const devices = yield* store.forOwner(owner)
+      const keyOf = (endpoint: string | undefined) =>
+        devices.find((device) => device.endpoint === endpoint)?.applicationServerKey
+      // A browser that subscribes anew by itself does so with the key of the subscription that it drops.
+      const fallback = keyOf(replaces) ?? publicKey
+      if (!publicKeys.includes(subscription.applicationServerKey ?? keyOf(subscription.endpoint) ?? fallback)) {
+        return yield* new RenewalRequired({ reason: "KeyMismatch", publicKey })
+      }
+      yield* store.upsert(owner, subscription, {
+        replaces,
+        userAgent: headers["user-agent"]?.slice(0, 512),
+        applicationServerKey: fallback
+      })
+      return HttpServerResponse.unsafeJson({ endpointId: subscription.endpointId }, { status: 201 })
+    }).pipe(Effect.catchTag(
+      "SubscriptionStoreError",
+      (error): Effect.Effect<never, HttpApiDecodeError | Conflict | RenewalRequired | ServiceUnavailable> => {
+        if (error.reason === "EndpointTaken") return new Conflict()
+        return error.reason === "Gone" ? new RenewalRequired({ reason: "Gone", publicKey }) : refused(error)
+      }
+    ))
+  })
+
+const unsubscribed = (endpoint: string | undefined) =>
+  Effect.gen(function*() {
+    const store = yield* SubscriptionStore
+    if (endpoint !== undefined) yield* Effect.catchAll(store.remove(yield* Owner, endpoint), refused)
+    return HttpServerResponse.unsafeJson({})
   })
 
 const publicKey = Effect.map(
@@ -199,19 +257,20 @@ const publicKey = Effect.map(
     HttpServerResponse.unsafeJson({ publicKey }, { headers: { "cache-control": "public, max-age=300" } })
 )
 
-const subscribe = Effect.flatMap(readBody(WebPushSubscription), (subscription) => keep(subscription, ["endpoint"]))
+const subscribe = Effect.flatMap(
+  readBody(WebPushSubscription),
+  (subscription) => subscribed(subscription, ["endpoint"])
+)
 
 const resubscribe = Effect.flatMap(
   readBody(Resubscription),
-  ({ oldEndpoint, subscription }) => keep(subscription, ["subscription", "endpoint"], { replaces: oldEndpoint })
+  ({ oldEndpoint, subscription }) =>
+    subscription === null
+      ? unsubscribed(oldEndpoint)
+      : subscribed(subscription, ["subscription", "endpoint"], oldEndpoint)
 )
 
-const unsubscribe = Effect.gen(function*() {
-  const { endpoint } = yield* readBody(Unsubscription)
-  const store = yield* SubscriptionStore
-  yield* Effect.catchAll(store.remove(yield* Owner, endpoint), unavailable)
-  return HttpServerResponse.unsafeJson({})
-})
+const unsubscribe = Effect.flatMap(readBody(Unsubscription), ({ endpoint }) => unsubscribed(endpoint))
 
 type Endpoints<I extends HttpApiMiddleware.HttpApiMiddleware.AnyId> = HttpApiGroup.HttpApiGroup.Endpoints<
   ReturnType<typeof group<I, unknown>>
@@ -274,14 +333,23 @@ export const router = <E, R>(
 const answerErrors = <R>(
   handler: Effect.Effect<
     HttpServerResponse.HttpServerResponse,
-    HttpApiDecodeError | Conflict | BodyTooLarge | UnsupportedMediaType | ServiceUnavailable,
+    | HttpApiDecodeError
+    | RequestTimeout
+    | Conflict
+    | RenewalRequired
+    | BodyTooLarge
+    | UnsupportedMediaType
+    | ServiceUnavailable,
     R
   >
 ): Effect.Effect<HttpServerResponse.HttpServerResponse, never, R> =>
   Effect.catchTags(handler, {
     HttpApiDecodeError: ({ _tag, issues, message }) =>
       Effect.succeed(HttpServerResponse.unsafeJson({ _tag, issues, message }, { status: 400 })),
+    RequestTimeout: () => Effect.succeed(HttpServerResponse.empty({ status: 408 })),
     Conflict: () => Effect.succeed(HttpServerResponse.empty({ status: 409 })),
+    RenewalRequired: ({ _tag, publicKey, reason }) =>
+      Effect.succeed(HttpServerResponse.unsafeJson({ _tag, reason, publicKey }, { status: 410 })),
     BodyTooLarge: () => Effect.succeed(HttpServerResponse.empty({ status: 413 })),
     UnsupportedMediaType: () => Effect.succeed(HttpServerResponse.empty({ status: 415 })),
     ServiceUnavailable: () => Effect.succeed(HttpServerResponse.empty({ status: 503 }))

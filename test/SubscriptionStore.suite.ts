@@ -2,8 +2,7 @@ import { inspect } from "node:util"
 
 import type { Vitest } from "@effect/vitest"
 import { assert } from "@effect/vitest"
-import type { Layer } from "effect"
-import { Array as Arr, Chunk, Clock, Effect, Either, Stream } from "effect"
+import { Array as Arr, Cause, Chunk, Clock, Effect, Either, Exit, Layer, Stream } from "effect"
 import * as SubscriptionStore from "effect-realtime/SubscriptionStore"
 
 import { newEndpoint, newKeys, newSubscription } from "./support/subscriptions.js"
@@ -170,6 +169,123 @@ export const suite = <R, E>(
         assert.strictEqual((yield* store.forOwner("ben")).length, 1)
       })
     ))
+
+  it.effect("makes room by the time of the last subscription, and never by the device that is new", () =>
+    withStore((store) =>
+      Effect.gen(function*() {
+        const subscriptions = Arr.makeBy(maxDevicesPerOwner, () => newSubscription())
+        for (const subscription of subscriptions) yield* store.upsert("anna", subscription)
+        const [first, second] = subscriptions
+        if (first === undefined || second === undefined) return assert.fail("too few")
+        // The first one subscribes again: now the second is the one that subscribed the longest ago.
+        yield* store.upsert("anna", first)
+        yield* store.upsert("anna", newSubscription())
+        const kept = endpoints(yield* store.forOwner("anna"))
+        assert.include(kept, first.endpoint)
+        assert.notInclude(kept, second.endpoint)
+        // A clock that stands still, or is set back.
+        const stopped = Object.assign(Clock.make(), { currentTimeMillis: Effect.succeed(1_600_000_000_000) })
+        for (const subscription of Arr.makeBy(20, () => newSubscription())) {
+          yield* Effect.withClock(store.upsert("anna", subscription), stopped)
+          assert.include(endpoints(yield* store.forOwner("anna")), subscription.endpoint)
+        }
+      })
+    ))
+
+  it.effect("refuses text that not every database keeps as it is, in each operation", () =>
+    withStore((store) =>
+      Effect.gen(function*() {
+        const subscription = newSubscription()
+        const refused = <A>(operation: Effect.Effect<A, SubscriptionStore.SubscriptionStoreError>, field: string) =>
+          Effect.map(Effect.flip(operation), (error) => {
+            assert.strictEqual(error.reason, "InvalidInput")
+            assert.match(error.detail, new RegExp(`^${field} must be`))
+          })
+        const malformed = ["\ud800", "\ud801", "a\udfffb", "a\0b", "\0"]
+        for (const owner of [...malformed, "x".repeat(1025), "\u00e9".repeat(513)]) {
+          yield* refused(store.upsert(owner, subscription), "owner")
+          yield* refused(store.remove(owner, subscription.endpoint), "owner")
+          yield* refused(store.forOwner(owner), "owner")
+        }
+        for (const text of malformed) {
+          yield* refused(store.remove("anna", text), "endpoint")
+          yield* refused(store.upsert("anna", subscription, { replaces: text }), "replaces")
+          yield* refused(store.upsert("anna", subscription, { userAgent: text }), "userAgent")
+          yield* refused(store.upsert("anna", subscription, { applicationServerKey: text }), "applicationServerKey")
+        }
+        assert.strictEqual((yield* Stream.runCollect(store.all)).length, 0)
+      })
+    ))
+
+  it.effect("takes every other owner for the one it is", () =>
+    withStore((store) =>
+      Effect.gen(function*() {
+        const owners = [
+          "",
+          " ",
+          "a",
+          "a ",
+          "A",
+          "*",
+          "%",
+          "_",
+          "'; --",
+          "\ud83d\ude00",
+          "\u00e9",
+          "e\u0301",
+          "x".repeat(1024)
+        ]
+        for (const owner of owners) yield* store.upsert(owner, newSubscription())
+        for (const owner of owners) {
+          assert.deepStrictEqual((yield* store.forOwner(owner)).map((device) => device.owner), [owner])
+        }
+      })
+    ))
+
+  it.effect("remembers what was pruned, and refuses it until the device subscribes anew", () =>
+    withStore((store) =>
+      Effect.gen(function*() {
+        const [gone, unknown, removed] = [newSubscription(), newSubscription(), newSubscription()]
+        yield* store.upsert("anna", gone)
+        yield* store.upsert("anna", removed)
+        yield* store.remove("anna", removed.endpoint)
+        yield* store.prune([gone, unknown])
+        for (const subscription of [gone, unknown]) {
+          for (const owner of ["anna", "ben"]) {
+            const error = yield* Effect.flip(store.upsert(owner, subscription))
+            assert.strictEqual(error.reason, "Gone")
+            assert.notInclude(inspect(error), subscription.endpoint)
+          }
+        }
+        assert.deepStrictEqual(yield* store.forOwner("anna"), [])
+        yield* store.upsert("anna", removed)
+        // The same endpoint with other keys is another subscription.
+        yield* store.upsert("anna", newSubscription({ endpoint: gone.endpoint }))
+        assert.strictEqual((yield* store.forOwner("anna")).length, 2)
+      })
+    ))
+
+  it.effect("remembers the last 10,000 that were pruned", () =>
+    withStore((store) =>
+      Effect.gen(function*() {
+        const keys = newKeys()
+        const [first, second] = [newSubscription({ keys }), newSubscription({ keys })]
+        yield* store.prune([first])
+        yield* store.prune([second])
+        yield* store.prune(Arr.makeBy(9_999, () => newSubscription({ keys })))
+        yield* store.upsert("anna", first)
+        assert.strictEqual((yield* Effect.flip(store.upsert("anna", second))).reason, "Gone")
+      })
+    ))
+
+  it.effect("dies of a limit that cannot be, when it is built", () =>
+    Effect.gen(function*() {
+      for (const maxDevicesPerOwner of [0, -1, 1.5, Number.NaN, Number.POSITIVE_INFINITY]) {
+        const exit = yield* Effect.exit(Effect.scoped(Layer.build(makeLayer({ maxDevicesPerOwner }))))
+        assert(Exit.isFailure(exit))
+        assert.include(Cause.pretty(exit.cause), "IllegalArgumentException")
+      }
+    }))
 
   it.effect("puts a subscription in the place of another of the same owner", () =>
     withStore((store) =>

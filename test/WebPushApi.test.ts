@@ -12,7 +12,7 @@ import {
 import { NodeContext, NodeHttpServer } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
 import type { Scope } from "effect"
-import { Effect, Layer, Logger, Option, Redacted, Schema } from "effect"
+import { Array as Arr, Effect, Layer, Logger, Option, Redacted, Schema, TestClock } from "effect"
 import { SubscriptionStore, VapidKeys, WebPush, WebPushApi } from "effect-realtime"
 import * as TestPushService from "effect-realtime/testing/TestPushService"
 import { WebPushSubscription } from "effect-realtime/WebPushSubscription"
@@ -70,7 +70,10 @@ const Live = Layer.mergeAll(
   StoreLive,
   Logger.remove(Logger.defaultLogger),
   Layer.unwrapEffect(
-    Effect.map(VapidKeys.generate, (vapid) => WebPush.layer({ vapid, subject: "mailto:ops@example.com" }))
+    Effect.map(
+      Effect.all([VapidKeys.generate, VapidKeys.generate]),
+      (vapid) => WebPush.layer({ vapid, subject: "mailto:ops@example.com" })
+    )
   ).pipe(Layer.provide(TestPushService.layer()))
 )
 
@@ -280,6 +283,109 @@ const suite = (name: string, app: App) => {
         })
       ))
 
+    it.live("keeps the key that a device was made with, or else that of the device in whose place it comes", () =>
+      run((_, post) =>
+        Effect.gen(function*() {
+          const [current = "", old] = (yield* WebPush.WebPush).publicKeys
+          assert.isDefined(old)
+          const keyOf = (endpoint: string) =>
+            Effect.map(
+              SubscriptionStore.forOwner("anna"),
+              (devices) => devices.find((device) => device.endpoint === endpoint)?.applicationServerKey
+            )
+          const [before, silent, speaking, unknown] = Arr.makeBy(4, () => newSubscription())
+          assert(before !== undefined && silent !== undefined && speaking !== undefined && unknown !== undefined)
+          yield* post("/subscribe", { ...toJson(before), applicationServerKey: old })
+          assert.strictEqual(yield* keyOf(before.endpoint), old)
+          yield* post("/resubscribe", { oldEndpoint: before.endpoint, subscription: toJson(silent) })
+          assert.strictEqual(yield* keyOf(silent.endpoint), old)
+          // The page has the current key by now, and posts the same device without a word about its key.
+          yield* post("/subscribe", toJson(silent))
+          assert.strictEqual(yield* keyOf(silent.endpoint), old)
+          const subscription = { ...toJson(speaking), applicationServerKey: current }
+          yield* post("/resubscribe", { oldEndpoint: silent.endpoint, subscription })
+          assert.strictEqual(yield* keyOf(speaking.endpoint), current)
+          yield* post("/resubscribe", { oldEndpoint: "https://a.example/", subscription: toJson(unknown) })
+          assert.strictEqual(yield* keyOf(unknown.endpoint), current)
+        })
+      ))
+
+    it.live("answers 410 and its key to a device that was made with a key that it does not have", () =>
+      run((_, post) =>
+        Effect.gen(function*() {
+          const { publicKey } = yield* WebPush.WebPush
+          const foreign = (yield* VapidKeys.generate).publicKey
+          const subscription = { ...toJson(newSubscription()), applicationServerKey: foreign }
+          const forgotten = newSubscription()
+          // A row of the time before the key was retired.
+          yield* SubscriptionStore.upsert("anna", forgotten, { applicationServerKey: foreign })
+          for (
+            const [path, body] of [
+              ["/subscribe", subscription],
+              ["/resubscribe", { subscription }],
+              ["/subscribe", toJson(forgotten)],
+              ["/resubscribe", { oldEndpoint: forgotten.endpoint, subscription: toJson(newSubscription()) }]
+            ] as const
+          ) {
+            const answer = yield* post(path, body)
+            assert.strictEqual(answer.status, 410)
+            assert.deepStrictEqual(JSON.parse(answer.body), {
+              _tag: "RenewalRequired",
+              reason: "KeyMismatch",
+              publicKey
+            })
+          }
+          assert.deepStrictEqual(yield* stored("anna"), [forgotten.endpoint])
+        })
+      ))
+
+    it.live("answers 410 to a device that a push service says is gone, until it subscribes anew", () =>
+      run((_, post) =>
+        Effect.gen(function*() {
+          const { publicKey } = yield* WebPush.WebPush
+          const subscription = newSubscription()
+          yield* post("/subscribe", toJson(subscription))
+          yield* SubscriptionStore.prune([subscription])
+          for (const [path, user] of [["/subscribe", "anna"], ["/subscribe", "ben"]] as const) {
+            const answer = yield* post(path, toJson(subscription), user)
+            assert.strictEqual(answer.status, 410)
+            assert.deepStrictEqual(JSON.parse(answer.body), { _tag: "RenewalRequired", reason: "Gone", publicKey })
+          }
+          const again = yield* post("/resubscribe", { subscription: toJson(subscription) })
+          assert.strictEqual(again.status, 410)
+          const renewed = { oldEndpoint: subscription.endpoint, subscription: toJson(newSubscription()) }
+          assert.strictEqual((yield* post("/resubscribe", renewed)).status, 201)
+        })
+      ))
+
+    it.live("forgets a device whose browser has withdrawn the permission", () =>
+      run((_, post) =>
+        Effect.gen(function*() {
+          const [own, foreign] = [newSubscription(), newSubscription()]
+          yield* post("/subscribe", toJson(own))
+          yield* post("/subscribe", toJson(foreign), "ben")
+          for (const { endpoint } of [own, foreign]) {
+            const answer = yield* post("/resubscribe", { oldEndpoint: endpoint, subscription: null })
+            assert.deepStrictEqual([answer.status, answer.body], [200, "{}"])
+          }
+          assert.strictEqual((yield* post("/resubscribe", { subscription: null })).status, 200)
+          assert.deepStrictEqual([yield* stored("anna"), yield* stored("ben")], [[], [foreign.endpoint]])
+        })
+      ))
+
+    it.live("answers 400 to text that not every store keeps as it is", () =>
+      run((_, post) =>
+        Effect.gen(function*() {
+          const subscription = toJson(newSubscription())
+          for (const text of ["\ud800", "a\0b"]) {
+            assert.strictEqual((yield* post("/unsubscribe", { endpoint: text })).status, 400)
+            assert.strictEqual((yield* post("/resubscribe", { oldEndpoint: text, subscription })).status, 400)
+            assert.strictEqual((yield* post("/resubscribe", { oldEndpoint: text, subscription: null })).status, 400)
+          }
+          assert.deepStrictEqual(yield* stored("anna"), [])
+        })
+      ))
+
     it.live("answers 503 when the store is away", () =>
       run((_, post) =>
         Effect.gen(function*() {
@@ -294,6 +400,25 @@ const suite = (name: string, app: App) => {
 suite("HttpApi", withHttpApi)
 suite("HttpRouter", withRouter)
 
+describe("WebPushApi: the body", () => {
+  it.effect("must arrive within 10 seconds, or the answer is 408", () =>
+    Effect.gen(function*() {
+      const init = {
+        method: "POST",
+        headers: { "content-type": "application/json", cookie: "user=anna" },
+        body: new ReadableStream({ start: (controller) => controller.enqueue(new TextEncoder().encode("{")) }),
+        duplex: "half"
+      }
+      const request = HttpServerRequest.fromWeb(new Request("http://127.0.0.1/push/subscribe", init))
+      const answer = yield* withRouter.pipe(
+        Effect.provideService(HttpServerRequest.HttpServerRequest, request),
+        Effect.fork
+      )
+      yield* TestClock.adjust("10 seconds")
+      assert.strictEqual((yield* answer).status, 408)
+    }).pipe(Effect.scoped, Effect.provide(Live)))
+})
+
 describe("WebPushApi: OpenAPI", () => {
   it("describes the routes, their bodies and every answer", () => {
     const { paths } = OpenApi.fromApi(Api)
@@ -303,12 +428,12 @@ describe("WebPushApi: OpenAPI", () => {
       (get ?? post)?.security
     ])
     const session = [{ session: [] }]
-    const rejected = ["400", "401", "409", "413", "415", "503"]
+    const rejected = ["400", "401", "408", "409", "410", "413", "415", "503"]
     assert.deepStrictEqual(answers, [
       ["/push/vapid-public-key", ["200", "400"], []],
       ["/push/subscribe", ["201", ...rejected], session],
-      ["/push/resubscribe", ["201", ...rejected], session],
-      ["/push/unsubscribe", ["200", ...rejected.filter((status) => status !== "409")], session]
+      ["/push/resubscribe", ["200", "201", ...rejected], session],
+      ["/push/unsubscribe", ["200", ...rejected.filter((status) => status !== "409" && status !== "410")], session]
     ])
   })
 })

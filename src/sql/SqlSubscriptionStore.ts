@@ -19,6 +19,7 @@ import * as Stream from "effect/Stream"
 import * as Base64Url from "../internal/base64url.js"
 import * as Sql from "../internal/sql.js"
 import type { Options } from "../SubscriptionStore.js"
+import * as Store from "../SubscriptionStore.js"
 import { Device, SubscriptionStore, SubscriptionStoreError } from "../SubscriptionStore.js"
 import type { WebPushSubscription } from "../WebPushSubscription.js"
 
@@ -72,10 +73,21 @@ export const migrations: Record<string, Effect.Effect<void, SqlError, SqlClient.
       last_success_at DOUBLE PRECISION
     )`
     yield* sql`CREATE INDEX IF NOT EXISTS web_push_subscriptions_by_owner ON web_push_subscriptions (owner)`
+  }),
+  "0002_create_pruned": Effect.gen(function*() {
+    const sql = yield* SqlClient.SqlClient
+    yield* sql`CREATE TABLE IF NOT EXISTS web_push_pruned (
+      subscription_hash TEXT PRIMARY KEY,
+      pruned_at DOUBLE PRECISION NOT NULL
+    )`
+    yield* sql`CREATE INDEX IF NOT EXISTS web_push_pruned_by_time ON web_push_pruned (pruned_at)`
   })
 }
 
-const hashOf = (endpoint: string): string => Base64Url.encode(sha256(new TextEncoder().encode(endpoint)))
+const hashOf = (text: string): string => Base64Url.encode(sha256(new TextEncoder().encode(text)))
+
+const prunedHashOf = ({ endpoint, keys }: WebPushSubscription): string =>
+  hashOf(`${endpoint} ${keys.p256dh} ${keys.auth}`)
 
 const toDevice = ({ auth, endpointHash: _, p256dh, ...row }: typeof Row.Type): Device => {
   const { applicationServerKey, lastSuccessAt, userAgent, ...required } = row
@@ -103,6 +115,9 @@ const pageSize = 1000
 
 // SQLite takes 32,766 parameters.
 const maxKeysPerStatement = 5000
+
+// As the store in memory.
+const maxPruned = 10_000
 
 /**
  * A store in the database of the `SqlClient`. Creates its tables if they are not there.
@@ -159,12 +174,21 @@ export const make = (
         })
       )
 
-    return SubscriptionStore.of({
+    return yield* Store.make({
       upsert: (owner, subscription, { applicationServerKey, replaces, userAgent } = {}) =>
         Effect.gen(function*() {
           const { endpoint, expiresAt = null, keys } = subscription
           const now = yield* DateTime.now
           const endpointHash = hashOf(endpoint)
+          const pruned = yield* query(
+            sql`SELECT pruned_at FROM web_push_pruned WHERE subscription_hash = ${prunedHashOf(subscription)}`
+          )
+          if (pruned.length > 0) {
+            return yield* new SubscriptionStoreError({
+              reason: "Gone",
+              detail: "a push service said that the subscription is gone"
+            })
+          }
           const madeWith = subscription.applicationServerKey ?? null
           const row = Schema.encodeSync(Row)({
             endpointHash,
@@ -211,7 +235,8 @@ export const make = (
               endpoint_hash = ${replaced} OR endpoint_hash IN (
                 SELECT endpoint_hash FROM web_push_subscriptions
                 WHERE owner = ${owner} AND endpoint_hash <> ${replaced}
-                ORDER BY updated_at DESC, endpoint_hash LIMIT 1000000 OFFSET ${maxDevicesPerOwner}
+                ORDER BY endpoint_hash = ${endpointHash} DESC, updated_at DESC, endpoint_hash
+                LIMIT 1000000 OFFSET ${maxDevicesPerOwner}
               )
             )
           `)
@@ -233,11 +258,26 @@ export const make = (
         ),
       all: Stream.paginateChunkEffect("", page),
       prune: (gone) =>
-        inChunks(gone, (gone) =>
-          query(sql`DELETE FROM web_push_subscriptions WHERE ${areStored(gone)} RETURNING endpoint_hash`)).pipe(
-            Effect.map((pruned) =>
-              Arr.flatten(pruned).length
-            ),
+        Effect.flatMap(DateTime.now, (now) =>
+          inChunks(gone, (gone) =>
+            Effect.gen(function*() {
+              // Remembered first: what is deleted and not remembered would be subscribed again.
+              const rows = Arr.map(gone, (subscription) => ({
+                subscription_hash: prunedHashOf(subscription),
+                pruned_at: DateTime.toEpochMillis(now)
+              }))
+              yield* query(sql`INSERT INTO web_push_pruned ${sql.insert(rows)} ON CONFLICT DO NOTHING`)
+              yield* query(sql`
+                DELETE FROM web_push_pruned WHERE subscription_hash IN (
+                  SELECT subscription_hash FROM web_push_pruned
+                  ORDER BY pruned_at DESC, subscription_hash LIMIT 1000000 OFFSET ${maxPruned}
+                )
+              `)
+              return yield* query(
+                sql`DELETE FROM web_push_subscriptions WHERE ${areStored(gone)} RETURNING endpoint_hash`
+              )
+            }))).pipe(
+            Effect.map((pruned) => Arr.flatten(pruned).length),
             Effect.withSpan("SubscriptionStore.prune", { captureStackTrace: false })
           ),
       touch: (subscriptions) =>
@@ -250,7 +290,7 @@ export const make = (
             Effect.asVoid,
             Effect.withSpan("SubscriptionStore.touch", { captureStackTrace: false })
           )
-    })
+    }, options)
   })
 
 /**
