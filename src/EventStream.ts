@@ -27,7 +27,7 @@ import * as Frame from "./internal/frame.js"
 import * as NodeSink from "./internal/nodeSink.js"
 import * as Settings from "./internal/settings.js"
 import * as StreamSink from "./internal/streamSink.js"
-import * as ServerSentEvent from "./ServerSentEvent.js"
+import type * as ServerSentEvent from "./ServerSentEvent.js"
 
 /**
  * @since 0.1.0
@@ -84,10 +84,11 @@ export interface Options {
    */
   readonly strategy?: "sliding" | "dropping" | "suspend" | "disconnect" | undefined
   /**
-   * After how long the client should reconnect, sent at once. Left out, the browser's own default holds until the server
-   * shuts down: then every client is told a time around 3 seconds.
+   * The time after which the client reconnects, sent when the stream opens. By default the browser's own holds until the
+   * server shuts down: then every client is sent a time around 3 seconds. `"off"` sends none at all, for clients that take
+   * `retry` for the end of the stream, such as the decoders of Effect's `Sse`.
    */
-  readonly retry?: Duration.DurationInput | undefined
+  readonly retry?: Duration.DurationInput | "off" | undefined
   /**
    * By how much of themselves `retry` and `maxAge` are made to vary from connection to connection, so that clients do not
    * come back all at once: 0.5, the default, spreads `retry` evenly from half to one and a half of itself, and shortens
@@ -170,7 +171,8 @@ export const make = (options: Options = {}): Effect.Effect<EventStream, never, S
  * gone. Waits for room only if the strategy is `"suspend"`, and then no longer than the client stays; any other gives a
  * client up to 20 turns of the event loop to read before something is dropped.
  *
- * Fails with `InvalidServerSentEvent` if the event cannot be sent as it is.
+ * Fails with `InvalidServerSentEvent` if the event cannot be sent as it is, or has the name of one of the library's own:
+ * `end`, `gap` and `resync`.
  *
  * @since 0.1.0
  * @category combinators
@@ -189,7 +191,7 @@ export const publish: {
     self: EventStream,
     event: ServerSentEvent.ServerSentEvent
   ): Effect.Effect<boolean, ServerSentEvent.InvalidServerSentEvent> =>
-    Effect.flatMap(ServerSentEvent.encode(event), (bytes) => offer(self[TypeId], new Frame.Frame(bytes)))
+    Effect.flatMap(Frame.fromEvent(event), (frame) => offer(self[TypeId], frame))
 )
 
 const offer = (connection: Connection, frame: Frame.Frame): Effect.Effect<boolean> =>
@@ -375,11 +377,14 @@ export const fromStream: {
  */
 export const Body: typeof Schema.String = HttpApiSchema.Text({ contentType: "text/event-stream" })
 
-// The header is UTF-8, but headers are handed over one character for each byte.
+const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true })
+
+// The header is UTF-8, but headers are given with one character for each byte. Some clients send latin1 instead.
 const decodeHeader = (value: string): string =>
-  /^[\x00-\x7f]*$/.test(value)
-    ? value
-    : new TextDecoder().decode(Uint8Array.from(value, (character) => character.charCodeAt(0)))
+  /^[\x00-\x7f]*$/.test(value) ? value : Option.getOrElse(
+    Option.liftThrowable(() => utf8.decode(Uint8Array.from(value, (character) => character.charCodeAt(0))))(),
+    () => value
+  )
 
 const toBody = (connection: Connection): Stream.Stream<Uint8Array> =>
   Stream.unwrap(
@@ -410,8 +415,8 @@ const reportFailure = <E>(
   const failure = Cause.failureOption(cause)
   const farewell = onError !== undefined && Option.isSome(failure)
     ? Effect.map(
-      Effect.suspend(() => ServerSentEvent.encode(onError(failure.value))),
-      (bytes) => stream[TypeId].endWith(new Frame.Frame(bytes))
+      Effect.suspend(() => Frame.fromEvent(onError(failure.value))),
+      (frame) => stream[TypeId].endWith(frame)
     )
     : Effect.void
   return Effect.logError("The producer of an event stream failed", cause).pipe(

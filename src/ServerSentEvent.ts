@@ -30,7 +30,13 @@ export interface ServerSentEvent {
    */
   readonly event?: string | undefined
   /**
-   * What the browser sends back as `Last-Event-ID`. The empty string resets it.
+   * The id that the client sends back as the header `Last-Event-ID`: at most 1,024 bytes of UTF-8, without control
+   * characters and without a space at either end (RFC 9110, section 5.5). Servers and proxies allow 8 to 16 KB for all
+   * headers of a request, cookies included. The empty string resets it.
+   *
+   * Browsers send any such id back. Of the clients that are not browsers, some never reconnect after an id that is not
+   * ASCII; and with more than 128 bytes, or other characters than letters, digits and `._-`, a browser preflights a
+   * reconnect to another origin.
    */
   readonly id?: string | undefined
   /**
@@ -64,7 +70,9 @@ export class InvalidServerSentEvent
         "NotWholeMilliseconds",
         "RefusedBySchema",
         "Reserved",
-        "TooLarge"
+        "SurroundingSpace",
+        "TooLarge",
+        "TooLong"
       )
     }
   )
@@ -81,14 +89,17 @@ export class InvalidServerSentEvent
 
 const rules: Record<InvalidServerSentEvent["reason"], string> = {
   Assigned: "is given by the log of events, and must be left out",
-  ControlCharacter: "must not contain CR, LF or NUL",
+  ControlCharacter: "must not contain CR, LF or NUL, and an id no other control character",
   LoneSurrogate: "must be well-formed Unicode, without lone surrogates",
   NotJson: "must be a string, bytes or a value that JSON can express",
   NotUtf8: "must be valid UTF-8",
   NotWholeMilliseconds: "must be a whole number of milliseconds, zero or more",
   RefusedBySchema: "must be what the schema of the event describes",
-  Reserved: "must not be \"error\" or \"open\", which EventSource fires itself",
-  TooLarge: "is larger than the decoder was told to hold"
+  Reserved: "must not be \"error\" or \"open\", which EventSource fires itself, " +
+    "nor, where it is published, \"end\", \"gap\" or \"resync\", which this library sends itself",
+  SurroundingSpace: "must not begin or end with a space, which a header loses",
+  TooLarge: "is larger than the decoder was told to hold",
+  TooLong: "must not be longer than 1,024 bytes"
 }
 
 /**
@@ -100,13 +111,16 @@ const rules: Record<InvalidServerSentEvent["reason"], string> = {
  * ```ts
  * import { ServerSentEvent } from "effect-realtime"
  *
- * ServerSentEvent.encodeString(ServerSentEvent.comment("still here")) // Right(": still here\n\n")
+ * ServerSentEvent.encodeString(ServerSentEvent.comment("still here")) // Right(": still here\n")
  * ```
  */
 export const comment = (text: string): ServerSentEvent => ({ comment: text })
 
 /**
  * Encodes one whole frame as text. The result is an `Either`, and so an `Effect` too.
+ *
+ * A frame of nothing but comments and `retry` has no blank line at its end: both take effect at the end of their own line,
+ * and some clients take a blank line for an event with empty data.
  *
  * @since 0.1.0
  * @category encoding
@@ -124,7 +138,7 @@ export const comment = (text: string): ServerSentEvent => ({ comment: text })
 export const encodeString = (self: ServerSentEvent): Either.Either<string, InvalidServerSentEvent> => {
   let frame = ""
   if (self.id !== undefined) {
-    const reason = nameFault(self.id)
+    const reason = nameFault(self.id) ?? headerFault(self.id)
     if (reason !== undefined) return invalid("id", reason)
     frame += `id: ${self.id}\n`
   }
@@ -146,7 +160,7 @@ export const encodeString = (self: ServerSentEvent): Either.Either<string, Inval
     if (Either.isLeft(data)) return Either.left(data.left)
     frame += lines("data", data.right)
   }
-  return Either.right(`${frame}\n`)
+  return Either.right(isEvent(self) ? `${frame}\n` : frame)
 }
 
 /**
@@ -222,6 +236,22 @@ const invalid = (field: InvalidServerSentEvent["field"], reason: InvalidServerSe
 
 const nameFault = (name: string): "ControlCharacter" | "LoneSurrogate" | undefined =>
   /[\r\n\0]/.test(name) ? "ControlCharacter" : name.isWellFormed() ? undefined : "LoneSurrogate"
+
+/** Returns true for a frame that takes effect at a blank line. */
+const isEvent = ({ data, event, id }: ServerSentEvent): boolean =>
+  data !== undefined || id !== undefined || (event !== undefined && event !== "")
+
+const maxIdBytes = 1024
+
+/** The reason for which a header cannot carry the value (RFC 9110, section 5.5). */
+const headerFault = (value: string): "ControlCharacter" | "SurroundingSpace" | "TooLong" | undefined =>
+  /[\x00-\x1f\x7f]/.test(value)
+    ? "ControlCharacter"
+    : /^ | $/.test(value)
+    ? "SurroundingSpace"
+    : value.length > maxIdBytes || (value.length * 3 > maxIdBytes && textEncoder.encode(value).length > maxIdBytes)
+    ? "TooLong"
+    : undefined
 
 // Only these three end a line in an event stream: U+2028, U+2029, U+0085, VT and FF are data.
 const lines = (field: string, text: string): string =>

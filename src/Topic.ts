@@ -109,7 +109,7 @@ export declare namespace Topic {
    * @since 0.1.0
    * @category models
    */
-  export type ReservedEvent = "error" | "open" | "gap" | "resync"
+  export type ReservedEvent = "error" | "open" | "end" | "gap" | "resync"
 
   /**
    * Why a path is not one, or `unknown` if it is.
@@ -193,7 +193,7 @@ export const make = <const Path extends string, Events extends Topic.Events>(
   }
 }
 
-const reservedEvents = ["error", "open", "gap", "resync"] satisfies ReadonlyArray<Topic.ReservedEvent>
+const reservedEvents = ["error", "open", "end", "gap", "resync"] satisfies ReadonlyArray<Topic.ReservedEvent>
 
 /**
  * The channel with these parameters. Each of them is one segment whatever it holds, and no two choices give the same

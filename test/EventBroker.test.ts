@@ -275,7 +275,7 @@ describe("EventBroker", () => {
       run(Effect.gen(function*() {
         const source = yield* connect(EventBroker.respond("a", { snapshot: () => Effect.fail("no database") }))
         assert.strictEqual(yield* TestEventSource.end(source), "clean")
-        assert.match(yield* TestEventSource.text(source), /retry: \d+\n\n$/)
+        assert.match(yield* TestEventSource.text(source), /retry: \d+\n$/)
       })))
   })
 
@@ -360,7 +360,7 @@ describe("EventBroker", () => {
           const browser = yield* TestEventSource.make(url)
           assert.strictEqual(browser.status, 200)
           assert.strictEqual(yield* TestEventSource.end(browser), "clean")
-          assert.match(yield* TestEventSource.text(browser), /retry: \d+\n\n$/)
+          assert.match(yield* TestEventSource.text(browser), /retry: \d+\n$/)
           const other = yield* TestEventSource.make(url, { headers: accept })
           assert.strictEqual(other.status, 503)
           assert.match(other.headers["retry-after"] ?? "", /^[1-9]/)
@@ -381,7 +381,7 @@ describe("EventBroker", () => {
       yield* EventBroker.drain
       for (const source of sources) {
         assert.strictEqual(yield* TestEventSource.end(source), "clean")
-        assert.match(yield* TestEventSource.text(source), /retry: \d+\n\n$/)
+        assert.match(yield* TestEventSource.text(source), /retry: \d+\n$/)
       }
       const late = yield* TestEventSource.make(url)
       assert.strictEqual(yield* TestEventSource.end(late), "clean")

@@ -1,5 +1,6 @@
 import { connect } from "node:net"
 
+import { Sse } from "@effect/experimental"
 import type { HttpApp } from "@effect/platform"
 import { HttpRouter, HttpServerRequest, HttpServerResponse } from "@effect/platform"
 import { NodeHttpServerRequest } from "@effect/platform-node"
@@ -13,6 +14,7 @@ import {
   Exit,
   Fiber,
   Logger,
+  Option,
   Queue,
   Ref,
   Schedule,
@@ -62,7 +64,7 @@ describe("EventStream", () => {
       yield* EventStream.end(stream)
       assert.strictEqual(
         yield* readAll(stream),
-        ":\n\nretry: 2000\n\nid: 1\nevent: counter\ndata: {\"n\":1}\n\n"
+        ":\nretry: 2000\nid: 1\nevent: counter\ndata: {\"n\":1}\n\n"
       )
     }))
 
@@ -79,6 +81,54 @@ describe("EventStream", () => {
       const error = yield* Effect.flip(EventStream.publish(stream, { id: "a\nb" }))
       assert.strictEqual(error.field, "id")
       assert.isTrue(yield* EventStream.publish(stream, { data: "x" }))
+    }))
+
+  it.scoped("refuses events by the names of the library's own, and sends those itself", () =>
+    Effect.gen(function*() {
+      const stream = yield* EventStream.make({ capacity: 1 })
+      for (const event of ["end", "gap", "resync"]) {
+        const error = yield* Effect.flip(EventStream.publish(stream, { event, data: "forged" }))
+        assert.deepStrictEqual<unknown>([error.field, error.reason], ["event", "Reserved"])
+      }
+      yield* publishAll(stream, [1, 2])
+      yield* EventStream.end(stream)
+      assert.strictEqual(yield* readAll(stream), ":\nevent: gap\ndata: {\"dropped\":1}\n\ndata: 2\n\n")
+    }))
+
+  for (const retry of ["2 seconds", "off"] as const) {
+    it.scoped(`sends no blank line but those that end an event, with retry: ${retry}`, () =>
+      Effect.gen(function*() {
+        const stream = yield* EventStream.make({ retry, jitter: 0, heartbeat: "10 seconds" })
+        const reading = yield* Effect.fork(readAll(stream))
+        yield* TestClock.adjust("20 seconds")
+        const frames: ReadonlyArray<ServerSentEvent.ServerSentEvent> = [{ comment: "a\nb" }, {}, { event: "" }, {
+          data: "x"
+        }]
+        for (const frame of frames) assert.isTrue(yield* EventStream.publish(stream, frame))
+        yield* EventStream.end(stream)
+        const opening = retry === "off" ? ":\n" : ":\nretry: 2000\n"
+        assert.strictEqual(yield* Fiber.join(reading), `${opening}:\n:\n: a\n: b\ndata: x\n\n`)
+      }))
+  }
+
+  it.scoped("reads an id that a client sends as UTF-8, as latin1 or in the query", () =>
+    Effect.gen(function*() {
+      const read = (url: string, header?: Uint8Array) =>
+        EventStream.lastEventId.pipe(Effect.provideService(
+          HttpServerRequest.HttpServerRequest,
+          HttpServerRequest.fromWeb(
+            new Request(`http://localhost/${url}`, {
+              headers: header === undefined ? {} : { "last-event-id": Buffer.from(header).toString("latin1") }
+            })
+          )
+        ))
+      const id = (bytes: string | ReadonlyArray<number>) =>
+        read("", typeof bytes === "string" ? Buffer.from(bytes) : Uint8Array.from(bytes))
+      assert.deepStrictEqual(yield* id("é✓"), Option.some("é✓"))
+      assert.deepStrictEqual(yield* id([0xe9]), Option.some("é"))
+      assert.deepStrictEqual(yield* id([0x31, 0xe9, 0x32]), Option.some("1é2"))
+      assert.deepStrictEqual(yield* read("?lastEventId=%C3%A9"), Option.some("é"))
+      assert.deepStrictEqual(yield* read(""), Option.none())
     }))
 
   it.scoped("gives its frames to one reader", () =>
@@ -111,7 +161,7 @@ describe("EventStream", () => {
           assert.deepStrictEqual(yield* publishAll(stream, [1, 2, 3, 4, 5]), taken)
           assert.strictEqual(yield* EventStream.dropped(stream), 3)
           yield* EventStream.end(stream)
-          assert.strictEqual(yield* readAll(stream), `:\n\n${wire}`)
+          assert.strictEqual(yield* readAll(stream), `:\n${wire}`)
         }))
     }
 
@@ -122,7 +172,7 @@ describe("EventStream", () => {
         const frames = yield* readInto(stream)
         assert.strictEqual(
           yield* frames.pipe(Queue.takeN(3), Effect.map(text)),
-          ":\n\ndata: 1\n\nevent: gap\ndata: {\"dropped\":2}\n\n"
+          ":\ndata: 1\n\nevent: gap\ndata: {\"dropped\":2}\n\n"
         )
         yield* publishAll(stream, [4])
         assert.strictEqual(text([yield* Queue.take(frames)]), "data: 4\n\n")
@@ -149,7 +199,7 @@ describe("EventStream", () => {
         assert.deepStrictEqual(yield* Fiber.join(publisher), [true, true, true, true])
         assert.deepStrictEqual(yield* Fiber.join(second), [true])
         yield* EventStream.end(stream)
-        const events = (yield* Fiber.join(reader)).split("\n\n").map((frame) => frame.slice(0, 12))
+        const events = (yield* Fiber.join(reader)).slice(":\n".length).split("\n\n").map((frame) => frame.slice(0, 12))
         assert.deepStrictEqual(events.filter((event) => /: [123]$/.test(event)), ["data: 1", "data: 2", "data: 3"])
         assert.strictEqual(yield* EventStream.dropped(stream), 0)
       }))
@@ -162,7 +212,7 @@ describe("EventStream", () => {
         yield* Effect.yieldNow()
         yield* Fiber.interrupt(publisher)
         yield* EventStream.end(stream)
-        assert.strictEqual(yield* readAll(stream), ":\n\ndata: 1\n\n")
+        assert.strictEqual(yield* readAll(stream), ":\ndata: 1\n\n")
       }))
 
     it.scoped("disconnect: ends the stream", () =>
@@ -184,7 +234,7 @@ describe("EventStream", () => {
           yield* EventStream.end(stream)
           assert.deepStrictEqual(yield* Fiber.join(waiting), [false])
           assert.isFalse(yield* EventStream.publish(stream, { data: "late" }))
-          assert.strictEqual(yield* readAll(stream), ":\n\ndata: 1\n\ndata: 2\n\n")
+          assert.strictEqual(yield* readAll(stream), ":\ndata: 1\n\ndata: 2\n\n")
           assert.isFalse(yield* EventStream.publish(stream, { data: "later" }))
         }))
     }
@@ -208,7 +258,7 @@ describe("EventStream", () => {
         const chunks = body._tag === "Stream" ? yield* Stream.runCollect(body.stream) : []
         assert.strictEqual(
           text(chunks),
-          ":\n\ndata: 1\n\ndata: 2\n\nevent: failed\ndata: out of stock\n\n"
+          ":\ndata: 1\n\ndata: 2\n\nevent: failed\ndata: out of stock\n\n"
         )
       }).pipe(Effect.provide(Logger.remove(Logger.defaultLogger))))
   }
@@ -229,7 +279,7 @@ describe("EventStream", () => {
       const reader = yield* Effect.fork(readAll(stream))
       yield* publishAll(stream, [1])
       yield* Scope.close(scope, Exit.void)
-      assert.strictEqual(yield* Fiber.join(reader), ":\n\ndata: 1\n\n")
+      assert.strictEqual(yield* Fiber.join(reader), ":\ndata: 1\n\n")
       assert.isFalse(yield* EventStream.publish(stream, { data: "x" }))
     }).pipe(LeakCheck.run))
 
@@ -246,7 +296,7 @@ describe("EventStream", () => {
 
     it.scoped("beats at its interval, only when idle", () =>
       Effect.gen(function*() {
-        assert.deepStrictEqual(yield* beats({}, () => TestClock.adjust("45 seconds")), [":\n\n", ":\n\n", ":\n\n"])
+        assert.deepStrictEqual(yield* beats({}, () => TestClock.adjust("45 seconds")), [":\n", ":\n", ":\n"])
         assert.deepStrictEqual(yield* beats({}, () => TestClock.adjust("14999 millis")), [])
         assert.deepStrictEqual(
           yield* beats({ heartbeat: "10 seconds" }, (stream) =>
@@ -260,7 +310,7 @@ describe("EventStream", () => {
         assert.deepStrictEqual(
           yield* beats({ heartbeat: "10 seconds" }, (stream) =>
             Effect.zipRight(publish(stream), TestClock.adjust("10 seconds"))),
-          ["data: x\n\n", ":\n\n"]
+          ["data: x\n\n", ":\n"]
         )
         assert.deepStrictEqual(
           yield* beats({ heartbeat: "off" }, () =>
@@ -390,7 +440,7 @@ describe("EventStream", () => {
         Effect.gen(function*() {
           const source = yield* open(EventStream.respond(() => Effect.never, { retry: "2 seconds" }))
           const opening = yield* TestEventSource.awaitText(source, (text) => text.includes("retry"))
-          assert.match(opening, /^:\n\nretry: \d+\n\n$/)
+          assert.match(opening, /^:\nretry: \d+\n$/)
         }).pipe(LeakCheck.run))
 
       it.effect("lets headers be overridden by name", () =>
@@ -406,9 +456,9 @@ describe("EventStream", () => {
       it.effect("beats over the wire", () =>
         Effect.gen(function*() {
           const source = yield* open(EventStream.respond(() => Effect.never))
-          yield* TestEventSource.awaitText(source, (text) => text === ":\n\n")
+          yield* TestEventSource.awaitText(source, (text) => text === ":\n")
           yield* TestClock.adjust("30 seconds")
-          yield* TestEventSource.awaitText(source, (text) => text === ":\n\n:\n\n:\n\n")
+          yield* TestEventSource.awaitText(source, (text) => text === ":\n:\n:\n")
         }).pipe(LeakCheck.run))
 
       it.effect("pulls a Stream as fast as the client reads, and drops nothing", () =>
@@ -599,7 +649,7 @@ describe("EventStream", () => {
               Effect.fail("out of stock"),
               (error) => ({ event: "failed", data: error })
             )
-            assert.strictEqual(text, ":\n\nevent: failed\ndata: out of stock\n\n")
+            assert.strictEqual(text, ":\nevent: failed\ndata: out of stock\n\n")
             assert.strictEqual(logged.length, 1)
             assert.include(logged[0], "out of stock")
           }).pipe(LeakCheck.run))
@@ -607,7 +657,7 @@ describe("EventStream", () => {
         it.effect("ends the stream without a word if there is no onError", () =>
           Effect.gen(function*() {
             const { logged, text } = yield* run(Effect.fail("out of stock"))
-            assert.strictEqual(text, ":\n\n")
+            assert.strictEqual(text, ":\n")
             assert.strictEqual(logged.length, 1)
           }).pipe(LeakCheck.run))
 
@@ -617,7 +667,7 @@ describe("EventStream", () => {
               Effect.dieMessage("internal detail"),
               (error) => ({ event: "failed", data: error })
             )
-            assert.strictEqual(text, ":\n\n")
+            assert.strictEqual(text, ":\n")
             assert.strictEqual(logged.length, 1)
             assert.include(logged[0], "internal detail")
           }).pipe(LeakCheck.run))
@@ -627,9 +677,9 @@ describe("EventStream", () => {
             const thrown = yield* run(Effect.fail("x"), () => {
               throw new Error("in onError")
             })
-            assert.strictEqual(thrown.text, ":\n\n")
+            assert.strictEqual(thrown.text, ":\n")
             const invalid = yield* run(Effect.fail("x"), () => ({ event: "error" }))
-            assert.strictEqual(invalid.text, ":\n\n")
+            assert.strictEqual(invalid.text, ":\n")
             assert.strictEqual(invalid.logged.length, 2)
           }).pipe(LeakCheck.run))
       })
@@ -657,8 +707,40 @@ describe("EventStream", () => {
         yield* Scope.close(scope, Exit.void)
         assert.strictEqual(yield* TestEventSource.end(reading), "clean")
         const wire = yield* TestEventSource.text(reading)
-        const retry = Number(/retry: (\d+)\n\n$/.exec(wire)?.[1])
+        const retry = Number(/retry: (\d+)\n$/.exec(wire)?.[1])
         assert.isTrue(retry >= 1_000 && retry <= 3_000)
+      }).pipe(LeakCheck.run))
+
+    it.effect("shuts down without a retry if that is off", () =>
+      Effect.gen(function*() {
+        const scope = yield* Scope.make()
+        const url = yield* Scope.extend(serveNode(EventStream.respond(() => Effect.never, { retry: "off" })), scope)
+        const source = yield* TestEventSource.make(url)
+        yield* Scope.close(scope, Exit.void)
+        assert.strictEqual(yield* TestEventSource.end(source), "clean")
+        assert.strictEqual(yield* TestEventSource.text(source), ":\n")
+      }).pipe(LeakCheck.run))
+
+    it.live("is read by the decoder of @effect/experimental, heartbeats and all", () =>
+      Effect.gen(function*() {
+        const url = yield* serveNode(
+          EventStream.respond((stream) =>
+            Effect.forEach([1, 2], (n) =>
+              Effect.zipRight(
+                Effect.sleep("50 millis"),
+                EventStream.publish(stream, { event: "counter", id: String(n), data: "a\nb" })
+              )), { retry: "off", heartbeat: "10 millis" })
+        )
+        const response = yield* Effect.promise(() => fetch(url, { headers: { connection: "close" } }))
+        const events = yield* Stream.fromReadableStream(() => response.body ?? new ReadableStream(), String).pipe(
+          Stream.decodeText(),
+          Stream.pipeThroughChannel(Sse.makeChannel()),
+          Stream.runCollect
+        )
+        assert.deepStrictEqual(
+          Chunk.toReadonlyArray(events).map(({ data, event, id }) => ({ data, event, id })),
+          ["1", "2"].map((id) => ({ data: "a\nb", event: "counter", id }))
+        )
       }).pipe(LeakCheck.run))
 
     it.effect("answers a HEAD request without running a stream", () =>
@@ -684,7 +766,7 @@ describe("EventStream", () => {
         const bytes = yield* Effect.promise(() =>
           fetch(url, { headers: { connection: "close" } }).then((_) => _.bytes())
         )
-        assert.strictEqual(Buffer.from(bytes.map((byte) => byte ^ 1)).toString(), ":\n\ndata: abc\n\n")
+        assert.strictEqual(Buffer.from(bytes.map((byte) => byte ^ 1)).toString(), ":\ndata: abc\n\n")
       }).pipe(LeakCheck.run))
 
     it.effect("serves HTTP/1.0 clients and routes behind a router", () =>
@@ -703,7 +785,7 @@ describe("EventStream", () => {
           socket.on("data", (bytes) => received += bytes.toString())
           socket.on("end", () => resume(Effect.succeed(received)))
         })
-        assert.match(answer, /\r\n\r\n:\n\ndata: abc\n\n$/)
+        assert.match(answer, /\r\n\r\n:\ndata: abc\n\n$/)
       }).pipe(LeakCheck.run))
   })
 })

@@ -70,53 +70,63 @@ const frame = fc.record({
 }, { requiredKeys: [] })
 
 const forges = (value: string | undefined) => value !== undefined && /[\r\n\0]/.test(value)
+/** What RFC 9110, section 5.5, allows in a header, after UTF-8. */
+const fitsHeader = (value: string) => /^(?:[^\x00-\x20\x7f](?:[^\x00-\x1f\x7f]*[^\x00-\x20\x7f])?)?$/.test(value)
 const toText = (bytes: Uint8Array) => new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes)
 const broken = (value: unknown) => typeof value === "string" && !value.isWellFormed()
 const dataText = (data: unknown) =>
   typeof data === "string" ? data : data instanceof Uint8Array ? Buffer.from(data).toString() : JSON.stringify(data)
 
 describe("ServerSentEvent", () => {
-  it("encodes what decodes to the same event in two parsers, and refuses what would forge a field", () => {
+  it("encodes what decodes to the same event in two parsers, and refuses what would forge a field", async () => {
     let accepted = 0
-    fc.assert(
-      fc.property(frame, (frame) => {
-        const encoded = ServerSentEvent.encodeString(frame)
-        if (Either.isLeft(encoded)) {
-          const { field } = encoded.left
-          const value = frame[field]
-          assert.isTrue(
-            field === "retry"
-              ? !Number.isSafeInteger(frame.retry) || (frame.retry ?? 0) < 0
-              : broken(value) ||
-                (field !== "comment" && field !== "data" && forges(frame[field])) ||
-                (field === "event" && (value === "error" || value === "open")),
-            `${field} was refused without a reason: ${JSON.stringify(frame)}`
-          )
-          return
-        }
-        accepted++
-        assert.isFalse(forges(frame.id) || forges(frame.event))
-        assert.isFalse([frame.id, frame.event, frame.data, frame.comment].some(broken))
-        assert.notInclude(["error", "open"], frame.event)
-        const expectedData = "data" in frame ? dataText(frame.data).split(/\r\n|\r|\n/).join("\n") : undefined
-        const expectedEvent = frame.event || "message"
+    const check = () =>
+      fc.assert(
+        fc.property(frame, (frame) => {
+          const encoded = ServerSentEvent.encodeString(frame)
+          if (Either.isLeft(encoded)) {
+            const { field } = encoded.left
+            const value = frame[field]
+            assert.isTrue(
+              field === "retry"
+                ? !Number.isSafeInteger(frame.retry) || (frame.retry ?? 0) < 0
+                : broken(value) ||
+                  (field === "event" && forges(frame.event)) ||
+                  (field === "id" && !fitsHeader(frame.id ?? "")) ||
+                  (field === "event" && (value === "error" || value === "open")),
+              `${field} was refused without a reason: ${JSON.stringify(frame)}`
+            )
+            return
+          }
+          accepted++
+          assert.isTrue(fitsHeader(frame.id ?? ""))
+          assert.isFalse(forges(frame.event))
+          assert.isFalse([frame.id, frame.event, frame.data, frame.comment].some(broken))
+          assert.notInclude(["error", "open"], frame.event)
+          const expectedData = "data" in frame ? dataText(frame.data).split(/\r\n|\r|\n/).join("\n") : undefined
+          const expectedEvent = frame.event || "message"
 
-        const independent = independentDecoder(encoded.right)
-        assert.deepStrictEqual(
-          independent.events,
-          expectedData === undefined
-            ? []
-            : [{ event: expectedEvent, data: expectedData, lastEventId: frame.id ?? "" }]
-        )
-        assert.strictEqual(independent.lastEventId, frame.id ?? "")
-        assert.strictEqual(independent.retry, frame.retry)
-        assert.deepStrictEqual(
-          withParser(toText(Either.getOrThrow(ServerSentEvent.encode(frame)))),
-          expectedData === undefined ? [] : [{ event: expectedEvent, data: expectedData, id: frame.id }]
-        )
-      }),
-      { numRuns: 100_000 }
-    )
+          const independent = independentDecoder(encoded.right)
+          assert.deepStrictEqual(
+            independent.events,
+            expectedData === undefined
+              ? []
+              : [{ event: expectedEvent, data: expectedData, lastEventId: frame.id ?? "" }]
+          )
+          assert.strictEqual(independent.lastEventId, frame.id ?? "")
+          assert.strictEqual(independent.retry, frame.retry)
+          assert.deepStrictEqual(
+            withParser(toText(Either.getOrThrow(ServerSentEvent.encode(frame)))),
+            expectedData === undefined ? [] : [{ event: expectedEvent, data: expectedData, id: frame.id }]
+          )
+        }),
+        { numRuns: 2_000 }
+      )
+    for (let i = 0; i < 50; i++) {
+      check()
+      // The runner takes a worker that does not answer for dead.
+      await new Promise(setImmediate)
+    }
     assert.isAbove(accepted, 20_000)
   }, 120_000)
 
@@ -125,7 +135,10 @@ describe("ServerSentEvent", () => {
     [fc.array(frame, { maxLength: 5 }), fc.array(fc.integer({ min: 1, max: 9 }), { minLength: 1 })],
     ([frames, sizes]) =>
       Effect.gen(function*() {
-        const accepted = frames.filter((frame) => Either.isRight(ServerSentEvent.encode(frame)))
+        const accepted = [
+          ...frames.filter((frame) => Either.isRight(ServerSentEvent.encode(frame))),
+          { data: "the end" }
+        ]
         const bytes = Buffer.concat(yield* Effect.forEach(accepted, ServerSentEvent.encode))
         const pieces: Array<Uint8Array> = []
         for (let at = 0, i = 0; at < bytes.length; i++) {
@@ -134,16 +147,23 @@ describe("ServerSentEvent", () => {
         }
         const decoded = yield* decodeAll(pieces)
         const lineBreaks = /\r\n|\r|\n/g
+        // What needs no blank line comes with the frame after it.
+        let before: Record<string, unknown> = {}
         assert.deepStrictEqual(
           decoded,
-          accepted.flatMap((frame) => {
-            const expected: Record<string, unknown> = {}
-            if (frame.comment !== undefined) expected.comment = frame.comment.replace(lineBreaks, "\n")
+          accepted.flatMap((frame: ServerSentEvent.ServerSentEvent) => {
+            const expected = before
+            if (frame.comment !== undefined) {
+              const comment = frame.comment.replace(lineBreaks, "\n")
+              expected.comment = "comment" in before ? `${before.comment}\n${comment}` : comment
+            }
             if (frame.retry !== undefined) expected.retry = frame.retry
             if ("data" in frame) expected.data = dataText(frame.data).replace(lineBreaks, "\n")
             if (frame.event) expected.event = frame.event
             if (frame.id !== undefined) expected.id = frame.id
-            return Object.keys(expected).length === 0 ? [] : [expected]
+            if (!("data" in frame) && !frame.event && frame.id === undefined) return []
+            before = {}
+            return [expected]
           })
         )
       })
@@ -162,10 +182,15 @@ describe("ServerSentEvent", () => {
     Effect.gen(function*() {
       const cyclic: Record<string, unknown> = {}
       cyclic.self = cyclic
-      const cases: ReadonlyArray<[ServerSentEvent.ServerSentEvent, string, string]> = [
+      type Case = [ServerSentEvent.ServerSentEvent, string, string]
+      const ids = (reason: string, ids: ReadonlyArray<string>) => ids.map((id): Case => [{ id }, "id", reason])
+      const cases: ReadonlyArray<Case> = [
         [{ id: "secret\ndata: x" }, "id", "ControlCharacter"],
         [{ event: "secret\r" }, "event", "ControlCharacter"],
         [{ id: "secret\0" }, "id", "ControlCharacter"],
+        ...ids("ControlCharacter", ["secret\t1", "\u001f", "secret\u007f"]),
+        ...ids("SurroundingSpace", [" ", " secret", "secret "]),
+        ...ids("TooLong", ["x".repeat(1025), "é".repeat(513), "€".repeat(342)]),
         [{ id: "\uD800" }, "id", "LoneSurrogate"],
         [{ event: "\uDC00" }, "event", "LoneSurrogate"],
         [{ comment: "\uDC00" }, "comment", "LoneSurrogate"],
@@ -191,11 +216,33 @@ describe("ServerSentEvent", () => {
       }
     }))
 
+  it.effect("takes an id that a header carries, of up to 1,024 bytes", () =>
+    Effect.gen(function*() {
+      for (const id of ["", "a b", "é✓", "x".repeat(1024), "é".repeat(512), "€".repeat(341)]) {
+        assert.strictEqual(yield* ServerSentEvent.encodeString({ id }), `id: ${id}\n\n`)
+      }
+    }))
+
+  // A blank line of their own would be an event without data, which some clients dispatch.
+  it.effect("ends a frame of nothing but comments and retry without a blank line", () =>
+    Effect.gen(function*() {
+      const cases: ReadonlyArray<[ServerSentEvent.ServerSentEvent, string]> = [
+        [{}, ""],
+        [{ event: "" }, ""],
+        [{ comment: "" }, ": \n"],
+        [{ retry: 5, comment: "a" }, "retry: 5\n: a\n"],
+        [{ event: "a" }, "event: a\n\n"],
+        [{ id: "" }, "id: \n\n"],
+        [{ data: "" }, "data: \n\n"]
+      ]
+      for (const [frame, text] of cases) assert.strictEqual(yield* ServerSentEvent.encodeString(frame), text)
+    }))
+
   it.effect("sends every line of a comment as a comment", () =>
     Effect.gen(function*() {
       assert.strictEqual(
         yield* ServerSentEvent.encodeString(ServerSentEvent.comment("a\ndata: b")),
-        ": a\n: data: b\n\n"
+        ": a\n: data: b\n"
       )
     }))
 

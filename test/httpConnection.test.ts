@@ -37,7 +37,7 @@ const exchange = (socket: Socket, text: string, isEnough: (received: string) => 
 const endsOfBodies = (received: string) => received.split("\r\n0\r\n\r\n").length - 1
 
 const greet = EventStream.respond((stream) => EventStream.publish(stream, { data: "hello" }))
-const body = "\r\n:\n\ndata: hello\n\n\r\n"
+const body = "\r\n:\ndata: hello\n\n\r\n"
 
 /** Whatever chunks the bodies came in. */
 const withoutChunks = (received: string) => received.replace(/\r\n[0-9a-f]+\r\n/g, "")
@@ -97,7 +97,7 @@ describe("event streams on one connection of Node's server", () => {
       yield* started
       const [duration] = yield* Effect.timed(Scope.close(scope, Exit.void))
       assert.isBelow(Duration.toMillis(duration), 2_000)
-      assert.match(yield* response, /:\n\n\r\n\w+\r\nretry: \d+\n\n\r\n0\r\n\r\n/)
+      assert.match(yield* response, /:\n\r\n\w+\r\nretry: \d+\n\r\n0\r\n\r\n/)
     }).pipe(LeakCheck.run))
 
   it.live("close it where the client asks for that", () =>

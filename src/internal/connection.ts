@@ -23,10 +23,12 @@ export interface Settings {
   readonly heartbeat: number
   readonly writeTimeout: number
   readonly maxAge: number
-  /** Sent when the connection opens. */
+  /** The reconnection time that is sent when the connection opens, in milliseconds. */
   readonly retry: number | undefined
-  /** Sent when the server shuts down. */
+  /** The reconnection time that is sent when the server shuts down. */
   readonly farewell: number
+  /** False for clients that do not understand `retry`. */
+  readonly sendsRetry: boolean
 }
 
 interface Publisher {
@@ -157,9 +159,10 @@ export class Connection {
     return time > this.clock.unsafeCurrentTimeMillis()
   }
 
-  /** Ends with a word on when to come back. */
+  /** Ends with a reconnection time. */
   shutdown(): void {
-    this.endWith(Frame.retry(this.settings.farewell))
+    if (this.settings.sendsRetry) this.endWith(Frame.retry(this.settings.farewell))
+    else this.end()
     this.stopProducers()
   }
 
@@ -316,6 +319,8 @@ export class Connection {
   }
 
   private push(frame: Frame.Frame): void {
+    // The frame of an event without any field: as a chunk of HTTP/1.1 it would end the body.
+    if (frame.bytes.length === 0) return
     MutableList.append(this.queue, frame)
     this.queuedBytes += frame.bytes.length
   }

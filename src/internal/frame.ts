@@ -1,3 +1,7 @@
+import * as Either from "effect/Either"
+
+import * as ServerSentEvent from "../ServerSentEvent.js"
+
 const textEncoder = new TextEncoder()
 
 /**
@@ -23,14 +27,29 @@ const lineEnd = textEncoder.encode("\r\n")
 
 export const fromString = (text: string): Frame => new Frame(textEncoder.encode(text))
 
+/** The names of the events that the library sends itself. An event of a user's by such a name would be taken for one. */
+const ownEvents: ReadonlySet<string | undefined> = new Set(["end", "gap", "resync"])
+
+/** Encodes an event that a user publishes. */
+export const fromEvent = (
+  event: ServerSentEvent.ServerSentEvent
+): Either.Either<Frame, ServerSentEvent.InvalidServerSentEvent> =>
+  ownEvents.has(event.event)
+    ? Either.left(new ServerSentEvent.InvalidServerSentEvent({ field: "event", reason: "Reserved" }))
+    : Either.map(ServerSentEvent.encode(event), (bytes) => new Frame(bytes))
+
 export const gap = (dropped: number): Frame => fromString(`event: gap\ndata: {"dropped":${dropped}}\n\n`)
 
-export const retry = (millis: number): Frame => fromString(`retry: ${millis}\n\n`)
+/**
+ * A reconnection time. It takes effect at the end of its line: a blank line after it would be an event without data, which
+ * some clients dispatch.
+ */
+export const retry = (millis: number): Frame => fromString(`retry: ${millis}\n`)
 
 /**
- * An empty comment: what opens a stream, and keeps an idle one open.
+ * An empty comment, which opens a stream and keeps an idle one open. It has no blank line, for the reason of `retry`.
  */
-export const heartbeat = fromString(":\n\n")
+export const heartbeat = fromString(":\n")
 
 let lastJoined: { readonly parts: ReadonlyArray<Frame>; readonly frame: Frame } | undefined
 

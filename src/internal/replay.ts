@@ -20,7 +20,7 @@ export const encode = (
   event: ServerSentEvent.ServerSentEvent
 ): Either.Either<Uint8Array, ServerSentEvent.InvalidServerSentEvent> =>
   event.id === undefined
-    ? ServerSentEvent.encode(event)
+    ? Either.map(Frame.fromEvent(event), ({ bytes }) => bytes)
     : Either.left(new ServerSentEvent.InvalidServerSentEvent({ field: "id", reason: "Assigned" }))
 
 /** Moves the cursor of the client without an event. */

@@ -22,7 +22,7 @@ export const make = (options: Options): Effect.Effect<Settings> =>
     const spread = yield* Random.next
     const spreadRetry = (retry: Duration.DurationInput) =>
       Math.round(Duration.toMillis(retry) * (1 + jitter * (2 * spread - 1)))
-    const opening = retry === undefined ? undefined : spreadRetry(retry)
+    const opening = retry === undefined || retry === "off" ? undefined : spreadRetry(retry)
     yield* rule(opening === undefined || Number.isSafeInteger(opening), "retry must be finite")
     return {
       capacity,
@@ -32,7 +32,8 @@ export const make = (options: Options): Effect.Effect<Settings> =>
       writeTimeout,
       maxAge: maxAge === Number.POSITIVE_INFINITY ? maxAge : Math.round(maxAge * (1 - jitter * spread)),
       retry: opening,
-      farewell: opening ?? spreadRetry("3 seconds")
+      farewell: opening ?? spreadRetry("3 seconds"),
+      sendsRetry: retry !== "off"
     }
   })
 

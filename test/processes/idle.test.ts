@@ -7,7 +7,7 @@ import { startServer } from "../support/processes.js"
 
 const millisToFirstBytes = (url: string) =>
   TestEventSource.make(url).pipe(
-    Effect.flatMap(TestEventSource.awaitText((text) => text === ":\n\n")),
+    Effect.flatMap(TestEventSource.awaitText((text) => text === ":\n")),
     Effect.timed,
     Effect.map(([duration]) => Duration.toMillis(duration))
   )
