@@ -362,7 +362,28 @@ describe("WebPush.layer", () => {
 
   it.effect("refuses hosts that no endpoint can have", () =>
     Effect.gen(function*() {
-      for (const host of ["https://push.example.org", "push.example.org/path", "münchen.example", "*", ""]) {
+      for (
+        const host of [
+          "https://push.example.org",
+          "push.example.org/path",
+          "münchen.example",
+          "*",
+          "",
+          "push.example.org.",
+          "push..example.org",
+          "user@push.example.org",
+          "push.example.org:0",
+          "push.example.org:99999",
+          "push.example.org:08443",
+          `${"a".repeat(64)}.example.org`,
+          "a.".repeat(126) + "org",
+          "-push.example.org",
+          "127.1",
+          "*.127.0.0.1",
+          "*.[::1]",
+          "[0:0:0:0:0:0:0:1]:8443"
+        ]
+      ) {
         assert.strictEqual((yield* build({ hosts: [host] })).field, "hosts", host)
       }
       const webPush = yield* WebPush.WebPush.pipe(withWebPush(stub(), { hosts: ["push.example.org:443"] }))
@@ -668,6 +689,12 @@ describe("endpoint policy", () => {
           ["https://mesh.example/up", false],
           ["https://evilmesh.example/up", false],
           ["https://[::1]:8443/up", true],
+          [`https://${"a.".repeat(121)}mesh.example/up`, false],
+          [`https://${"a".repeat(64)}.mesh.example/up`, false],
+          [`https://${"a".repeat(63)}.mesh.example/up`, true],
+          ["https://xn--mnchen-3ya.mesh.example/up", true],
+          ["https://user@push.example.org/up", false],
+          ["https://push.example.org./up", false],
           ["http://push.example.org/up", false]
         ] as const
       ) assert.strictEqual(isAllowed(url), allowed, url)
@@ -692,30 +719,70 @@ describe("WebPush.retryPolicy", () => {
         Effect.flip,
         Effect.fork
       )
-      yield* TestClock.adjust("1 hour")
+      yield* Effect.repeat(TestClock.adjust("1 hour"), { until: () => fiber.unsafePoll() !== null })
       return yield* Fiber.join(fiber)
     }).pipe(withWebPush(http))
 
-  it.effect("waits for what Retry-After says, in seconds or as a date", () =>
-    Effect.gen(function*() {
-      for (const retryAfter of ["120", new Date(120_000).toUTCString()]) {
+  const later = (seconds: number) => new Date(seconds * 1000)
+  const asctime = (date: Date) => date.toUTCString().replace(/^(\w+), (\d+) (\w+) (\d+) (\S+) GMT$/, "$1 $3 $2 $5 $4")
+  const rfc850 = (date: Date) => date.toUTCString().replace(/^\w+, (\d+) (\w+) \d\d(\d\d)/, "Thursday, $1-$2-$3")
+
+  for (
+    const [name, headers, wait] of [
+      ["seconds", { "retry-after": "120" }, 120],
+      ["a date", { "retry-after": later(120).toUTCString() }, 120],
+      ["a date in the form of RFC 850", { "retry-after": rfc850(later(120)) }, 120],
+      ["a date in the form of asctime", { "retry-after": asctime(later(120)) }, 120],
+      ["WNS's own header", { "x-wns-continue-after": "120" }, 120],
+      ["an hour", { "retry-after": "3600" }, 3600],
+      ["a date in an hour", { "retry-after": later(3600).toUTCString() }, 3600]
+    ] as const
+  ) {
+    it.effect(`waits for what Retry-After says: ${name}`, () =>
+      Effect.gen(function*() {
+        for (const status of [429, 503]) {
+          const { http, times } = failing(() => new Response(null, { status, headers }))
+          yield* TestClock.setTime(0)
+          yield* run(http)
+          assert.strictEqual((times[1] ?? 0) - (times[0] ?? 0), wait * 1000)
+        }
+      }))
+  }
+
+  for (
+    const retryAfter of [
+      "3601",
+      later(3601).toUTCString(),
+      "9999999",
+      "999999999",
+      "9".repeat(30),
+      "9".repeat(400),
+      "Fri, 31 Dec 9999 23:59:59 GMT"
+    ]
+  ) {
+    it.effect(`does not wait for more than an hour: ${retryAfter.slice(0, 32)}`, () =>
+      Effect.gen(function*() {
         const { http, times } = failing(() =>
           new Response(null, { status: 429, headers: { "retry-after": retryAfter } })
         )
-        yield* TestClock.setTime(0)
         const error = yield* run(http)
-        assert.strictEqual(error._tag === "WebPushFailure" && error.reason, "RateLimited")
-        assert.strictEqual(times.length, 5)
-        assert.strictEqual((times[1] ?? 0) - (times[0] ?? 0), 120_000)
-      }
-    }))
+        if (error._tag !== "WebPushFailure") return assert.fail(error._tag)
+        assert.strictEqual(error.reason, "RateLimited")
+        assert.isTrue(error.retryAfter !== undefined && Duration.isFinite(error.retryAfter))
+        assert.strictEqual(times.length, 1)
+      }))
+  }
 
-  it.effect("does not wait for days", () =>
+  it.effect("does not take nonsense for a date, and a date that has passed for no wait", () =>
     Effect.gen(function*() {
-      const { http, times } = failing(() => new Response(null, { status: 429, headers: { "retry-after": "9999999" } }))
-      const error = yield* run(http)
-      assert.strictEqual(error._tag === "WebPushFailure" && error.reason, "RateLimited")
-      assert.strictEqual(times.length, 1)
+      for (const retryAfter of ["soon", "-5", "1.5", "2099-01-01", "x 5", "", "Thu, 01 Jan 1970 00:00:00 GMT"]) {
+        const { http, times } = failing(() =>
+          new Response(null, { status: 429, headers: { "retry-after": retryAfter } })
+        )
+        yield* run(http)
+        assert.strictEqual(times.length, 5, retryAfter)
+        assert.isBelow((times[1] ?? 0) - (times[0] ?? 0), 1300, retryAfter)
+      }
     }))
 
   it.effect("backs off from a service that is unavailable, and gives up", () =>

@@ -9,7 +9,9 @@ export const pushServiceUrls: ReadonlyArray<string> = [
   "https://wns2-par02p.notify.windows.com/w/?token=BQYAAADyOgQ%2bHl8%2fxR0oS6J9c%2fvA%3d%3d",
   "https://db5p.notify.windows.com/w/?token=AwYAAAB%2bQ1%2bvA%3d%3d",
   "https://FCM.googleapis.com/fcm/send/abc",
-  "https://fcm.googleapis.com:443/fcm/send/abc"
+  "https://fcm.googleapis.com:443/fcm/send/abc",
+  `https://${"a".repeat(63)}.notify.windows.com/x`,
+  `https://fcm.googleapis.com/${"a".repeat(4096 - "https://fcm.googleapis.com/".length)}`
 ]
 
 /** URLs that lead, or that some URL parser takes to lead, to somewhere else. */
@@ -124,6 +126,22 @@ export const forbiddenUrls: ReadonlyArray<string> = [
   "https://fcm.googleapis.com/\"x",
   "https://fcm.googleapis.com/x#fragment",
   "https://fcm.googleapis.com\r\nhost: 127.0.0.1/",
+  // Names and paths that are too long for DNS, or for a subscription.
+  `https://${"a".repeat(64)}.notify.windows.com/x`,
+  `https://${"a".repeat(5000)}.push.apple.com/x`,
+  `https://${"a.".repeat(120)}notify.windows.com/x`,
+  `https://fcm.googleapis.com/${"a".repeat(20_000)}`,
+  `https://wns2-par02p.notify.windows.com/w/?token=${"a".repeat(4096)}`,
+  "https://-a.notify.windows.com/x",
+  "https://a-.notify.windows.com/x",
+  "https://fcm.googleapis.com:0/",
+  "https://fcm.googleapis.com:00443/",
+  "https://fcm.googleapis.com:",
+  "https://fcm.googleapis.com#",
+  "https://fcm.googleapis.com?x",
+  "https://fcm.googleapis.com/x#",
+  "https://m\u00fcnchen.notify.windows.com/x",
+  "https://xn--a.notify.windows.com/x",
   // Other schemes.
   "http://fcm.googleapis.com/",
   "http://127.0.0.1/",

@@ -14,13 +14,35 @@ export interface Endpoint {
   readonly origin: string
 }
 
-// What may stand in front of the path. Everything that URL parsers read differently from one another (user information, quotes,
+// The longest endpoint that a subscription may have.
+const maxLength = 4096
+
+// A name, or a label of it, that DNS cannot hold (RFC 1035, 2.3.4), or a label that no host has (RFC 1123, 2.1).
+const isTooLong = (name: string): boolean => name.length > 253 || /[^.]{64}/.test(name)
+const hyphenAtEnd = /(^|\.)-|-(\.|$)/
+
+// The text that may stand in front of the path. All that URL parsers read differently from one another (user information, quotes,
 // backslashes, percent-escapes, non-ASCII letters) is left out.
 const authority = /^https:\/\/((?:[a-z0-9-]+(?:\.[a-z0-9-]+)*|\[[0-9a-f:]+\])(?::\d{1,5})?)(?=\/|$)/i
 
-/** Whether an endpoint can have this host at all. */
-export const isHost = (host: string): boolean =>
-  /^((\*\.)?[a-z0-9-]+(\.[a-z0-9-]+)*|\[[0-9a-f:]+\])(:\d{1,5})?$/i.test(host)
+/** Reads a URL in which every parser finds the host and the path that are written there. */
+const read = (endpoint: string): URL | undefined => {
+  const match = endpoint.length <= maxLength ? authority.exec(endpoint) : null
+  if (match === null || !URL.canParse(endpoint)) return undefined
+  const [start, written = ""] = match
+  const url = new URL(endpoint)
+  const { host, hostname, pathname, port, search } = url
+  // A host or a path that the parser had to rewrite is not the one that the push service gave out.
+  const isAsWritten = written.toLowerCase().replace(/:443$/, "") === host &&
+    (endpoint.slice(start.length) === pathname + search || endpoint === start)
+  return isAsWritten && !isTooLong(hostname) && !hyphenAtEnd.test(hostname) && port !== "0" ? url : undefined
+}
+
+/** Returns whether an endpoint can have this host at all: a name, `*.` and a name, or an address, and a port. */
+export const isHost = (host: string): boolean => {
+  const url = read(`https://${host.replace(/^\*\./, "")}`)
+  return url !== undefined && !host.includes("/") && !(host.startsWith("*.") && /^(\[|[\d.]+$)/.test(url.hostname))
+}
 
 /**
  * Reads an endpoint that may be sent to: one of a known push service, or of a host that `hosts` names (`push.example.org`,
@@ -31,12 +53,9 @@ export const make = (hosts: ReadonlyArray<string>) => {
   const suffixes = [...exact].filter((host) => host.startsWith("*.")).map((host) => host.slice(1))
 
   return (endpoint: string): Endpoint | undefined => {
-    const match = authority.exec(endpoint)
-    if (match === null || !URL.canParse(endpoint)) return undefined
-    const { host, origin, pathname, search } = new URL(endpoint)
-    // A host or a path that the parser had to rewrite is not the one that the push service gave out.
-    if (match[1]?.toLowerCase().replace(/:443$/, "") !== host) return undefined
-    if (endpoint.slice(match[0].length) !== pathname + search && endpoint !== match[0]) return undefined
+    const url = read(endpoint)
+    if (url === undefined) return undefined
+    const { host, origin } = url
     const vendor = vendors.find(([pattern]) => pattern.test(host))?.[1]
     if (vendor !== undefined) return { vendor, host, origin }
     return exact.has(host) || suffixes.some((suffix) => host.endsWith(suffix)) ?

@@ -101,15 +101,23 @@ const detailOf = ({ body, headers, vendor }: Answer): string | undefined => {
   return undefined
 }
 
-const seconds = (text: string | undefined): Duration.Duration | undefined =>
-  text !== undefined && /^\s*\d{1,9}\s*$/.test(text) ? Duration.seconds(Number(text)) : undefined
+// More than 30 years: a wait that no number of digits makes infinite.
+const longestWait = 999_999_999
+
+const seconds = (text: string | undefined): number | undefined =>
+  text !== undefined && /^\s*\d+\s*$/.test(text) ? Number(text) : undefined
+
+// One of the three forms of RFC 9110, 5.6.7, all of which are in GMT; one of them does not say so.
+const secondsUntil = (date: string | undefined, now: number): number | undefined => {
+  if (date === undefined || !/^\s*(Mon|Tues?|Wed(nes)?|Thu(rs)?|Fri|Sat(ur)?|Sun)(day)?,? /.test(date)) return undefined
+  const at = Date.parse(/GMT\s*$/.test(date) ? date : `${date} GMT`)
+  return Number.isNaN(at) ? undefined : Math.max(0, at - now) / 1000
+}
 
 const retryAfterOf = ({ headers }: Answer, now: number): Duration.Duration | undefined => {
   const header = headers["retry-after"]
-  const fromHeader = seconds(header) ?? seconds(headers["x-wns-continue-after"])
-  if (fromHeader !== undefined || header === undefined) return fromHeader
-  const date = Date.parse(header)
-  return Number.isNaN(date) ? undefined : Duration.millis(Math.max(0, date - now))
+  const wait = seconds(header) ?? secondsUntil(header, now) ?? seconds(headers["x-wns-continue-after"])
+  return wait === undefined ? undefined : Duration.seconds(Math.min(wait, longestWait))
 }
 
 // In the words of Apple, FCM (old and new) and Mozilla.
