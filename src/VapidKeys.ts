@@ -3,12 +3,14 @@
  *
  * @since 0.1.0
  */
-import { createECDH } from "node:crypto"
+import type { PrivateKeyInput } from "node:crypto"
+import { createECDH, createPrivateKey } from "node:crypto"
 
 import * as Config from "effect/Config"
 import * as ConfigError from "effect/ConfigError"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
+import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
 
@@ -54,26 +56,144 @@ const publicPointOf = (privateKey: Uint8Array): Uint8Array | undefined => {
   return ecdh.getPublicKey()
 }
 
+const privateKeyError = (reason: string) => new InvalidVapidKeys({ field: "privateKey", reason })
+
+const wrongKey = () => privateKeyError("is not a private key of the curve P-256")
+
+/** The scalar of a key in a format that OpenSSL reads. Its errors quote the key. */
+const scalarOf = (input: PrivateKeyInput): Either.Either<Uint8Array, InvalidVapidKeys> => {
+  try {
+    const key = createPrivateKey(input)
+    const d = key.asymmetricKeyDetails?.namedCurve === "prime256v1" ? key.export({ format: "jwk" }).d : undefined
+    const scalar = d === undefined ? undefined : Base64Url.decode(d)
+    return scalar === undefined ? Either.left(wrongKey()) : Either.right(scalar)
+  } catch {
+    return Either.left(wrongKey())
+  }
+}
+
+const fromJwk = (jwk: object): Either.Either<Uint8Array, InvalidVapidKeys> => {
+  const { crv, d, kty, x, y } = { crv: undefined, d: undefined, kty: undefined, x: undefined, y: undefined, ...jwk }
+  const bytes = kty === "EC" && crv === "P-256" && typeof d === "string" ? Base64Url.decode(d) : undefined
+  const point = bytes === undefined ? undefined : publicPointOf(bytes)
+  if (bytes === undefined || point === undefined) return Either.left(wrongKey())
+  const isOwn = (coordinate: unknown, start: number) =>
+    coordinate === undefined || coordinate === Base64Url.encode(point.subarray(start, start + 32))
+  return isOwn(x, 1) && isOwn(y, 33) ? fromScalar(bytes) : Either.left(wrongKey())
+}
+
+// Programs that write the scalar as a number lose its leading zeros, or put one in front for the sign.
+const minScalarBytes = 30
+const maxScalarBytes = 36
+
+const fromScalar = (bytes: Uint8Array): Either.Either<Uint8Array, InvalidVapidKeys> => {
+  const start = bytes.findIndex((byte) => byte !== 0)
+  const significant = start === -1 ? bytes.subarray(-1) : bytes.subarray(start)
+  if (bytes.length < minScalarBytes || bytes.length > maxScalarBytes || significant.length > 32) {
+    return Either.left(privateKeyError("is not 32 bytes long"))
+  }
+  const scalar = new Uint8Array(32)
+  scalar.set(significant, 32 - significant.length)
+  return Either.right(scalar)
+}
+
+// A sequence whose first member is a number, the version.
+const isDer = (bytes: Uint8Array): boolean => bytes[0] === 0x30 && ((bytes[1] ?? 0) > 127 || bytes[2] === 2)
+
+const fromDer = (bytes: Uint8Array): Either.Either<Uint8Array, InvalidVapidKeys> => {
+  const key = Buffer.from(bytes)
+  return Either.orElse(
+    scalarOf({ key, format: "der", type: "pkcs8" }),
+    () => scalarOf({ key, format: "der", type: "sec1" })
+  )
+}
+
+const fromText = (text: string): Either.Either<Uint8Array, InvalidVapidKeys> => {
+  const trimmed = text.trim()
+  if (trimmed.startsWith("-----")) return scalarOf({ key: trimmed.replaceAll("\\n", "\n"), format: "pem" })
+  if (trimmed.startsWith("{")) {
+    try {
+      return fromJwk(Object(JSON.parse(trimmed)))
+    } catch {
+      return Either.left(wrongKey())
+    }
+  }
+  const bytes = Base64Url.decode(trimmed.replace(/\s/g, ""))
+  if (bytes === undefined) return Either.left(privateKeyError("is not base64url, PEM or a JWK"))
+  return bytes.length > maxScalarBytes && isDer(bytes) ? fromDer(bytes) : fromScalar(bytes)
+}
+
+const fromBytes = (bytes: Uint8Array): Either.Either<Uint8Array, InvalidVapidKeys> => {
+  if (bytes.length <= maxScalarBytes) return fromScalar(bytes)
+  return isDer(bytes) ? fromDer(bytes) : fromText(new TextDecoder().decode(bytes))
+}
+
+const pairOf = (scalar: Uint8Array): Either.Either<VapidKeys, InvalidVapidKeys> => {
+  const point = publicPointOf(scalar)
+  return point === undefined
+    ? Either.left(privateKeyError("is not a scalar of the curve P-256"))
+    : Either.right({
+      publicKey: Base64Url.encode(point),
+      privateKey: Redacted.make(Base64Url.encode(scalar))
+    })
+}
+
 const checked = (keys: VapidKeys): Either.Either<VapidKeys, InvalidVapidKeys> => {
-  const invalid = (field: InvalidVapidKeys["field"], reason: string) =>
-    Either.left(new InvalidVapidKeys({ field, reason }))
-  const publicKey = Base64Url.decode(keys.publicKey)
-  if (publicKey === undefined) return invalid("publicKey", "is not base64url")
-  if (publicKey.length !== 65) return invalid("publicKey", "is not 65 bytes long")
-  if (!P256.isPoint(publicKey)) return invalid("publicKey", "is not a point on the curve P-256")
-  const privateKey = Base64Url.decode(Redacted.value(keys.privateKey))
-  if (privateKey === undefined) return invalid("privateKey", "is not base64url")
-  if (privateKey.length !== 32) return invalid("privateKey", "is not 32 bytes long")
-  const point = publicPointOf(privateKey)
-  if (point === undefined) return invalid("privateKey", "is not a scalar of the curve P-256")
-  const canonical = Base64Url.encode(publicKey)
-  if (Base64Url.encode(point) !== canonical) return invalid("privateKey", "does not belong to the public key")
-  return Either.right({ publicKey: canonical, privateKey: Redacted.make(Base64Url.encode(privateKey)) })
+  const invalid = (reason: string) => Either.left(new InvalidVapidKeys({ field: "publicKey", reason }))
+  const publicKey = Base64Url.decode(keys.publicKey.trim())
+  if (publicKey === undefined) return invalid("is not base64url")
+  if (publicKey.length !== 65) return invalid("is not 65 bytes long")
+  if (!P256.isPoint(publicKey)) return invalid("is not a point on the curve P-256")
+  return fromText(Redacted.value(keys.privateKey)).pipe(
+    Either.flatMap(pairOf),
+    Either.filterOrLeft(
+      (pair) => pair.publicKey === Base64Url.encode(publicKey),
+      () => privateKeyError("does not belong to the public key")
+    )
+  )
 }
 
 /**
- * Checks that both keys are well-formed and belong together, and gives them back in canonical base64url. Fails with
- * `InvalidVapidKeys`.
+ * Imports a private key as other programs write it, and derives the public key from it:
+ *
+ * - text: PEM (PKCS#8 or SEC1), a JWK, or base64 or base64url of DER or of the scalar; white space around and between lines is skipped,
+ * - bytes: the content of such a file, DER, or the scalar,
+ * - an object: a JWK.
+ *
+ * A scalar may lack leading zeros (30 bytes or more) or have more of them than 32 bytes need. Fails with `InvalidVapidKeys`, which
+ * holds nothing of the key.
+ *
+ * @example
+ * ```ts
+ * import { FileSystem } from "@effect/platform"
+ * import { Effect } from "effect"
+ * import * as VapidKeys from "effect-realtime/VapidKeys"
+ *
+ * const keys = FileSystem.FileSystem.pipe(
+ *   Effect.flatMap((fs) => fs.readFile("private_key.pem")),
+ *   Effect.flatMap(VapidKeys.importPrivateKey)
+ * )
+ * ```
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const importPrivateKey = (
+  key: string | object | Redacted.Redacted<string | object>
+): Effect.Effect<VapidKeys, InvalidVapidKeys> =>
+  Effect.suspend(() => {
+    const value: unknown = Redacted.isRedacted(key) ? Redacted.value(key) : key
+    const scalar = typeof value === "string"
+      ? fromText(value)
+      : value instanceof Uint8Array
+      ? fromBytes(value)
+      : fromJwk(Object(value))
+    return Either.flatMap(scalar, pairOf)
+  })
+
+/**
+ * Checks that both keys are well-formed and belong together, and returns them in canonical base64url. The private key may be any text
+ * that `importPrivateKey` takes. Fails with `InvalidVapidKeys`.
  *
  * @example
  * ```ts
@@ -112,7 +232,8 @@ export const generate: Effect.Effect<VapidKeys> = Effect.sync(() => {
 })
 
 /**
- * Reads and checks `VAPID_PUBLIC_KEY` and `VAPID_PRIVATE_KEY`, or the two settings of another prefix.
+ * Reads and checks `VAPID_PUBLIC_KEY` and `VAPID_PRIVATE_KEY`, or the two settings of another prefix. Without the first, the public key
+ * follows from the private one, which may be any text that `importPrivateKey` takes.
  *
  * @example
  * ```ts
@@ -128,10 +249,16 @@ export const generate: Effect.Effect<VapidKeys> = Effect.sync(() => {
 export const config = (prefix: string = "VAPID"): Config.Config<VapidKeys> =>
   Config.mapOrFail(
     Config.all({
-      publicKey: Config.string(`${prefix}_PUBLIC_KEY`),
+      publicKey: Config.option(Config.string(`${prefix}_PUBLIC_KEY`)),
       privateKey: Config.redacted(`${prefix}_PRIVATE_KEY`)
     }),
-    (keys) =>
-      Either.mapLeft(checked(keys), ({ field, reason }) =>
-        ConfigError.InvalidData([`${prefix}_${field === "publicKey" ? "PUBLIC_KEY" : "PRIVATE_KEY"}`], reason))
+    ({ privateKey, publicKey }) =>
+      Option.match(publicKey, {
+        onNone: () => Either.flatMap(fromText(Redacted.value(privateKey)), pairOf),
+        onSome: (publicKey) => checked({ publicKey, privateKey })
+      }).pipe(
+        Either.mapLeft(({ field, reason }) =>
+          ConfigError.InvalidData([`${prefix}_${field === "publicKey" ? "PUBLIC_KEY" : "PRIVATE_KEY"}`], reason)
+        )
+      )
   )

@@ -4,7 +4,9 @@
  * @since 0.1.0
  */
 import { sha256 } from "@noble/hashes/sha2.js"
+import * as Arr from "effect/Array"
 import * as Inspectable from "effect/Inspectable"
+import * as Option from "effect/Option"
 import type * as ParseResult from "effect/ParseResult"
 import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
@@ -55,6 +57,21 @@ const optionalMember = <A, I>(schema: Schema.Schema<A, I>, rule: string) =>
     { exact: true }
   )
 
+const encodingRule = "must be or contain aes128gcm: no other encoding is sent (RFC 8291)"
+const encodingMessage = () => ({ message: encodingRule, override: true })
+
+/** Only looked at: what a page says of it is not part of a subscription, and is not encoded back. */
+const ContentEncoding = Schema.optionalToOptional(
+  Schema.Unknown.pipe(
+    Schema.filter(
+      (encoding) => encoding === null || encoding === undefined || Arr.ensure(encoding).includes("aes128gcm"),
+      { message: encodingMessage }
+    )
+  ),
+  Schema.Undefined,
+  { decode: Option.none, encode: Option.none }
+)
+
 /**
  * One device that may be sent to. Decodes exactly what `PushSubscription.toJSON()` emits and encodes it back: the endpoint byte
  * for byte, `expirationTime` (here `expiresAt`, in milliseconds since 1970) absent, `null` or a number as it came, the keys in
@@ -62,6 +79,9 @@ const optionalMember = <A, I>(schema: Schema.Schema<A, I>, rule: string) =>
  *
  * `applicationServerKey` is not part of `toJSON()`. A client that adds it (base64url of `subscription.options.applicationServerKey`)
  * lets the server go on sending to old subscriptions while its VAPID keys are being rotated.
+ *
+ * A page may say which encodings the browser decrypts, as `contentEncoding` or `supportedContentEncodings`
+ * (`PushManager.supportedContentEncodings`): without `aes128gcm` among them decoding fails, for no message would be readable.
  *
  * The endpoint and the keys let their holder send to the device, so printing, logging or `JSON.stringify`ing a subscription shows
  * its `endpointId` alone. To store one, use `Schema.encode`.
@@ -88,7 +108,9 @@ export class WebPushSubscription extends Schema.Class<WebPushSubscription>("effe
       p256dh: PublicKey,
       auth: base64Bytes("must be 16 bytes in base64url", (bytes) => bytes.length === 16)
     }).annotations(objectRule("an object with p256dh and auth")),
-    applicationServerKey: optionalMember(PublicKey, publicKeyRule)
+    applicationServerKey: optionalMember(PublicKey, publicKeyRule),
+    contentEncoding: ContentEncoding,
+    supportedContentEncodings: ContentEncoding
   },
   [objectRule("a WebPushSubscription"), objectRule("a push subscription"), objectRule("a push subscription")]
 ) {

@@ -1,3 +1,4 @@
+import { createECDH, createPrivateKey, generateKeyPairSync } from "node:crypto"
 import { inspect } from "node:util"
 
 import { assert, describe, it } from "@effect/vitest"
@@ -44,7 +45,7 @@ describe("VapidKeys", () => {
         [{ ...keys, publicKey: "not base64!" }, "publicKey is not base64url"],
         [{ ...keys, publicKey: Buffer.from(compressed).toString("base64url") }, "publicKey is not 65 bytes long"],
         [{ ...keys, publicKey: offCurve.toString("base64url") }, "publicKey is not a point on the curve P-256"],
-        [{ ...keys, privateKey: Redacted.make("%") }, "privateKey is not base64url"],
+        [{ ...keys, privateKey: Redacted.make("%") }, "privateKey is not base64url, PEM or a JWK"],
         [{ ...keys, privateKey: Redacted.make("AAAA") }, "privateKey is not 32 bytes long"],
         [
           { ...keys, privateKey: Redacted.make(Buffer.alloc(32).toString("base64url")) },
@@ -54,6 +55,129 @@ describe("VapidKeys", () => {
       ]
       for (const [bad, message] of cases) {
         assert.strictEqual((yield* flipped(bad)).message, message)
+      }
+    }))
+
+  /** The same private key, as other programs write it. */
+  const forms = (privateKey: Redacted.Redacted) => {
+    const scalar = Buffer.from(Redacted.value(privateKey), "base64url")
+    const ecdh = createECDH("prime256v1")
+    ecdh.setPrivateKey(scalar)
+    const point = ecdh.getPublicKey()
+    const d = scalar.toString("base64url")
+    const x = point.subarray(1, 33).toString("base64url")
+    const y = point.subarray(33).toString("base64url")
+    const key = createPrivateKey({ format: "jwk", key: { kty: "EC", crv: "P-256", d, x, y } })
+    const pem = (type: "pkcs8" | "sec1") => key.export({ format: "pem", type }).toString()
+    const der = (type: "pkcs8" | "sec1") => key.export({ format: "der", type })
+    const parameters = "-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n"
+    const texts = {
+      "PKCS#8 PEM": pem("pkcs8"),
+      "SEC1 PEM": pem("sec1"),
+      "PEM after EC PARAMETERS, as openssl ecparam writes it": parameters + pem("sec1"),
+      "PEM with CRLF and blank lines around it": `\r\n${pem("pkcs8").replaceAll("\n", "\r\n")}\r\n`,
+      "PEM in one line of an .env file": pem("pkcs8").replaceAll("\n", "\\n"),
+      "PKCS#8 DER in base64url, as pywebpush writes it": der("pkcs8").toString("base64url"),
+      "SEC1 DER in base64, in lines of 64": der("sec1").toString("base64").replace(/.{64}/g, "$&\n"),
+      "JWK": JSON.stringify({ kty: "EC", crv: "P-256", d, x, y, ext: true, key_ops: ["sign"] }),
+      "JWK without a public part": ` ${JSON.stringify({ kty: "EC", crv: "P-256", d })}\n`,
+      "raw": d,
+      "raw, padded base64": scalar.toString("base64"),
+      "raw, after a trailing newline": `${d}\n`,
+      "raw, between spaces and a byte order mark": `\ufeff ${d}\r\n`,
+      "33 bytes": Buffer.concat([Buffer.alloc(1), scalar]).toString("base64url")
+    }
+    const bytes = {
+      "PKCS#8 DER": der("pkcs8"),
+      "SEC1 DER": der("sec1"),
+      "the bytes of a PEM file": Buffer.from(pem("pkcs8")),
+      "the bytes of a text file": Buffer.from(`${d}\n`),
+      "the bytes of the scalar": Uint8Array.from(scalar)
+    }
+    return { bytes, texts, jwk: { kty: "EC", crv: "P-256", d, x, y } }
+  }
+
+  it.effect("imports a private key as other programs write it, and derives the public one", () =>
+    Effect.gen(function*() {
+      const keys = yield* VapidKeys.generate
+      const { bytes, jwk, texts } = forms(keys.privateKey)
+      const inputs = [
+        ...Object.entries<string | Uint8Array>(texts),
+        ...Object.entries<string | Uint8Array>(bytes),
+        ...Object.entries(texts).map(([name, text]) => [`redacted ${name}`, Redacted.make(text)] as const),
+        ["a JsonWebKey", jwk] as const
+      ]
+      for (const [name, input] of inputs) {
+        const imported = yield* VapidKeys.importPrivateKey(input)
+        assert.strictEqual(imported.publicKey, keys.publicKey, name)
+        assert.strictEqual(Redacted.value(imported.privateKey), Redacted.value(keys.privateKey), name)
+      }
+      for (const [name, text] of Object.entries(texts)) {
+        const checked = yield* VapidKeys.check({
+          publicKey: `${keys.publicKey}\n`,
+          privateKey: Redacted.make(text)
+        })
+        assert.strictEqual(checked.publicKey, keys.publicKey, name)
+        assert.strictEqual(Redacted.value(checked.privateKey), Redacted.value(keys.privateKey), name)
+        const read = yield* withEnv(VapidKeys.config(), { VAPID_PRIVATE_KEY: text })
+        assert.strictEqual(read.publicKey, keys.publicKey, name)
+      }
+    }))
+
+  it.effect("takes a scalar that has lost its leading zeros, and one that has a zero too many", () =>
+    Effect.gen(function*() {
+      for (const zeros of [1, 2]) {
+        const scalar = Buffer.from(p256.utils.randomSecretKey()).fill(0, 0, zeros)
+        const publicKey = Buffer.from(p256.getPublicKey(scalar, false)).toString("base64url")
+        for (const form of [scalar.subarray(zeros), scalar, Buffer.concat([Buffer.alloc(2), scalar])]) {
+          const imported = yield* VapidKeys.importPrivateKey(form.toString("base64url"))
+          assert.strictEqual(imported.publicKey, publicKey)
+          assert.strictEqual(Redacted.value(imported.privateKey), scalar.toString("base64url"))
+          const jwk = { kty: "EC", crv: "P-256", d: form.toString("base64url") }
+          for (const other of [Uint8Array.from(form), jwk]) {
+            assert.deepStrictEqual(yield* VapidKeys.importPrivateKey(other), imported)
+          }
+        }
+      }
+    }))
+
+  it.effect("says why a private key cannot be imported, and nothing of the key", () =>
+    Effect.gen(function*() {
+      const { privateKey } = generateKeyPairSync("ec", { namedCurve: "secp384r1" })
+      const rsa = generateKeyPairSync("rsa", { modulusLength: 2048 })
+      const pair = generateKeyPairSync("ec", { namedCurve: "prime256v1" })
+      const keys = yield* VapidKeys.generate
+      const other = yield* VapidKeys.generate
+      const { jwk } = forms(keys.privateKey)
+      const foreign = forms(other.privateKey).jwk
+      const pem = pair.privateKey.export({ format: "pem", type: "pkcs8" }).toString()
+      const encrypted = pair.privateKey.export({ format: "pem", type: "pkcs8", cipher: "aes-256-cbc", passphrase: "x" })
+      const cases: ReadonlyArray<readonly [input: string | Uint8Array | object, reason: string]> = [
+        [privateKey.export({ format: "pem", type: "pkcs8" }).toString(), "is not a private key of the curve P-256"],
+        [privateKey.export({ format: "der", type: "sec1" }), "is not a private key of the curve P-256"],
+        [rsa.privateKey.export({ format: "pem", type: "pkcs8" }).toString(), "is not a private key of the curve P-256"],
+        [pair.publicKey.export({ format: "pem", type: "spki" }).toString(), "is not a private key of the curve P-256"],
+        [encrypted.toString(), "is not a private key of the curve P-256"],
+        [pem.slice(0, -60), "is not a private key of the curve P-256"],
+        ["-----BEGIN PRIVATE KEY-----", "is not a private key of the curve P-256"],
+        ["{\"kty\":", "is not a private key of the curve P-256"],
+        [{ ...jwk, crv: "P-384" }, "is not a private key of the curve P-256"],
+        [{ ...jwk, kty: "oct" }, "is not a private key of the curve P-256"],
+        [{ kty: "EC", crv: "P-256" }, "is not a private key of the curve P-256"],
+        [{ ...jwk, x: foreign.x, y: foreign.y }, "is not a private key of the curve P-256"],
+        [jwk.d.slice(0, 36), "is not 32 bytes long"],
+        [Buffer.alloc(33, 1).toString("base64url"), "is not 32 bytes long"],
+        ["", "is not 32 bytes long"],
+        [new Uint8Array(32), "is not a scalar of the curve P-256"],
+        [new Uint8Array(32).fill(255), "is not a scalar of the curve P-256"],
+        ["%%%", "is not base64url, PEM or a JWK"]
+      ]
+      for (const [input, reason] of cases) {
+        const error = yield* Effect.flip(VapidKeys.importPrivateKey(input))
+        assert.strictEqual(error.message, `privateKey ${reason}`, inspect(input))
+        const shown = inspect(error, { depth: 9 }) + JSON.stringify(error) + error.stack
+        const secret = typeof input === "string" && input.length > 40 ? input.slice(30, 60) : jwk.d
+        assert.notInclude(shown, secret)
       }
     }))
 

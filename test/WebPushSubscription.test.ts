@@ -54,7 +54,7 @@ describe("WebPushSubscription", () => {
         }
         assert.deepStrictEqual(yield* Effect.flatMap(decode(padded), encode), input)
       }),
-    { fastCheck: { numRuns: 200 } }
+    { fastCheck: { numRuns: 50 }, timeout: 60_000 }
   )
 
   it.effect("renames expirationTime and keeps an endpoint of 4,096 characters byte for byte", () =>
@@ -70,6 +70,20 @@ describe("WebPushSubscription", () => {
       const subscription = yield* decode({ ...json, applicationServerKey: p256dh })
       assert.strictEqual(subscription.applicationServerKey, p256dh)
       assert.deepStrictEqual(yield* encode(subscription), { ...json, applicationServerKey: p256dh })
+    }))
+
+  it.effect("refuses a device that reads no message of RFC 8291, and says so", () =>
+    Effect.gen(function*() {
+      for (const member of ["contentEncoding", "supportedContentEncodings"]) {
+        for (const refused of ["aesgcm", "aesgcm128", "", ["aesgcm"], [], 7, { aes128gcm: true }]) {
+          assert.deepStrictEqual(yield* messages({ ...json, [member]: refused }), [
+            `${member}: must be or contain aes128gcm: no other encoding is sent (RFC 8291)`
+          ])
+        }
+        for (const taken of ["aes128gcm", ["aesgcm", "aes128gcm"], ["aes128gcm"], null, undefined]) {
+          assert.deepStrictEqual(yield* Effect.flatMap(decode({ ...json, [member]: taken }), encode), json)
+        }
+      }
     }))
 
   it.effect("names the member and the rule that it breaks", () =>

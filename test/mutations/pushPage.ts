@@ -64,5 +64,29 @@ export default [
     replace: "const maxBodyTime = \"10 days\"",
     test: "test/WebPushApi.test.ts",
     name: "10 seconds"
+  },
+  {
+    promise: "a private key that has lost its leading zeros is taken",
+    file: "src/VapidKeys.ts",
+    find: "scalar.set(significant, 32 - significant.length)",
+    replace: "scalar.set(significant)",
+    test: "test/VapidKeys.test.ts",
+    name: "takes a scalar"
+  },
+  {
+    promise: "a private key on another curve is refused",
+    file: "src/VapidKeys.ts",
+    find: "key.asymmetricKeyDetails?.namedCurve === \"prime256v1\"",
+    replace: "key.asymmetricKeyDetails?.namedCurve !== undefined",
+    test: "test/VapidKeys.test.ts",
+    name: "says why a private key"
+  },
+  {
+    promise: "a device that reads only aesgcm is refused at decode",
+    file: "src/WebPushSubscription.ts",
+    find: "includes(\"aes128gcm\")",
+    replace: "includes(\"aesgcm\")",
+    test: "test/WebPushSubscription.test.ts",
+    name: "refuses a device"
   }
 ] satisfies ReadonlyArray<Mutation>
