@@ -13,7 +13,7 @@ export const awaken = (isStale: () => boolean): Effect.Effect<void> =>
       target.addEventListener(type, (event) => {
         if (!isAwake(event)) return
         abort.abort()
-        resume(Effect.void)
+        afterEvents(() => resume(Effect.void))
       }, { signal: abort.signal })
     listen(globalThis, "online", () => true)
     listen(globalThis, "pageshow", (event) => "persisted" in event && event.persisted === true)
@@ -24,12 +24,15 @@ export const awaken = (isStale: () => boolean): Effect.Effect<void> =>
     return Effect.sync(() => abort.abort())
   })
 
+// A page that is back from the cache fires `resume` and then `pageshow`, which are one awakening.
+const afterEvents = (listener: () => void) => void setTimeout(listener)
+
 /** Calls the listener once, when the page is back from the back/forward cache or from being frozen. */
 export const onReturn = (listener: () => void): void => {
   const abort = new AbortController()
   const onEvent = () => {
     abort.abort()
-    listener()
+    afterEvents(listener)
   }
   globalThis.addEventListener("pageshow", onEvent, { signal: abort.signal })
   document.addEventListener("resume", onEvent, { signal: abort.signal })
