@@ -160,6 +160,21 @@ describe("Notifier", () => {
       })
     ))
 
+  it.effect("pushes when the page is opened after the event, which it has not got", () =>
+    run(({ here, laptop, phone, service, there }) =>
+      Effect.gen(function*() {
+        const { head } = yield* EventLog.EventLog
+        const before = yield* head
+        const fiber = yield* Effect.fork(here.notifier.notify("anna", news, { delay: "2 seconds" }))
+        yield* Effect.repeat(Effect.zipRight(Effect.yieldNow(), head), { until: ({ seq }) => seq > before.seq })
+        yield* there.open("anna")
+        yield* TestClock.adjust("2 seconds")
+        const report = yield* Fiber.join(fiber)
+        assert.strictEqual(report.connections, 0)
+        assert.deepStrictEqual(yield* pushedTo(service), endpoints(phone, laptop))
+      })
+    ))
+
   it.effect("pushes when the node of the page dies while the event is sent", () =>
     run(({ here, laptop, phone, service, there }) =>
       Effect.gen(function*() {

@@ -10,6 +10,9 @@ export interface Delivery {
   readonly pruned: number
 }
 
+export const isGone = ({ result }: WebPush.Outcome): boolean =>
+  Either.isLeft(result) && result.left._tag === "WebPushGone"
+
 /** Sends to devices, forgets those that are gone and notes which were reached. What was sent is reported even if the store fails. */
 export const deliver = (
   webPush: WebPush.WebPush.Service,
@@ -21,14 +24,19 @@ export const deliver = (
   Effect.gen(function*() {
     const { outcomes } = yield* webPush.sendMany(devices, message, options)
     const [failed, sent] = Arr.partition(outcomes, ({ result }) => Either.isRight(result))
-    const gone = Arr.filter(failed, ({ result }) => Either.isLeft(result) && result.left._tag === "WebPushGone")
-    const pruned = yield* keep(store.prune(Arr.map(gone, ({ subscription }) => subscription)))
-    yield* keep(store.touch(Arr.map(sent, ({ subscription }) => subscription)))
+    const gone = Arr.filter(failed, isGone)
+    const pruned = yield* keep(() => store.prune(Arr.map(gone, ({ subscription }) => subscription)))
+    yield* keep(() => store.touch(Arr.map(sent, ({ subscription }) => subscription)))
     return { outcomes, pruned: pruned ?? 0 }
   })
 
-const keep = <A, E>(effect: Effect.Effect<A, E>) =>
-  Effect.catchAll(
-    effect,
-    (error) => Effect.as(Effect.logWarning("The outcome of a push could not be kept", error), undefined)
+// A store that throws or dies does not take the outcomes with it either.
+const keep = <A, E>(effect: () => Effect.Effect<A, E>) =>
+  Effect.catchAllCause(
+    Effect.suspend(effect),
+    (cause) =>
+      Effect.as(
+        Effect.logWarning("The outcome of a push could not be stored: the report has it alone", cause),
+        undefined
+      )
   )

@@ -1,6 +1,6 @@
 /**
- * Notifications that survive the process: they are accepted into the database, in the transaction of whatever they tell of if there is
- * one, and sent by any node, at least once.
+ * Notifications that survive the process: the database accepts them, as part of the caller's transaction if there is one, and any node
+ * sends them, at least once.
  *
  * @since 0.1.0
  */
@@ -8,25 +8,29 @@ import type { MigrationError } from "@effect/sql/Migrator"
 import * as SqlClient from "@effect/sql/SqlClient"
 import type { SqlError } from "@effect/sql/SqlError"
 import * as Arr from "effect/Array"
+import * as Cause from "effect/Cause"
 import * as Chunk from "effect/Chunk"
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
-import * as DateTime from "effect/DateTime"
+import type * as DateTime from "effect/DateTime"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
+import * as ParseResult from "effect/ParseResult"
 import * as Predicate from "effect/Predicate"
 import * as Random from "effect/Random"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 
-import { deliver } from "../internal/deliver.js"
+import { deliver, isGone } from "../internal/deliver.js"
 import * as Sql from "../internal/sql.js"
+import { maxPayloadBytes } from "../internal/webPushCrypto.js"
 import type { Notification, NotifyOptions } from "../Notifier.js"
 import { Notifier } from "../Notifier.js"
 import * as ServerSentEvent from "../ServerSentEvent.js"
+import type { Device } from "../SubscriptionStore.js"
 import { SubscriptionStore } from "../SubscriptionStore.js"
 import * as WebPush from "../WebPush.js"
 import { isWebPushPayload } from "../WebPushPayload.js"
@@ -36,26 +40,29 @@ import { isWebPushPayload } from "../WebPushPayload.js"
  * @category models
  */
 export interface Options {
-  /** How many notifications are on their way at once. Default 16. */
+  /** The number of notifications that are sent at once, one or more. Default 16. */
   readonly concurrency?: number | undefined
-  /** How long after the death of a node its notifications are taken over by another. Default 30 seconds. */
+  /** The time after the death of a node after which another one takes its notifications over. Default 30 seconds. */
   readonly lease?: Duration.DurationInput | undefined
-  /** After how many attempts a notification is given up. Default 14, which is about three hours. */
+  /** The number of attempts at a device after which it is given up, one or more. Default 14, which is about three hours. */
   readonly maxAttempts?: number | undefined
-  /** How often a node looks for what other nodes have accepted, or is due again. Default 1 second. */
+  /** The time between two searches for notifications that other nodes have accepted, or that are due again. Default 1 second. */
   readonly pollInterval?: Duration.DurationInput | undefined
 }
 
 /**
- * Why a notification did not get to a device: its `endpointId`, and the reason of the `WebPushFailure`. `isFinal` if trying again is of
- * no use.
+ * Why a notification did not get to a device: its `endpointId`, and the reason of the `WebPushFailure` or one of two more. `isFinal` if
+ * trying again is of no use.
+ *
+ * - `Expired`: the notification was not sent, or not again, because its `ttl` had passed since it was enqueued.
+ * - `Removed`: the owner no longer has the device, and has no new one that may have taken its place.
  *
  * @since 0.1.0
  * @category schemas
  */
 export const Failure = Schema.Struct({
   device: Schema.String,
-  reason: WebPush.WebPushFailure.fields.reason,
+  reason: Schema.Literal(...WebPush.WebPushFailure.fields.reason.literals, "Expired", "Removed"),
   isFinal: Schema.Boolean
 })
 
@@ -81,8 +88,9 @@ export interface DeadLetter {
 }
 
 /**
- * The outbox did not do what it was asked.
+ * A request that the outbox has not carried out.
  *
+ * - `InvalidNotification`: a notification or an option that could never be sent; `detail` names the part and the rule. It is not stored.
  * - `Unavailable`: the database failed; `detail` is the code of the failure.
  * - `InvalidRow`: the database has a row that is no notification.
  *
@@ -92,7 +100,7 @@ export interface DeadLetter {
 export class NotificationOutboxError
   extends Schema.TaggedError<NotificationOutboxError>("effect-realtime/NotificationOutboxError")(
     "NotificationOutboxError",
-    { reason: Schema.Literal("Unavailable", "InvalidRow"), detail: Schema.String }
+    { reason: Schema.Literal("InvalidNotification", "Unavailable", "InvalidRow"), detail: Schema.String }
   )
 {
   /**
@@ -122,21 +130,28 @@ export declare namespace NotificationOutbox {
    */
   export interface Service {
     /**
-     * Accepts a notification and gives its id. Inside a transaction of the `SqlClient` it is accepted if that commits. The id is its push
-     * `topic`, unless it has one, so that a repetition takes the place of what is not delivered yet.
+     * Accepts a notification and returns its id. Inside a transaction of the `SqlClient` it is accepted if that commits, and a failure of
+     * the database is not tried again.
+     *
+     * A `ttl` counts from here: the push service gets the rest of it, and once nothing is left the notification becomes a dead letter. A
+     * `ttl` of zero is sent within 10 seconds or not at all. From the second attempt on the id is the push `topic` if none was asked for,
+     * so that a repetition replaces an earlier one that is not delivered yet.
      */
     readonly enqueue: (
       owner: string,
       notification: Notification,
       options?: NotifyOptions
     ) => Effect.Effect<string, ServerSentEvent.InvalidServerSentEvent | NotificationOutboxError>
-    /** Sends what is due until nothing is, and gives the number of attempts. */
+    /** Sends the notifications that are due until none is, and returns the number of attempts. */
     readonly drain: Effect.Effect<number, NotificationOutboxError>
-    /** The notifications that were given up, the oldest first. */
+    /** The notifications that were given up, the one that was given up first at the start. */
     readonly deadLetters: Stream.Stream<DeadLetter, NotificationOutboxError>
-    /** Makes a dead letter due again, for the devices that it did not get to, and says whether there is one with this id. */
+    /**
+     * Makes a dead letter due again, for the devices that it did not get to or those in their place, and returns whether there is one with
+     * this id. Its `ttl` still counts from `enqueue`.
+     */
     readonly retry: (id: string) => Effect.Effect<boolean, NotificationOutboxError>
-    /** Deletes a dead letter, and says whether there is one with this id. */
+    /** Deletes a dead letter, and returns whether there is one with this id. */
     readonly discard: (id: string) => Effect.Effect<boolean, NotificationOutboxError>
   }
 }
@@ -159,16 +174,27 @@ const Message = Schema.parseJson(Schema.Struct({
     urgency: Schema.optional(Schema.Literal("very-low", "low", "normal", "high")),
     topic: Schema.optional(Schema.String),
     timeout: Schema.optional(Schema.Duration),
-    padding: Schema.optional(Schema.Number)
+    padding: Schema.optional(Schema.NonNegativeInt)
   })
 }))
+
+// A device that has the notification not yet. Those without `attempts` and `dueAt` were written before each device had its own.
+const Pending = Schema.Struct({
+  ...Failure.fields,
+  attempts: Schema.optional(Schema.Number),
+  dueAt: Schema.optional(Schema.Number)
+})
+
+type Pending = typeof Pending.Type
 
 const Row = Schema.Struct({
   id: Schema.String,
   owner: Schema.String,
   message: Message,
   // None as long as it was not tried: from then on the event is out, and only devices are left.
-  failures: Schema.NullOr(Schema.parseJson(Schema.Array(Failure))),
+  failures: Schema.NullOr(Schema.parseJson(Schema.Array(Pending))),
+  // The devices that need nothing any more. None if that was not recorded.
+  reached: Schema.NullOr(Schema.parseJson(Schema.Array(Schema.String))),
   attempts: Schema.Number,
   // When it may be claimed: at once, when it is to be tried again, or when the node that claimed it must be dead.
   dueAt: column(Schema.Number, "due_at"),
@@ -201,49 +227,112 @@ export const migrations: Record<string, Effect.Effect<void, SqlError, SqlClient.
       died_at DOUBLE PRECISION
     )`
     yield* sql`CREATE INDEX IF NOT EXISTS notification_outbox_by_due ON notification_outbox (due_at) WHERE died_at IS NULL`
+  }),
+  "0002_add_reached": Effect.gen(function*() {
+    const sql = yield* SqlClient.SqlClient
+    const add = sql`ALTER TABLE notification_outbox ADD COLUMN ${
+      sql.onDialectOrElse({
+        pg: () => sql.literal("IF NOT EXISTS "),
+        orElse: () => sql.literal("")
+      })
+    }reached TEXT`
+    yield* sql.onDialectOrElse({
+      pg: () => add,
+      // Another node may have added it in the meantime.
+      orElse: () =>
+        Effect.unlessEffect(
+          Effect.catchAll(add, (error) => Effect.unlessEffect(error, hasReached(sql))),
+          hasReached(sql)
+        )
+    })
   })
 }
 
+const findReached = (sql: SqlClient.SqlClient) =>
+  sql`SELECT name FROM pragma_table_info('notification_outbox') WHERE name = 'reached'`
+
+const hasReached = (sql: SqlClient.SqlClient) => Effect.map(findReached(sql), Arr.isNonEmptyReadonlyArray)
+
 const decodeRow = Schema.decodeUnknownEither(Row)
 
-const DeadRow = Row.pick("id", "owner", "failures", "attempts", "createdAt", "diedAt")
+const encodeMessage = Schema.encodeEither(Message)
+
+const DeadRow = Schema.Struct({
+  ...Row.pick("id", "owner", "attempts", "createdAt", "diedAt").fields,
+  failures: Schema.NullOr(Schema.parseJson(Schema.Array(Failure)))
+})
 
 const decodeDeadRows = Schema.decodeUnknown(Schema.Array(DeadRow))
 
+const utf8 = new TextDecoder("utf-8", { ignoreBOM: true })
+
 const textOf = (data: unknown): string | undefined =>
-  data === undefined || typeof data === "string" ?
-    data
-    : data instanceof Uint8Array ?
-    new TextDecoder().decode(data)
+  data === undefined || typeof data === "string"
+    ? data
+    : data instanceof Uint8Array
+    ? utf8.decode(data)
     : JSON.stringify(data)
+
+// The rule of the SubscriptionStore.
+const isOwner = (owner: string): boolean =>
+  owner.isWellFormed() && !owner.includes("\0") && new TextEncoder().encode(owner).length <= 1024
 
 const bytesOf = (message: WebPush.Message): Uint8Array =>
   typeof message === "string" ? new TextEncoder().encode(message) : isWebPushPayload(message) ? message.bytes : message
 
-const duration = (input: Duration.DurationInput | undefined) => input === undefined ? undefined : Duration.decode(input)
+const invalid = (detail: string) => new NotificationOutboxError({ reason: "InvalidNotification", detail })
 
-const transient = new Set<Failure["reason"]>(["RateLimited", "Timeout", "Transport", "Unavailable"])
+// `Duration.decode` makes zero of what is negative or no number.
+const duration = (name: string, input: Duration.DurationInput | undefined) =>
+  input === undefined
+    ? Either.right(undefined)
+    : /^-|NaN/.test(String(input))
+    ? Either.left(invalid(`${name} must be a duration`))
+    : Either.fromOption(Duration.decodeUnknown(input), () => invalid(`${name} must be a duration`))
 
-const failureOf = ({ result, subscription }: WebPush.Outcome): Option.Option<Failure> =>
-  Either.isLeft(result) && result.left._tag === "WebPushFailure"
-    ? Option.some({
-      device: subscription.endpointId,
-      reason: result.left.reason,
-      isFinal: !transient.has(result.left.reason)
+/** The message as it is stored, or the part of it that could never be sent. */
+const toMessage = (
+  { event, push }: Notification,
+  { delay, timeout, ttl, ...options }: NotifyOptions
+): Either.Either<string, ServerSentEvent.InvalidServerSentEvent | NotificationOutboxError> =>
+  Either.gen(function*() {
+    yield* ServerSentEvent.encodeString(event)
+    if (event.id !== undefined) {
+      return yield* Either.left(new ServerSentEvent.InvalidServerSentEvent({ field: "id", reason: "Assigned" }))
+    }
+    const bytes = bytesOf(push)
+    if (Predicate.isUint8Array(bytes) && bytes.length > maxPayloadBytes) {
+      return yield* Either.left(invalid(`push must be at most ${maxPayloadBytes} bytes long`))
+    }
+    const wait = yield* duration("delay", delay)
+    if (wait !== undefined && !Duration.isFinite(wait)) return yield* Either.left(invalid("delay must be finite"))
+    const message = {
+      event: { ...event, data: textOf(event.data) },
+      push: bytes,
+      options: {
+        ...options,
+        delay: wait,
+        timeout: yield* duration("timeout", timeout),
+        ttl: yield* duration("ttl", ttl)
+      }
+    }
+    return yield* Either.mapLeft(encodeMessage(message), (error) => {
+      const [issue] = ParseResult.ArrayFormatter.formatErrorSync(error)
+      return invalid(`${issue?.path.at(-1)?.toString() ?? "the notification"} is not one that can be sent`)
     })
-    : Option.none()
-
-const retryAfterOf = (outcomes: ReadonlyArray<WebPush.Outcome>): number =>
-  Math.max(
-    0,
-    ...outcomes.map(({ result }) =>
-      Either.isLeft(result) && result.left._tag === "WebPushFailure" && result.left.retryAfter !== undefined
-        ? Duration.toMillis(result.left.retryAfter)
-        : 0
-    )
-  )
+  })
 
 const longestBackoff = 3_600_000
+
+const longestRetryAfter = 86_400_000
+
+// A push service keeps none of what has a ttl of zero, but the outbox needs a moment.
+const shortestTtl = 10_000
+
+const expiryOf = ({ createdAt, message: { options } }: Row): number =>
+  options.ttl === undefined
+    ? Number.POSITIVE_INFINITY
+    : createdAt.epochMillis + (Duration.toMillis(options.ttl) || shortestTtl)
 
 /** One run of `drain`: the mark on the rows that it claims, the ids of those that it has not settled, and until when they were renewed. */
 interface Run {
@@ -254,13 +343,31 @@ interface Run {
 
 /** What one attempt came to. */
 interface Attempt {
-  readonly failures: Row["failures"]
-  readonly retryAfter: number
+  readonly failures: ReadonlyArray<Pending>
+  readonly reached: Row["reached"]
+  readonly isExpired: boolean
 }
 
+const wholeNumber = (name: string, value: number): Effect.Effect<void> =>
+  Number.isSafeInteger(value) && value >= 1 ? Effect.void : refuseOption(`${name} must be a whole number, one or more`)
+
+const positive = (name: string, value: Duration.DurationInput): Effect.Effect<number> => {
+  const millis = Either.match(duration(name, value), {
+    onLeft: () => 0,
+    onRight: (duration) => duration === undefined ? 0 : Duration.toMillis(duration)
+  })
+  return millis > 0 && Number.isFinite(millis)
+    ? Effect.succeed(millis)
+    : refuseOption(`${name} must be a duration, longer than zero and finite`)
+}
+
+const refuseOption = (rule: string): Effect.Effect<never> =>
+  Effect.die(new Cause.IllegalArgumentException(`SqlNotificationOutbox: ${rule}`))
+
 /**
- * An outbox in the database of the `SqlClient`, that sends only when it is told to `drain`. Creates its table if it is not there.
- * When `drain` is interrupted, what it has not sent yet is left to others at once.
+ * Makes an outbox in the database of the `SqlClient`, that sends only while `drain` runs. Creates its table if it is not there.
+ * When `drain` is interrupted, what it has not sent yet is left to others at once, and a database that does not answer is not waited for
+ * longer than a second.
  *
  * @example
  * ```ts
@@ -290,17 +397,29 @@ const makeWithWakeUp = (
     const notifier = yield* Notifier
     const store = yield* SubscriptionStore
     const webPush = yield* WebPush.WebPush
-    const leaseMillis = Duration.toMillis(lease)
-    yield* Sql.migrate("notification_outbox_migrations", migrations)
+    yield* wholeNumber("concurrency", concurrency)
+    yield* wholeNumber("maxAttempts", maxAttempts)
+    yield* positive("pollInterval", pollInterval)
+    const leaseMillis = yield* positive("lease", lease)
+    // No node makes a row due later than this: the clock of the one that did was wrong, or no bound was known to it.
+    const farthest = 2 * Math.max(leaseMillis, longestRetryAfter)
+    yield* Sql.migrate({
+      component: "SqlNotificationOutbox",
+      table: "notification_outbox_migrations",
+      migrations,
+      last: findReached
+    })
 
     const somethingIsDue = yield* Effect.makeLatch(false)
-    const query = (statement: { readonly withoutTransform: Effect.Effect<ReadonlyArray<unknown>, SqlError> }) =>
+    const query = (access: "read" | "write") => (statement: Sql.Statement) =>
       Effect.mapError(
-        Sql.run(sql, statement.withoutTransform),
+        Sql.run(sql, access, statement.withoutTransform),
         (error) => new NotificationOutboxError({ reason: "Unavailable", detail: Sql.failureCode(error) })
       )
+    const read = query("read")
+    const write = query("write")
 
-    // What a schema says of a row quotes it.
+    // A message of a schema quotes the row.
     const toDeadRows = (rows: ReadonlyArray<unknown>) =>
       Effect.mapError(
         decodeDeadRows(rows),
@@ -316,7 +435,8 @@ const makeWithWakeUp = (
         yield* somethingIsDue.close
         const now = yield* Clock.currentTimeMillis
         const due = sql`
-          SELECT id FROM notification_outbox WHERE died_at IS NULL AND due_at <= ${now}
+          SELECT id FROM notification_outbox
+          WHERE died_at IS NULL AND (due_at <= ${now} OR due_at > ${now + farthest})
           ORDER BY due_at LIMIT ${concurrency}
         `
         const isDue = sql.onDialectOrElse({
@@ -324,15 +444,17 @@ const makeWithWakeUp = (
           // There is one writer at a time.
           orElse: () => sql`id IN (${due})`
         })
-        const rows = yield* query(sql`
+        const rows = yield* write(sql`
           UPDATE notification_outbox SET claim = ${claim}, due_at = ${now + leaseMillis}, attempts = attempts + 1
           WHERE ${isDue} RETURNING *
         `)
         const [unreadable, claimed] = Arr.partitionMap(rows, (row) => Either.mapLeft(decodeRow(row), () => row))
         if (unreadable.length > 0) {
-          yield* Effect.logError(`${unreadable.length} rows of notification_outbox are no notifications`)
+          yield* Effect.logError(
+            `NotificationOutbox cannot read ${unreadable.length} rows of notification_outbox: they become dead letters`
+          )
           const ids = Arr.map(unreadable, (row) => Predicate.hasProperty(row, "id") ? row.id : null)
-          yield* query(
+          yield* write(
             sql`UPDATE notification_outbox SET claim = NULL, failures = NULL, died_at = ${now} WHERE ${
               sql.in("id", ids)
             }`
@@ -348,7 +470,7 @@ const makeWithWakeUp = (
     const renew = (run: Run) =>
       Effect.flatMap(Clock.currentTimeMillis, (now) =>
         run.inHand.size === 0 ? Effect.void : Effect.map(
-          query(sql`
+          write(sql`
             UPDATE notification_outbox SET due_at = ${now + leaseMillis}
             WHERE claim = ${run.claim} AND ${sql.in("id", [...run.inHand])}
           `),
@@ -360,46 +482,175 @@ const makeWithWakeUp = (
     // A node that stops in good order, as for each deployment, has not been ended by what it had: that attempt does not count.
     const release = ({ claim }: Run) =>
       Effect.flatMap(Clock.currentTimeMillis, (now) =>
-        query(sql`
+        write(sql`
           UPDATE notification_outbox SET claim = NULL, due_at = ${now}, attempts = attempts - 1 WHERE claim = ${claim}
         `))
 
-    const attempt = ({ failures, message: { event, options, push }, owner }: Row): Effect.Effect<Attempt, unknown> =>
+    const sendOptions = (row: Row, now: number): NotifyOptions => {
+      const { delay = Duration.zero, policy, topic, ...options } = row.message.options
+      const left = expiryOf(row) - now
+      const wait = policy === "always" ? 0 : Duration.toMillis(delay)
+      return {
+        ...options,
+        policy,
+        ...(row.message.options.delay === undefined ? undefined : { delay }),
+        ...(options.ttl === undefined ? undefined : {
+          ttl: Math.max(0, Math.min(Duration.toMillis(options.ttl), left - (row.failures === null ? wait : 0)))
+        }),
+        ...(topic === undefined && row.failures === null && row.attempts === 1 ? undefined : { topic: topic ?? row.id })
+      }
+    }
+
+    const isPending = ({ attempts = 0, isFinal }: Pending): boolean => !isFinal && attempts < maxAttempts
+
+    const jitter = Effect.map(Random.next, (random) => 0.5 + random)
+
+    const backoff = (attempts: number, jitter: number) => Math.min(longestBackoff, 1000 * 2 ** attempts) * jitter
+
+    const toPending = (row: Row, { result, subscription }: WebPush.Outcome, now: number, jitter: number) => {
+      if (Either.isRight(result) || result.left._tag === "WebPushGone") return Option.none()
+      const before = row.failures?.find(({ device }) => device === subscription.endpointId)
+      const attempts = row.failures === null ? row.attempts : (before?.attempts ?? 0) + 1
+      const { reason, retryAfter = Duration.zero } = result.left
+      const wait = Math.max(Math.min(longestRetryAfter, Duration.toMillis(retryAfter)), backoff(attempts, jitter))
+      return Option.some<Pending>({
+        device: subscription.endpointId,
+        reason,
+        isFinal: result.left.isFinal,
+        attempts,
+        dueAt: now + wait
+      })
+    }
+
+    /** The devices of the owner that the notification has not been at: new since then, or in the place of another. */
+    const newDevices = (devices: ReadonlyArray<Device>, { createdAt, failures, reached }: Row) => {
+      const known = new Set([...reached ?? [], ...(failures ?? []).map(({ device }) => device)])
+      return Arr.filter(
+        devices,
+        (device) =>
+          !known.has(device.endpointId) &&
+          (reached !== null || device.createdAt.epochMillis > createdAt.epochMillis)
+      )
+    }
+
+    const attempt = (claimed: Row): Effect.Effect<Attempt, unknown> =>
       Effect.gen(function*() {
-        if (failures === null) {
-          // If the store is away, it is found out before the event is told to anyone, who would be told again each time.
-          yield* store.forOwner(owner)
-          const report = yield* notifier.notify(owner, { event, push }, options)
-          // Nobody was told anything yet.
-          if (Either.isLeft(report.event) && report.outcomes.length === 0) return yield* Effect.fail(report.event.left)
+        const failures = claimed.failures?.map((failure) => ({ attempts: claimed.attempts - 1, ...failure })) ?? null
+        const row = { ...claimed, failures }
+        const { message: { event, push }, owner } = row
+        const now = yield* Clock.currentTimeMillis
+        const devices = yield* store.forOwner(owner)
+        if (now >= expiryOf(row)) {
+          yield* Effect.logWarning(
+            "NotificationOutbox did not send a notification whose ttl has passed: it becomes a dead letter"
+          )
+          const expired = { reason: "Expired", isFinal: true } as const
           return {
-            failures: Arr.filterMap(report.outcomes, failureOf),
-            retryAfter: retryAfterOf(report.outcomes)
+            failures: failures === null
+              ? Arr.map(devices, ({ endpointId }): Pending => ({ device: endpointId, ...expired }))
+              : Arr.map(failures, (failure): Pending => isPending(failure) ? { ...failure, ...expired } : failure),
+            reached: row.reached,
+            isExpired: true
           }
         }
-        const [due, final] = Arr.partition(failures, ({ isFinal }) => isFinal)
-        const ids = new Set(due.map(({ device }) => device))
-        const devices = Arr.filter(yield* store.forOwner(owner), ({ endpointId }) => ids.has(endpointId))
-        const { outcomes } = yield* deliver(webPush, store, devices, push, options)
-        return { failures: [...final, ...Arr.filterMap(outcomes, failureOf)], retryAfter: retryAfterOf(outcomes) }
+        const options = sendOptions(row, now)
+        if (failures === null) {
+          // If the store is away, that is found out before the event is published: it would be published again each time.
+          const report = yield* notifier.notify(owner, { event, push }, options)
+          // Nothing was published or sent yet.
+          if (Either.isLeft(report.event) && report.outcomes.length === 0) return yield* Effect.fail(report.event.left)
+          return yield* toAttempt(
+            row,
+            options,
+            report.outcomes,
+            [],
+            Arr.map(report.connected, ({ endpointId }) => endpointId)
+          )
+        }
+        const [rest, pending] = Arr.partition(failures, isPending)
+        const byId = new Map(Arr.map(devices, (device) => [device.endpointId, device]))
+        const [removed, present] = Arr.partition(pending, ({ device }) => byId.has(device))
+        const [waiting, due] = Arr.partition(present, ({ dueAt = 0 }) => dueAt <= now)
+        const replacements = removed.length === 0 ? [] : newDevices(devices, row)
+        const { outcomes } = yield* deliver(
+          webPush,
+          store,
+          [...Arr.filterMap(due, ({ device }) => Option.fromNullable(byId.get(device))), ...replacements],
+          push,
+          options
+        )
+        const lost = Arr.map(
+          Arr.drop(removed, replacements.length),
+          (failure): Pending => ({ ...failure, reason: "Removed", isFinal: true })
+        )
+        return yield* toAttempt(row, options, outcomes, [...rest, ...waiting, ...lost], [])
       })
 
-    const settle = ({ claim }: Run, { attempts, id }: Row, { failures, retryAfter }: Attempt) =>
+    /** Adds the outcomes, and those of devices that have taken the place of one that is gone since the devices were read. */
+    const toAttempt = (
+      row: Row,
+      options: NotifyOptions,
+      outcomes: ReadonlyArray<WebPush.Outcome>,
+      failures: ReadonlyArray<Pending>,
+      spared: ReadonlyArray<string>
+    ): Effect.Effect<Attempt> =>
       Effect.gen(function*() {
+        const ids = (outcomes: ReadonlyArray<WebPush.Outcome>) =>
+          Arr.map(outcomes, ({ subscription }) => subscription.endpointId)
+        const known = { ...row, reached: [...row.reached ?? [], ...spared, ...ids(outcomes)] }
+        const replacements = outcomes.some(isGone)
+          ? newDevices(yield* Effect.orElseSucceed(store.forOwner(row.owner), () => []), known)
+          : []
+        const more = replacements.length === 0
+          ? { outcomes: [] }
+          : yield* deliver(webPush, store, replacements, row.message.push, options)
         const now = yield* Clock.currentTimeMillis
-        if (failures !== null && failures.length === 0) {
-          return yield* query(sql`DELETE FROM notification_outbox WHERE id = ${id} AND claim = ${claim}`)
+        // Devices that fail together are tried again together.
+        const spread = yield* jitter
+        const pending = Arr.filterMap([...outcomes, ...more.outcomes], (outcome) =>
+          toPending(row, outcome, now, spread))
+        return {
+          failures: [...failures, ...pending],
+          reached: Arr.difference(
+            Arr.dedupe([...known.reached, ...ids(more.outcomes)]),
+            pending.map(({ device }) =>
+              device
+            )
+          ),
+          isExpired: false
         }
-        const goesOn = attempts < maxAttempts && (failures === null || failures.some(({ isFinal }) => !isFinal))
-        const jitter = 0.5 + (yield* Random.next)
-        const backoff = Math.max(retryAfter, Math.min(longestBackoff, 1000 * 2 ** attempts) * jitter)
-        return yield* query(sql`
+      })
+
+    /** Stores what an attempt came to, or when to make it again if it came to nothing. */
+    const settle = ({ claim }: Run, row: Row, outcome: Option.Option<Attempt>) =>
+      Effect.gen(function*() {
+        if (Option.isSome(outcome) && outcome.value.failures.length === 0 && !outcome.value.isExpired) {
+          return yield* write(sql`DELETE FROM notification_outbox WHERE id = ${row.id} AND claim = ${claim}`)
+        }
+        const now = yield* Clock.currentTimeMillis
+        const { failures, reached }: Pick<Row, "failures" | "reached"> = Option.getOrElse(outcome, () => row)
+        const pending = Arr.filter(failures ?? [], isPending)
+        const next = Option.isNone(outcome)
+          ? {
+            isDue: row.attempts < maxAttempts,
+            attempts: row.attempts,
+            dueAt: now + backoff(row.attempts, yield* jitter)
+          }
+          : {
+            isDue: pending.length > 0,
+            attempts: Math.max(...pending.map(({ attempts = 0 }) => attempts)),
+            dueAt: Math.min(...pending.map(({ dueAt = now }) => dueAt))
+          }
+        const expiry = expiryOf(row)
+        return yield* write(sql`
           UPDATE notification_outbox SET
             claim = NULL,
             failures = ${failures === null ? null : JSON.stringify(failures)},
-            due_at = ${goesOn ? now + backoff : now},
-            died_at = ${goesOn ? null : now}
-          WHERE id = ${id} AND claim = ${claim}
+            reached = ${reached === null ? null : JSON.stringify(reached)},
+            attempts = ${next.isDue ? next.attempts : row.attempts},
+            due_at = ${!next.isDue ? now : expiry > now ? Math.min(next.dueAt, expiry) : next.dueAt},
+            died_at = ${next.isDue ? null : now}
+          WHERE id = ${row.id} AND claim = ${claim}
         `)
       })
 
@@ -413,16 +664,20 @@ const makeWithWakeUp = (
 
     const send = (run: Run, row: Row) =>
       // One whose attempts never came to an end may be what ends its node.
-      (row.attempts > maxAttempts ? Effect.succeed({ failures: row.failures, retryAfter: 0 }) : attempt(row)).pipe(
+      (row.attempts > maxAttempts ? Effect.succeedNone : Effect.asSome(attempt(row))).pipe(
         Effect.catchAllCause((cause) =>
-          Effect.as(Effect.logWarning("A notification will be tried again", cause), {
-            failures: row.failures,
-            retryAfter: 0
-          })
+          Effect.as(
+            Effect.logWarning("NotificationOutbox could not process a notification: it will be tried again", cause),
+            Option.none<Attempt>()
+          )
         ),
         Effect.flatMap((outcome) => settle(run, row, outcome)),
-        // Its lease runs out, and it is tried again.
-        Effect.catchAll((error) => Effect.logError("What became of a notification could not be kept", error))
+        Effect.catchAllCause((cause) =>
+          Effect.logError(
+            "NotificationOutbox could not store what became of a notification: it will be tried again after its lease",
+            cause
+          )
+        )
       )
 
     const drain = Effect.suspend(() => {
@@ -432,47 +687,39 @@ const makeWithWakeUp = (
         Stream.mapEffect((row) => process(run, row), { concurrency, unordered: true }),
         Stream.runCount,
         Effect.raceFirst(Effect.forever(renewal)),
-        Effect.onError(() => Effect.ignore(release(run)))
+        Effect.onError(() => Effect.ignore(release(run))),
+        Sql.endWithinASecond
       )
     })
 
     const outbox = NotificationOutbox.of({
-      enqueue: (owner, { event, push }, { delay, timeout, ttl, ...options } = {}) =>
+      enqueue: (owner, notification, options = {}) =>
         Effect.gen(function*() {
-          yield* ServerSentEvent.encodeString(event)
-          if (event.id !== undefined) {
-            return yield* new ServerSentEvent.InvalidServerSentEvent({ field: "id", reason: "Assigned" })
+          if (!isOwner(owner)) {
+            return yield* invalid("owner must be well-formed text without NUL, of at most 1,024 bytes in UTF-8")
           }
-          const now = yield* DateTime.now
+          const message = yield* toMessage(notification, options)
+          const now = yield* Clock.currentTimeMillis
           const id = crypto.randomUUID()
-          const row = Schema.encodeSync(Row)({
+          const row = {
             id,
             owner,
-            message: {
-              event: { ...event, data: textOf(event.data) },
-              push: bytesOf(push),
-              options: {
-                ...options,
-                topic: options.topic ?? id,
-                delay: duration(delay),
-                timeout: duration(timeout),
-                ttl: duration(ttl)
-              }
-            },
+            message,
             failures: null,
+            reached: null,
             attempts: 0,
-            dueAt: now.epochMillis,
+            due_at: now,
             claim: null,
-            createdAt: now,
-            diedAt: null
-          })
-          yield* query(sql`INSERT INTO notification_outbox ${sql.insert(row)}`)
+            created_at: now,
+            died_at: null
+          }
+          yield* write(sql`INSERT INTO notification_outbox ${sql.insert(row)}`)
           yield* somethingIsDue.open
           return id
         }).pipe(Effect.withSpan("NotificationOutbox.enqueue", { captureStackTrace: false })),
       drain,
       deadLetters: Stream.paginateChunkEffect({ at: 0, id: "" }, ({ at, id }) =>
-        query(sql`
+        read(sql`
           SELECT * FROM notification_outbox
           WHERE died_at IS NOT NULL AND (died_at > ${at} OR (died_at = ${at} AND id > ${id}))
           ORDER BY died_at, id LIMIT 100
@@ -492,11 +739,11 @@ const makeWithWakeUp = (
       retry: (id) =>
         Effect.gen(function*() {
           const [row] = yield* toDeadRows(
-            yield* query(sql`SELECT * FROM notification_outbox WHERE id = ${id} AND died_at IS NOT NULL`)
+            yield* read(sql`SELECT * FROM notification_outbox WHERE id = ${id} AND died_at IS NOT NULL`)
           )
           if (row === undefined) return false
-          const failures = row.failures?.map((failure) => ({ ...failure, isFinal: false }))
-          const revived = yield* query(sql`
+          const failures = row.failures?.map((failure): Pending => ({ ...failure, isFinal: false, attempts: 0 }))
+          const revived = yield* write(sql`
             UPDATE notification_outbox SET
               died_at = NULL,
               attempts = 0,
@@ -509,7 +756,7 @@ const makeWithWakeUp = (
         }),
       discard: (id) =>
         Effect.map(
-          query(sql`DELETE FROM notification_outbox WHERE id = ${id} AND died_at IS NOT NULL RETURNING id`),
+          write(sql`DELETE FROM notification_outbox WHERE id = ${id} AND died_at IS NOT NULL RETURNING id`),
           Arr.isNonEmptyReadonlyArray
         )
     })
@@ -552,7 +799,7 @@ export const layer = (
     Effect.gen(function*() {
       const { outbox, somethingIsDue } = yield* makeWithWakeUp(options)
       yield* outbox.drain.pipe(
-        Effect.catchAllCause((cause) => Effect.logError("The outbox cannot be drained", cause)),
+        Effect.catchAllCause((cause) => Effect.logError("NotificationOutbox cannot be drained: it tries again", cause)),
         Effect.zipRight(Effect.timeoutOption(somethingIsDue.await, options.pollInterval ?? "1 second")),
         Effect.forever,
         Effect.forkScoped

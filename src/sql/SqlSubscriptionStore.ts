@@ -139,14 +139,21 @@ export const make = (
   Effect.gen(function*() {
     const { maxDevicesPerOwner = 20 } = options
     const sql = yield* SqlClient.SqlClient
-    yield* Sql.migrate("web_push_subscriptions_migrations", migrations)
+    yield* Sql.migrate({
+      component: "SqlSubscriptionStore",
+      table: "web_push_subscriptions_migrations",
+      migrations,
+      last: (sql) => sql`SELECT name FROM sqlite_master WHERE name = 'web_push_pruned_by_time'`
+    })
 
     // Names are in snake case already, whatever the client makes of names.
-    const query = (statement: { readonly withoutTransform: Effect.Effect<ReadonlyArray<unknown>, SqlError> }) =>
+    const query = (access: "read" | "write") => (statement: Sql.Statement) =>
       Effect.mapError(
-        Sql.run(sql, statement.withoutTransform),
+        Sql.run(sql, access, statement.withoutTransform),
         (error) => new SubscriptionStoreError({ reason: "Unavailable", detail: Sql.failureCode(error) })
       )
+    const read = query("read")
+    const write = query("write")
 
     const areStored = (subscriptions: Iterable<WebPushSubscription>) =>
       sql`(endpoint_hash, p256dh, auth) IN (VALUES ${
@@ -164,7 +171,7 @@ export const make = (
     ) => Effect.forEach(Arr.chunksOf(subscriptions, maxKeysPerStatement), f)
 
     const page = (after: string) =>
-      query(
+      read(
         sql`SELECT * FROM web_push_subscriptions WHERE endpoint_hash > ${after} ORDER BY endpoint_hash LIMIT ${pageSize}`
       ).pipe(
         Effect.flatMap(toDevices),
@@ -180,7 +187,7 @@ export const make = (
           const { endpoint, expiresAt = null, keys } = subscription
           const now = yield* DateTime.now
           const endpointHash = hashOf(endpoint)
-          const pruned = yield* query(
+          const pruned = yield* read(
             sql`SELECT pruned_at FROM web_push_pruned WHERE subscription_hash = ${prunedHashOf(subscription)}`
           )
           if (pruned.length > 0) {
@@ -204,7 +211,7 @@ export const make = (
           })
           const isSameDevice = sql`(kept.p256dh = excluded.p256dh AND kept.auth = excluded.auth)`
           const isKnown = sql`kept.owner = excluded.owner`
-          const kept = yield* query(sql`
+          const kept = yield* write(sql`
             INSERT INTO web_push_subscriptions AS kept ${sql.insert(row)}
             ON CONFLICT (endpoint_hash) DO UPDATE SET
               owner = excluded.owner,
@@ -230,7 +237,8 @@ export const make = (
             })
           }
           const replaced = replaces === undefined || replaces === endpoint ? "" : hashOf(replaces)
-          yield* query(sql`
+          // The new device comes first in any case: the clock of this node may be behind that of another.
+          yield* write(sql`
             DELETE FROM web_push_subscriptions WHERE owner = ${owner} AND (
               endpoint_hash = ${replaced} OR endpoint_hash IN (
                 SELECT endpoint_hash FROM web_push_subscriptions
@@ -242,7 +250,7 @@ export const make = (
           `)
         }).pipe(Effect.withSpan("SubscriptionStore.upsert", { captureStackTrace: false })),
       remove: (owner, endpoint) =>
-        query(sql`
+        write(sql`
           DELETE FROM web_push_subscriptions WHERE owner = ${owner} AND endpoint_hash = ${hashOf(endpoint)}
           RETURNING endpoint_hash
         `).pipe(
@@ -250,7 +258,7 @@ export const make = (
           Effect.withSpan("SubscriptionStore.remove", { captureStackTrace: false })
         ),
       forOwner: (owner) =>
-        query(sql`
+        read(sql`
           SELECT * FROM web_push_subscriptions WHERE owner = ${owner} ORDER BY updated_at DESC, endpoint_hash
         `).pipe(
           Effect.flatMap(toDevices),
@@ -266,14 +274,14 @@ export const make = (
                 subscription_hash: prunedHashOf(subscription),
                 pruned_at: DateTime.toEpochMillis(now)
               }))
-              yield* query(sql`INSERT INTO web_push_pruned ${sql.insert(rows)} ON CONFLICT DO NOTHING`)
-              yield* query(sql`
+              yield* write(sql`INSERT INTO web_push_pruned ${sql.insert(rows)} ON CONFLICT DO NOTHING`)
+              yield* write(sql`
                 DELETE FROM web_push_pruned WHERE subscription_hash IN (
                   SELECT subscription_hash FROM web_push_pruned
                   ORDER BY pruned_at DESC, subscription_hash LIMIT 1000000 OFFSET ${maxPruned}
                 )
               `)
-              return yield* query(
+              return yield* write(
                 sql`DELETE FROM web_push_subscriptions WHERE ${areStored(gone)} RETURNING endpoint_hash`
               )
             }))).pipe(
@@ -283,7 +291,7 @@ export const make = (
       touch: (subscriptions) =>
         Effect.flatMap(DateTime.now, (now) =>
           inChunks(subscriptions, (subscriptions) =>
-            query(sql`
+            write(sql`
               UPDATE web_push_subscriptions SET last_success_at = ${DateTime.toEpochMillis(now)}
               WHERE ${areStored(subscriptions)}
             `))).pipe(

@@ -1,3 +1,184 @@
 import type { Mutation } from "./mutation.js"
 
-export default [] satisfies ReadonlyArray<Mutation>
+const outbox = {
+  file: "src/sql/SqlNotificationOutbox.ts",
+  test: "test/sql/SqlNotificationOutbox.test.ts"
+}
+
+const store = { file: "src/sql/SqlSubscriptionStore.ts", test: "test/SubscriptionStore.test.ts" }
+
+const database = { file: "src/internal/sql.ts", test: "test/sql/SqlSubscriptionStore.test.ts" }
+
+export default [
+  {
+    promise: "The outbox renews its leases",
+    ...outbox,
+    find: "Effect.raceFirst(Effect.forever(renewal)),",
+    replace: "",
+    name: "SQLite > renews the lease of what takes longer than it"
+  },
+  {
+    promise: "The ttl counts from enqueue",
+    ...outbox,
+    find: "const left = expiryOf(row) - now",
+    replace: "const left = Number.POSITIVE_INFINITY",
+    name: "SQLite > counts the ttl from enqueue"
+  },
+  {
+    promise: "What has expired is not sent",
+    ...outbox,
+    find: "if (now >= expiryOf(row)) {",
+    replace: "if (now < 0) {",
+    name: "SQLite > counts the ttl from enqueue"
+  },
+  {
+    promise: "A notification that expires is looked at when it does",
+    ...outbox,
+    find: "expiry > now ? Math.min(next.dueAt, expiry) : next.dueAt",
+    replace: "next.dueAt",
+    name: "SQLite > gives up at the end of the ttl"
+  },
+  {
+    promise: "Each device has its own due time",
+    ...outbox,
+    find: "({ dueAt = 0 }) => dueAt <= now",
+    replace: "() => true",
+    name: "SQLite > tries each device again at its own time"
+  },
+  {
+    promise: "Retry-After has an upper bound",
+    ...outbox,
+    find: "Math.min(longestRetryAfter, Duration.toMillis(retryAfter))",
+    replace: "Duration.toMillis(retryAfter)",
+    name: "SQLite > tries each device again at its own time"
+  },
+  {
+    promise: "A device is given up after its own attempts",
+    ...outbox,
+    find: "!isFinal && attempts < maxAttempts",
+    replace: "!isFinal",
+    name: "SQLite > gives up one device after its own attempts"
+  },
+  {
+    promise: "The replacement of an endpoint gets the notification",
+    ...outbox,
+    find: "removed.length === 0 ? [] : newDevices(devices, row)",
+    replace: "newDevices([], row)",
+    name: "SQLite > sends to the endpoint that has taken the place"
+  },
+  {
+    promise: "A dead letter says that a device was removed",
+    ...outbox,
+    find: "Arr.drop(removed, replacements.length)",
+    replace: "Arr.drop(removed, removed.length)",
+    name: "SQLite > says that a device was removed"
+  },
+  {
+    promise: "An endpoint that is replaced while it is found to be gone",
+    ...outbox,
+    find: "outcomes.some(isGone)",
+    replace: "outcomes.length < 0",
+    name: "SQLite > sends to the endpoint that takes the place of one while"
+  },
+  {
+    promise: "No topic that was not asked for at the first attempt",
+    ...outbox,
+    find: "topic === undefined && row.failures === null && row.attempts === 1",
+    replace: "topic === undefined && row.attempts < 0",
+    name: "SQLite > gives a topic to what is repeated"
+  },
+  {
+    promise: "A push that is too large is refused at enqueue",
+    ...outbox,
+    find: "bytes.length > maxPayloadBytes",
+    replace: "bytes.length < 0",
+    name: "SQLite > refuses at enqueue"
+  },
+  {
+    promise: "An owner that a database would cut is refused at enqueue",
+    ...outbox,
+    find: "owner.isWellFormed() && ",
+    replace: "",
+    name: "SQLite > refuses at enqueue"
+  },
+  {
+    promise: "A byte order mark is kept",
+    ...outbox,
+    find: "{ ignoreBOM: true }",
+    replace: "{}",
+    name: "SQLite > keeps bytes that begin with a byte order mark"
+  },
+  {
+    promise: "Rows that were parked beyond the bound are taken up",
+    ...outbox,
+    find: " OR due_at > ${now + farthest}",
+    replace: "",
+    name: "SQLite > takes over the rows of an older version"
+  },
+  {
+    promise: "Options that cannot be die",
+    ...outbox,
+    find: "millis > 0 && Number.isFinite(millis)",
+    replace: "true",
+    name: "SQLite > dies of an option that cannot be"
+  },
+  {
+    promise: "The outbox is closed within a second while PostgreSQL is frozen",
+    ...outbox,
+    find: "Sql.endWithinASecond\n",
+    replace: "Effect.asSome, Effect.map(() => 0)\n",
+    test: "test/processes/outboxShutdown.test.ts"
+  },
+  {
+    promise: "Inside a transaction of the caller nothing is tried again",
+    ...outbox,
+    file: "src/internal/sql.ts",
+    find: "onTrue: () => statement,",
+    replace: "onTrue: () => Effect.retry(statement, { schedule: untilFree, while: isConflict }),",
+    name: "fails at once in a transaction"
+  },
+  {
+    promise: "The first failure in a transaction of PostgreSQL reaches the caller",
+    ...outbox,
+    file: "src/internal/sql.ts",
+    find: "Effect.map(Effect.serviceOption(SqlClient.TransactionConnection), Option.isSome)",
+    replace: "Effect.succeed(Option.isSome(Option.none()))",
+    name: "shows the caller the deadlock"
+  },
+  {
+    promise: "The event loop turns while SQLite is locked",
+    ...database,
+    find: "`PRAGMA busy_timeout = 0; ${locks[access]}; PRAGMA busy_timeout = 5000`",
+    replace: "`PRAGMA busy_timeout = 5000`",
+    name: "lets the event loop turn"
+  },
+  {
+    promise: "A write is not said to be stored while a failed one keeps it from being committed",
+    ...database,
+    find: "write: \"BEGIN EXCLUSIVE; COMMIT\"",
+    replace: "write: \"SELECT 1\"",
+    name: "says of nothing that it is stored"
+  },
+  {
+    promise: "Another database is refused by name",
+    ...database,
+    find: "mssql: refuse(\"mssql\")",
+    replace: "mssql: accept",
+    name: "refuses a client of another database"
+  },
+  {
+    promise: "The device subscribed the longest ago makes room",
+    ...store,
+    find: "DESC, updated_at DESC, endpoint_hash\n",
+    replace: "DESC, created_at DESC, endpoint_hash\n",
+    name: "SQLite > makes room"
+  },
+  {
+    promise: "A page opened after the event has not got it",
+    file: "src/Notifier.ts",
+    find: "Math.min(connectionsBefore, yield* countConnections(channel))",
+    replace: "yield* countConnections(channel)",
+    test: "test/Notifier.test.ts",
+    name: "opened after the event"
+  }
+] satisfies ReadonlyArray<Mutation>

@@ -4,8 +4,32 @@ import { SqlClient } from "@effect/sql"
 import type { Vitest } from "@effect/vitest"
 import { assert, describe, layer } from "@effect/vitest"
 import type { Scope } from "effect"
-import { Array as Arr, Chunk, Clock, Context, Deferred, Effect, Fiber, Layer, Ref, Stream } from "effect"
-import { EventBroker, EventLog, Notifier, SubscriptionStore, VapidKeys, WebPush, WebPushPayload } from "effect-realtime"
+import {
+  Array as Arr,
+  Cause,
+  Chunk,
+  Clock,
+  Context,
+  Deferred,
+  Duration,
+  Effect,
+  Either,
+  Fiber,
+  Layer,
+  Ref,
+  Stream
+} from "effect"
+import {
+  EventBroker,
+  EventLog,
+  EventStream,
+  Notifier,
+  ServerSentEvent,
+  SubscriptionStore,
+  VapidKeys,
+  WebPush,
+  WebPushPayload
+} from "effect-realtime"
 import { SqlNotificationOutbox, SqlSubscriptionStore } from "effect-realtime/sql"
 import * as TestPushService from "effect-realtime/testing/TestPushService"
 import type { WebPushSubscription } from "effect-realtime/WebPushSubscription"
@@ -85,9 +109,10 @@ const suite = <R, E>(it: Vitest.MethodsNonLive<R, true>, client: Layer.Layer<Sql
         )
         const received = yield* service.received
         const plain = received.find(({ text }) => text === "SECRET-PUSH")
-        assert.deepInclude(plain?.headers, { urgency: "high", ttl: "60" })
-        assert.match(plain?.headers["topic"] ?? "", /^[\w-]{32}$/)
-        assert.include(received.map(({ headers }) => headers["topic"]), "t1")
+        assert.strictEqual(plain?.headers["urgency"], "high")
+        // The ttl counts from enqueue.
+        assert.isTrue(Number(plain?.headers["ttl"]) > 30 && Number(plain?.headers["ttl"]) <= 60)
+        assert.sameMembers(received.map(({ headers }) => headers["topic"]), [undefined, undefined, "t1", "t1"])
         assert.strictEqual(yield* outbox.drain, 0)
       })
     ))
@@ -129,6 +154,360 @@ const suite = <R, E>(it: Vitest.MethodsNonLive<R, true>, client: Layer.Layer<Sql
         assert.strictEqual(yield* count, 0)
       })
     ))
+
+  it.effect("refuses at enqueue a notification that could never be sent, and stores nothing", () =>
+    run(({ outbox }) =>
+      Effect.gen(function*() {
+        const refusal = (owner: string, push: WebPush.Message, options: object) =>
+          Effect.flip(outbox.enqueue(owner, { event: {}, push }, options))
+        const refused: ReadonlyArray<readonly [owner: string, push: WebPush.Message, options: object, detail: RegExp]> =
+          [
+            ["anna", new Uint8Array(5_000_000), {}, /^push /],
+            ["anna", new Uint8Array(3994), {}, /^push /],
+            ["anna", "", { urgency: "urgent" }, /^urgency /],
+            ["anna", "", { policy: "never" }, /^policy /],
+            ["anna", "", { ttl: "soon" }, /^ttl /],
+            ["anna", "", { ttl: NaN }, /^ttl /],
+            ["anna", "", { timeout: -1 }, /^timeout /],
+            ["anna", "", { delay: "-1 seconds" }, /^delay /],
+            ["anna", "", { delay: Infinity }, /^delay /],
+            ["anna", "", { padding: 1.5 }, /^padding /],
+            ["anna", "", { topic: 7 }, /^topic /],
+            ["a\0b", "", {}, /^owner /],
+            ["\ud800", "", {}, /^owner /]
+          ]
+        for (const [owner, push, options, detail] of refused) {
+          const error = yield* refusal(owner, push, options)
+          if (error._tag !== "NotificationOutboxError") return assert.fail(error._tag)
+          assert.strictEqual(error.reason, "InvalidNotification")
+          assert.match(error.detail, detail)
+        }
+        assert.strictEqual(yield* count, 0)
+        yield* outbox.enqueue("anna", { event: {}, push: new Uint8Array(3993) }, { padding: 0, ttl: 0, delay: 0 })
+        assert.strictEqual(yield* outbox.drain, 1)
+      })
+    ))
+
+  it.effect("keeps bytes that begin with a byte order mark as they are", () =>
+    run(({ outbox, service }) =>
+      Effect.gen(function*() {
+        const broker = yield* EventBroker.EventBroker
+        const page = yield* broker.subscribe("notifications/anna")
+        const bytes = new TextEncoder().encode("\ufeffolá")
+        yield* outbox.enqueue("anna", { event: { event: "paid", data: bytes }, push: bytes }, { policy: "always" })
+        assert.strictEqual(yield* outbox.drain, 1)
+        assert.deepStrictEqual((yield* service.received).map(({ bytes }) => [...bytes]), [[...bytes], [...bytes]])
+        yield* EventStream.end(page)
+        const events = yield* Stream.runCollect(ServerSentEvent.decode(EventStream.toStream(page)))
+        assert.include(Array.from(events, ({ data }) => data), "\ufeffolá")
+      })
+    ))
+
+  it.effect("counts the ttl from enqueue, and says of which devices a notification has expired", () =>
+    run(({ advance, laptop, outbox, phone, service }) =>
+      Effect.gen(function*() {
+        const head = yield* Effect.flatMap(EventLog.EventLog, ({ head }) => head)
+        const expired = yield* outbox.enqueue("anna", news, { ttl: "60 seconds" })
+        const unknown = yield* outbox.enqueue("ben", news, { ttl: 0 })
+        yield* advance(600_000)
+        assert.strictEqual(yield* outbox.drain, 2)
+        assert.deepStrictEqual(yield* service.received, [])
+        assert.deepStrictEqual(yield* Effect.flatMap(EventLog.EventLog, ({ head }) => head), head)
+        const letters = Chunk.toReadonlyArray(yield* Stream.runCollect(outbox.deadLetters))
+        assert.sameMembers(letters.map(({ id }) => id), [expired, unknown])
+        assert.sameDeepMembers(letters.find(({ id }) => id === expired)?.failures.slice() ?? [], [
+          { device: phone.endpointId, reason: "Expired", isFinal: true },
+          { device: laptop.endpointId, reason: "Expired", isFinal: true }
+        ])
+        // Nothing is left of the ttl by hand either.
+        assert.isTrue(yield* outbox.retry(expired))
+        assert.strictEqual(yield* outbox.drain, 1)
+        assert.deepStrictEqual(yield* service.received, [])
+
+        // Some of it is left, less what the clients get to acknowledge the event.
+        yield* outbox.enqueue("anna", news, { ttl: "1 hour" })
+        yield* outbox.enqueue("anna", { ...news, push: "late" }, { ttl: "1 hour", delay: "20 millis" })
+        yield* advance(600_000)
+        assert.strictEqual(yield* outbox.drain, 2)
+        for (const { headers } of yield* service.received) {
+          assert.isTrue(Number(headers["ttl"]) > 2970 && Number(headers["ttl"]) <= 3000, headers["ttl"])
+        }
+      })
+    ))
+
+  it.effect("gives up at the end of the ttl a device that is still to be tried again", () =>
+    run(({ advance, outbox, phone, service }) =>
+      Effect.gen(function*() {
+        yield* service.answer({ status: 503, headers: { "retry-after": "7200" } }, phone)
+        yield* outbox.enqueue("anna", news, { ttl: "1 hour" })
+        assert.strictEqual(yield* outbox.drain, 1)
+        yield* advance(3_600_000)
+        assert.strictEqual(yield* outbox.drain, 1)
+        const [letter] = yield* Stream.runCollect(outbox.deadLetters)
+        assert.deepStrictEqual(letter?.failures, [{ device: phone.endpointId, reason: "Expired", isFinal: true }])
+        assert.strictEqual((yield* texts).length, 2)
+      })
+    ))
+
+  it.effect("tries each device again at its own time, within a day", () =>
+    run(({ advance, laptop, outbox, phone, service }) =>
+      Effect.gen(function*() {
+        const sentTo = (device: WebPushSubscription) =>
+          Effect.map(texts, (texts) => texts.filter((text) => text.includes(device.endpointId)).length)
+        yield* service.answer({ status: 429, headers: { "retry-after": "999999999" } }, phone)
+        yield* service.answer({ status: 502 }, laptop)
+        yield* outbox.enqueue("anna", news)
+        assert.strictEqual(yield* outbox.drain, 1)
+        yield* advance(10_000)
+        assert.strictEqual(yield* outbox.drain, 1)
+        assert.deepStrictEqual([yield* sentTo(phone), yield* sentTo(laptop)], [1, 2])
+        yield* service.answer({ status: 201 }, laptop)
+        yield* advance(10_000)
+        assert.strictEqual(yield* outbox.drain, 1)
+        assert.deepStrictEqual([yield* sentTo(phone), yield* sentTo(laptop)], [1, 3])
+        // The token is signed anew by then, which the push service of the test takes for one of tomorrow.
+        const sql = yield* SqlClient.SqlClient
+        const [row] = yield* sql<{ readonly due_at: number }>`SELECT due_at FROM notification_outbox`
+        const wait = Number(row?.due_at) - (yield* Clock.currentTimeMillis)
+        assert.isTrue(wait > 86_000_000 && wait <= 86_400_000, `${wait}`)
+      })
+    ))
+
+  it.effect("gives up one device after its own attempts, and not another that has only begun to wait", () =>
+    run(({ advance, laptop, outbox, phone, service }) =>
+      Effect.gen(function*() {
+        yield* service.answer({ status: 429, headers: { "retry-after": "36000" } }, phone)
+        yield* service.answer({ status: 502 }, laptop)
+        const id = yield* outbox.enqueue("anna", news)
+        for (const attempts of [1, 1, 1, 0]) {
+          assert.strictEqual(yield* outbox.drain, attempts)
+          yield* advance(60_000)
+        }
+        yield* service.answer({ status: 201 }, phone)
+        yield* advance(36_000_000)
+        assert.strictEqual(yield* outbox.drain, 1)
+        const [letter] = yield* Stream.runCollect(outbox.deadLetters)
+        assert.strictEqual(letter?.id, id)
+        assert.deepStrictEqual(letter?.failures, [{ device: laptop.endpointId, reason: "Unavailable", isFinal: false }])
+      })
+    ))
+
+  it.effect("sends to the endpoint that has taken the place of another between two attempts, also by hand", () =>
+    run(({ advance, laptop, outbox, phone, service }) =>
+      Effect.gen(function*() {
+        const replace = (old: WebPushSubscription) =>
+          Effect.gen(function*() {
+            const fresh = yield* service.subscribe()
+            yield* SubscriptionStore.upsert("anna", fresh, { replaces: old.endpoint })
+            return fresh
+          })
+        yield* service.answer({ status: 503 }, phone)
+        yield* outbox.enqueue("anna", news)
+        assert.strictEqual(yield* outbox.drain, 1)
+        const phone2 = yield* replace(phone)
+        yield* service.answer({ status: 503 }, phone2)
+        yield* advance(10_000)
+        assert.strictEqual(yield* outbox.drain, 1)
+        yield* advance(10_000)
+        const phone3 = yield* replace(phone2)
+        assert.strictEqual(yield* outbox.drain, 1)
+        assert.strictEqual(yield* count, 0)
+
+        yield* service.answer({ status: 413 }, phone3)
+        const id = yield* outbox.enqueue("anna", { ...news, push: "by hand" })
+        assert.strictEqual(yield* outbox.drain, 1)
+        const phone4 = yield* replace(phone3)
+        assert.isTrue(yield* outbox.retry(id))
+        assert.strictEqual(yield* outbox.drain, 1)
+        assert.strictEqual(yield* count, 0)
+        // Each device once, and nothing to the laptop twice.
+        assert.deepStrictEqual(yield* texts, [
+          ...(yield* texts).slice(0, 2),
+          `SECRET-PUSH ${phone2.endpointId}`,
+          `SECRET-PUSH ${phone3.endpointId}`,
+          ...(yield* texts).slice(4, 6),
+          `by hand ${phone4.endpointId}`
+        ])
+        assert.sameMembers((yield* texts).slice(0, 2), [
+          `SECRET-PUSH ${phone.endpointId}`,
+          `SECRET-PUSH ${laptop.endpointId}`
+        ])
+        assert.sameMembers((yield* texts).slice(4, 6), [`by hand ${phone3.endpointId}`, `by hand ${laptop.endpointId}`])
+      })
+    ))
+
+  it.effect("says that a device was removed between two attempts", () =>
+    run(({ advance, outbox, phone, service }) =>
+      Effect.gen(function*() {
+        yield* service.answer({ status: 503 }, phone)
+        yield* outbox.enqueue("anna", news)
+        assert.strictEqual(yield* outbox.drain, 1)
+        yield* SubscriptionStore.remove("anna", phone.endpoint)
+        yield* advance(10_000)
+        assert.strictEqual(yield* outbox.drain, 1)
+        const [letter] = yield* Stream.runCollect(outbox.deadLetters)
+        assert.deepStrictEqual(letter?.failures, [{ device: phone.endpointId, reason: "Removed", isFinal: true }])
+      })
+    ))
+
+  it.effect("sends to the endpoint that takes the place of one while that is found to be gone", () =>
+    run(({ laptop, outbox, phone, service }) =>
+      Effect.gen(function*() {
+        const fresh = yield* service.subscribe()
+        yield* service.answer({ status: 410 }, phone)
+        const context = yield* Effect.context<Layer.Layer.Success<typeof Live>>()
+        const store = Context.get(context, SubscriptionStore.SubscriptionStore)
+        const replacing = yield* Effect.provideService(
+          Notifier.make,
+          SubscriptionStore.SubscriptionStore,
+          SubscriptionStore.SubscriptionStore.of({
+            ...store,
+            prune: (gone) =>
+              Effect.zipRight(store.upsert("anna", fresh, { replaces: phone.endpoint }), store.prune(gone))
+          })
+        )
+        const other = yield* Effect.provideService(SqlNotificationOutbox.make(), Notifier.Notifier, replacing)
+        yield* outbox.enqueue("anna", news)
+        assert.strictEqual(yield* other.drain, 1)
+        assert.sameMembers(
+          yield* texts,
+          [phone, laptop, fresh].map(({ endpointId }) => `SECRET-PUSH ${endpointId}`)
+        )
+        assert.strictEqual(yield* count, 0)
+      })
+    ))
+
+  it.effect("gives a topic to what is repeated, and otherwise only where one is asked for", () =>
+    run(({ advance, laptop, outbox, phone, service }) =>
+      Effect.gen(function*() {
+        yield* service.answer({ status: 503 }, phone)
+        yield* outbox.enqueue("anna", news)
+        assert.strictEqual(yield* outbox.drain, 1)
+        yield* advance(10_000)
+        assert.strictEqual(yield* outbox.drain, 1)
+        const topics = (device: WebPushSubscription) =>
+          Effect.map(service.received, (received) =>
+            received.filter(({ subscription }) =>
+              subscription.endpointId === device.endpointId
+            )
+              .map(({ headers }) => headers["topic"]))
+        assert.deepStrictEqual(yield* topics(laptop), [undefined])
+        const [first, second] = yield* topics(phone)
+        assert.isUndefined(first)
+        assert.match(second ?? "", /^[\w-]{32}$/)
+      })
+    ))
+
+  it.effect("tries again a device whose host resolved to an address that is blocked", () =>
+    run(({ advance, outbox, service }) =>
+      Effect.gen(function*() {
+        const context = yield* Effect.context<Layer.Layer.Success<typeof Live>>()
+        const real = Context.get(context, WebPush.WebPush)
+        let detail: string | undefined = "ERR_BLOCKED_ADDRESS"
+        const blocked = WebPush.WebPush.of({
+          ...real,
+          sendMany: (subscriptions, ...rest) =>
+            Effect.map(real.sendMany([], ...rest), (report) => ({
+              ...report,
+              outcomes: Arr.map([...subscriptions], (subscription) => ({
+                subscription,
+                result: Either.left(
+                  new WebPush.WebPushFailure({ reason: "Blocked", endpointId: subscription.endpointId, detail })
+                )
+              }))
+            }))
+        })
+        const notifier = yield* Effect.provideService(Notifier.make, WebPush.WebPush, blocked)
+        const other = yield* SqlNotificationOutbox.make().pipe(
+          Effect.provideService(Notifier.Notifier, notifier),
+          Effect.provideService(WebPush.WebPush, blocked)
+        )
+        yield* other.enqueue("anna", news)
+        assert.strictEqual(yield* other.drain, 1)
+        yield* advance(10_000)
+        assert.strictEqual(yield* outbox.drain, 1)
+        assert.strictEqual((yield* service.received).length, 2)
+        // By the policy it is final.
+        detail = undefined
+        const id = yield* other.enqueue("anna", news)
+        assert.strictEqual(yield* other.drain, 1)
+        assert.isTrue(yield* other.discard(id))
+      })
+    ))
+
+  it.effect("renews the lease of what takes longer than it", () =>
+    run(({ outbox }) =>
+      Effect.gen(function*() {
+        const sql = yield* SqlClient.SqlClient
+        const context = yield* Effect.context<Layer.Layer.Success<typeof Live>>()
+        const stuck = Notifier.Notifier.of({ ...Context.get(context, Notifier.Notifier), notify: () => Effect.never })
+        const other = yield* Effect.provideService(
+          SqlNotificationOutbox.make({ lease: "3 seconds" }),
+          Notifier.Notifier,
+          stuck
+        )
+        yield* outbox.enqueue("anna", news)
+        const fiber = yield* Effect.fork(other.drain)
+        const lease = Effect.map(
+          sql<{ readonly due_at: number }>`SELECT due_at FROM notification_outbox WHERE claim IS NOT NULL`,
+          ([row]) => row === undefined ? undefined : Number(row.due_at)
+        )
+        const first = yield* Effect.repeat(Effect.delay(lease, "5 millis"), { until: (dueAt) => dueAt !== undefined })
+        yield* Effect.repeat(Effect.delay(lease, "50 millis"), { until: (dueAt) => dueAt !== first }).pipe(
+          Effect.timeout("20 seconds")
+        )
+        yield* Fiber.interrupt(fiber)
+      })
+    ))
+
+  it.effect("takes over the rows of an older version, and adds its column once", () =>
+    Effect.gen(function*() {
+      const sql = yield* SqlClient.SqlClient
+      const create = SqlNotificationOutbox.migrations["0001_create_outbox"]
+      if (create === undefined) return assert.fail("the first migration has its name")
+      yield* create
+      const service = yield* TestPushService.TestPushService
+      const phone = yield* service.subscribe()
+      yield* SubscriptionStore.upsert("anna", phone)
+      yield* SubscriptionStore.upsert("anna", yield* service.subscribe())
+      const now = Date.now()
+      const message = JSON.stringify({ event: { event: "paid" }, push: "b2xk", options: { topic: "old" } })
+      const row = { message, claim: null, created_at: now - 60_000, died_at: null }
+      const failures = JSON.stringify([{ device: phone.endpointId, reason: "Unavailable", isFinal: false }])
+      yield* sql`INSERT INTO notification_outbox ${
+        sql.insert([
+          { ...row, id: "1", owner: "anna", failures: null, attempts: 0, due_at: now },
+          { ...row, id: "2", owner: "anna", failures, attempts: 1, due_at: now },
+          // An older version took any Retry-After at its word.
+          { ...row, id: "3", owner: "anna", failures, attempts: 1, due_at: now + 999_999_999_000 }
+        ])
+      }`
+      yield* Effect.all(Arr.makeBy(3, () => SqlNotificationOutbox.make()), { concurrency: "unbounded" })
+      const outbox = yield* SqlNotificationOutbox.make()
+      assert.strictEqual(yield* outbox.drain, 3)
+      assert.strictEqual((yield* service.received).length, 4)
+      assert.strictEqual(yield* count, 0)
+    }).pipe(Effect.scoped, Effect.provide(Live)))
+
+  it.effect("dies of an option that cannot be", () =>
+    Effect.gen(function*() {
+      const refused: ReadonlyArray<SqlNotificationOutbox.Options> = [
+        { concurrency: 0 },
+        { concurrency: NaN },
+        { maxAttempts: 1.5 },
+        { lease: NaN },
+        { lease: 0 },
+        { lease: Infinity },
+        { pollInterval: -1 }
+      ]
+      for (const options of refused) {
+        const cause = yield* Effect.flip(Effect.sandbox(SqlNotificationOutbox.make(options)))
+        assert.isTrue(
+          Cause.isDie(cause) && Cause.pretty(cause).includes(Object.keys(options)[0] ?? "?"),
+          inspect(options)
+        )
+      }
+    }).pipe(Effect.provide(Live)))
 
   it.effect("accepts with the transaction that it is accepted in", () =>
     run(({ outbox }) =>
@@ -339,11 +718,72 @@ const suite = <R, E>(it: Vitest.MethodsNonLive<R, true>, client: Layer.Layer<Sql
 
 const realClock = { excludeTestServices: true, timeout: "60 seconds" } as const
 
+const layerOutbox = Layer.effect(SqlNotificationOutbox.NotificationOutbox, SqlNotificationOutbox.make()).pipe(
+  Layer.provide(Notifier.layer),
+  Layer.provide(Layer.mergeAll(SqlSubscriptionStore.layer(), WebPushLive, EventBrokerLive)),
+  Layer.provide(TestPushService.layer())
+)
+
 describe("SqlNotificationOutbox", () => {
-  layer(Layer.empty, realClock)("SQLite", (it) => suite(it, Sqlite.layerClient))
+  layer(Layer.empty, realClock)("SQLite", (it) => {
+    suite(it, Sqlite.layerClient)
+
+    it.scoped("fails at once in a transaction whose snapshot is old", () =>
+      Effect.gen(function*() {
+        const url = yield* Sqlite.database
+        const client = yield* Layer.build(Sqlite.layerOf(url))
+        const other = Context.get(yield* Layer.build(Sqlite.layerOf(url)), SqlClient.SqlClient)
+        const sql = Context.get(client, SqlClient.SqlClient)
+        const outbox = Context.get(
+          yield* Layer.build(Layer.provide(layerOutbox, Layer.succeedContext(client))),
+          SqlNotificationOutbox.NotificationOutbox
+        )
+        yield* sql`BEGIN`
+        yield* sql`SELECT id FROM notification_outbox`
+        yield* other`CREATE TABLE orders (id INTEGER)`
+        const [duration, error] = yield* Effect.timed(Effect.flip(outbox.enqueue("anna", news)))
+        assert.deepInclude(error, { reason: "Unavailable", detail: "SQLITE_BUSY_SNAPSHOT" })
+        // It was tried again for 15 seconds.
+        assert.isBelow(Duration.toSeconds(duration), 10)
+        // The transaction is still the caller's.
+        yield* sql`ROLLBACK`
+      }))
+  })
 
   describe.skipIf(Postgres.isMissing)(
     "with a server",
-    () => layer(Postgres.Postgres.layer, realClock)("PostgreSQL", (it) => suite(it, Postgres.layerClient))
+    () =>
+      layer(Postgres.Postgres.layer, realClock)("PostgreSQL", (it) => {
+        suite(it, Postgres.layerClient)
+
+        it.effect("shows the caller the deadlock that has ended its transaction", () =>
+          Effect.gen(function*() {
+            const sql = yield* SqlClient.SqlClient
+            const outbox = yield* SqlNotificationOutbox.NotificationOutbox
+            yield* sql`CREATE TABLE orders (id INTEGER)`
+            const [hasOutbox, hasOrders] = [yield* Deferred.make<void>(), yield* Deferred.make<void>()]
+            const waits = Effect.repeat(
+              Effect.delay(sql`SELECT pid FROM pg_locks WHERE NOT granted`, "5 millis"),
+              { until: (waiting) => waiting.length > 0 }
+            )
+            // The other one does not notice the deadlock.
+            const other = sql.withTransaction(Effect.gen(function*() {
+              yield* sql`SET LOCAL deadlock_timeout = '60s'`
+              yield* sql`LOCK TABLE notification_outbox IN EXCLUSIVE MODE`
+              yield* Deferred.succeed(hasOutbox, undefined)
+              yield* Deferred.await(hasOrders)
+              yield* waits
+              yield* sql`LOCK TABLE orders IN EXCLUSIVE MODE`
+            }))
+            const caller = sql.withTransaction(Effect.gen(function*() {
+              yield* sql`LOCK TABLE orders IN EXCLUSIVE MODE`
+              yield* Deferred.succeed(hasOrders, undefined)
+              yield* Deferred.await(hasOutbox)
+              yield* outbox.enqueue("anna", news)
+            }))
+            const [error] = yield* Effect.all([Effect.flip(caller), other], { concurrency: "unbounded" })
+            assert.deepInclude(error, { reason: "Unavailable", detail: "40P01" })
+          }).pipe(Effect.provide(layerOutbox.pipe(Layer.provideMerge(Postgres.layerClient)))))
+      })
   )
 })

@@ -4,6 +4,7 @@ import * as Os from "node:os"
 import * as Path from "node:path"
 
 import { PgClient } from "@effect/sql-pg"
+import type { Scope } from "effect"
 import { Context, Effect, Layer, Option, Redacted, Schedule } from "effect"
 
 import { freePort } from "./freePort.js"
@@ -42,7 +43,7 @@ const start = (bin: string) =>
     const data = `${directory}/data`
     yield* exec(`${bin}/initdb`, ["-D", data, "-U", "postgres", "-A", "trust", "--no-sync", "-E", "UTF8"])
     const port = yield* freePort
-    yield* Effect.acquireRelease(
+    const { pid } = yield* Effect.acquireRelease(
       Effect.sync(() =>
         spawn(`${bin}/postgres`, ["-D", data, "-p", `${port}`, "-k", directory, "-h", "127.0.0.1", "-F"], {
           ...user,
@@ -60,8 +61,18 @@ const start = (bin: string) =>
     yield* Effect.retry(Effect.sandbox(isReady), Schedule.upTo(Schedule.spaced("50 millis"), "30 seconds")).pipe(
       Effect.orDie
     )
+    // Each connection has a process of its own, a child of the first one.
+    const signal = (signal: NodeJS.Signals) =>
+      Effect.sync(() => {
+        const children = Fs.readdirSync("/proc").filter((name) =>
+          /^\d+$/.test(name) && Fs.existsSync(`/proc/${name}/stat`) &&
+          Fs.readFileSync(`/proc/${name}/stat`, "utf8").split(") ")[1]?.split(" ")[1] === `${pid}`
+        )
+        for (const id of [`${pid}`, ...children]) process.kill(Number(id), signal)
+      })
     let databases = 0
     return Postgres.of({
+      frozen: Effect.asVoid(Effect.acquireRelease(signal("SIGSTOP"), () => signal("SIGCONT"))),
       database: Effect.gen(function*() {
         const name = `test_${++databases}`
         yield* exec(`${bin}/createdb`, ["-h", "127.0.0.1", "-p", `${port}`, "-U", "postgres", name])
@@ -70,8 +81,11 @@ const start = (bin: string) =>
     })
   })
 
-/** A PostgreSQL of its own, for as long as the scope lasts. Each `database` is a new one. */
-export class Postgres extends Context.Tag("test/Postgres")<Postgres, { readonly database: Effect.Effect<string> }>() {
+/** A PostgreSQL of its own, for as long as the scope lasts. Each `database` is a new one. It is `frozen` for the rest of a scope. */
+export class Postgres extends Context.Tag("test/Postgres")<Postgres, {
+  readonly database: Effect.Effect<string>
+  readonly frozen: Effect.Effect<void, never, Scope.Scope>
+}>() {
   static readonly layer = Layer.scoped(
     Postgres,
     Effect.suspend(() =>

@@ -1,0 +1,63 @@
+import { assert, describe, layer } from "@effect/vitest"
+import { Context, Deferred, Duration, Effect, Exit, Layer, Scope, Stream } from "effect"
+import { Notifier, SubscriptionStore, WebPush } from "effect-realtime"
+import { SqlNotificationOutbox } from "effect-realtime/sql"
+
+import * as Postgres from "../support/postgres.js"
+
+describe.skipIf(Postgres.isMissing)("SqlNotificationOutbox", () => {
+  layer(Postgres.Postgres.layer, { excludeTestServices: true, timeout: "60 seconds" })("PostgreSQL", (it) => {
+    const unused = Effect.dieMessage("is not used")
+
+    /** Closes the scope of an outbox that sends a notification, or polls, while PostgreSQL is frozen. */
+    const close = (notifications: number) =>
+      Effect.scoped(Effect.gen(function*() {
+        const postgres = yield* Postgres.Postgres
+        const sending = yield* Deferred.make<void>()
+        const client = yield* Layer.build(Postgres.layerClient)
+        const scope = yield* Scope.make()
+        const OutboxLive = SqlNotificationOutbox.layer({ pollInterval: "10 millis" }).pipe(
+          Layer.provide(Layer.mergeAll(
+            Layer.succeedContext(client),
+            SubscriptionStore.layerMemory(),
+            Layer.succeed(Notifier.Notifier, {
+              notify: () => Effect.zipRight(Deferred.succeed(sending, undefined), Effect.never),
+              notifyMany: () => Stream.empty,
+              acknowledge: () => unused
+            }),
+            Layer.succeed(WebPush.WebPush, {
+              publicKey: "",
+              publicKeys: [],
+              isAllowed: () => true,
+              send: () => unused,
+              sendMany: () => unused,
+              broadcast: () => Stream.empty
+            })
+          ))
+        )
+        const outbox = Context.get(
+          yield* Layer.buildWithScope(OutboxLive, scope),
+          SqlNotificationOutbox.NotificationOutbox
+        )
+        for (let i = 0; i < notifications; i++) {
+          yield* outbox.enqueue("anna", { event: {}, push: "" })
+          yield* Deferred.await(sending)
+        }
+        yield* postgres.frozen
+        // By now it asks for what is due.
+        yield* Effect.sleep("200 millis")
+        const [duration] = yield* Effect.timed(Scope.close(scope, Exit.void))
+        return Duration.toMillis(duration)
+      }))
+
+    it.effect("is closed within a second or so while PostgreSQL is frozen, with a notification in hand", () =>
+      Effect.gen(function*() {
+        assert.isBelow(yield* close(1), 3000)
+      }))
+
+    it.effect("is closed within a second or so while PostgreSQL is frozen, with nothing in hand", () =>
+      Effect.gen(function*() {
+        assert.isBelow(yield* close(0), 3000)
+      }))
+  })
+})

@@ -1,0 +1,136 @@
+import * as Reactivity from "@effect/experimental/Reactivity"
+import { SqlClient, SqlError, Statement } from "@effect/sql"
+import { assert, describe, layer } from "@effect/vitest"
+import { Cause, Context, Deferred, Effect, Either, Fiber, Layer, Stream } from "effect"
+import { Notifier, SubscriptionStore, WebPush } from "effect-realtime"
+import { SqlNotificationOutbox, SqlSubscriptionStore } from "effect-realtime/sql"
+
+import * as Sqlite from "../support/sqlite.js"
+import { newSubscription } from "../support/subscriptions.js"
+
+const realClock = { excludeTestServices: true, timeout: "60 seconds" } as const
+
+/** A client of a database that takes every statement. */
+const clientOf = (dialect: Statement.Dialect) =>
+  SqlClient.make({
+    acquirer: Effect.succeed({
+      execute: () => Effect.succeed([]),
+      executeRaw: () => Effect.succeed([]),
+      executeStream: () => Stream.empty,
+      executeUnprepared: () => Effect.succeed([]),
+      executeValues: () => Effect.succeed([])
+    }),
+    compiler: Statement.makeCompiler({
+      dialect,
+      placeholder: () => "?",
+      onIdentifier: (name) => name,
+      onRecordUpdate: () => ["", []],
+      onCustom: () => ["", []]
+    }),
+    spanAttributes: []
+  }).pipe(Effect.provide(Reactivity.layer))
+
+const none = Effect.dieMessage("is not used")
+
+describe("SqlSubscriptionStore", () => {
+  layer(Layer.empty, realClock)("SQLite", (it) => {
+    it.effect("refuses a client of another database by its name, in every layer", () =>
+      Effect.gen(function*() {
+        for (const dialect of ["mysql", "mssql", "clickhouse"] as const) {
+          const client = Layer.effect(SqlClient.SqlClient, clientOf(dialect))
+          const layers = [
+            Layer.discard(SqlSubscriptionStore.layer()),
+            SqlNotificationOutbox.layer().pipe(
+              Layer.discard,
+              Layer.provide(Layer.mergeAll(
+                SubscriptionStore.layerMemory(),
+                Layer.succeed(Notifier.Notifier, {
+                  notify: () => none,
+                  notifyMany: () => Stream.empty,
+                  acknowledge: () => none
+                }),
+                Layer.succeed(WebPush.WebPush, {
+                  publicKey: "",
+                  publicKeys: [],
+                  isAllowed: () => true,
+                  send: () => none,
+                  sendMany: () => none,
+                  broadcast: () => Stream.empty
+                })
+              ))
+            )
+          ]
+          for (const layer of layers) {
+            const cause = yield* Effect.flip(Effect.sandbox(Effect.scoped(Layer.build(Layer.provide(layer, client)))))
+            const [defect] = Cause.defects(cause)
+            if (!Cause.isIllegalArgumentException(defect)) return assert.fail(Cause.pretty(cause))
+            assert.include(defect.message, dialect)
+          }
+        }
+      }))
+
+    /** A client of a database whose lock another one holds until it is released. */
+    const lockedDatabase = Effect.gen(function*() {
+      const url = yield* Sqlite.database
+      const [here, other] = yield* Effect.all([Layer.build(Sqlite.layerOf(url)), Layer.build(Sqlite.layerOf(url))])
+      const there = Context.get(other, SqlClient.SqlClient)
+      const lock = Effect.gen(function*() {
+        const [locked, release] = [yield* Deferred.make<void>(), yield* Deferred.make<void>()]
+        const holder = yield* Effect.fork(there.withTransaction(Effect.gen(function*() {
+          yield* there`CREATE TABLE locked (id INTEGER)`
+          yield* Deferred.succeed(locked, undefined)
+          yield* Deferred.await(release)
+        })))
+        yield* Deferred.await(locked)
+        return Effect.zipRight(Deferred.succeed(release, undefined), Fiber.join(holder))
+      })
+      return { here, there, lock }
+    })
+
+    it.scoped("lets the event loop turn while another connection holds the lock", () =>
+      Effect.gen(function*() {
+        const { here, lock, there } = yield* lockedDatabase
+        const store = yield* Effect.provide(SqlSubscriptionStore.make(), here)
+        const release = yield* lock
+        const writers = yield* Effect.fork(
+          Effect.forEach(["a", "b", "c"], (owner) => store.upsert(owner, newSubscription()), { concurrency: 3 })
+        )
+        // A new node finds what it needs without the lock.
+        yield* Effect.provide(SqlSubscriptionStore.make(), here)
+        // With a wait inside of SQLite no timer fires before it gives up.
+        const start = performance.now()
+        let longest = 0
+        for (let i = 0, last = start; last < start + 500; i++) {
+          yield* Effect.sleep("5 millis")
+          const now = performance.now()
+          longest = Math.max(longest, now - last)
+          last = now
+        }
+        assert.isBelow(longest, 2000)
+        assert.deepStrictEqual(yield* store.forOwner("a"), [])
+        yield* release
+        yield* Fiber.join(writers)
+        assert.strictEqual((yield* there`SELECT owner FROM web_push_subscriptions`).length, 3)
+      }))
+
+    it.scoped("says of nothing that it is stored while a statement that failed keeps it from being committed", () =>
+      Effect.gen(function*() {
+        const { here, lock, there } = yield* lockedDatabase
+        const sql = Context.get(here, SqlClient.SqlClient)
+        const store = yield* Effect.provide(SqlSubscriptionStore.make(), here)
+        yield* sql`CREATE TABLE orders (id INTEGER)`
+        const release = yield* lock
+        yield* sql`PRAGMA busy_timeout = 0`
+        // libsql does not reset this one before it is collected.
+        assert.instanceOf(yield* Effect.flip(sql`INSERT INTO orders VALUES (2)`), SqlError.SqlError)
+        yield* release
+        const garbage = yield* Effect.fork(
+          Effect.forever(Effect.delay(Effect.sync(() => new Array(100_000).fill({})), "1 millis"))
+        )
+        const result = yield* Effect.either(store.upsert("anna", newSubscription()))
+        yield* Fiber.interrupt(garbage)
+        const stored = yield* there`SELECT owner FROM web_push_subscriptions`
+        assert.strictEqual(stored.length, Either.isRight(result) ? 1 : 0)
+      }))
+  })
+})
