@@ -159,6 +159,7 @@ export const isEventStream = (u: unknown): u is EventStream => Predicate.hasProp
  */
 export const make = (options: Options = {}): Effect.Effect<EventStream, never, Scope.Scope> =>
   Effect.gen(function*() {
+    yield* NodeSink.turn
     const connection = new Connection(yield* Settings.make(options), yield* Effect.clock)
     yield* Effect.addFinalizer(() => Effect.sync(() => connection.end()))
     // A handler may be uninterruptible, and a fiber inherits that.

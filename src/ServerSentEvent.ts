@@ -183,7 +183,9 @@ export const encode = (self: ServerSentEvent): Either.Either<Uint8Array, Invalid
 /**
  * Decodes an event stream, given as bytes or as text in pieces of any size, into its frames. Frames come as they were
  * sent: `data` is a string, `event` is left out where the browser would say `message`, and an `id` without data is a
- * frame too. Fields and lines that the standard says to ignore are ignored, as is a last frame without its blank line.
+ * frame too. Fields and lines that the standard says to ignore are ignored, as are the fields of a last frame without its
+ * blank line, except `retry` and comments, which need none. A comment or `retry` without a blank line comes with the frame
+ * that follows it, or at the end of the stream.
  *
  * Fails with `InvalidServerSentEvent` (`TooLarge`) if a frame is longer than `maxSize` characters (16 Mi by default), so
  * that a server that never ends its frame cannot fill the memory.
@@ -222,6 +224,7 @@ export const decode: {
     Stream.suspend(() => {
       const feed = Decoder.make(options?.maxSize ?? 16 * 1024 * 1024)
       return self.pipe(
+        Stream.concat(Stream.succeed(undefined)),
         Stream.mapConcat(feed),
         Stream.mapEffect((frame) => frame === Decoder.tooLarge ? invalid("data", "TooLarge") : Either.right(frame))
       )

@@ -36,6 +36,7 @@ import * as Stream from "effect/Stream"
 
 import * as EndpointPolicy from "./internal/endpointPolicy.js"
 import * as PushStatus from "./internal/pushStatus.js"
+import { Transmission } from "./internal/transmission.js"
 import * as Crypto from "./internal/webPushCrypto.js"
 import * as VapidKeys from "./VapidKeys.js"
 import type { WebPushPayload } from "./WebPushPayload.js"
@@ -70,8 +71,8 @@ export class WebPushGone extends Schema.TaggedError<WebPushGone>("effect-realtim
  * - `InvalidSubscription`: its keys cannot be encrypted for.
  * - `Blocked`: the endpoint is not one that this server may send to. With a `detail` (`ERR_BLOCKED_ADDRESS`) it is its address,
  *   which may be another one when the name is resolved again.
- * - `Timeout`: no whole answer within `timeout`. The service may have the message.
- * - `Transport`: the connection failed; `detail` is the code of the failure.
+ * - `Timeout`: no whole answer within `timeout`. The service may have the message, unless `neverSent`.
+ * - `Transport`: the connection failed; `detail` is the code of the failure. The service may have the message, unless `neverSent`.
  * - `Unavailable`: the service has a problem (5xx), or turned the message away for now (408, 421, 425).
  * - `Rejected`: any other answer; `detail` is the service's own word for it, if it is a known one.
  *
@@ -96,7 +97,9 @@ export class WebPushFailure extends Schema.TaggedError<WebPushFailure>("effect-r
     endpointId: Schema.String,
     status: Schema.optional(Schema.Int),
     retryAfter: Schema.optional(Schema.Duration),
-    detail: Schema.optional(Schema.String)
+    detail: Schema.optional(Schema.String),
+    /** `true` if the transport knows that the service did not get the message. */
+    neverSent: Schema.optional(Schema.Boolean)
   }
 ) {
   /**
@@ -115,8 +118,8 @@ export class WebPushFailure extends Schema.TaggedError<WebPushFailure>("effect-r
    * @since 0.1.0
    */
   get isRetryable(): boolean {
-    return this.reason === "RateLimited" || this.reason === "Unavailable" ||
-      (this.reason === "Transport" && neverSent.has(this.detail ?? ""))
+    return this.reason === "RateLimited" || this.reason === "Unavailable" || this.neverSent === true ||
+      (this.reason === "Transport" && neverSent.test(this.detail ?? ""))
   }
 
   /**
@@ -144,14 +147,10 @@ export class WebPushFailure extends Schema.TaggedError<WebPushFailure>("effect-r
 
 const transient = new Set<WebPushFailure["reason"]>(["RateLimited", "Timeout", "Transport", "Unavailable"])
 
-const neverSent = new Set([
-  "EAI_AGAIN",
-  "ECONNREFUSED",
-  "EHOSTUNREACH",
-  "ENETUNREACH",
-  "ENOTFOUND",
-  "NGHTTP2_REFUSED_STREAM"
-])
+// The codes of failures that come before anything is sent, for clients that do not count what they send: of name resolution (the
+// system's and that of c-ares), of routes, and of connections.
+const neverSent =
+  /^(EAI_\w+|ENOTFOUND|ENODATA|ESERVFAIL|EREFUSED|ETIMEOUT|ECONNREFUSED|EHOSTUNREACH|ENETUNREACH|UND_ERR_CONNECT_TIMEOUT|NGHTTP2_REFUSED_STREAM)$/
 
 /**
  * A setting with which the layer cannot be built.
@@ -371,6 +370,13 @@ const errorCode = (error: unknown): string | undefined => {
     : errorCode(error.cause)
 }
 
+// A socket names the system call that failed: these come before anything is sent.
+const isConnecting = (error: unknown): boolean =>
+  Predicate.isRecord(error) &&
+  (Predicate.isString(error.syscall)
+    ? /^(connect|getaddrinfo|query\w*)$/.test(error.syscall)
+    : isConnecting(error.cause))
+
 const tokenLifetime = Duration.toMillis("12 hours")
 const tokenReuse = Duration.toMillis("11 hours")
 const maxTokens = 1024
@@ -574,7 +580,7 @@ export const make = (
       Effect.gen(function*() {
         const failure = (
           reason: WebPushFailure["reason"],
-          facts?: Partial<Pick<WebPushFailure, "status" | "retryAfter" | "detail">>
+          facts?: Partial<Pick<WebPushFailure, "status" | "retryAfter" | "detail" | "neverSent">>
         ) => new WebPushFailure({ reason, endpointId: subscription.endpointId, ...facts })
 
         if (message.bytes.length > Crypto.maxPayloadBytes) return yield* failure("PayloadTooLarge")
@@ -582,6 +588,7 @@ export const make = (
         const authorize = ring.get(subscription.applicationServerKey ?? publicKey)
         if (authorize === undefined) return yield* failure("KeyMismatch")
 
+        const transmission: Transmission["Type"] = { sent: 0 }
         return yield* Effect.gen(function*() {
           yield* turn
           const authorization = yield* authorize(endpoint.origin)
@@ -589,6 +596,8 @@ export const make = (
             try: () => Crypto.encrypt(message.bytes, subscription.keys, message.padding),
             catch: () => failure("InvalidSubscription")
           })
+          // Until the transport says that it counts.
+          transmission.sent = undefined
           const response = yield* client.execute(HttpClientRequest.post(subscription.endpoint, {
             headers: {
               ...message.headers,
@@ -599,7 +608,7 @@ export const make = (
               authorization
             },
             body: HttpBody.uint8Array(body)
-          }))
+          })).pipe(Effect.provideService(Transmission, transmission))
           const text = yield* readBody(response)
           if (text === undefined) return yield* failure("Transport", { detail: "RESPONSE_TOO_LARGE" })
           const { headers, status } = response
@@ -618,9 +627,13 @@ export const make = (
         }).pipe(
           Effect.catchTag("RequestError", "ResponseError", ({ cause }) => {
             const detail = errorCode(cause)
-            return failure(detail === "ERR_BLOCKED_ADDRESS" ? "Blocked" : "Transport", { detail })
+            const neverSent = transmission.sent === 0 || isConnecting(cause) || undefined
+            return failure(detail === "ERR_BLOCKED_ADDRESS" ? "Blocked" : "Transport", { detail, neverSent })
           }),
-          Effect.timeoutFail({ duration: message.timeout, onTimeout: () => failure("Timeout") })
+          Effect.timeoutFail({
+            duration: message.timeout,
+            onTimeout: () => failure("Timeout", { neverSent: transmission.sent === 0 || undefined })
+          })
         )
       })
 

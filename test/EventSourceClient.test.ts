@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Chunk, Effect, Exit, Queue, Schedule, Schema, Stream, TestClock } from "effect"
+import { Cause, Chunk, Effect, Exit, Option, Queue, Schedule, Schema, Stream, TestClock } from "effect"
 import { EventSourceClient } from "effect-realtime/browser"
 import * as Topic from "effect-realtime/Topic"
 
@@ -44,7 +44,8 @@ const follow = (url: string, options?: EventSourceClient.Options) =>
   })
 
 describe("EventSourceClient over fetch", () => {
-  describe("reads as EventSource does", () => {
+  // Side by side: after each stream the client waits for half a second, whatever its retry says.
+  describe.concurrent("reads as EventSource does", () => {
     for (const { data, lastEventId, name, pieces } of eventStreamCases) {
       it.scopedLive(name, () =>
         Effect.gen(function*() {
@@ -73,6 +74,10 @@ describe("EventSourceClient over fetch", () => {
       [ScriptedServer.status(403), "Rejected"],
       [ScriptedServer.status(200, { "content-type": "text/event-streams" }), "NotEventStream"],
       [ScriptedServer.status(200, { "content-type": "text/html" }), "NotEventStream"],
+      [ScriptedServer.status(200, { "content-type": "text/event-stream, text/html" }), "NotEventStream"],
+      [ScriptedServer.status(200, { "content-type": "text/html;a=\", text/event-stream" }), "NotEventStream"],
+      [ScriptedServer.status(200), "NotEventStream"],
+      [ScriptedServer.stream(`data: ${"x".repeat(16 * 1024 * 1024)}\n`, "data: 1\n".repeat(10)), "TooLarge"],
       [
         ScriptedServer.stream(
           `data: ${"x".repeat(1024 * 1024)}`,
@@ -136,7 +141,7 @@ describe("EventSourceClient over fetch", () => {
       assert.deepStrictEqual(Chunk.toReadonlyArray(yield* Queue.takeN(events, 2)), ["open", "Ended"])
       yield* TestClock.adjust("4999 millis")
       assert.strictEqual(server.requests.length, 1)
-      yield* TestClock.adjust("1 millis")
+      yield* TestClock.adjust("1001 millis")
       assert.strictEqual(yield* Queue.take(events), "open")
     }))
 
@@ -246,8 +251,388 @@ describe("EventSourceClient over fetch", () => {
         Stream.take(2),
         Stream.runCollect
       )
-      assert.deepStrictEqual(Chunk.toReadonlyArray(events).at(1), { event: "counter", data: { n: 1 } })
+      assert.deepStrictEqual(Chunk.toReadonlyArray(events).at(1), { event: "counter", data: { n: 1 }, id: "1" })
     }))
+
+  // Kind: a header that other servers and proxies have written to is not a string to match.
+  for (
+    const contentType of [
+      "text/event-stream, text/event-stream",
+      ["text/event-stream", "text/event-stream"],
+      "application/json, text/event-stream",
+      "text/event-stream, */*",
+      "text/event-stream, nonsense",
+      "Text/Event-Stream ; Charset=\"latin1, or so\", ",
+      " text/event-stream;charset=UTF-8"
+    ]
+  ) {
+    it.scopedLive(`takes for an event stream: ${String(contentType)}`, () =>
+      Effect.gen(function*() {
+        const server = yield* ScriptedServer.make([
+          (response) => {
+            const lines = typeof contentType === "string" ? [contentType] : contentType
+            response.writeHead(200, lines.flatMap((line) => ["content-type", line])).end(counter(1))
+          },
+          ScriptedServer.status(204)
+        ])
+        assert.deepStrictEqual(yield* collect(server.url, atOnce), ["open", 1, "Ended"])
+      }))
+  }
+
+  // Kind: each header and query that is built from what a server sent.
+  for (
+    const [name, id, isHeader] of [
+      ["an id with a space before it", " 1", false],
+      ["an id with a space after it", "1 ", false],
+      ["an id with a space in it", "1 2", true],
+      ["an id with a control character", "1\u00012", false],
+      ["an id with DEL", "1\u007f", false],
+      ["an id with a tab", "\t1\t", false],
+      ["an id in the Latin alphabet", "é", true],
+      ["an id of other characters", "✓ 😀", true],
+      ["an id of 4,000 characters", "x".repeat(4_000), true]
+    ] as const
+  ) {
+    it.scopedLive(`resumes after ${name}`, () =>
+      Effect.gen(function*() {
+        const server = yield* ScriptedServer.make([
+          ScriptedServer.stream(`id: ${id}\ndata: 1\n\n`),
+          ScriptedServer.status(204)
+        ])
+        assert.deepStrictEqual(yield* collect(server.url, atOnce), ["open", 1, "Ended"])
+        assert.strictEqual(server.requests[1]?.lastEventId, id)
+        assert.strictEqual(server.requests[1]?.headers["last-event-id"] !== undefined, isHeader)
+      }))
+  }
+
+  for (const length of [20_000, 200_000, 2_000_000]) {
+    it.scopedLive(`says resync after an id of ${length} characters, and resumes after the next`, () =>
+      Effect.gen(function*() {
+        const server = yield* ScriptedServer.make([
+          ScriptedServer.stream(`id: ${"x".repeat(length)}\ndata: 1\n\n`),
+          ScriptedServer.stream("id: 2\ndata: 2\n\n"),
+          ScriptedServer.status(204)
+        ])
+        const events = yield* collect(server.url, atOnce)
+        assert.deepStrictEqual(events, ["open", 1, "Ended", "open", { reason: "Unsendable" }, 2, "Ended"])
+        assert.deepStrictEqual(server.requests.map(({ lastEventId }) => lastEventId), [undefined, undefined, "2"])
+      }))
+  }
+
+  it.scopedLive("asks again without the id that a server finds too large", () =>
+    Effect.gen(function*() {
+      const server = yield* ScriptedServer.make([
+        ScriptedServer.stream(`id: ${"x".repeat(3_000)}\ndata: 1\n\n`),
+        ScriptedServer.status(431),
+        ScriptedServer.stream("data: 2\n\n"),
+        ScriptedServer.status(431)
+      ])
+      const error = yield* Effect.flip(collect(server.url, atOnce))
+      assert.strictEqual(error.reason, "Rejected")
+      assert.strictEqual(server.requests[2]?.lastEventId, undefined)
+    }))
+
+  it.scopedLive("comes back after 401 and 403 with new headers, from where it was", () =>
+    Effect.gen(function*() {
+      let token = 0
+      const server = yield* ScriptedServer.make([
+        ScriptedServer.status(401),
+        ScriptedServer.stream(counter(7)),
+        ScriptedServer.status(401),
+        ScriptedServer.status(403),
+        ScriptedServer.stream(counter(8)),
+        ScriptedServer.status(204)
+      ])
+      const events = yield* collect(server.url, {
+        ...atOnce,
+        headers: Effect.sync(() => ({ authorization: `Bearer ${++token}` }))
+      })
+      assert.deepStrictEqual(
+        events,
+        ["Unauthorized", "open", 7, "Ended", "Unauthorized", "Unauthorized", "open", 8, "Ended"]
+      )
+      assert.deepStrictEqual(server.requests.map(({ lastEventId }) => lastEventId), [
+        undefined,
+        undefined,
+        "7",
+        "7",
+        "7",
+        "8"
+      ])
+      assert.strictEqual(server.requests[4]?.headers.authorization, "Bearer 5")
+    }))
+
+  it.scopedLive("fails with Unauthorized when the schedule ends", () =>
+    Effect.gen(function*() {
+      const server = yield* ScriptedServer.make([ScriptedServer.status(401)])
+      const options = { headers: Effect.succeed({}), reconnect: Schedule.stop }
+      const error = yield* Effect.flip(collect(server.url, options))
+      assert.deepStrictEqual([error.reason, error.status], ["Unauthorized", 401])
+    }))
+
+  it.scopedLive("run again by its user, resumes after the id of the last event, whatever that was", () =>
+    Effect.gen(function*() {
+      const server = yield* ScriptedServer.make([
+        ScriptedServer.stream(counter(7), "event: counter\ndata: {\"n\":8}\n\n", "id: 9\n\n"),
+        ScriptedServer.status(401),
+        ScriptedServer.status(204)
+      ])
+      const ids: Array<string> = []
+      const error = yield* EventSourceClient.make(Counter, server.url, atOnce).pipe(
+        Stream.runForEach(({ id }) => Effect.sync(() => ids.push(id))),
+        Effect.flip
+      )
+      assert.strictEqual(error.reason, "Rejected")
+      assert.deepStrictEqual(ids, ["", "7", "7", "9"])
+      yield* collect(server.url, { lastEventId: ids.at(-1) })
+      assert.strictEqual(server.requests[2]?.lastEventId, "9")
+    }))
+
+  it.scopedLive("onEvent gives the handlers the id", () =>
+    Effect.gen(function*() {
+      const server = yield* ScriptedServer.make([ScriptedServer.hold(counter(7))])
+      const id = yield* Effect.async<string>((resume) => {
+        const close = EventSourceClient.onEvent(Counter, server.url, {
+          counter: (_, id) => {
+            resume(Effect.succeed(id))
+            close()
+          }
+        })
+      })
+      assert.strictEqual(id, "7")
+    }))
+
+  // Kind: a counter that begins anew because of an answer, where only progress shows that the server is well.
+  it.scoped("comes back ever later to a server that ends each stream at once", () =>
+    Effect.gen(function*() {
+      const server = yield* ScriptedServer.make([ScriptedServer.stream(), ScriptedServer.stream("id: 1\nretry: 0\n\n")])
+      const events = yield* follow(server.url, { reconnect: Schedule.exponential("1 second") })
+      for (const seconds of [1, 2, 4, 8]) {
+        yield* Effect.repeat(Queue.take(events), { until: (event) => event === "Ended" })
+        const { length } = server.requests
+        yield* TestClock.adjust(`${seconds * 1000 - 1} millis`)
+        assert.strictEqual(server.requests.length, length)
+        yield* TestClock.adjust("1 millis")
+      }
+    }))
+
+  it.scoped("begins anew after a connection that lasted, without an event", () =>
+    Effect.gen(function*() {
+      const opened = yield* Queue.unbounded<() => void>()
+      const server = yield* ScriptedServer.make([(response, request) => {
+        ScriptedServer.hold()(response, request)
+        opened.unsafeOffer(() => response.end())
+      }])
+      const events = yield* follow(server.url, { reconnect: Schedule.exponential("1 second") })
+      for (const lasts of ["0 seconds", "0 seconds", "5 seconds", "1 minute"] as const) {
+        yield* Effect.repeat(Queue.take(events), { until: (event) => event === "open" })
+        const end = yield* Queue.take(opened)
+        yield* TestClock.adjust(lasts)
+        end()
+        yield* Effect.repeat(Queue.take(events), { until: (event) => event === "Ended" })
+        const { length } = server.requests
+        if (lasts === "0 seconds") yield* TestClock.adjust(`${length - 1} seconds`)
+        yield* TestClock.adjust("999 millis")
+        assert.strictEqual(server.requests.length, length)
+        yield* TestClock.adjust("1 millis")
+      }
+    }))
+
+  it.scopedLive("waits for half a second and more where retry says 0, and not for the same time twice", () =>
+    Effect.gen(function*() {
+      const times: Array<number> = []
+      const server = yield* ScriptedServer.make([(response, request) => {
+        times.push(performance.now())
+        ScriptedServer.stream("retry: 0\n", counter(times.length))(response, request)
+      }])
+      const events = yield* follow(server.url)
+      yield* Effect.repeat(Queue.take(events), { until: (event) => event === 4 })
+      const delays = times.slice(1).map((time, i) => time - (times[i] ?? 0))
+      assert.isAtLeast(Math.min(...delays), 499)
+      assert.strictEqual(new Set(delays.map(Math.round)).size > 1, true)
+    }))
+
+  it.scoped("comes back an hour later at the latest, whatever Retry-After says", () =>
+    Effect.gen(function*() {
+      const server = yield* ScriptedServer.make([
+        ScriptedServer.status(503, { "retry-after": "99999999999999999999" }),
+        ScriptedServer.status(429, { "retry-after": "Fri, 31 Dec 9999 23:59:59 GMT" }),
+        ScriptedServer.hold()
+      ])
+      const events = yield* follow(server.url)
+      for (const requests of [1, 2]) {
+        assert.strictEqual(yield* Queue.take(events), "Unavailable")
+        yield* TestClock.adjust("59 minutes")
+        assert.strictEqual(server.requests.length, requests)
+        yield* TestClock.adjust("1 minute")
+      }
+      assert.strictEqual(yield* Queue.take(events), "open")
+    }))
+
+  it.scoped("comes back at the latest an hour and a fifth later, whatever retry says", () =>
+    Effect.gen(function*() {
+      const server = yield* ScriptedServer.make([
+        ScriptedServer.stream("retry: 99999999999999999999\n", counter(1)),
+        ScriptedServer.hold()
+      ])
+      const events = yield* follow(server.url)
+      yield* Effect.repeat(Queue.take(events), { until: (event) => event === "Ended" })
+      yield* TestClock.adjust("59 minutes")
+      assert.strictEqual(server.requests.length, 1)
+      yield* TestClock.adjust("13 minutes")
+      assert.strictEqual(yield* Queue.take(events), "open")
+    }))
+
+  it.scoped("counts a Retry-After that is a date from the server's own", () =>
+    Effect.gen(function*() {
+      const date = "Thu, 26 Nov 2026 10:00:00 GMT"
+      const server = yield* ScriptedServer.make([
+        ScriptedServer.status(503, { date, "retry-after": "Thu, 26 Nov 2026 10:01:00 GMT" }),
+        ScriptedServer.hold()
+      ])
+      const events = yield* follow(server.url)
+      assert.strictEqual(yield* Queue.take(events), "Unavailable")
+      yield* TestClock.adjust("59 seconds")
+      assert.strictEqual(server.requests.length, 1)
+      yield* TestClock.adjust("1 second")
+      assert.strictEqual(yield* Queue.take(events), "open")
+    }))
+
+  it.scopedLive("says resync after a reconnect to a server that gives no ids, and not to one that does", () =>
+    Effect.gen(function*() {
+      const server = yield* ScriptedServer.make([
+        ScriptedServer.status(503, { "retry-after": "0" }),
+        ScriptedServer.stream("data: 1\n\n"),
+        ScriptedServer.stream("id: 1\ndata: 2\n\n"),
+        ScriptedServer.stream("id\ndata: 3\n\n"),
+        ScriptedServer.stream("id: 4\n\n"),
+        ScriptedServer.status(204)
+      ])
+      const resync = { reason: "NoIds" }
+      assert.deepStrictEqual(yield* collect(server.url, atOnce), [
+        "Unavailable",
+        ...["open", 1, "Ended"],
+        ...["open", resync, 2, "Ended"],
+        ...["open", 3, "Ended"],
+        ...["open", resync, "Ended"]
+      ])
+    }))
+
+  it.scopedLive("takes the reason of a resync that it does not know for Unknown", () =>
+    Effect.gen(function*() {
+      const server = yield* ScriptedServer.make([
+        ScriptedServer.stream("event: resync\ndata: {\"reason\":\"Tomorrow\"}\n\n"),
+        ScriptedServer.status(204)
+      ])
+      assert.deepStrictEqual(yield* collect(server.url, atOnce), ["open", { reason: "Unknown" }, "Ended"])
+    }))
+
+  it.scopedLive("reads data that is not JSON, and empty data, as text", () =>
+    Effect.gen(function*() {
+      const server = yield* ScriptedServer.make([
+        ScriptedServer.stream(
+          "data: [DONE]\n\n",
+          "data\n\n",
+          "data: {\ndata:\n\n",
+          "event: number\ndata: 42\n\n",
+          "event: number\ndata: x\n\n",
+          "event: gap\ndata: {\"dropped\":3}\n\n"
+        ),
+        ScriptedServer.status(204)
+      ])
+      const events = yield* EventSourceClient.make(
+        { message: Schema.String, number: Schema.NumberFromString },
+        server.url,
+        { ...atOnce, format: "text" }
+      ).pipe(
+        Stream.map((event) => event.event === "error" ? event.data.reason : event.data),
+        Stream.runCollect
+      )
+      assert.deepStrictEqual(Chunk.toReadonlyArray(events), [
+        undefined,
+        "[DONE]",
+        "",
+        "{\n",
+        42,
+        "InvalidData",
+        { dropped: 3 },
+        "Ended"
+      ])
+    }))
+
+  // Kind: each callback of the user's that throws.
+  it.scopedLive("refuses an event whose schema throws, and continues", () =>
+    Effect.gen(function*() {
+      const server = yield* ScriptedServer.make([
+        ScriptedServer.stream(counter(1), counter(2)),
+        ScriptedServer.status(204)
+      ])
+      const Odd = Schema.transform(Schema.Struct({ n: Schema.Int }), Schema.Int, {
+        strict: true,
+        decode: ({ n }) => {
+          if (n === 1) throw new Error("odd")
+          return n
+        },
+        encode: (n) => ({ n })
+      })
+      const events = yield* EventSourceClient.make({ counter: Odd }, server.url, atOnce).pipe(
+        Stream.map((event) => event.event === "error" ? event.data.reason : event.data),
+        Stream.runCollect
+      )
+      assert.deepStrictEqual(Chunk.toReadonlyArray(events), [undefined, "InvalidData", 2, "Ended"])
+    }))
+
+  it.scopedLive("ends at the event end", () =>
+    Effect.gen(function*() {
+      const server = yield* ScriptedServer.make([
+        ScriptedServer.hold(`${counter(1)}event: end\ndata: {}\n\n${counter(2)}`)
+      ])
+      assert.deepStrictEqual(yield* collect(server.url, atOnce), ["open", 1])
+    }))
+
+  // Kind: a line that takes effect at its end, and has no empty line to wait for.
+  it.scoped("takes retry without an empty line, which is what a server that is full answers", () =>
+    Effect.gen(function*() {
+      const server = yield* ScriptedServer.make([ScriptedServer.stream(":\n", "retry: 60000\n"), ScriptedServer.hold()])
+      const events = yield* follow(server.url)
+      assert.deepStrictEqual(Chunk.toReadonlyArray(yield* Queue.takeN(events, 2)), ["open", "Ended"])
+      yield* TestClock.adjust("59 seconds")
+      assert.strictEqual(server.requests.length, 1)
+      yield* TestClock.adjust("13 seconds")
+      assert.strictEqual(yield* Queue.take(events), "open")
+    }))
+
+  it.scopedLive("reads an event after more comments than an event may have, without an empty line between them", () =>
+    Effect.gen(function*() {
+      const comments = Array<string>(17).fill(`:${"x".repeat(1022)}\n`.repeat(1024))
+      const server = yield* ScriptedServer.make([
+        ScriptedServer.stream(...comments, ":\n", counter(1)),
+        ScriptedServer.status(204)
+      ])
+      assert.deepStrictEqual(yield* collect(server.url, atOnce), ["open", 1, "Ended"])
+    }))
+
+  for (
+    const [name, options] of [
+      ["a heartbeat of nothing", { heartbeat: 0 }],
+      ["a heartbeat of less than nothing", { heartbeat: "-1 seconds" }],
+      ["a heartbeat that is no number", { heartbeat: Number.NaN }],
+      ["an empty key", { shared: "" }],
+      ["headers without a key", { shared: true, headers: { authorization: "Bearer 1" } }],
+      ["a header that is none", { headers: { "no header": "1" } }],
+      ["a GET with a body", { method: "GET", body: "1" }]
+    ] as const
+  ) {
+    it.scopedLive(`dies of ${name}`, () =>
+      Effect.gen(function*() {
+        const server = yield* ScriptedServer.make([ScriptedServer.status(204)])
+        const exit = yield* Effect.exit(collect(server.url, options))
+        assert.isTrue(
+          Exit.isFailure(exit) &&
+            Cause.isIllegalArgumentException(Option.getOrUndefined(Cause.dieOption(exit.cause)))
+        )
+      }))
+  }
 
   it.scopedLive("onEvent calls the handlers until it is closed", () =>
     Effect.gen(function*() {

@@ -3,7 +3,7 @@ import { setFlagsFromString } from "node:v8"
 import { runInNewContext } from "node:vm"
 
 import type { HttpClientRequest } from "@effect/platform"
-import { FetchHttpClient, HttpClient, HttpClientResponse } from "@effect/platform"
+import { FetchHttpClient, HttpClient, HttpClientError, HttpClientResponse } from "@effect/platform"
 import { assert, describe, it } from "@effect/vitest"
 import {
   ConfigProvider,
@@ -809,6 +809,58 @@ describe("WebPush.retryPolicy", () => {
       assert.strictEqual(error._tag === "WebPushFailure" && error.reason, "Timeout")
       assert.strictEqual(http.requests.length, 1)
     }))
+})
+
+describe("a failure of another client", () => {
+  const failing = (cause: unknown) => ({
+    layer: Layer.succeed(
+      HttpClient.HttpClient,
+      HttpClient.make((request) =>
+        Effect.fail(new HttpClientError.RequestError({ request, reason: "Transport", cause }))
+      )
+    )
+  })
+
+  it.effect("may be repeated where its code, or the call that failed, shows that nothing was sent", () =>
+    Effect.gen(function*() {
+      const causes: ReadonlyArray<readonly [cause: object, neverSent: boolean]> = [
+        [{ code: "EAI_AGAIN" }, true],
+        [{ code: "EAI_FAIL" }, true],
+        [{ code: "ESERVFAIL" }, true],
+        [{ code: "ETIMEOUT" }, true],
+        [{ code: "ENOTFOUND" }, true],
+        [{ code: "ECONNREFUSED" }, true],
+        [{ code: "UND_ERR_CONNECT_TIMEOUT" }, true],
+        [{ code: "ETIMEDOUT", syscall: "connect" }, true],
+        [{ cause: { code: "ECONNRESET", syscall: "connect" } }, true],
+        [{ code: "ETIMEDOUT", syscall: "read" }, false],
+        [{ code: "ECONNRESET", syscall: "read" }, false],
+        [{ code: "ECONNRESET" }, false],
+        [{ code: "EPIPE", syscall: "write" }, false],
+        [{ code: "XENOTFOUND" }, false],
+        [{}, false]
+      ]
+      for (const [cause, neverSent] of causes) {
+        const error = yield* WebPush.send(fcm(1), "hello").pipe(Effect.flip, withWebPush(failing(cause)))
+        if (error._tag !== "WebPushFailure") return assert.fail(error._tag)
+        assert.strictEqual(error.reason, "Transport")
+        assert.strictEqual(error.isRetryable, neverSent, JSON.stringify(cause))
+        assert.isFalse(error.isFinal)
+      }
+    }))
+
+  it.effect("is repeated with the topic of the first message, so that the second one replaces it", () => {
+    const http = stub(() => Effect.succeed(new Response(null, { status: 503 })))
+    return Effect.gen(function*() {
+      const fiber = yield* WebPush.send(fcm(1), "hello", { topic: "order-7" }).pipe(
+        Effect.retry(WebPush.retryPolicy),
+        Effect.flip,
+        Effect.fork
+      )
+      yield* Effect.repeat(TestClock.adjust("1 hour"), { until: () => fiber.unsafePoll() !== null })
+      assert.deepStrictEqual(http.requests.map(({ headers }) => headers.topic), Array(5).fill("order-7"))
+    }).pipe(withWebPush(http))
+  })
 })
 
 describe("metrics", () => {

@@ -1,8 +1,13 @@
+import * as Http from "node:http"
+import * as Https from "node:https"
 import type { Socket } from "node:net"
 import { connect } from "node:net"
 
+import type { HttpApp } from "@effect/platform"
+import { HttpServer, HttpServerRequest, HttpServerResponse } from "@effect/platform"
+import { NodeHttpServer } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
-import { Deferred, Duration, Effect, Exit, Ref, Scope } from "effect"
+import { Deferred, Duration, Effect, Exit, Layer, Queue, Ref, Schedule, Scope } from "effect"
 import { EventStream } from "effect-realtime"
 import { LeakCheck, TestEventSource } from "effect-realtime/testing"
 
@@ -34,6 +39,9 @@ const exchange = (socket: Socket, text: string, isEnough: (received: string) => 
     socket.write(text)
   })
 
+const awaitCondition = (condition: Effect.Effect<boolean>) =>
+  Effect.repeat(Effect.delay(condition, "5 millis"), { until: (holds) => holds })
+
 const endsOfBodies = (received: string) => received.split("\r\n0\r\n\r\n").length - 1
 
 const greet = EventStream.respond((stream) => EventStream.publish(stream, { data: "hello" }))
@@ -43,7 +51,7 @@ const body = "\r\n:\ndata: hello\n\n\r\n"
 const withoutChunks = (received: string) => received.replace(/\r\n[0-9a-f]+\r\n/g, "")
 
 /** Never ends by itself; `started` is done when so many of its producers run. */
-const endless = (count: number) =>
+const endless = (count: number, options: EventStream.Options = {}) =>
   Effect.gen(function*() {
     const running = yield* Ref.make(0)
     const started = yield* Deferred.make<void>()
@@ -55,9 +63,8 @@ const endless = (count: number) =>
         ),
         () => Effect.never,
         () => Ref.update(running, (n) => n - 1)
-      )
-    )
-    return { app, started: Deferred.await(started) }
+      ), options)
+    return { app, running, started: Deferred.await(started) }
   })
 
 describe("event streams on one connection of Node's server", () => {
@@ -77,18 +84,32 @@ describe("event streams on one connection of Node's server", () => {
       assert.lengthOf(withoutChunks(responses).split(body), 4)
     }).pipe(LeakCheck.run))
 
-  it.live("end with a client that vanishes, even those that wait for their turn", () =>
+  it.live("begin when it is their turn, one listener waits for the socket, and all end with a client that vanishes", () =>
     Effect.gen(function*() {
-      const { app, started } = yield* endless(2)
-      const socket = yield* openSocket(yield* serveNode(app))
-      socket.write(request().repeat(2))
+      const { app, running, started } = yield* endless(1)
+      const warnings: Array<string> = []
+      const warn = ({ message, name }: Error) => void warnings.push(`${name}: ${message}`)
+      process.on("warning", warn)
+      yield* Effect.addFinalizer(() => Effect.sync(() => process.off("warning", warn)))
+      const { scope, server } = yield* serveOn(Http.createServer(), app)
+      yield* Effect.addFinalizer(() => Scope.close(scope, Exit.void))
+      const sockets = yield* Queue.unbounded<Socket>()
+      server.on("connection", (socket) => sockets.unsafeOffer(socket))
+      const socket = yield* openSocket(yield* addressOf(server))
+      const requests = request().repeat(2_000)
+      socket.write(requests)
       yield* started
+      const served = yield* Queue.take(sockets)
+      yield* awaitCondition(Effect.sync(() => served.bytesRead === requests.length))
+      assert.strictEqual(yield* Ref.get(running), 1)
       socket.destroy()
+      yield* awaitCondition(Effect.map(Ref.get(running), (n) => n === 0))
+      assert.deepStrictEqual(warnings, [])
     }).pipe(LeakCheck.run))
 
-  it.live("end when the server shuts down, even those that wait for their turn", () =>
+  it.live("end when the server shuts down, and no other begins", () =>
     Effect.gen(function*() {
-      const { app, started } = yield* endless(2)
+      const { app, started } = yield* endless(1)
       const scope = yield* Scope.make()
       const socket = yield* openSocket(yield* Scope.extend(serveNode(app), scope))
       const response = yield* Effect.fork(
@@ -146,5 +167,291 @@ describe("event streams on one connection of Node's server", () => {
       yield* TestEventSource.stall(source)
       const [duration] = yield* Effect.timed(Scope.close(scope, Exit.void))
       assert.isBelow(Duration.toMillis(duration), 2_000)
+    }).pipe(LeakCheck.run))
+})
+
+const upgrade = (protocol: string) =>
+  `Connection: Upgrade, HTTP2-Settings\r\nUpgrade: ${protocol}\r\nHTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA\r\n`
+
+const echo = Effect.flatMap(
+  HttpServerRequest.HttpServerRequest,
+  ({ text }) => Effect.map(text, HttpServerResponse.text)
+)
+
+/** Succeeds when the socket has closed. */
+const closeOf = (socket: Socket) =>
+  Effect.async<void>((resume) => {
+    if (socket.closed) return resume(Effect.void)
+    socket.once("close", () => resume(Effect.void))
+  })
+
+describe("a request that asks for another protocol", () => {
+  it.live("h2c: streams one after the other on the connection, as without it", () =>
+    Effect.gen(function*() {
+      const socket = yield* openSocket(yield* serveNode(greet))
+      for (let n = 0; n < 20; n++) {
+        const response = yield* exchange(
+          socket,
+          request("GET", upgrade("h2c")),
+          (received) => endsOfBodies(received) === 1
+        )
+        assert.isTrue(withoutChunks(response).endsWith(body))
+      }
+    }).pipe(LeakCheck.run))
+
+  it.live("h2c: the application gets the body", () =>
+    Effect.gen(function*() {
+      const socket = yield* openSocket(yield* serveNode(echo))
+      const text = "x".repeat(100_000)
+      const response = yield* exchange(
+        socket,
+        `${request("POST", `${upgrade("h2c")}Content-Length: ${text.length}\r\n`)}${text}`,
+        (received) => received.endsWith(text)
+      )
+      assert.isTrue(response.startsWith("HTTP/1.1 200"))
+    }).pipe(LeakCheck.run))
+
+  for (const protocol of ["h2c", "foo", "websocket"]) {
+    for (const leave of ["end", "resetAndDestroy"] as const) {
+      it.live(`${protocol}: the stream ends with its client (${leave}), without a heartbeat`, () =>
+        Effect.gen(function*() {
+          const { app, running, started } = yield* endless(1, { heartbeat: "off" })
+          const socket = yield* openSocket(yield* serveNode(app))
+          yield* exchange(socket, request("GET", upgrade(protocol)), (received) => received.includes("\r\n:\n"))
+          yield* started
+          socket[leave]()
+          yield* awaitCondition(Effect.map(Ref.get(running), (n) => n === 0))
+        }).pipe(LeakCheck.run))
+    }
+
+    it.live(`${protocol}: a client that vanishes while it is written to does not end the process`, () =>
+      Effect.gen(function*() {
+        const flood = EventStream.respond((stream) =>
+          EventStream.publish(stream, { data: "x".repeat(1_000) }).pipe(
+            Effect.repeat(Schedule.spaced("1 millis"))
+          )
+        )
+        const url = yield* serveNode(flood)
+        for (const leave of ["resetAndDestroy", "destroy"] as const) {
+          const socket = yield* openSocket(url)
+          yield* exchange(socket, request("GET", upgrade(protocol)), (received) => received.includes("data"))
+          socket[leave]()
+          yield* closeOf(socket)
+        }
+        yield* Effect.sleep("100 millis")
+      }).pipe(LeakCheck.run))
+
+    it.live(`${protocol}: what is not a stream leaves no socket, though its client does not close`, () =>
+      Effect.gen(function*() {
+        const sockets = yield* Queue.unbounded<Socket>()
+        const { scope, server } = yield* serveOn(Http.createServer(), Effect.succeed(HttpServerResponse.text("hello")))
+        server.on("connection", (socket) => sockets.unsafeOffer(socket))
+        const socket = yield* openHalf(yield* addressOf(server))
+        yield* exchange(
+          socket,
+          request("GET", `${upgrade(protocol)}Connection: close\r\n`),
+          (received) => received.endsWith("hello")
+        )
+        yield* closeOf(yield* Queue.take(sockets))
+        yield* Scope.close(scope, Exit.void)
+      }).pipe(LeakCheck.run))
+
+    it.live(`${protocol}: shutdown does not wait for a client that keeps its side open`, () =>
+      Effect.gen(function*() {
+        const { app, started } = yield* endless(1)
+        const { scope, server } = yield* serveOn(Http.createServer(), app)
+        const socket = yield* openHalf(yield* addressOf(server))
+        yield* exchange(socket, request("GET", upgrade(protocol)), (received) => received.includes("\r\n:\n"))
+        yield* started
+        const [duration] = yield* Effect.timed(Scope.close(scope, Exit.void))
+        assert.isBelow(Duration.toMillis(duration), 2_000)
+      }).pipe(LeakCheck.run))
+  }
+
+  it.live("behind a stream: is cut off with it, and leaves nothing", () =>
+    Effect.gen(function*() {
+      const { app, running, started } = yield* endless(1, { heartbeat: "off" })
+      const socket = yield* openSocket(yield* serveNode(app))
+      socket.write(`${request()}${request("GET", upgrade("h2c"))}`)
+      yield* started
+      yield* awaitCondition(Effect.map(Ref.get(running), (n) => n === 0))
+    }).pipe(LeakCheck.run))
+})
+
+/** A socket that does not end its side when the server does. */
+const openHalf = (url: string) =>
+  Effect.acquireRelease(
+    Effect.sync(() =>
+      connect({ port: Number(new URL(url).port), host: "127.0.0.1", allowHalfOpen: true }).setEncoding("utf8")
+    ),
+    (socket) => Effect.sync(() => socket.destroy())
+  )
+
+/** Effect's server in a scope of its own, with the server of Node that it stands on. */
+const serveOn = (server: Http.Server, app: HttpApp.Default<never, Scope.Scope>) =>
+  Effect.gen(function*() {
+    const scope = yield* Scope.make()
+    const layer = NodeHttpServer.layer(() => server, { port: 0, host: "127.0.0.1" })
+    yield* Layer.build(HttpServer.serve(app).pipe(Layer.provide(layer))).pipe(Scope.extend(scope), Effect.orDie)
+    return { scope, server }
+  })
+
+const addressOf = (server: Http.Server) =>
+  Effect.sync(() => {
+    const address = server.address()
+    return address !== null && typeof address === "object" ? `http://127.0.0.1:${address.port}` : ""
+  })
+
+const closing = (server: Http.Server) => awaitCondition(Effect.sync(() => !server.listening))
+
+describe("a server that is closed before any stream was opened", () => {
+  const openings = [
+    { name: "a silent connection", text: "" },
+    { name: "half a head", text: "GET / HTTP/1.1\r\nHost: local" },
+    { name: "half a body", text: request("POST", "Content-Length: 100\r\n") + "half" },
+    { name: "an upgrade that is not answered", text: request("GET", upgrade("websocket")) },
+    { name: "a request that is never answered", text: request() }
+  ]
+  const wait = Effect.zipRight(
+    Effect.flatMap(HttpServerRequest.HttpServerRequest, ({ text }) => text),
+    Effect.never
+  ).pipe(Effect.orDie, Effect.interruptible)
+
+  for (const { name, text } of openings) {
+    it.live(`does not wait for ${name}`, () =>
+      Effect.gen(function*() {
+        const { scope, server } = yield* serveOn(Http.createServer(), wait)
+        const socket = yield* openSocket(yield* addressOf(server))
+        socket.write(text)
+        yield* awaitConnections(server, 1)
+        const [duration] = yield* Effect.timed(Scope.close(scope, Exit.void))
+        assert.isBelow(Duration.toMillis(duration), 2_000)
+      }).pipe(LeakCheck.run))
+  }
+
+  it.live("refuses at once what is asked meanwhile: 503, or 200 and a time to come back for an EventSource", () =>
+    Effect.gen(function*() {
+      const { scope, server } = yield* serveOn(Http.createServer(), greet)
+      const url = yield* addressOf(server)
+      const plain = yield* openSocket(url)
+      const source = yield* openSocket(url)
+      const foreign = yield* openSocket(url)
+      yield* awaitConnections(server, 3)
+      const closed = yield* Effect.fork(Effect.timed(Scope.close(scope, Exit.void)))
+      yield* closing(server)
+      const [refused, stream, other] = yield* Effect.all([
+        exchange(plain, request("POST", "Content-Length: 3\r\n") + "abc", (received) => received.endsWith("\r\n\r\n")),
+        exchange(source, request("GET", "Accept: text/event-stream\r\n"), (received) => received.includes("retry")),
+        exchange(
+          foreign,
+          request("GET", "Accept: text/event-stream\r\nOrigin: http://other.test\r\n"),
+          (received) => received.includes("retry")
+        )
+      ], { concurrency: "unbounded" })
+      assert.match(refused, /^HTTP\/1.1 503 [^]*\r\nconnection: close\r\n/i)
+      assert.match(stream, /^HTTP\/1.1 200 [^]*text\/event-stream[^]*retry: [1-4]\d\d\d\n\n/)
+      assert.match(stream, /\r\nconnection: close\r\n/i)
+      assert.match(other, /\r\naccess-control-allow-origin: http:\/\/other.test\r\n/i)
+      const [duration] = yield* closed
+      assert.isBelow(Duration.toMillis(duration), 2_000)
+    }).pipe(LeakCheck.run))
+
+  it.live("refuses what is asked between the end of its application and its own", () =>
+    Effect.gen(function*() {
+      const server = Http.createServer()
+      const outer = yield* Scope.make()
+      const inner = yield* Scope.make()
+      const context = yield* Layer.build(NodeHttpServer.layer(() => server, { port: 0, host: "127.0.0.1" })).pipe(
+        Scope.extend(outer)
+      )
+      yield* HttpServer.serveEffect(greet).pipe(Effect.provide(context), Scope.extend(inner))
+      const url = yield* addressOf(server)
+      yield* Scope.close(inner, Exit.void)
+      const source = yield* TestEventSource.make(url)
+      assert.strictEqual(source.status, 200)
+      assert.strictEqual(yield* TestEventSource.end(source), "clean")
+      // The same server may be given another application.
+      yield* HttpServer.serveEffect(greet).pipe(Effect.provide(context), Scope.extend(outer))
+      const again = yield* TestEventSource.make(url)
+      assert.strictEqual((yield* TestEventSource.next(again)).data, "hello")
+      yield* Scope.close(outer, Exit.void)
+    }).pipe(Effect.orDie, LeakCheck.run))
+
+  it.live("finishes a response that takes less than the grace", () =>
+    Effect.gen(function*() {
+      const begun = yield* Deferred.make<void>()
+      const { scope, server } = yield* serveOn(
+        Http.createServer(),
+        Deferred.succeed(begun, undefined).pipe(
+          Effect.zipRight(Effect.sleep("200 millis")),
+          Effect.as(HttpServerResponse.text("late"))
+        )
+      )
+      const socket = yield* openSocket(yield* addressOf(server))
+      const response = yield* Effect.fork(exchange(socket, request(), (received) => received.endsWith("late")))
+      yield* Deferred.await(begun)
+      yield* Scope.close(scope, Exit.void)
+      assert.match(yield* response, /^HTTP\/1.1 200/)
+    }).pipe(LeakCheck.run))
+
+  it.live("over TLS, does not wait for a handshake", () =>
+    Effect.gen(function*() {
+      const { scope, server } = yield* serveOn(Https.createServer(), greet)
+      yield* openSocket(yield* addressOf(server))
+      yield* awaitConnections(server, 1)
+      const [duration] = yield* Effect.timed(Scope.close(scope, Exit.void))
+      assert.isBelow(Duration.toMillis(duration), 2_000)
+    }).pipe(LeakCheck.run))
+
+  it.live("of others in the process, is left as it is", () =>
+    Effect.gen(function*() {
+      const server = Http.createServer((_, response) => response.end("hello"))
+      yield* Effect.async<void>((resume) =>
+        void setImmediate(() => server.listen(0, "127.0.0.1", () => resume(Effect.void)))
+      )
+      assert.isFalse(Object.hasOwn(server, "close") || Object.hasOwn(server, "emit"))
+      yield* Effect.async<void>((resume) => void server.close(() => resume(Effect.void)))
+    }).pipe(LeakCheck.run))
+})
+
+const awaitConnections = (server: Http.Server, count: number) =>
+  awaitCondition(
+    Effect.async<boolean>((resume) => void server.getConnections((_, n) => resume(Effect.succeed(n >= count))))
+  )
+
+describe("a request whose body is not read", () => {
+  it.live("does not hold up its upload", () =>
+    Effect.gen(function*() {
+      const { app, running, started } = yield* endless(1)
+      const socket = yield* openSocket(yield* serveNode(app))
+      const size = 4_000_000
+      yield* exchange(
+        socket,
+        request("POST", `Content-Length: ${size}\r\n`),
+        (received) => received.includes("\r\n:\n")
+      )
+      yield* started
+      yield* Effect.async<void>((resume) => void socket.write("x".repeat(size), () => resume(Effect.void)))
+      assert.strictEqual(yield* Ref.get(running), 1)
+    }).pipe(LeakCheck.run))
+
+  it.live("belongs to a producer that reads it a little later", () =>
+    Effect.gen(function*() {
+      const upload = EventStream.respond((stream) =>
+        Effect.gen(function*() {
+          const request = yield* HttpServerRequest.HttpServerRequest
+          yield* Effect.sleep("100 millis")
+          const text = yield* request.text
+          yield* EventStream.publish(stream, { data: text.length })
+        })
+      )
+      const socket = yield* openSocket(yield* serveNode(upload))
+      const size = 1_000_000
+      const response = yield* exchange(
+        socket,
+        request("POST", `Content-Length: ${size}\r\n`) + "x".repeat(size),
+        (received) => endsOfBodies(received) === 1
+      )
+      assert.include(response, `data: ${size}`)
     }).pipe(LeakCheck.run))
 })

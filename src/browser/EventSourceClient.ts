@@ -3,31 +3,36 @@
  *
  * @since 0.1.0
  */
-import * as Clock from "effect/Clock"
+import * as Cause from "effect/Cause"
+import type * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as FiberId from "effect/FiberId"
 import * as Option from "effect/Option"
+import * as Random from "effect/Random"
 import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 
+import * as Decoder from "../internal/decoder.js"
 import * as Page from "../internal/page.js"
 import type { Session, Signal } from "../internal/sharedConnection.js"
 import * as SharedConnection from "../internal/sharedConnection.js"
-import * as ServerSentEvent from "../ServerSentEvent.js"
 import * as Topic from "../Topic.js"
 
 /**
- * Why there is no connection. The client comes back by itself after:
+ * Reasons for which there is no connection. The client comes back by itself after:
  *
  * - `Network`: the server could not be reached, or the connection broke (offline, a refused cross-origin request),
  * - `Ended`: the server ended the stream (`EventSource` does not tell that from `Network`),
  * - `Silent`: nothing came for twice the `heartbeat`,
  * - `Suspended`: the device slept, or the page was frozen, or the network changed,
- * - `Unavailable`: the server answered 408, 425, 429 or 5xx; `retryAfter` is its `Retry-After`, where it can be read,
- * - `Closed`: the browser's `EventSource` gave up and does not say why; it is asked again with `fetch`,
- * - `Handover`: the tab that held the shared connection was closed.
+ * - `Unavailable`: the server answered 408, 425, 429 or 5xx; `retryAfter` is its `Retry-After`, where it can be read, and
+ *   never more than an hour,
+ * - `Unauthorized`: the server answered 401 or 403, and `headers` is an effect, which is run again,
+ * - `Closed`: the browser's `EventSource` gave up and does not say why, or came back again and again without a pause; the
+ *   server is asked again with `fetch`,
+ * - `Handover`: the tab that held the shared connection was closed, or stood still.
  *
  * It does not after:
  *
@@ -47,6 +52,7 @@ export class EventSourceError extends Schema.TaggedError<EventSourceError>("effe
       "Silent",
       "Suspended",
       "Unavailable",
+      "Unauthorized",
       "Closed",
       "Handover",
       "Rejected",
@@ -65,7 +71,7 @@ export class EventSourceError extends Schema.TaggedError<EventSourceError>("effe
   }
 
   /**
-   * Whether the client comes back by itself.
+   * True if the client comes back by itself.
    *
    * @since 0.1.0
    */
@@ -80,21 +86,24 @@ const messages: Record<EventSourceError["reason"], string> = {
   Silent: "No heartbeat came",
   Suspended: "The page or the network was away",
   Unavailable: "The server is not available",
+  Unauthorized: "The server did not accept the credentials",
   Closed: "The browser gave up the connection",
-  Handover: "The tab that held the connection is gone",
+  Handover: "Another tab holds the connection now",
   Rejected: "The server refused the stream",
   NotEventStream: "The answer is not an event stream",
   TooLarge: "An event is too large"
 }
 
 /**
- * What the connection itself tells, under names that no event of a topic can have:
+ * Observations of the connection itself, under names that no event of a topic can have:
  *
  * - `open`: connected, at first and after each `error` that the client came back from,
- * - `error`: the connection was lost, or an event was not what its schema says; the stream goes on,
+ * - `error`: the connection was lost, or an event was not what its schema says; the stream continues,
  * - `gap`: the server dropped this many events, for this client was too slow,
- * - `resync`: what was missed cannot be given; load the state anew. The reason is the server's, or `Unknown`: the connection
- *   was made anew before an event with an id came, and `EventSource` does not show an id that comes without data.
+ * - `resync`: events may have been missed, and cannot be had; load the state anew. The reason is the server's, or the client's:
+ *   `NoIds` (the connection was made anew, and the server gives no ids), `Unsendable` (the last id is longer than 4 kB
+ *   in a query, or the server found it too large), or `Unknown` (the connection was made anew before an event with an id came, and `EventSource` does not
+ *   show an id that comes without data; or a tab joined a shared connection that is elsewhere than the tab was).
  *
  * @since 0.1.0
  * @category models
@@ -105,38 +114,46 @@ export type Notice =
   | Topic.Topic.Message<typeof serverNotices>
 
 /**
- * An event of the topic, or a notice, told apart by `event`.
+ * An event of the topic, or a notice, told apart by `event`. `id` is the last event id at that moment, which may be an earlier
+ * event's, or empty: a stream that is made with it as `lastEventId` resumes after this event.
  *
  * @since 0.1.0
  * @category models
  */
-export type Event<Events extends Topic.Topic.Events> = Topic.Topic.Message<Events> | Notice
+export type Event<Events extends Topic.Topic.Events> =
+  & (Topic.Topic.Message<Events> | Notice)
+  & { readonly id: string }
 
 /**
- * A function for each event that is of interest.
+ * A function for each event that is of interest. It is given the data, and the `id` that a client resumes after.
  *
  * @since 0.1.0
  * @category models
  */
 export type Handlers<Events extends Topic.Topic.Events> =
-  & { readonly [Name in keyof Events & string]?: (data: Topic.Topic.Data<Events, Name>) => void }
-  & { readonly [Name in Notice["event"]]?: (data: Extract<Notice, { readonly event: Name }>["data"]) => void }
+  & { readonly [Name in keyof Events & string]?: (data: Topic.Topic.Data<Events, Name>, id: string) => void }
+  & {
+    readonly [Name in Notice["event"]]?: (
+      data: Extract<Notice, { readonly event: Name }>["data"],
+      id: string
+    ) => void
+  }
 
 /**
- * How a client connects. Without `headers`, `method`, `body` or `heartbeat` it is the browser's own `EventSource` that does,
- * where there is one; with any of them it is `fetch`.
+ * Options of a client. Without `headers`, `method`, `body`, `heartbeat` or `lastEventIdHeader` it is the browser's own
+ * `EventSource` that connects, where there is one; with any of them it is `fetch`.
  *
  * @since 0.1.0
  * @category models
  */
 export interface Options {
   /**
-   * Whether cookies go to another origin too.
+   * Sends cookies to another origin too. False by default.
    */
   readonly withCredentials?: boolean | undefined
   /**
-   * Headers of every request. An effect is run anew for each, so that a token that has expired is not sent again. To
-   * another origin, they are preflighted.
+   * Headers of every request. An effect is run anew for each, so that a token that has expired is not sent again: then the
+   * client comes back after 401 and 403 too, as `reconnect` says. To another origin, headers are preflighted.
    */
   readonly headers?: RequestHeaders | Effect.Effect<RequestHeaders> | undefined
   /**
@@ -146,21 +163,41 @@ export interface Options {
   readonly body?: string | undefined
   /**
    * The interval of the server's heartbeat, 15 seconds unless the server says otherwise. A connection on which nothing came
-   * for twice as long is given up for a new one. `EventSource` does not show heartbeats, and so cannot tell.
+   * for twice as long is given up for a new one; `EventSource` does not show heartbeats, and so does not do that. A tab that
+   * holds a shared connection and does not answer is replaced within three intervals, of 15 seconds by default.
    */
   readonly heartbeat?: Duration.DurationInput | undefined
   /**
-   * When to come back if the server cannot be reached: 1 second, 2, 4 and so on to 30, jittered, by default. The stream
-   * fails with the last error when the schedule ends. It never comes back earlier than `Retry-After` says, and the first
-   * time after a connection is lost it waits for what the server's `retry` said. `EventSource` follows its own schedule.
+   * The delays until the client comes back: 1 second, 2, 4 and so on to 30, jittered, by default. The stream fails with the
+   * last error when the schedule ends. It begins anew once an event came, or a connection lasted for 5 seconds; after such
+   * a connection the server's `retry` takes the place of the first delay. No delay is shorter than `Retry-After`, or else
+   * than `retry`, which is at least half a second, has a jitter of a fifth, and counts up to an hour, as `Retry-After` does.
+   * `EventSource` follows its own schedule.
    */
   readonly reconnect?: Schedule.Schedule<unknown, EventSourceError> | undefined
   /**
-   * Whether the tabs of this origin that read the same events from the same URL share one connection. Browsers open no more
-   * than six to a server without HTTP/2, and the seventh tab would hang. Whose stream it is must then be told by the URL or by
-   * cookies, not by `headers`. A tab that joins later gets what is sent from then on, and no snapshot.
+   * Shares one connection among the tabs of this origin that read the same events from the same URL and name the same key
+   * here: a name of the account, such as `"account-42"`, or `true` for a stream that is the same for every account. Cookies
+   * and headers do not keep two accounts of one browser apart, so a stream with `headers` must name a key. Browsers open no more
+   * than six connections to a server without HTTP/2, and the seventh tab would hang. A tab that joins later gets what is sent
+   * from then on, and no snapshot. False by default.
    */
-  readonly shared?: boolean | undefined
+  readonly shared?: boolean | string | undefined
+  /**
+   * The id to resume after, from the `id` of an earlier event. Empty by default: the stream begins where the server begins it.
+   */
+  readonly lastEventId?: string | undefined
+  /**
+   * Sends the id that the client resumes after as the header `Last-Event-ID` to another origin too, for a server that does not
+   * read `lastEventId` in the query. False by default, for it costs a preflight: one request more before each reconnect, which the
+   * server must answer, with `last-event-id` in `Access-Control-Allow-Headers`.
+   */
+  readonly lastEventIdHeader?: boolean | undefined
+  /**
+   * The form of the data: `"json"` by default, or `"text"`, by which each schema is given the data as the string that came,
+   * which may be empty. `gap` and `resync` are JSON always.
+   */
+  readonly format?: "json" | "text" | undefined
 }
 
 /**
@@ -170,12 +207,13 @@ export interface Options {
 export type RequestHeaders = Readonly<Record<string, string>>
 
 /**
- * The events that a URL sends, as they come, until the server answers 204. Events that the topic does not name are passed
- * over. A lost connection is an event `error`, then the client comes back, also when the page wakes up or is online again,
- * and resumes after the last id: as `Last-Event-ID`, or as `lastEventId` in the query where that header would be preflighted
- * or cannot be set.
+ * Returns the events that a URL sends, as they come, until the server sends the event `end` or answers 204. Events that the
+ * topic does not name are passed over. A lost connection is an event `error`, then the client comes back, also when the page
+ * wakes up or is online again, and resumes after the last id: as `Last-Event-ID`, or as `lastEventId` in the query where that
+ * header would be preflighted, cannot be set, or cannot carry the id.
  *
- * A record of schemas does in place of a topic. Fails with `EventSourceError` when there is nothing to come back for.
+ * A record of schemas does in place of a topic. Fails with `EventSourceError` when there is nothing to come back for, and dies
+ * with `IllegalArgumentException` when an option cannot be.
  *
  * @since 0.1.0
  * @category constructors
@@ -205,26 +243,56 @@ export const make = <Path extends string, Events extends Topic.Topic.Events>(
 ): Stream.Stream<Event<Events>, EventSourceError> =>
   Stream.unwrap(Effect.gen(function*() {
     const own = Topic.isTopic(topic) ? topic : Topic.make("events", topic)
-    const address = new URL(url, globalThis.location?.href)
-    const names = [...Object.keys(own.events), ...Object.keys(serverNotices)].sort()
-    const session: Session = { lastEventId: "", retry: undefined, hasOpened: false }
+    const address = yield* Effect.try({
+      try: () => new URL(url, globalThis.location?.href),
+      catch: () => new Cause.IllegalArgumentException("url must be one")
+    }).pipe(Effect.orDie)
+    const fault = faultOfOptions(options)
+    if (fault !== undefined) return yield* Effect.die(new Cause.IllegalArgumentException(fault))
+    const names = Array.from(new Set([...Object.keys(own.events), ...Object.keys(serverNotices), "end"])).sort()
+    const session: Session = {
+      lastEventId: options.lastEventId ?? "",
+      retry: undefined,
+      refusedId: undefined,
+      hasOpened: false,
+      hasEvents: false
+    }
     const connections = yield* reconnecting({ address, names, options, session })
-    const signals = options.shared === true && SharedConnection.isSupported()
+    const { body, heartbeat = "15 seconds", method, shared, withCredentials = false } = options
+    const signals = shared !== undefined && shared !== false && SharedConnection.isSupported()
       ? SharedConnection.make(
-        `effect-realtime ${
-          JSON.stringify([address, names, options.withCredentials === true, options.method, options.body])
-        }`,
+        `effect-realtime ${JSON.stringify([address, names, withCredentials, method, body, shared])}`,
         session,
-        connections
+        connections,
+        heartbeat
       )
       : connections
-    return Stream.filterMapEffect(signals, (signal) => toEvent(own, signal))
+    const position = { ...session }
+    return signals.pipe(
+      Stream.takeWhile((signal) =>
+        signal._tag !== "Frame" || signal.frame.event !== "end" || Object.hasOwn(own.events, "end")
+      ),
+      Stream.filterMapEffect((signal) => {
+        SharedConnection.follow(position, signal)
+        const id = position.lastEventId
+        return Option.map(toEvent(own, signal, options), Effect.map((event) => ({ ...event, id })))
+      })
+    )
   }))
 
+const faultOfOptions = ({ headers, heartbeat, shared }: Options): string | undefined =>
+  heartbeat !== undefined && !Duration.greaterThan(heartbeat, Duration.zero)
+    ? "heartbeat must be longer than nothing"
+    : shared === ""
+    ? "shared must not be empty"
+    : shared === true && headers !== undefined
+    ? "shared must name the account of the headers"
+    : undefined
+
 /**
- * Calls a handler for each event, for pages that do not use Effect. Returns what closes the connection. When the client does
- * not come back, `error` is called for the last time; what a handler throws is reported as the browser reports an
- * exception in a listener.
+ * Calls a handler for each event, for pages that do not use Effect. Returns a function that closes the connection. When the
+ * client does not come back, `error` is called for the last time; an exception of a handler is reported as the browser reports
+ * one of a listener.
  *
  * @since 0.1.0
  * @category constructors
@@ -252,43 +320,62 @@ export function onEvent<Path extends string, Events extends Topic.Topic.Events>(
 export function onEvent(
   topic: Topic.Topic.Any,
   url: string | URL,
-  handlers: { readonly [event: string]: { call(data: unknown): void }["call"] | undefined },
+  handlers: { readonly [event: string]: { call(data: unknown, id: string): void }["call"] | undefined },
   options?: Options
 ): () => void {
   const report = (thrown: unknown) =>
     queueMicrotask(() => {
       throw thrown
     })
-  const handle = (event: string, data: unknown) => {
+  let lastEventId = options?.lastEventId ?? ""
+  const handle = (event: string, data: unknown, id: string) => {
+    lastEventId = id
     try {
-      handlers[event]?.(data)
+      handlers[event]?.(data, id)
     } catch (thrown) {
       report(thrown)
     }
   }
   const fiber = Effect.runFork(
-    Stream.runForEach(make(topic, url, options), ({ data, event }) => Effect.sync(() => handle(event, data))).pipe(
-      // One that the client could have come back from was told when the connection was lost.
-      Effect.catchAll((error) => Effect.sync(() => error.isRetryable ? undefined : handle("error", error))),
+    Stream.runForEach(
+      make(topic, url, options),
+      ({ data, event, id }) => Effect.sync(() => handle(event, data, id))
+    ).pipe(
+      // One that the client could have come back from was reported when the connection was lost.
+      Effect.catchAll((error) =>
+        Effect.sync(() => error.isRetryable ? undefined : handle("error", error, lastEventId))
+      ),
       Effect.catchAllDefect((defect) => Effect.sync(() => report(defect)))
     )
   )
   return () => fiber.unsafeInterruptAsFork(FiberId.none)
 }
 
+const resyncReasons = [
+  "Evicted",
+  "OtherEpoch",
+  "Malformed",
+  "Future",
+  "NoIds",
+  "Unsendable",
+  "Unknown"
+] as const
+
 const serverNotices = {
   gap: Schema.Struct({ dropped: Schema.Int }),
-  resync: Schema.Struct({ reason: Schema.Literal("Evicted", "OtherEpoch", "Malformed", "Future", "Unknown") })
+  // A server that is newer than this client may have other reasons, and the page must load its state anew all the same.
+  resync: Schema.Struct({
+    reason: Schema.Literal(...resyncReasons).annotations({ decodingFallback: () => Effect.succeed("Unknown" as const) })
+  })
 }
-
-const unknownCursor: Signal = { _tag: "Frame", frame: { event: "resync", data: JSON.stringify({ reason: "Unknown" }) } }
 
 const ServerNotices = { ...Topic.make("notices", {}), events: serverNotices }
 
 const toEvent = <Events extends Topic.Topic.Events>(
   topic: Topic.Topic<string, Events>,
-  signal: Signal
-): Option.Option<Effect.Effect<Event<Events>>> => {
+  signal: Signal,
+  { format }: Options
+): Option.Option<Effect.Effect<Topic.Topic.Message<Events> | Notice>> => {
   switch (signal._tag) {
     case "Open":
       return Option.some(Effect.succeed({ event: "open", data: undefined }))
@@ -303,12 +390,19 @@ const toEvent = <Events extends Topic.Topic.Events>(
     case "Frame": {
       const { data, event: name = "message" } = signal.frame
       const known = Object.hasOwn(serverNotices, name) ? ServerNotices : topic
-      return data === undefined || !Object.hasOwn(known.events, name) ? Option.none() : Option.some(
-        Effect.catchAll(
-          Effect.suspend((): Effect.Effect<Event<Events>, Topic.InvalidTopicEvent> =>
-            known === topic ? Topic.decode(topic, signal.frame) : Topic.decode(ServerNotices, signal.frame)
-          ),
-          (error) => Effect.succeed({ event: "error" as const, data: error })
+      if (data === undefined || !Object.hasOwn(known.events, name)) return Option.none()
+      const frame = format === "text" && known === topic ? { event: name, data: JSON.stringify(data) } : signal.frame
+      const invalid = (): Notice => ({
+        event: "error",
+        data: new Topic.InvalidTopicEvent({ reason: "InvalidData", path: topic.path, event: name })
+      })
+      return Option.some(
+        Effect.suspend((): Effect.Effect<Topic.Topic.Message<Events> | Notice, Topic.InvalidTopicEvent> =>
+          known === topic ? Topic.decode(topic, frame) : Topic.decode(ServerNotices, frame)
+        ).pipe(
+          Effect.catchAll((error) => Effect.succeed({ event: "error" as const, data: error })),
+          // A schema that throws refuses one event, and does not end the stream.
+          Effect.catchAllDefect(() => Effect.succeed(invalid()))
         )
       )
     }
@@ -322,7 +416,7 @@ interface Target {
   readonly session: Session
 }
 
-/** `None` is the end that a server means (204): neither a failure nor a reason to come back. */
+/** A stream of one connection. `None` is the end that a server means (204): neither a failure nor a reason to come back. */
 type Connection = Stream.Stream<Signal, Option.Option<EventSourceError>>
 
 const toSignal = ({ reason, retryAfter, status }: EventSourceError): Signal => ({
@@ -332,60 +426,96 @@ const toSignal = ({ reason, retryAfter, status }: EventSourceError): Signal => (
 
 const lost = (error: EventSourceError): Option.Option<EventSourceError> => Option.some(error)
 
+// A server, or an attacker in its place, that says more is not heard: a timer of 25 days and more would never fire.
+const maxDelay = 3_600_000
+const minRetry = 500
+// A connection that lasted so long, in milliseconds, is no sign of a server that is failing.
+const lasting = 5_000
+
 const reconnecting = Effect.fnUntraced(function*(target: Target) {
   const { options, session } = target
   let isNative = typeof EventSource === "function" && options.headers === undefined && options.method === undefined &&
-    options.body === undefined && options.heartbeat === undefined
-  const isBlind = isNative
+    options.body === undefined && options.heartbeat === undefined && options.lastEventIdHeader !== true
+  // EventSource does not show an id that comes without data.
+  let isBlind = isNative
   let retryAfter: Duration.Duration | undefined
-  let wasOpen = false
+  let isProven = false
   const clock = yield* Effect.clock
   const patience = options.heartbeat === undefined ? Duration.minutes(1) : Duration.times(options.heartbeat, 2)
+  const retryDelay = Effect.map(
+    Random.next,
+    (random) =>
+      session.retry === undefined
+        ? Duration.zero
+        : Duration.millis(Math.min(Math.max(session.retry, minRetry), maxDelay) * (1 + random / 5))
+  )
   const backoff = yield* Schedule.driver(
-    Schedule.modifyDelay(
+    Schedule.modifyDelayEffect(
       options.reconnect ?? defaultBackoff,
-      (_, delay) => Duration.max(delay, retryAfter ?? session.retry ?? 0)
+      (_, delay) => Effect.map(retryDelay, (retry) => Duration.max(delay, retryAfter ?? retry))
     )
   )
 
-  const wait = (error: EventSourceError) => {
-    if (error.reason === "Suspended") return Effect.void
+  const wait = Effect.fnUntraced(function*(error: EventSourceError) {
+    if (error.reason === "Suspended") return
     retryAfter = error.retryAfter
-    const isFirst = wasOpen && session.retry !== undefined
-    wasOpen = false
+    const isFirst = isProven
+    isProven = false
+    if (isFirst) yield* backoff.reset
     const pause = isFirst && session.retry !== undefined
-      ? Effect.sleep(session.retry)
+      ? Effect.flatMap(retryDelay, Effect.sleep)
       : Effect.mapError(backoff.next(error), () => lost(error))
-    return retryAfter === undefined ? Effect.raceFirst(pause, Page.awaken(() => true)) : pause
-  }
+    return yield* retryAfter === undefined ? Effect.raceFirst(pause, Page.awaken(() => true)) : pause
+  })
 
   const connection = Stream.suspend((): Connection => {
-    let isCursorUnknown = isBlind && session.hasOpened && session.lastEventId === ""
-    let heardAt = clock.unsafeCurrentTimeMillis()
-    const isStale = () => clock.unsafeCurrentTimeMillis() - heardAt > Duration.toMillis(patience)
+    const isUnsendable = sendableId(session) === undefined
+    let isFirstOpen = true
+    let openedAt: (() => number) | undefined
+    let sinceHeard = stopwatch(clock)
+    const isStale = () => sinceHeard() > Duration.toMillis(patience)
     const heard = () => {
-      heardAt = clock.unsafeCurrentTimeMillis()
+      sinceHeard = stopwatch(clock)
+    }
+    const isOver = () => {
+      isProven = isProven || openedAt !== undefined && openedAt() >= lasting
+      openedAt = undefined
+    }
+    /** The reason for which events may have been missed before a connection that has just opened. */
+    const missing = (): ReadonlyArray<Signal> => {
+      const isUnknown = isBlind && !session.hasEvents
+      const isOwn = !isFirstOpen
+      isFirstOpen = false
+      isBlind = isNative
+      if (isUnsendable && !isOwn) return [SharedConnection.resync("Unsendable")]
+      if (session.lastEventId !== "" || !session.hasOpened || (isUnknown && isOwn)) return []
+      return [SharedConnection.resync(isUnknown ? "Unknown" : "NoIds")]
     }
     return Stream.interruptWhen(
-      isNative ? overEventSource(target, heard) : overFetch(target, heard),
+      isNative ? overEventSource(target, clock, heard) : overFetch(target, clock, heard),
       Effect.zipRight(Page.awaken(isStale), Effect.fail(lost(new EventSourceError({ reason: "Suspended" }))))
-    ).pipe(Stream.mapConcat((signal) => {
-      if (signal._tag !== "Open" || !isCursorUnknown) return [signal]
-      isCursorUnknown = false
-      return [signal, unknownCursor]
-    }))
+    ).pipe(
+      Stream.mapConcat((signal) => {
+        if (signal._tag === "Frame") isProven = isProven || signal.frame.data !== undefined
+        if (signal._tag === "Lost") isOver()
+        if (signal._tag === "Open") openedAt = stopwatch(clock)
+        const missed = signal._tag === "Open" ? missing() : []
+        SharedConnection.follow(session, signal)
+        return [signal, ...missed]
+      }),
+      Stream.tapError(() => Effect.sync(isOver))
+    )
   })
 
   return connection.pipe(
-    Stream.tap((signal) => {
-      SharedConnection.follow(session, signal)
-      if (signal._tag !== "Open") return Effect.void
-      wasOpen = true
-      return backoff.reset
-    }),
     Stream.catchAll((reason): Connection => {
-      if (Option.isNone(reason) || !reason.value.isRetryable) return Stream.fail(reason)
+      if (Option.isNone(reason)) return Stream.fail(reason)
       const error = reason.value
+      if (isTooLong(error) && session.lastEventId !== "" && session.lastEventId !== session.refusedId) {
+        session.refusedId = session.lastEventId
+        return Stream.empty
+      }
+      if (!error.isRetryable) return Stream.fail(reason)
       if (error.reason === "Closed") isNative = false
       return Stream.concat(Stream.succeed(toSignal(error)), Stream.execute(wait(error)))
     }),
@@ -399,40 +529,64 @@ const defaultBackoff = Schedule.exponential("1 second").pipe(
   Schedule.jittered
 )
 
-const overEventSource = ({ address, names, options, session }: Target, heard: () => void): Connection =>
+/**
+ * Measures a time in milliseconds by the clock that does not step and by the one that runs while the device sleeps: the longer
+ * of both.
+ */
+const stopwatch = (clock: Clock.Clock) => {
+  const wall = clock.unsafeCurrentTimeMillis()
+  const steady = clock.unsafeCurrentTimeNanos()
+  return () =>
+    Math.max(clock.unsafeCurrentTimeMillis() - wall, Number(clock.unsafeCurrentTimeNanos() - steady) / 1_000_000)
+}
+
+const overEventSource = (
+  { address, names, options, session }: Target,
+  clock: Clock.Clock,
+  heard: () => void
+): Connection =>
   Stream.asyncPush<Signal, Option.Option<EventSourceError>>((emit) =>
     Effect.acquireRelease(
       Effect.sync(() => {
-        const source = new EventSource(withLastEventId(address, session.lastEventId), {
+        const id = sendableId(session) ?? ""
+        const source = new EventSource(withLastEventId(address, id), {
           withCredentials: options.withCredentials === true
         })
+        let sinceLost: (() => number) | undefined
+        let quick = 0
         const tell = (signal: Signal) => {
           heard()
           emit.single(signal)
         }
         for (const name of names) {
-          source.addEventListener(name, (event: MessageEvent<string>) =>
-            tell({ _tag: "Frame", frame: { event: name, data: event.data, id: event.lastEventId } }))
+          source.addEventListener(
+            name,
+            (event: MessageEvent<string>) =>
+              tell({ _tag: "Frame", frame: { event: name, data: event.data, id: event.lastEventId } })
+          )
         }
-        source.onopen = () =>
+        source.onopen = () => {
+          quick = sinceLost !== undefined && sinceLost() < minRetry ? quick + 1 : 0
           tell({ _tag: "Open", lastEventId: session.lastEventId })
-        source.onerror = () =>
-          source.readyState === source.CLOSED
-            ? emit.fail(lost(new EventSourceError({ reason: "Closed" })))
-            : tell({ _tag: "Lost", error: { reason: "Network" } })
+        }
+        source.onerror = () => {
+          sinceLost = stopwatch(clock)
+          if (source.readyState !== source.CLOSED && quick < 3) tell({ _tag: "Lost", error: { reason: "Network" } })
+          else emit.fail(lost(new EventSourceError({ reason: "Closed" })))
+        }
         return source
       }),
-      (source) =>
-        Effect.sync(() => source.close())
+      (source) => Effect.sync(() => source.close())
     ).pipe(Effect.flatMap((source) => Page.onHide(() => source.close()))), { bufferSize: "unbounded" })
 
-const overFetch = ({ address, options, session }: Target, heard: () => void): Connection =>
+const overFetch = ({ address, options, session }: Target, clock: Clock.Clock, heard: () => void): Connection =>
   Stream.unwrapScoped(Effect.gen(function*() {
     const patience = options.heartbeat === undefined ? Duration.infinity : Duration.times(options.heartbeat, 2)
     const silent = () => lost(new EventSourceError({ reason: "Silent" }))
     const failed = () => lost(new EventSourceError({ reason: "Network" }))
     const ownHeaders = Effect.isEffect(options.headers) ? yield* options.headers : options.headers
-    const isByHeader = session.lastEventId !== "" && !isCrossOrigin(address)
+    const id = sendableId(session) ?? ""
+    const header = options.lastEventIdHeader === true || !isCrossOrigin(address) ? toHeader(id) : undefined
     const abort = yield* Effect.acquireRelease(
       Effect.sync(() => new AbortController()),
       (controller) => Effect.sync(() => controller.abort())
@@ -442,45 +596,56 @@ const overFetch = ({ address, options, session }: Target, heard: () => void): Co
       isHidden = true
       abort.abort()
     })
-    // What cannot be sent at all, such as a header that is none, is a mistake of the program and not the network's.
-    const request = yield* Effect.sync(() =>
-      new Request(isByHeader ? address : withLastEventId(address, session.lastEventId), {
-        method: options.method ?? (options.body === undefined ? "GET" : "POST"),
-        headers: {
-          accept: "text/event-stream",
-          ...(isByHeader ? { "last-event-id": toHeader(session.lastEventId) } : {}),
-          ...ownHeaders
-        },
-        body: options.body ?? null,
-        cache: "no-store",
-        credentials: options.withCredentials === true ? "include" : "same-origin",
-        signal: abort.signal
-      })
-    )
+    // A request that cannot be sent at all, because of a header that is none, is a mistake of the program and not the network's.
+    const request = yield* Effect.try({
+      try: () =>
+        new Request(header === undefined ? withLastEventId(address, id) : address, {
+          method: options.method ?? (options.body === undefined ? "GET" : "POST"),
+          headers: {
+            accept: "text/event-stream",
+            ...(header === undefined ? {} : { "last-event-id": header }),
+            ...ownHeaders
+          },
+          body: options.body ?? null,
+          cache: "no-store",
+          credentials: options.withCredentials === true ? "include" : "same-origin",
+          signal: abort.signal
+        }),
+      catch: () => new Cause.IllegalArgumentException("url, method, body and headers must be those of a request")
+    }).pipe(Effect.orDie)
     const response = yield* Effect.timeoutFail(
       Effect.tryPromise({ try: () => fetch(request), catch: failed }),
       { duration: patience, onTimeout: silent }
     ).pipe(Effect.catchAll((error) => isHidden ? Effect.never : Effect.fail(error)))
-    const fault = yield* faultOf(response)
+    const fault = faultOf(response, clock, Effect.isEffect(options.headers))
     // A browser has a body for 204 too.
     if (fault !== undefined || response.status === 204 || response.body === null) {
       return Stream.fail(Option.fromNullable(fault))
     }
     const { body } = response
     heard()
+    const decode = Decoder.make(maxSize, true)
     return Stream.fromReadableStream({ evaluate: () => body, onError: failed }).pipe(
       Stream.timeoutFail(silent, patience),
-      Stream.tap(() => Effect.sync(heard)),
-      ServerSentEvent.decode(),
-      Stream.mapError((error) => Option.isOption(error) ? error : lost(new EventSourceError({ reason: "TooLarge" }))),
+      Stream.mapConcat((bytes) => {
+        heard()
+        return decode(bytes)
+      }),
+      Stream.mapEffect((frame) =>
+        frame === Decoder.tooLarge
+          ? Effect.fail(lost(new EventSourceError({ reason: "TooLarge" })))
+          : Effect.succeed(frame)
+      ),
       Stream.filter(({ data, id, retry }) => data !== undefined || id !== undefined || retry !== undefined),
       Stream.map((frame): Signal => ({ _tag: "Frame", frame })),
       (frames) => Stream.concat(Stream.succeed<Signal>({ _tag: "Open", lastEventId: session.lastEventId }), frames),
       Stream.concat(Stream.fail(lost(new EventSourceError({ reason: "Ended" })))),
-      // What the page itself has given up is told once it is back: as Suspended.
+      // A connection that the page itself has given up is reported once the page is back: as Suspended.
       Stream.catchAll((error) => isHidden ? Stream.never : Stream.fail(error))
     )
   }))
+
+const maxSize = 16 * 1024 * 1024
 
 const isCrossOrigin = (address: URL): boolean =>
   globalThis.location !== undefined && address.origin !== globalThis.location.origin
@@ -492,30 +657,49 @@ const withLastEventId = (address: URL, id: string): URL => {
   return resumed
 }
 
-// A header is given one character for each byte of its UTF-8.
-const toHeader = (id: string): string => String.fromCharCode(...new TextEncoder().encode(id))
+// Servers and proxies take 8 kB for a line, and in a query a byte may become three.
+const sendableId = ({ lastEventId: id, refusedId }: Session): string | undefined =>
+  id === refusedId || id.length > 4096 || new URLSearchParams({ id }).toString().length > 4096 ? undefined : id
 
-/** Why a response is no event stream, or undefined if it is one, or none is meant to come (204). */
-const faultOf = ({ headers, status }: Response): Effect.Effect<EventSourceError | undefined> =>
-  Effect.map(Clock.currentTimeMillis, (now) => {
-    if (status === 204) return undefined
-    if (status === 200) {
-      return /^text\/event-stream\s*(;|$)/i.test(headers.get("content-type") ?? "")
-        ? undefined
-        : new EventSourceError({ reason: "NotEventStream", status })
-    }
-    return status >= 500 || status === 408 || status === 425 || status === 429
-      ? new EventSourceError({
-        reason: "Unavailable",
-        status,
-        retryAfter: retryAfterOf(headers.get("retry-after"), now)
-      })
-      : new EventSourceError({ reason: "Rejected", status })
-  })
+/**
+ * Returns the id as a header has it, one character for each byte of its UTF-8, or undefined where no header carries it: a
+ * control character is refused, and spaces around it are lost (RFC 9110, section 5.5).
+ */
+const toHeader = (id: string): string | undefined => {
+  const header = String.fromCharCode(...new TextEncoder().encode(id))
+  return /^[\x21-\x7e\x80-\xff](?:[\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?$/.test(header) ? header : undefined
+}
 
-const retryAfterOf = (header: string | null, now: number): Duration.Duration | undefined => {
-  if (header === null) return undefined
-  if (/^\d{1,9}$/.test(header)) return Duration.seconds(Number(header))
-  const date = Date.parse(header)
-  return Number.isNaN(date) ? undefined : Duration.millis(Math.max(0, date - now))
+/** Tests for an answer that a request without an id may not get. */
+const isTooLong = ({ status }: EventSourceError): boolean => status === 414 || status === 431
+
+/** Returns the fault of a response that is no event stream, unless none is meant to come (204). */
+const faultOf = (
+  { headers, status }: Response,
+  clock: Clock.Clock,
+  isRenewed: boolean
+): EventSourceError | undefined => {
+  if (status === 204) return undefined
+  if (status === 200) {
+    return Decoder.isEventStream(headers.get("content-type"))
+      ? undefined
+      : new EventSourceError({ reason: "NotEventStream", status })
+  }
+  if ((status === 401 || status === 403) && isRenewed) return new EventSourceError({ reason: "Unauthorized", status })
+  return status >= 500 || status === 408 || status === 425 || status === 429
+    ? new EventSourceError({
+      reason: "Unavailable",
+      status,
+      retryAfter: retryAfterOf(headers, clock.unsafeCurrentTimeMillis())
+    })
+    : new EventSourceError({ reason: "Rejected", status })
+}
+
+// A date is one of the server's clock, which `Date` gives where it can be read.
+const retryAfterOf = (headers: Headers, now: number): Duration.Duration | undefined => {
+  const header = headers.get("retry-after")?.trim()
+  if (header === undefined || header === "") return undefined
+  const date = Date.parse(headers.get("date") ?? "")
+  const millis = /^\d+$/.test(header) ? Number(header) * 1_000 : Date.parse(header) - (Number.isNaN(date) ? now : date)
+  return Number.isNaN(millis) ? undefined : Duration.millis(Math.min(Math.max(0, millis), maxDelay))
 }

@@ -68,6 +68,13 @@ const isTunnel = (ipv6: string): boolean => {
   return groups[5] === 0x5efe && (groups[4] === 0 || groups[4] === 0x200)
 }
 
+/** Returns whether this is an address, or a subnet: an address, `/` and the number of bits that count. */
+export const isSubnet = (subnet: string): boolean => {
+  const [, address = "", bits] = /^([^/%]+)(?:\/(\d{1,3}))?$/.exec(subnet) ?? []
+  const version = Net.isIP(address)
+  return version !== 0 && Number(bits ?? 0) <= (version === 4 ? 32 : 128)
+}
+
 /**
  * Returns a check whether an address is public, or in one of the subnets that are allowed although they are not. An address that
  * holds an IPv4 address is judged by that one. Anything that is no address is refused.

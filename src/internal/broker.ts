@@ -1,6 +1,7 @@
 import { HttpServerRequest } from "@effect/platform/HttpServerRequest"
 import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
 import * as Arr from "effect/Array"
+import * as Clock from "effect/Clock"
 import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
@@ -14,7 +15,7 @@ import { Connection } from "./connection.js"
 import { fromConnection } from "./eventStream.js"
 import { Hub, Subscriber } from "./hub.js"
 import * as Metrics from "./metrics.js"
-import { handOver } from "./nodeSink.js"
+import { handOver, turn } from "./nodeSink.js"
 import * as Replay from "./replay.js"
 import * as Settings from "./settings.js"
 
@@ -122,7 +123,7 @@ export const make = Effect.fnUntraced(function*<R = never>(options: EventBroker.
     hook === undefined ? Effect.void : Effect.provide(hook(toSubscription(subscriber)), context)
 
   const authorize = <E1, R1>(requested: ReadonlyArray<string>, options: SubscribeOptions<E1, R1>) =>
-    Effect.suspend(() => {
+    Effect.flatMap(turn, () => {
       const before = disconnects
       return options.authorize === undefined
         ? Effect.succeed<Admission>({ channels: requested, expiresAt: undefined, disconnects: before })
@@ -241,18 +242,8 @@ export const make = Effect.fnUntraced(function*<R = never>(options: EventBroker.
     for (const { connection } of hub.all) connection.shutdown()
   })
 
-  /** For the end, when nobody is left to keep the time of who does not read. It waits for no clock: that of a test stands still. */
-  const cutOffBlocked = Effect.zipRight(
-    Effect.yieldNow(),
-    Effect.sync(() => {
-      for (const { connection } of hub.all) {
-        if (connection.blockedSince !== undefined) connection.disconnect()
-      }
-    })
-  )
-
   const drain = shutdown.pipe(
-    Effect.zipRight(Effect.timeoutOption(nobody.await, drainGrace)),
+    Effect.zipRight(Effect.timeoutOption(Effect.interruptible(nobody.await), drainGrace)),
     Effect.zipRight(Effect.sync(() => {
       for (const { connection } of hub.all) connection.disconnect()
     }))
@@ -318,7 +309,8 @@ export const make = Effect.fnUntraced(function*<R = never>(options: EventBroker.
   // On its own: while the log is away, what is published still comes from the tail.
   yield* keepDoing(lost.whenOpen(revokeLost))
   yield* keepDoing(someone.whenOpen(keepTime))
-  yield* Effect.addFinalizer(() => Effect.zipRight(shutdown, cutOffBlocked))
+  // In real time, because the clock of a test stands still.
+  yield* Effect.addFinalizer(() => Effect.withClock(drain, Clock.make()))
 
   const service: EventBroker.EventBroker.Service = {
     publish: (channel, event) =>

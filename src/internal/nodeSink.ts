@@ -1,10 +1,9 @@
 import type * as Http from "node:http"
-import type * as Http2 from "node:http2"
 import type * as Net from "node:net"
 
 import * as Cookies from "@effect/platform/Cookies"
 import * as HttpApp from "@effect/platform/HttpApp"
-import type { HttpServerRequest } from "@effect/platform/HttpServerRequest"
+import { HttpServerRequest } from "@effect/platform/HttpServerRequest"
 import type { HttpServerResponse } from "@effect/platform/HttpServerResponse"
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
@@ -14,6 +13,8 @@ import * as Predicate from "effect/Predicate"
 
 import type { Connection, Sink } from "./connection.js"
 import * as Frame from "./frame.js"
+import * as NodeShutdown from "./nodeShutdown.js"
+import * as NodeUpgrade from "./nodeUpgrade.js"
 
 /**
  * The response that Node's HTTP server holds for a request, if it is Node's and the frames may go straight to it: its
@@ -36,15 +37,68 @@ const isEncoded = (response: Http.ServerResponse): boolean =>
     /^content-encoding:/im.test(response._header))
 
 /**
+ * Waits until the response of the request has its turn: over HTTP/1.1, a client may send further requests before the first
+ * one is answered, and gets the answers in that order. Interrupts when the client leaves before. Node calls back only for
+ * the response whose turn it is when a connection closes, so the others share one listener.
+ */
+export const turn: Effect.Effect<void> = Effect.flatMap(
+  Effect.serviceOption(HttpServerRequest),
+  (request) =>
+    Option.isSome(request) && !isUpgrade(request.value) && Predicate.hasProperty(request.value, "resolvedResponse") &&
+      isServerResponse(request.value.resolvedResponse)
+      ? turnOf(request.value.resolvedResponse)
+      : Effect.void
+)
+
+// To look up the response of an upgrade is to answer it, and nothing can be ahead of it.
+const isUpgrade = (request: HttpServerRequest): boolean =>
+  Predicate.hasProperty(request.source, "upgrade") && request.source.upgrade === true
+
+const turnOf = (response: Http.ServerResponse): Effect.Effect<void> =>
+  Effect.suspend(() => response.socket !== null || response.writableEnded ? Effect.void : awaitSocket(response))
+
+const awaitSocket = (response: Http.ServerResponse): Effect.Effect<void> =>
+  Effect.async<void>((resume) => {
+    const { socket } = response.req
+    if (socket.destroyed) return resume(Effect.interrupt)
+    const others = waiting.get(socket) ?? waitFor(socket)
+    const leave = () => resume(Effect.interrupt)
+    const take = () => {
+      others.delete(leave)
+      resume(Effect.void)
+    }
+    others.add(leave)
+    response.once("socket", take)
+    return Effect.sync(() => {
+      others.delete(leave)
+      response.off("socket", take)
+    })
+  })
+
+const waiting = new WeakMap<Net.Socket, Set<() => void>>()
+
+const waitFor = (socket: Net.Socket): Set<() => void> => {
+  const listeners = new Set<() => void>()
+  waiting.set(socket, listeners)
+  socket.once("close", () => {
+    for (const listener of listeners) listener()
+  })
+  return listeners
+}
+
+/**
  * Hands the frames of a connection to the socket for as long as the connection lasts, and ends the response. The fiber that
  * runs this only waits for that.
  */
 export const run = (connection: Connection, response: Http.ServerResponse): Effect.Effect<void> =>
-  Effect.async<void>((resume) => {
-    const sink = new NodeSink(connection, response, () => resume(Effect.void))
-    sink.open()
-    return Effect.sync(() => sink.close())
-  })
+  Effect.zipRight(
+    turnOf(response),
+    Effect.async<void>((resume) => {
+      const sink = new NodeSink(connection, response, () => resume(Effect.void))
+      sink.open()
+      return Effect.sync(() => sink.close())
+    })
+  )
 
 /**
  * Lets the frames go to the socket of the request without a body in between: for Effect's server a body is a stream, and the
@@ -100,14 +154,16 @@ class NodeSink implements Sink {
   private readonly onEnd: () => void
   /** Where the bytes go, if they go around the response. */
   private readonly socket: Net.Socket | undefined
+  private readonly closing: NodeShutdown.Closing | undefined
   private isScheduled = false
   private isEnding = false
-  private grace: NodeJS.Timeout | undefined
+  private drainTimer: NodeJS.Timeout | undefined
 
   constructor(connection: Connection, response: Http.ServerResponse, onEnd: () => void) {
     this.connection = connection
     this.response = response
     this.onEnd = onEnd
+    this.closing = NodeShutdown.closingOf(response)
     this.socket = response.socket !== null && response.chunkedEncoding && !Object.hasOwn(response, "write")
       ? response.socket
       : undefined
@@ -119,24 +175,24 @@ class NodeSink implements Sink {
       response.end()
       return this.onEnd()
     }
-    const closing = closingOf(response)
-    if (closing?.hasBegun === true) this.shutdown()
-    else closing?.sinks.add(this)
-    // A response that waits behind another one of its connection is not told that the connection closed.
-    response.req.socket.on("close", this.leave)
-    if (response.req.socket.destroyed) return this.leave()
+    if (this.closing?.hasBegun() === true) this.shutdown()
+    this.closing?.streams.add(this)
+    response.once("close", this.leave)
     const { socket } = response
-    socket?.cork()
+    if (Predicate.isNullable(socket) || socket.destroyed) return this.leave()
+    NodeUpgrade.onEnd(response.req, this.leave)
+    this.drainRequest()
+    socket.cork()
     response.flushHeaders()
     this.flush()
-    socket?.uncork()
+    socket.uncork()
   }
 
   close(): void {
     this.isEnding = true
-    clearTimeout(this.grace)
-    this.response.req.socket.off("close", this.leave)
-    closingOf(this.response)?.sinks.delete(this)
+    clearTimeout(this.drainTimer)
+    this.response.off("close", this.leave)
+    this.closing?.streams.delete(this)
     this.connection.detach()
     this.response.end()
   }
@@ -182,11 +238,20 @@ class NodeSink implements Sink {
   shutdown(): void {
     const { connection, response } = this
     connection.shutdown()
-    const session = sessionOf(response)
-    // The connection of HTTP/2 is not this stream's alone: it closes once its other streams have ended too.
-    if (session !== undefined) session.close()
-    else response.once("finish", () => response.req.socket.destroySoon())
-    this.grace = setTimeout(() => (session ?? response).destroy(), shutdownGrace)
+    // A connection of HTTP/2 carries other streams too: the server closes it once they have ended.
+    if (response.req.httpVersionMajor === 1) response.once("finish", () => response.req.socket.destroySoon())
+  }
+
+  /**
+   * Discards the rest of a request that nothing reads, because a client may read the response only when it has sent all of
+   * its request. A producer has a second to begin with reading.
+   */
+  private drainRequest(): void {
+    const { req } = this.response
+    if (req.complete || !NodeShutdown.hasBody(req)) return
+    this.drainTimer = setTimeout(() => {
+      if (req.readableFlowing === null) req.resume()
+    }, NodeShutdown.drainDelay)
   }
 
   private readonly leave = (): void => {
@@ -205,51 +270,4 @@ const flushScheduled = (): void => {
 
 // Larger writes would put more than the client has room for into the socket's own buffer.
 const maxWrite = 64 * 1024
-const shutdownGrace = 500
 const nothing = new Uint8Array(0)
-
-interface Closing {
-  hasBegun: boolean
-  readonly sinks: Set<NodeSink>
-}
-
-const closings = new WeakMap<Http.Server, Closing>()
-
-/**
- * The closing of the server of a response. Node's `close` waits for every response to end, and no stream of events ever does
- * by itself, so each one has to be told. The call of `close` is the one sign that is there in whatever order layers and
- * scopes are put together, and that no user can forget; nothing is emitted for it.
- */
-const closingOf = (response: Http.ServerResponse): Closing | undefined => {
-  const server = serverOf(response)
-  return server === undefined ? undefined : closings.get(server) ?? watch(server)
-}
-
-const watch = (server: Http.Server): Closing => {
-  // Effect takes its listener away before it closes its server; a response may come later than both.
-  const closing: Closing = { hasBegun: server.listenerCount("request") === 0, sinks: new Set() }
-  closings.set(server, closing)
-  const close = server.close
-  server.close = (callback) => {
-    closing.hasBegun = true
-    for (const sink of closing.sinks) sink.shutdown()
-    return close.call(server, callback)
-  }
-  return closing
-}
-
-const serverOf = (response: Http.ServerResponse): Http.Server | undefined => {
-  const { socket } = response.req
-  return Predicate.hasProperty(socket, "server") && isServer(socket.server) ? socket.server : undefined
-}
-
-const sessionOf = (response: Http.ServerResponse): Http2.Http2Session | undefined =>
-  Predicate.hasProperty(response, "stream") && Predicate.hasProperty(response.stream, "session") &&
-    isSession(response.stream.session)
-    ? response.stream.session
-    : undefined
-
-const isSession = (u: unknown): u is Http2.Http2Session => Predicate.hasProperty(u, "goaway")
-
-const isServer = (u: unknown): u is Http.Server =>
-  Predicate.hasProperty(u, "close") && Predicate.hasProperty(u, "listenerCount")

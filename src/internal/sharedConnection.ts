@@ -1,10 +1,12 @@
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
 
 import type { EventSourceError } from "../browser/EventSourceClient.js"
 import type { ServerSentEvent } from "../ServerSentEvent.js"
+import * as Page from "./page.js"
 
-/** What a connection tells. It goes from tab to tab, and so is plain data. `retryAfter` in milliseconds. */
+/** An observation of a connection. It is posted from tab to tab, and so is plain data. `retryAfter` in milliseconds. */
 export type Signal =
   | { readonly _tag: "Open"; readonly lastEventId: string }
   | {
@@ -13,14 +15,17 @@ export type Signal =
   }
   | { readonly _tag: "Frame"; readonly frame: ServerSentEvent }
 
-/** What the next connection goes on from. `retry` in milliseconds. */
+/** The state that the next connection resumes from. `retry` in milliseconds. */
 export interface Session {
   lastEventId: string
   retry: number | undefined
+  /** The id that the server found too large. */
+  refusedId: string | undefined
   hasOpened: boolean
+  hasEvents: boolean
 }
 
-/** Takes note of what the next connection goes on from. */
+/** Takes note of what the next connection resumes from. */
 export const follow = (session: Session, signal: Signal): void => {
   if (signal._tag === "Open") {
     session.lastEventId = signal.lastEventId
@@ -29,103 +34,185 @@ export const follow = (session: Session, signal: Signal): void => {
   if (signal._tag !== "Frame") return
   session.lastEventId = signal.frame.id ?? session.lastEventId
   session.retry = signal.frame.retry ?? session.retry
+  session.hasEvents = session.hasEvents || signal.frame.data !== undefined
 }
+
+/** Returns the event by which the client itself says that events may have been missed. */
+export const resync = (reason: "NoIds" | "Unknown" | "Unsendable"): Signal => ({
+  _tag: "Frame",
+  frame: { event: "resync", data: JSON.stringify({ reason }) }
+})
 
 /** Web Locks are for secure contexts alone. */
 export const isSupported = (): boolean =>
   typeof BroadcastChannel === "function" && typeof navigator === "object" && "locks" in navigator
 
+/** A message between the tabs. `term` names one time of one tab at the lead. */
+type Message =
+  // Asks the leader for its state, which is a sign of life.
+  | { readonly _tag: "Hello" }
+  | { readonly _tag: "State"; readonly term: string; readonly isOpen: boolean; readonly lastEventId: string }
+  | { readonly _tag: "Lead"; readonly term: string }
+  | { readonly _tag: "Signal"; readonly term: string; readonly signal: Signal }
+  | { readonly _tag: "Over"; readonly term: string }
+
 /**
- * One connection for all tabs: the tab that holds the lock has it and tells the others. They follow the session, so that
- * the one that gets the lock next resumes where the last one was.
+ * One connection for all tabs: the tab that holds a lock has it, and posts what it observes.
+ *
+ * Every tab, the leader too, reads the channel, where all messages stand in one order. From `Lead` on the signals of that
+ * term count and no others. So a leader that stood still, and has lost the lead before it noticed, disturbs no tab, its own
+ * included, and the next one resumes exactly where the last one was.
+ *
+ * A tab that observes nothing of the leader for two thirds of a heartbeat asks for a sign of life, which is given whatever the
+ * browser does to timers; after as long without an answer it takes the lock away.
  */
 export const make = (
   name: string,
   session: Session,
-  connections: Stream.Stream<Signal, EventSourceError>
+  connections: Stream.Stream<Signal, EventSourceError>,
+  heartbeat: Duration.DurationInput
 ): Stream.Stream<Signal, EventSourceError> =>
-  Stream.asyncPush<Signal, EventSourceError>((emit) =>
-    Effect.gen(function*() {
-      const channel = yield* Effect.acquireRelease(
-        Effect.sync(() => new BroadcastChannel(name)),
-        (channel) => Effect.sync(() => channel.close())
-      )
-      let isOpen = false
-      let isLeader = false
-      const tell = (signal: Signal) => {
-        // The tab that asks for it is not the only one to hear that the connection is open.
-        if (signal._tag === "Open" && isOpen) return
-        if (signal._tag !== "Frame") isOpen = signal._tag === "Open"
-        emit.single(signal)
-      }
-      const tellAll = (signal: Signal) => {
-        channel.postMessage(signal)
-        tell(signal)
-      }
-      channel.onmessage = ({ data }: MessageEvent<Signal | typeof hello>) => {
-        if (data === hello) {
-          if (isLeader && isOpen) channel.postMessage({ _tag: "Open", lastEventId: session.lastEventId })
-          return
-        }
-        // What the leader before had still to say comes again, after the id that this one went on from.
-        if (isLeader) return
-        follow(session, data)
-        tell(data)
-      }
-      channel.postMessage(hello)
+  Stream.asyncPush<Signal, EventSourceError>((emit) => {
+    const position = { ...session }
+    let isOpen = false
+    const tell = (signal: Signal, isMissing = false) => {
+      if (signal._tag !== "Frame") isOpen = signal._tag === "Open"
+      // The connection resumes from elsewhere than this tab has got to.
+      const isElsewhere = signal._tag === "Open" && position.lastEventId !== "" &&
+        position.lastEventId !== signal.lastEventId
+      follow(position, signal)
+      emit.single(signal)
+      if (isElsewhere || isMissing) emit.single(resync("Unknown"))
+    }
 
-      const lead = (lock: Lock) =>
-        Effect.gen(function*() {
-          yield* lock.held
-          isLeader = true
-          if (isOpen) tellAll({ _tag: "Lost", error: { reason: "Handover" } })
-          // A page that is put away has the connection no more, whatever still comes from it.
-          yield* Stream.runForEach(connections, (signal) => Effect.sync(() => isLeader ? tellAll(signal) : undefined))
-          return true
+    // From the time that the page comes until it goes. Returns true when the stream has ended.
+    const visit = Effect.gen(function*() {
+      const returned = yield* Effect.makeLatch()
+      const [sender, receiver] = yield* Effect.acquireRelease(
+        Effect.sync(() => [new BroadcastChannel(name), new BroadcastChannel(name)] as const),
+        ([sender, receiver]) => Effect.sync(() => [sender.close(), receiver.close()])
+      )
+      let term: string | undefined
+      let isAway = false
+      let isHeard = false
+      let isAsking = true
+      let lead: { readonly term: string; readonly posted: Session; isOpen: boolean } | undefined
+      let resign = () => {}
+      let onEcho = () => {}
+      const post = (message: Message) => isAway ? undefined : sender.postMessage(message)
+      const postAndAwait = (message: Message) =>
+        Effect.async<void>((resume) => {
+          onEcho = () => resume(Effect.void)
+          post(message)
         })
-      const stay = Effect.scoped(Effect.flatMap(
-        makeLock(name, () => {
-          isLeader = false
-        }),
-        (lock) => Effect.raceFirst(lead(lock), Effect.as(lock.returned, false))
-      )).pipe(
-        Effect.tap((isOver) => {
-          if (isOver) return emit.end()
-          if (isOpen) tell({ _tag: "Lost", error: { reason: "Suspended" } })
-          channel.postMessage(hello)
-        }),
-        Effect.repeat({ until: (isOver) => isOver })
+
+      yield* Page.onHide(() => {
+        if (isAway) return
+        isAway = true
+        sender.close()
+        receiver.close()
+        resign()
+        if (isOpen) tell({ _tag: "Lost", error: { reason: "Suspended" } })
+        Page.onReturn(() => returned.unsafeOpen())
+      })
+
+      receiver.onmessage = ({ data: message }: MessageEvent<Message>) => {
+        if (message._tag === "Hello") {
+          if (lead === undefined) return
+          const { isOpen, posted: { lastEventId }, term } = lead
+          return post({ _tag: "State", term, isOpen, lastEventId })
+        }
+        if (message._tag === "Lead") {
+          term = message.term
+          if (isOpen) tell({ _tag: "Lost", error: { reason: "Handover" } })
+          if (lead?.term !== term) resign()
+        }
+        if (message._tag === "State" && message.term !== term && (term === undefined || isAsking)) {
+          term = message.term
+          const isMissing = position.lastEventId === "" && position.hasOpened
+          if (message.isOpen) tell({ _tag: "Open", lastEventId: message.lastEventId }, isMissing)
+        }
+        if (message.term !== term) return
+        isHeard = true
+        isAsking = false
+        if (message._tag === "Signal") tell(message.signal)
+        if (message.term === lead?.term && message._tag !== "Signal" && message._tag !== "State") onEcho()
+      }
+      post({ _tag: "Hello" })
+
+      const silence = Effect.sync(() => {
+        if (!isHeard && isAsking) return true
+        isAsking = !isHeard
+        if (isAsking) post({ _tag: "Hello" })
+        isHeard = false
+        return false
+      }).pipe(
+        Effect.delay(Duration.times(heartbeat, 2 / 3)),
+        Effect.repeat({ until: (isSilent) => isSilent })
       )
-      yield* Effect.forkScoped(Effect.catchAllCause(stay, (cause) => Effect.sync(() => emit.halt(cause))))
-    }), { bufferSize: "unbounded" })
 
-const hello = "hello"
+      // Waits for the lead, and has it until it is lost.
+      const attempt = Effect.gen(function*() {
+        const lost = yield* Effect.makeLatch()
+        const abort = yield* Effect.acquireRelease(
+          Effect.sync(() => new AbortController()),
+          (abort) => Effect.sync(() => abort.abort())
+        )
+        resign = () => {
+          lead = undefined
+          abort.abort()
+          lost.unsafeOpen()
+        }
+        const lock = (isTaken: boolean) => acquireLock(name, isTaken, abort.signal, () => resign())
+        yield* Effect.raceFirst(lock(false), Effect.zipRight(silence, lock(true)))
+        const own = { term: crypto.randomUUID(), posted: { ...session }, isOpen: false }
+        lead = own
+        return yield* Effect.gen(function*() {
+          yield* postAndAwait({ _tag: "Lead", term: own.term })
+          Object.assign(session, position)
+          Object.assign(own.posted, position)
+          const exit = yield* Effect.exit(Stream.runForEach(connections, (signal) =>
+            Effect.sync(() => {
+              if (lead !== own) return
+              if (signal._tag !== "Frame") own.isOpen = signal._tag === "Open"
+              follow(own.posted, signal)
+              post({ _tag: "Signal", term: own.term, signal })
+            })))
+          // The signals before it are read by then.
+          yield* postAndAwait({ _tag: "Over", term: own.term })
+          return yield* Effect.as(exit, true)
+        }).pipe(Effect.raceFirst(Effect.as(lost.await, false)))
+      })
 
-interface Lock {
-  readonly held: Effect.Effect<void>
-  /** The page was put into the back/forward cache, where it has neither lock nor connection, and is back. */
-  readonly returned: Effect.Effect<void>
-}
-
-const makeLock = (name: string, onPutAway: () => void) =>
-  Effect.gen(function*() {
-    const abort = new AbortController()
-    const released = new Promise<void>((resolve) => abort.signal.addEventListener("abort", () => resolve()))
-    yield* Effect.addFinalizer(() => Effect.sync(() => abort.abort()))
-    const returned = new Promise<void>((resolve) => {
-      if (typeof addEventListener !== "function") return
-      // At once, and not when a fiber has its turn: by then the page is frozen, and the other tabs wait for its lock.
-      addEventListener("pagehide", () => {
-        onPutAway()
-        abort.abort()
-        addEventListener("pageshow", () => resolve(), { once: true })
-      }, { signal: abort.signal })
+      return yield* Effect.scoped(attempt).pipe(
+        Effect.repeat({ until: (isOver) => isOver }),
+        Effect.raceFirst(Effect.as(returned.await, false))
+      )
     })
-    const held = Effect.async<void>((resume) => {
-      navigator.locks.request(name, { signal: abort.signal }, () => {
-        resume(Effect.void)
-        return released
-      }).catch(() => abort.signal.aborted ? undefined : resume(Effect.void))
+
+    return Effect.scoped(visit).pipe(
+      Effect.repeat({ until: (isOver) => isOver }),
+      Effect.matchCauseEffect({
+        onFailure: (cause) => Effect.sync(() => emit.halt(cause)),
+        onSuccess: () => Effect.sync(() => emit.end())
+      }),
+      Effect.forkScoped
+    )
+  }, { bufferSize: "unbounded" })
+
+/** Waits for the lock, or takes it away from the tab that holds it, and holds it until the signal. */
+const acquireLock = (name: string, isTaken: boolean, signal: AbortSignal, onLost: () => void): Effect.Effect<void> =>
+  Effect.async<void>((resume) => {
+    let isHeld = false
+    navigator.locks.request(name, isTaken ? { steal: true } : { signal }, () => {
+      if (signal.aborted) return
+      isHeld = true
+      resume(Effect.void)
+      return new Promise<void>((release) => signal.addEventListener("abort", () => release()))
+    }).catch(() => {
+      if (signal.aborted) return
+      if (isHeld) onLost()
+      // Where there are no locks to be had, each tab leads.
+      else resume(Effect.void)
     })
-    return { held, returned: Effect.promise(() => returned) }
   })

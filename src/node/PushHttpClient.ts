@@ -3,6 +3,7 @@
  *
  * @since 0.1.0
  */
+import { X509Certificate } from "node:crypto"
 import * as Dns from "node:dns"
 import * as Http2 from "node:http2"
 import * as Https from "node:https"
@@ -16,19 +17,22 @@ import * as HttpClient from "@effect/platform/HttpClient"
 import * as HttpClientError from "@effect/platform/HttpClientError"
 import * as HttpClientResponse from "@effect/platform/HttpClientResponse"
 import * as UrlParams from "@effect/platform/UrlParams"
+import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 
 import * as AddressPolicy from "../internal/addressPolicy.js"
+import { Transmission } from "../internal/transmission.js"
 
 /**
  * @since 0.1.0
  * @category models
  */
 export interface Options {
-  /** How many connections one origin gets at most; over HTTP/2 it is one. Default 64. */
+  /** The number of connections that one origin gets at most; over HTTP/2 it is one. Default 64. */
   readonly connections?: number | undefined
   /** Addresses and subnets (`10.1.0.0/16`) that may be connected to although they are not public: those of a push service of your own. */
   readonly allowedAddresses?: ReadonlyArray<string> | undefined
@@ -41,21 +45,44 @@ export interface Options {
 const publicOnly = (options: Options) => {
   const isAllowed = AddressPolicy.make(options.allowedAddresses ?? [])
   const resolve: Net.LookupFunction = options.lookup ?? Dns.lookup
-  // The socket connects to what this answers, so a name cannot mean something else a moment later.
-  const lookup: Net.LookupFunction = (hostname, lookupOptions, callback) =>
-    resolve(hostname, { ...lookupOptions, all: true }, (error, answer, family) => {
-      if (error !== null) return callback(error, [])
-      const addresses = typeof answer === "string" ? [{ address: answer, family: family ?? 0 }] : answer
-      const [first] = addresses
-      if (first === undefined || !addresses.every(({ address }) => isAllowed(address))) {
-        return callback(transportError("ERR_BLOCKED_ADDRESS"), [])
+  // The socket connects to the addresses that this gives, so a name cannot mean something else a moment later.
+  const lookup: Net.LookupFunction = (hostname, lookupOptions, callback) => {
+    // A resolver of the application's may throw, call back twice, or with anything. Here that would end the process.
+    let isOpen = true
+    const once = (answer: () => void) => {
+      if (!isOpen) return
+      isOpen = false
+      answer()
+    }
+    const guard = (run: () => void) => {
+      try {
+        run()
+      } catch (cause) {
+        once(() => callback(transportError("ERR_LOOKUP_FAILED", cause), []))
       }
-      return lookupOptions.all === true ? callback(null, addresses) : callback(null, first.address, first.family)
-    })
+    }
+    guard(() =>
+      resolve(hostname, { ...lookupOptions, all: true }, (error, answer) =>
+        guard(() => {
+          if (error) return once(() => callback(error, []))
+          const addresses = (typeof answer === "string" ? [{ address: answer }] : answer).map(({ address }) => ({
+            address,
+            family: Net.isIP(address)
+          }))
+          const [first] = addresses
+          if (first === undefined || !addresses.every(({ address }) => isAllowed(address))) {
+            return once(() => callback(transportError("ERR_BLOCKED_ADDRESS"), []))
+          }
+          return once(() =>
+            lookupOptions.all === true ? callback(null, addresses) : callback(null, first.address, first.family)
+          )
+        }))
+    )
+  }
   return { isAllowed, lookup }
 }
 
-const transportError = (code: string) => Object.assign(new Error(code), { code })
+const transportError = (code: string, cause?: unknown) => Object.assign(new Error(code, { cause }), { code })
 
 const closed = transportError("ERR_CLIENT_CLOSED")
 
@@ -63,24 +90,46 @@ const maxResponseBytes = 8192
 
 const idleMillis = 60_000
 
-/** Where one exchange tells how it went. Only the first call of `succeed` or `fail` counts. */
+// The time for the name, the connection and the handshake. Those that wait for them may have less, but then others may have come.
+const connectMillis = 10_000
+
+// A network forgets connections without a word. One on which nothing came for this long is asked (PING) before it is used again,
+// and is replaced if it does not answer in time.
+const silentMillis = 1000
+const pingMillis = 250
+
+const maxHttp1Origins = 1024
+
+/** One request and its answer. Only the first call of `succeed` or `fail` counts. */
 interface Exchange {
   readonly method: string
   readonly url: URL
   readonly headers: Headers.Headers
   readonly body: Uint8Array
+  readonly transmission: Transmission["Type"]
   readonly succeed: (answer: Response) => void
   readonly fail: (cause: unknown) => void
-  /** What interruption does: set by whoever has the exchange in hand. */
+  /** The effect of an interruption: set by the part that has the exchange in hand. */
   cancel: () => void
+}
+
+const addSent = ({ transmission }: Exchange, count: 1 | -1) => {
+  transmission.sent = (transmission.sent ?? 0) + count
 }
 
 interface Session {
   readonly _tag: "Http2"
   readonly session: Http2.ClientHttp2Session
   readonly socket: Tls.TLSSocket
-  inFlight: number
+  /** The streams of exchanges that are not over. */
+  readonly streams: Set<Http2.ClientHttp2Stream>
+  /** The exchanges that wait for the answer to a PING. */
+  checking: Set<Exchange> | undefined
+  heardAt: number
   retired: boolean
+  /** Of the last GOAWAY: its code, and the last stream that the service has looked at. */
+  goawayCode: number
+  lastStreamId: number
 }
 
 interface Connecting {
@@ -88,6 +137,10 @@ interface Connecting {
   readonly socket: Tls.TLSSocket
   readonly waiting: Set<Exchange>
 }
+
+const hostOf = ({ hostname }: URL): string => hostname.replace(/^\[|\]$/g, "")
+
+const portOf = ({ port }: URL): number => port === "" ? 443 : Number(port)
 
 /** The agent of those origins that do not speak HTTP/2. It begins with the connection on which that was found out. */
 class Http1Agent extends Https.Agent {
@@ -172,13 +225,48 @@ const makeTransport = (options: Options) => {
     }
   }
 
-  const overHttp1 = (exchange: Exchange) => {
+  // The idle connections of one origin that speaks HTTP/1.1.
+  const dropIdle = (url: URL) => {
+    const name = `${hostOf(url)}:${portOf(url)}:`
+    for (const [key, idle] of Object.entries(agent.freeSockets)) {
+      if (key.startsWith(name)) { for (const socket of idle ?? []) socket.destroy() }
+    }
+  }
+
+  const overHttp1 = (exchange: Exchange, isSecondAttempt = false) => {
     const { body, headers, method, url } = exchange
     const request = Https.request(url, { agent, method, headers })
-    exchange.cancel = () => request.destroy()
-    request.on("error", exchange.fail)
-    request.on("close", () => exchange.fail(transportError("ECONNRESET")))
+    const heard = () => request.socket?.bytesRead ?? 0
+    let heardBefore = 0
+    let isOver = false
+    const fail = (cause: unknown) => {
+      if (isOver) return
+      isOver = true
+      const wasIdle = request.reusedSocket && heard() === heardBefore
+      if (wasIdle && !isSecondAttempt && !agent.isClosed) {
+        // The service closed an idle connection while the request was on its way to it.
+        dropIdle(url)
+        return attempt(exchange, () => overHttp1(exchange, true))
+      }
+      exchange.fail(cause)
+    }
+    exchange.cancel = () => {
+      isOver = true
+      // A network that has forgotten this connection has forgotten the others as well.
+      if (request.reusedSocket && heard() === heardBefore) dropIdle(url)
+      request.destroy()
+    }
+    request.on("socket", (socket) => {
+      heardBefore = socket.bytesRead
+      if (socket instanceof Tls.TLSSocket && !socket.authorized) {
+        socket.once("secureConnect", () => addSent(exchange, 1))
+      } else addSent(exchange, 1)
+    })
+    request.on("error", fail)
+    request.on("close", () => fail(transportError("ECONNRESET")))
     request.on("response", (response) => {
+      // This connection is not the one for the host.
+      if (response.statusCode === 421) request.shouldKeepAlive = false
       response.on(
         "end",
         collect(
@@ -188,21 +276,37 @@ const makeTransport = (options: Options) => {
           () => response.destroy()
         )
       )
-      response.on("error", exchange.fail)
-      response.on("close", () => exchange.fail(transportError("ECONNRESET")))
+      response.on("error", fail)
+      response.on("close", () => fail(transportError("ECONNRESET")))
     })
     request.end(body)
   }
 
   const overHttp2 = (connection: Session, exchange: Exchange) => {
     const { body, headers, method, url } = exchange
-    const stream = connection.session.request({ ...headers, ":method": method, ":path": url.pathname + url.search })
-    connection.inFlight++
+    const stream = connection.session.request(
+      { ...headers, ":method": method, ":path": url.pathname + url.search },
+      { endStream: body.length === 0 }
+    )
+    addSent(exchange, 1)
+    connection.streams.add(stream)
     let head: Http2.IncomingHttpHeaders = {}
     stream.on("response", (headers) => {
+      connection.heardAt = performance.now()
       head = headers
+      // This connection is not the one for the host.
+      if (headers[":status"] === 421) retire(url.origin, connection)
     })
-    const cancel = () => stream.close(Http2.constants.NGHTTP2_CANCEL)
+    // Over a connection that is dead, the event "close" may not come.
+    const leave = () => {
+      if (connection.streams.delete(stream) && connection.retired && connection.streams.size === 0) {
+        connection.socket.destroy()
+      }
+    }
+    const cancel = () => {
+      stream.close(Http2.constants.NGHTTP2_CANCEL)
+      leave()
+    }
     const done = collect(exchange, stream, () => head, cancel)
     exchange.cancel = () => {
       // It may be the connection that is dead, and not this one answer.
@@ -211,40 +315,74 @@ const makeTransport = (options: Options) => {
     }
     stream.on("error", () => {})
     stream.on("close", () => {
-      connection.inFlight--
-      if (connection.retired && connection.inFlight === 0) connection.socket.destroy()
-      // A stream that was broken off emits "end" as well.
-      if (stream.rstCode === Http2.constants.NGHTTP2_NO_ERROR) return done()
-      const refused = stream.rstCode === Http2.constants.NGHTTP2_REFUSED_STREAM
-      exchange.fail(transportError(refused ? "NGHTTP2_REFUSED_STREAM" : "ECONNRESET"))
+      const { goawayCode, lastStreamId } = connection
+      const { NGHTTP2_NO_ERROR, NGHTTP2_REFUSED_STREAM } = Http2.constants
+      // With the code of a GOAWAY, Node ends all streams, those that the service looked at as well.
+      const isRefused = stream.id === undefined || stream.id > lastStreamId ||
+        (stream.rstCode === NGHTTP2_REFUSED_STREAM && goawayCode === NGHTTP2_NO_ERROR)
+      if (isRefused) {
+        addSent(exchange, -1)
+        exchange.fail(transportError("NGHTTP2_REFUSED_STREAM"))
+      } else if (stream.rstCode === NGHTTP2_NO_ERROR) done() // One that was broken off emits "end" as well.
+      else exchange.fail(transportError("ECONNRESET"))
+      leave()
     })
-    stream.end(body)
+    if (body.length > 0) stream.end(body)
   }
 
   const retire = (origin: string, connection: Session) => {
     forget(origin, connection)
     connection.retired = true
-    if (connection.inFlight === 0) connection.socket.destroy()
+    if (connection.streams.size === 0) connection.socket.destroy()
+  }
+
+  const overSession = (connection: Session, exchange: Exchange) => {
+    const isSilent = performance.now() - connection.heardAt >= silentMillis
+    if (connection.checking === undefined && !isSilent) return overHttp2(connection, exchange)
+    const waiting = connection.checking ?? check(exchange.url.origin, connection)
+    waiting.add(exchange)
+    exchange.cancel = () => waiting.delete(exchange)
+  }
+
+  const check = (origin: string, connection: Session): Set<Exchange> => {
+    const waiting = new Set<Exchange>()
+    connection.checking = waiting
+    const end = (isAlive: boolean) => {
+      if (connection.checking !== waiting) return
+      connection.checking = undefined
+      clearTimeout(timer)
+      if (isAlive) connection.heardAt = performance.now()
+      else retire(origin, connection)
+      for (const exchange of waiting) dispatch(exchange)
+    }
+    const timer = setTimeout(() => end(false), pingMillis)
+    connection.session.once("close", () => end(false))
+    connection.session.ping((error) => end(error === null))
+    return waiting
   }
 
   const connect = (exchange: Exchange) => {
-    const { hostname, origin, port } = exchange.url
-    const host = hostname.replace(/^\[|\]$/g, "")
+    const { origin } = exchange.url
+    const host = hostOf(exchange.url)
+    const port = portOf(exchange.url)
     if (Net.isIP(host) !== 0 && !isAllowed(host)) return exchange.fail(transportError("ERR_BLOCKED_ADDRESS"))
     const socket = Tls.connect({
       ...tls,
       host,
-      port: port === "" ? 443 : Number(port),
+      port,
       servername: Net.isIP(host) === 0 ? host : "",
       ALPNProtocols: ["h2", "http/1.1"]
     })
     const connecting: Connecting = { _tag: "Connecting", socket, waiting: new Set() }
     const abandon = (cause: Error) => {
+      clearTimeout(timer)
       forget(origin, connecting)
       socket.destroy()
       for (const waiting of connecting.waiting) waiting.fail(cause)
     }
+    const timer = setTimeout(() => abandon(transportError("ETIMEDOUT")), connectMillis)
     const flush = (run: (exchange: Exchange) => void) => {
+      clearTimeout(timer)
       const waiting = [...connecting.waiting]
       connecting.waiting.clear()
       for (const exchange of waiting) attempt(exchange, () => run(exchange))
@@ -258,19 +396,38 @@ const makeTransport = (options: Options) => {
       if (socket.alpnProtocol !== "h2") {
         forget(origin, connecting)
         socket.off("close", onClose).off("error", abandon)
+        // Users choose the origin where a host is allowed by its suffix.
+        for (const oldest of http1Origins) {
+          if (http1Origins.size < maxHttp1Origins) break
+          http1Origins.delete(oldest)
+        }
         http1Origins.add(origin)
-        const key = `${host}:${port === "" ? 443 : port}`
-        // Until a request has it, nobody else listens.
+        const key = `${host}:${port}`
+        // Until a request has it, nothing else listens.
         socket.on("error", () => {})
         agent.connected.set(key, socket)
-        flush(overHttp1)
+        flush((waiting) => overHttp1(waiting))
         if (agent.connected.delete(key)) socket.destroy()
         return
       }
       const session = Http2.connect(origin, { createConnection: () => socket, settings: { enablePush: false } })
-      const connection: Session = { _tag: "Http2", session, socket, inFlight: 0, retired: false }
+      const connection: Session = {
+        _tag: "Http2",
+        session,
+        socket,
+        streams: new Set(),
+        checking: undefined,
+        heardAt: performance.now(),
+        retired: false,
+        goawayCode: Http2.constants.NGHTTP2_NO_ERROR,
+        lastStreamId: Number.POSITIVE_INFINITY
+      }
       session.on("error", abandon)
-      session.on("goaway", () => retire(origin, connection))
+      session.on("goaway", (code, lastStreamId) => {
+        connection.goawayCode = code
+        connection.lastStreamId = lastStreamId
+        retire(origin, connection)
+      })
       session.on("close", () => {
         forget(origin, connection)
         // Node waits for the other side to close as well.
@@ -284,6 +441,7 @@ const makeTransport = (options: Options) => {
       session.once("remoteSettings", () => {
         socket.off("close", onClose)
         forget(origin, connecting)
+        connection.heardAt = performance.now()
         origins.set(origin, connection)
         flush((waiting) => overHttp2(connection, waiting))
       })
@@ -300,18 +458,21 @@ const makeTransport = (options: Options) => {
     }
   }
 
+  const dispatch = (exchange: Exchange) =>
+    attempt(exchange, () => {
+      const { origin } = exchange.url
+      if (http1Origins.has(origin)) return overHttp1(exchange)
+      const connection = origins.get(origin)
+      if (connection === undefined) return connect(exchange)
+      return connection._tag === "Connecting" ? wait(connection, exchange) : overSession(connection, exchange)
+    })
+
   return {
     exchanges,
     run(exchange: Exchange) {
       if (agent.isClosed) return exchange.fail(closed)
       exchanges.add(exchange)
-      attempt(exchange, () => {
-        const { origin } = exchange.url
-        if (http1Origins.has(origin)) return overHttp1(exchange)
-        const connection = origins.get(origin)
-        if (connection === undefined) return connect(exchange)
-        return connection._tag === "Connecting" ? wait(connection, exchange) : overHttp2(connection, exchange)
-      })
+      dispatch(exchange)
     },
     close() {
       agent.isClosed = true
@@ -325,14 +486,33 @@ const makeTransport = (options: Options) => {
   }
 }
 
+const isCertificate = (pem: string): boolean => {
+  try {
+    return new X509Certificate(pem).raw.length > 0
+  } catch {
+    return false
+  }
+}
+
+const mistakeIn = ({ allowedAddresses = [], ca = [], connections = 1 }: Options): string | undefined =>
+  !Number.isSafeInteger(connections) || connections < 1
+    ? "connections must be a whole number, 1 or more"
+    : !allowedAddresses.every(AddressPolicy.isSubnet)
+    ? "allowedAddresses must be addresses, or subnets such as 10.1.0.0/16"
+    : ![ca].flat().every(isCertificate)
+    ? "ca must be certificates in PEM"
+    : undefined
+
 /**
  * A client that
  *
  * - connects to public addresses alone, whether the URL holds the address or a name that is resolved to it (every address of
  *   a name has to be public), and follows no redirect;
  * - keeps connections alive: one for each origin that speaks HTTP/2, at most `connections` for one that speaks HTTP/1.1;
+ * - asks a connection of HTTP/2 that was silent for a second whether it is still there before it is used again, and sends once more
+ *   a request that met the end of an idle connection of HTTP/1.1;
  * - reads an answer to its end before it gives it out, and cuts a body off after 8 KiB;
- * - gives up the connection of a request that is interrupted;
+ * - gives up the connection of a request that is interrupted, and one that is not made within 10 seconds;
  * - opens no span, since the URL is a secret.
  *
  * The connections are closed with the scope. Only https URLs, and bodies that are bytes.
@@ -350,41 +530,53 @@ const makeTransport = (options: Options) => {
 export const make = (options: Options = {}): Effect.Effect<HttpClient.HttpClient, never, Scope.Scope> =>
   Effect.map(
     Effect.acquireRelease(
-      Effect.sync(() => makeTransport(options)),
+      Effect.suspend(() => {
+        const mistake = mistakeIn(options)
+        return mistake === undefined
+          ? Effect.sync(() => makeTransport(options))
+          : Effect.die(new Cause.IllegalArgumentException(`PushHttpClient: ${mistake}`))
+      }),
       (transport) => Effect.sync(() => transport.close())
     ),
     (transport) =>
       // Not `HttpClient.make`: its span would carry the URL, and its AbortController is a cost that nothing here needs.
       HttpClient.makeWith<HttpClientError.HttpClientError, never, HttpClientError.HttpClientError, never>(
         Effect.flatMap((request) =>
-          Effect.async<HttpClientResponse.HttpClientResponse, HttpClientError.RequestError>((resume) => {
-            const fail = (reason: "Transport" | "Encode" | "InvalidUrl", cause?: unknown) =>
-              resume(Effect.fail(new HttpClientError.RequestError({ request, reason, cause })))
-            const url = Either.getOrUndefined(UrlParams.makeUrl(request.url, request.urlParams, request.hash))
-            if (url?.protocol !== "https:") return fail("InvalidUrl")
-            if (request.body._tag !== "Uint8Array" && request.body._tag !== "Empty") return fail("Encode")
-            const settled = () => transport.exchanges.delete(exchange)
-            const exchange: Exchange = {
-              method: request.method,
-              url,
-              headers: request.headers,
-              body: request.body._tag === "Uint8Array" ? request.body.body : new Uint8Array(),
-              succeed: (answer) => {
+          Effect.flatMap(Effect.serviceOption(Transmission), (known) =>
+            Effect.async<HttpClientResponse.HttpClientResponse, HttpClientError.RequestError>((resume) => {
+              const transmission = Option.getOrElse(known, (): Transmission["Type"] => ({ sent: 0 }))
+              transmission.sent ??= 0
+              const fail = (reason: "Transport" | "Encode" | "InvalidUrl", cause?: unknown) =>
+                resume(Effect.fail(new HttpClientError.RequestError({ request, reason, cause })))
+              const url = Either.getOrUndefined(UrlParams.makeUrl(request.url, request.urlParams, request.hash))
+              if (url?.protocol !== "https:") return fail("InvalidUrl")
+              if (request.body._tag !== "Uint8Array" && request.body._tag !== "Empty") {
+                return fail("Encode")
+              }
+              const settled = () =>
+                transport.exchanges.delete(exchange)
+              const exchange: Exchange = {
+                method: request.method,
+                url,
+                headers: request.headers,
+                body: request.body._tag === "Uint8Array" ? request.body.body : new Uint8Array(),
+                transmission,
+                succeed: (answer) => {
+                  settled()
+                  resume(Effect.succeed(HttpClientResponse.fromWeb(request, answer)))
+                },
+                fail: (cause) => {
+                  settled()
+                  fail("Transport", cause)
+                },
+                cancel: () => {}
+              }
+              transport.run(exchange)
+              return Effect.sync(() => {
                 settled()
-                resume(Effect.succeed(HttpClientResponse.fromWeb(request, answer)))
-              },
-              fail: (cause) => {
-                settled()
-                fail("Transport", cause)
-              },
-              cancel: () => {}
-            }
-            transport.run(exchange)
-            return Effect.sync(() => {
-              settled()
-              exchange.cancel()
-            })
-          })
+                exchange.cancel()
+              })
+            }))
         ),
         Effect.succeed
       )

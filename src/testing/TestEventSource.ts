@@ -164,7 +164,7 @@ const open = Effect.fnUntraced(function*(
         })
         return request.on("response", (response) => {
           const isEventStream = response.statusCode === 200 &&
-            /^text\/event-stream\s*(;|$)/i.test(response.headers["content-type"] ?? "")
+            Decoder.isEventStream(response.headersDistinct["content-type"]?.join())
           const connection: Connection = {
             url,
             requestHeaders,
@@ -215,7 +215,7 @@ const reset = (request: Http.ClientRequest): Effect.Effect<void> =>
 const receive = (connection: Connection): void => {
   const { events, isEventStream, response, waiting } = connection
   const textDecoder = new TextDecoder()
-  const decode = Decoder.make(Number.POSITIVE_INFINITY)
+  const decode = Decoder.make(Number.POSITIVE_INFINITY, true)
   const wake = () => waiting.forEach((check) => check())
   response.on("data", (bytes: Uint8Array) => {
     const text = textDecoder.decode(bytes, { stream: true })

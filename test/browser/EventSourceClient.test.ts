@@ -5,7 +5,7 @@ import * as EventBroker from "effect-realtime/EventBroker"
 import * as EventLog from "effect-realtime/EventLog"
 import * as EventStream from "effect-realtime/EventStream"
 import * as Topic from "effect-realtime/Topic"
-import type { Page } from "playwright-core"
+import type { BrowserContext, Page } from "playwright-core"
 
 import { Chromium, cors, isMissing, newContext, newPage, pages, serve, until } from "../support/chromium.js"
 import { eventStreamCases } from "../support/eventStreamCases.js"
@@ -300,6 +300,165 @@ describe.skipIf(isMissing)("EventSourceClient in Chromium", () => {
         ])
       }))
 
+    it.scoped("reads a stream whose type is in two header lines, as EventSource does", () =>
+      Effect.gen(function*() {
+        const page = yield* newPage(yield* newContext, yield* serve(pages))
+        for (const type of ["text/event-stream", "application/json"]) {
+          for (const options of Object.values(modes)) {
+            const server = yield* ScriptedServer.make([
+              (response) =>
+                response.writeHead(200, ["content-type", type, "content-type", "text/event-stream"])
+                  .end("retry: 5\n\ndata: 1\n\n"),
+              ScriptedServer.status(204)
+            ])
+            const seen = yield* run(page, server.url, options)
+            assert.deepInclude(seen, { event: "message", data: 1 })
+          }
+        }
+      }))
+
+    it.scoped("does not let EventSource come back without a pause", () =>
+      Effect.gen(function*() {
+        const page = yield* newPage(yield* newContext, yield* serve(pages))
+        const server = yield* ScriptedServer.make([
+          ...Array<ScriptedServer.Answer>(9).fill(ScriptedServer.stream("retry: 0\n\n")),
+          ScriptedServer.hold()
+        ])
+        const times: Array<number> = []
+        yield* open(page, server.url, {})
+        while (times.length < 7) {
+          if (server.requests.length > times.length) times.push(performance.now())
+          yield* Effect.sleep("10 millis")
+        }
+        // The browser's own, and then the client's: with a second, two, ...
+        assert.isAtLeast((times[6] ?? 0) - (times[0] ?? 0), 2_000)
+      }))
+
+    it.scoped("resumes after an id that EventSource cannot send", () =>
+      Effect.gen(function*() {
+        const page = yield* newPage(yield* newContext, yield* serve(pages))
+        for (const id of [" 1 ", "1\u0001", "x".repeat(20_000)]) {
+          for (const options of Object.values(modes)) {
+            const requests: Array<string | undefined> = []
+            const server = yield* ScriptedServer.make([
+              ScriptedServer.stream(`retry: 5\nid: ${id}\ndata: 1\n\n`),
+              ScriptedServer.hold("id: 2\ndata: 2\n\n")
+            ])
+            yield* open(page, server.url, options)
+            yield* until(page, () => JSON.stringify(globalThis.client.seen).includes("\"data\":2"))
+            requests.push(server.requests.at(-1)?.lastEventId)
+            const seen = yield* Effect.promise(() => page.evaluate(() => JSON.stringify(globalThis.client.seen)))
+            assert.isTrue(requests.includes(id) || requests.includes(id.trim()) || seen.includes("Unsendable"), id)
+          }
+        }
+      }))
+
+    it.scoped("sends Last-Event-ID to another origin where it is told to, which is preflighted", () =>
+      Effect.gen(function*() {
+        const page = yield* newPage(yield* newContext, yield* serve(pages))
+        const preflights: Array<string | undefined> = []
+        let streams = 0
+        const server = yield* ScriptedServer.make([(response, request) => {
+          if (request.method === "OPTIONS") {
+            preflights.push(request.headers["access-control-request-headers"])
+            response.writeHead(204, { "access-control-allow-headers": "last-event-id" }).end()
+          } else if (++streams === 1) ScriptedServer.stream("retry: 5\nid: 7\ndata: 1\n\n")(response, request)
+          else ScriptedServer.status(204)(response, request)
+        }])
+        yield* run(page, server.url, { lastEventIdHeader: true })
+        assert.deepStrictEqual(preflights, ["last-event-id"])
+        assert.strictEqual(server.requests.at(-1)?.headers["last-event-id"], "7")
+        assert.strictEqual(server.requests.at(-1)?.url, "/events")
+      }))
+
+    it.scoped("says resync where a server gives no ids, over both", () =>
+      Effect.gen(function*() {
+        const page = yield* newPage(yield* newContext, yield* serve(pages))
+        for (const options of Object.values(modes)) {
+          const server = yield* ScriptedServer.make([
+            ScriptedServer.stream("retry: 5\n\ndata: 1\n\n"),
+            ScriptedServer.hold("data: 2\n\n")
+          ])
+          yield* open(page, server.url, options)
+          yield* until(page, () => globalThis.client.seen.length >= 6)
+          const seen = yield* Effect.promise(() => page.evaluate(() => globalThis.client.seen))
+          assert.deepStrictEqual(seen.slice(-3), [
+            "open",
+            { event: "resync", data: { reason: "NoIds" } },
+            { event: "message", data: 2 }
+          ])
+        }
+      }))
+
+    // Kind: a resource whose end hangs on one that may never run again.
+    for (const name of ["frozen", "stopped without a word"]) {
+      for (const [mode, options] of Object.entries({ native: {}, fetch: { heartbeat: "1 seconds" } })) {
+        // Without a word it takes the 15 seconds of a heartbeat that is not known.
+        if (name !== "frozen" && mode === "native") continue
+        it.scoped(`takes over from a tab that is ${name}, over ${mode}, and loses and repeats nothing`, () =>
+          Effect.gen(function*() {
+            const url = yield* serve(routes)
+            const context = yield* newContext
+            const tabs = yield* Effect.replicateEffect(newPage(context, url), 3)
+            const [first, ...others] = tabs
+            assert(first !== undefined)
+            if (name !== "frozen") yield* Effect.promise(() => first.evaluate(withholdLifecycle))
+            const channel = `${name.replaceAll(" ", "-")}-${mode}`
+            for (const tab of tabs) {
+              yield* open(tab, `/events/${channel}`, { ...options, shared: "account-1" })
+              yield* until(tab, () => globalThis.client.seen.includes("open"))
+            }
+            yield* count(channel, 1)
+            for (const tab of tabs) yield* until(tab, () => typeof globalThis.client.seen.at(-1) === "object")
+            const thaw = yield* frozen(context, first)
+            yield* count(channel, 2)
+            for (const tab of others) {
+              yield* until(tab, () => JSON.stringify(globalThis.client.seen).includes("{\"n\":2}"))
+            }
+            yield* thaw
+            yield* count(channel, 3)
+            for (const tab of tabs) {
+              yield* until(tab, () => JSON.stringify(globalThis.client.seen).includes("{\"n\":3}"))
+              const seen = yield* Effect.promise(() => tab.evaluate(() => globalThis.client.seen))
+              const events = seen.flatMap((event) => typeof event === "string" ? [] : [event])
+              const counted = events.flatMap(({ data, event }) => event === "counter" ? [data] : [])
+              const isToldToResync = events.some(({ event }) => event === "resync")
+              assert.deepStrictEqual(counted, (isToldToResync ? [1, 3] : [1, 2, 3]).map((n) => ({ n })))
+              assert.isFalse(isToldToResync && tab !== first)
+            }
+            yield* subscribers(channel, 1)
+          }))
+      }
+    }
+
+    it.scoped("shares among the tabs that name the same key, and with no others", () =>
+      Effect.gen(function*() {
+        const accounts: Array<string | undefined> = []
+        const api = yield* HttpRouter.get(
+          "/events",
+          Effect.gen(function*() {
+            const { headers } = yield* HttpServerRequest.HttpServerRequest
+            accounts.push(headers["cookie"])
+            return yield* EventStream.respond((stream) =>
+              Effect.zipRight(
+                EventStream.publish(stream, { data: headers["cookie"] ?? "", id: "1" }),
+                Effect.never
+              )
+            )
+          })
+        )(pages).pipe(serve)
+        const context = yield* newContext
+        for (const account of ["1", "2"]) {
+          yield* Effect.promise(() => context.addCookies([{ name: "account", value: account, url: api }]))
+          for (let tab = 0; tab < 2; tab++) {
+            const page = yield* newPage(context, api)
+            yield* open(page, "/events", { ...modes.fetch, format: "text", shared: `account-${account}` })
+            yield* until(page, () => globalThis.client.seen.includes("open"))
+          }
+        }
+        assert.deepStrictEqual(accounts, ["account=1", "account=2"])
+      }))
+
     it.scoped("reads a typed topic in two tabs", () =>
       Effect.gen(function*() {
         const url = yield* serve(routes)
@@ -360,6 +519,21 @@ describe.skipIf(isMissing)("EventSourceClient in Chromium", () => {
       }))
   })
 })
+
+/** Keeps from the page that it is frozen, as when its process is stopped. */
+const withholdLifecycle = () => {
+  for (const type of ["freeze", "resume"]) {
+    document.addEventListener(type, (event) => event.stopImmediatePropagation(), { capture: true })
+  }
+}
+
+/** Freezes the page as a browser does with tabs that are not looked at. Returns what thaws it. */
+const frozen = (context: BrowserContext, page: Page) =>
+  Effect.promise(async () => {
+    const session = await context.newCDPSession(page)
+    await session.send("Page.setWebLifecycleState", { state: "frozen" })
+    return Effect.promise(() => session.send("Page.setWebLifecycleState", { state: "active" }))
+  })
 
 const open = (page: Page, url: string, options: object) =>
   Effect.promise(() =>

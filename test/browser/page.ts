@@ -17,7 +17,7 @@ const open = (url: string, options: EventSourceClient.Options = {}) => {
               ? "open"
               : event.event === "error"
               ? `error ${event.data.reason}`
-              : event
+              : { event: event.event, data: event.data }
           )
         })
       ),

@@ -1,0 +1,215 @@
+import type * as Http from "node:http"
+import type * as Http2 from "node:http2"
+import type * as Net from "node:net"
+import type { Duplex } from "node:stream"
+
+import * as Fiber from "effect/Fiber"
+import * as Option from "effect/Option"
+import * as Predicate from "effect/Predicate"
+
+import * as NodeUpgrade from "./nodeUpgrade.js"
+
+/**
+ * The closing of Node's server, within a second.
+ *
+ * Node's `close` waits for every connection to end, and several kinds never do by themselves: a stream of events, a
+ * connection on which nothing was asked (a browser opens spare ones), half a request, an idle session of HTTP/2, a request
+ * that arrives after Effect has taken its listener away. Once `close` is called, Node also stops the timer by which it cuts
+ * off slow requests.
+ *
+ * The server is watched from its `listen`, which Node publishes on a diagnostics channel: that is before its first
+ * connection, whichever layer is built first, and without a stream having been opened. Only servers that listen within a
+ * fiber are watched so, and servers that carry a stream; another server of the process is left as it is. Alternatives that
+ * were tried or considered:
+ *
+ * - a finalizer in a layer of the library: it runs before or after the server's own, as layers happen to be composed, and
+ *   `EventStream` has no layer at all;
+ * - the first stream or the first request as the moment to begin: a server may be closed before either, while a silent
+ *   connection is open;
+ * - the `HttpServer` service of Effect: it does not give access to Node's server;
+ * - the channel `net.server.socket`: it is published for each connection, and for the servers of others too;
+ * - `closeAllConnections` alone: it leaves out TLS handshakes, upgraded connections and HTTP/2.
+ *
+ * The call of `close` and the events of the server are intercepted by methods of the server object, because Node emits
+ * nothing when `close` is called, and a listener cannot keep an event from the listeners after it.
+ */
+export interface Closing {
+  /** The application of the server answers nothing any more. */
+  readonly hasBegun: () => boolean
+  /** The open streams of the server. */
+  readonly streams: Set<{ readonly shutdown: () => void }>
+}
+
+interface Server {
+  readonly listening: boolean
+  close: (callback?: (error?: Error) => void) => unknown
+  emit: (event: string | symbol, ...args: Array<unknown>) => boolean
+  readonly closeAllConnections?: () => void
+  readonly listenerCount: (event: string) => number
+  readonly on: {
+    (event: "connection" | "secureConnection", listener: (socket: Net.Socket) => void): unknown
+    (event: "session", listener: (session: Http2.Http2Session) => void): unknown
+    (event: "removeListener", listener: (event: string | symbol) => void): unknown
+  }
+  readonly once: (event: "close", listener: () => void) => unknown
+}
+
+/** How long connections stay open at most, once the server is closed or has lost its application, in milliseconds. */
+const grace = 1_000
+/** The part of it that remains in any case when the server is closed. */
+const minGrace = 100
+
+const closings = new WeakMap<Server, Closing>()
+
+/** Returns the closing of the server of a response. */
+export const closingOf = (response: Http.ServerResponse): Closing | undefined => {
+  const { socket } = response.req
+  return Predicate.hasProperty(socket, "server") && isServer(socket.server)
+    ? closings.get(socket.server) ?? watch(socket.server)
+    : undefined
+}
+
+const watch = (server: Server): Closing => {
+  const sockets = new Set<Net.Socket>()
+  const sessions = new Set<Http2.Http2Session>()
+  const streams: Closing["streams"] = new Set()
+  let isClosing = false
+  let lostListenerAt = 0
+  const hasBegun = () => isClosing || server.listenerCount("request") === 0
+  const closing: Closing = { hasBegun, streams }
+  closings.set(server, closing)
+
+  server.on("connection", (socket) => {
+    if (sockets.has(socket)) return
+    sockets.add(socket)
+    // An upgraded socket has no other listener, and its error would end the process.
+    socket.on("error", ignore).once("close", () => sockets.delete(socket))
+  })
+  server.on("secureConnection", (socket) => {
+    socket.off("error", ignore).on("error", ignore)
+  })
+  server.on("session", (session) => {
+    sessions.add(session)
+    session.once("close", () => sessions.delete(session))
+  })
+  server.on("removeListener", (event) => {
+    if (event === "request") lostListenerAt = performance.now()
+  })
+
+  const emit = server.emit
+  server.emit = (event, ...args) => {
+    const [request, second, head] = args
+    if (event === "request" && isRequest(request) && isResponse(second)) {
+      if (second.socket === null) return postpone(server, request, second)
+      if (hasBegun() || unread.has(request)) return refuse(request, second)
+    }
+    if (event === "upgrade" && isRequest(request) && isDuplex(second) && isBytes(head)) {
+      if (NodeUpgrade.isAnswering(second)) return second.destroy().destroyed
+      if (isClosing || NodeUpgrade.isIgnored(request)) {
+        return NodeUpgrade.undo(request, second, head, (event, socket) => server.emit(event, socket))
+      }
+      NodeUpgrade.release(second)
+    }
+    return emit.call(server, event, ...args)
+  }
+
+  const close = server.close
+  server.close = (callback) => {
+    if (server.listening && !isClosing) {
+      const elapsed = hasBegun() ? performance.now() - lostListenerAt : 0
+      isClosing = true
+      for (const stream of streams) stream.shutdown()
+      for (const session of sessions) session.close()
+      const timer = setTimeout(() => {
+        for (const session of sessions) session.destroy()
+        for (const socket of sockets) socket.destroy()
+        server.closeAllConnections?.()
+      }, Math.max(grace - elapsed, minGrace))
+      server.once("close", () => {
+        isClosing = false
+        clearTimeout(timer)
+      })
+    }
+    return close.call(server, callback)
+  }
+  return closing
+}
+
+/**
+ * Keeps a request from the application until its response has its turn: over HTTP/1.1, a client may send further requests
+ * before the first one is answered. Where that is a stream, they would be answered in memory, and no longer read. Each
+ * begins in a turn of the event loop of its own, because thousands may arrive in one packet.
+ */
+const postpone = (server: Server, request: Http.IncomingMessage, response: Http.ServerResponse): true => {
+  if (hasBody(request)) {
+    // The client's leaving is seen only while its connection is read.
+    const timer = setTimeout(() => {
+      unread.add(request)
+      request.resume()
+    }, drainDelay)
+    request.once("close", () => clearTimeout(timer))
+    response.once("socket", () => clearTimeout(timer))
+  }
+  response.once(
+    "socket",
+    () => setImmediate(() => request.socket.destroyed || server.emit("request", request, response))
+  )
+  return true
+}
+
+/** Requests that lost their body while they waited. */
+const unread = new WeakSet<Http.IncomingMessage>()
+
+/** How long the body of a request waits for a reader before it is discarded, in milliseconds. */
+export const drainDelay = 1_000
+
+/** Returns true for a request that is not over with its head. */
+export const hasBody = (request: Http.IncomingMessage): boolean =>
+  Predicate.hasProperty(request, "stream") && Predicate.hasProperty(request.stream, "endAfterHeaders")
+    ? request.stream.endAfterHeaders === false
+    : request.headers["transfer-encoding"] !== undefined || Number(request.headers["content-length"] ?? 0) > 0
+
+/**
+ * Answers a request that the application does not get any more. An `EventSource` never comes back after 503, so it gets an
+ * empty stream and a time to come back; from another origin, it would not come back without leave to read that either.
+ */
+const refuse = (request: Http.IncomingMessage, response: Http.ServerResponse): true => {
+  request.resume()
+  if (request.httpVersionMajor === 1) response.setHeader("connection", "close")
+  if (request.headers.accept?.includes("text/event-stream") !== true) {
+    response.writeHead(503, { "retry-after": "3" }).end()
+    return true
+  }
+  if (request.headers.origin !== undefined) {
+    response.setHeader("access-control-allow-origin", request.headers.origin)
+    response.setHeader("access-control-allow-credentials", "true")
+  }
+  response.writeHead(200, { "content-type": "text/event-stream", "cache-control": "no-store" })
+  response.end(`retry: ${Math.round(1_500 + Math.random() * 3_000)}\n\n`)
+  return true
+}
+
+const ignore = () => {}
+
+// Besides `net.Server`, a server of HTTP has `setTimeout`, in each version of the protocol.
+const isServer = (u: unknown): u is Server =>
+  Predicate.hasProperty(u, "close") && Predicate.hasProperty(u, "listenerCount") &&
+  Predicate.hasProperty(u, "setTimeout")
+
+const isRequest = (u: unknown): u is Http.IncomingMessage => Predicate.hasProperty(u, "httpVersionMajor")
+
+const isResponse = (u: unknown): u is Http.ServerResponse => Predicate.hasProperty(u, "writeHead")
+
+const isDuplex = (u: unknown): u is Duplex => Predicate.hasProperty(u, "unshift") && Predicate.hasProperty(u, "write")
+
+const isBytes = (u: unknown): u is Uint8Array => u instanceof Uint8Array
+
+// The core also runs where there is no Node.
+const channels = typeof process === "object" ? process.getBuiltinModule?.("node:diagnostics_channel") : undefined
+
+channels?.subscribe("tracing:net.server.listen:asyncStart", (message) => {
+  if (
+    Predicate.hasProperty(message, "server") && isServer(message.server) && !closings.has(message.server) &&
+    Option.isSome(Fiber.getCurrentFiber())
+  ) watch(message.server)
+})
