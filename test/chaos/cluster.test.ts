@@ -4,7 +4,7 @@ import * as Net from "node:net"
 import { join } from "node:path"
 
 import { assert, it } from "@effect/vitest"
-import { Array as Arr, Effect, Exit, Option, Random, Schedule, Scope, Stream } from "effect"
+import { Array as Arr, Effect, Exit, Fiber, Option, Random, Schedule, Scope, Stream } from "effect"
 import { EventLog } from "effect-realtime"
 import { TestEventSource } from "effect-realtime/testing"
 import { build } from "esbuild"
@@ -21,6 +21,10 @@ const nodesOfWorld = 3
 const clientsOfSchedule = 6
 const channelsOfSchedule = 3
 const faultsOfWorld = 9
+const orderRuns = Number(process.env["CHAOS_ORDER_RUNS"] ?? 5)
+const orderSeconds = Number(process.env["CHAOS_ORDER_SECONDS"] ?? 15)
+const orderClients = 20
+const orderPublishers = 8
 
 const bundle = Effect.flatMap(Redis.directory, (directory) =>
   Effect.as(
@@ -53,11 +57,13 @@ const restartable = <E>(start: Effect.Effect<(signal: NodeJS.Signals) => Effect.
     }
   })
 
-const runNode = (script: string, port: number, redis: number) =>
+const runNode = (script: string, port: number, redis: number, timeout: number) =>
   Effect.gen(function*() {
     const child = yield* Effect.acquireRelease(
       Effect.sync(() =>
-        spawn(process.execPath, [script, String(port), `redis://127.0.0.1:${redis}`], { stdio: "ignore" })
+        spawn(process.execPath, [script, String(port), `redis://127.0.0.1:${redis}`, String(timeout)], {
+          stdio: "ignore"
+        })
       ),
       (child) =>
         Effect.async<void>((resume) => {
@@ -77,18 +83,18 @@ const send = (port: number, command: string) =>
     socket.on("close", () => resume(Effect.void))
   })
 
-const makeWorld = (script: string) =>
+const makeWorld = (script: string, size = nodesOfWorld, timeout = 500, isDirect = false) =>
   Effect.gen(function*() {
     const port = yield* freePort
     const dir = yield* Redis.directory
     const redis = yield* restartable(
       Effect.map(Redis.run({ port, dir, args: ["--appendonly", "yes"] }), ({ signal }) => signal)
     )
-    const nodes = yield* Effect.forEach(Array.from({ length: nodesOfWorld }), () =>
+    const nodes = yield* Effect.forEach(Array.from({ length: size }), () =>
       Effect.gen(function*() {
         const proxy = yield* Proxy.make(port)
         const httpPort = yield* freePort
-        const process = yield* restartable(runNode(script, httpPort, proxy.port))
+        const process = yield* restartable(runNode(script, httpPort, isDirect ? port : proxy.port, timeout))
         return { proxy, process, url: `http://127.0.0.1:${httpPort}` }
       }))
     const lose = Effect.sync(() => rmSync(join(dir, "appendonlydir"), { recursive: true, force: true }))
@@ -130,10 +136,18 @@ const faults = ({ lose, nodes, port, redis }: World) => {
   }
 }
 
-interface Published {
+/**
+ * A publish as its caller saw it. `Unavailable` promises that nothing was appended; after `Timeout`, or with no answer at
+ * all, the event may be appended at any later time: a late append is legal, and no reorder.
+ */
+interface Publish {
   readonly channel: string
   readonly data: string
-  readonly at: EventLog.Cursor
+  /** Readings of one counter for all publishes: with `ended` below the `began` of another one, it came before that one. */
+  readonly began: number
+  readonly ended: number
+  readonly outcome: "Acknowledged" | "Unavailable" | "Unknown"
+  readonly at: EventLog.Cursor | undefined
 }
 
 type Got = { readonly event: string; readonly data: string; readonly at: EventLog.Cursor }
@@ -144,13 +158,24 @@ const cursorOf = (id: string) =>
     onSome: Effect.succeed
   })
 
-const publish = (url: string, channel: string, data: string) =>
-  Effect.tryPromise(async (signal): Promise<Published | undefined> => {
-    const response = await fetch(`${url}/publish?${new URLSearchParams({ channel, data })}`, { method: "POST", signal })
-    const id = await response.text()
-    const at = EventLog.parseEventId(id)
-    return response.ok && Option.isSome(at) ? { channel, data, at: at.value } : undefined
-  }).pipe(Effect.timeout("3 seconds"), Effect.orElseSucceed(() => undefined))
+let readings = 0
+
+const publish = (url: string, channel: string, data: string): Effect.Effect<Publish> =>
+  Effect.suspend(() => {
+    const began = readings++
+    return Effect.tryPromise(async (signal): Promise<Pick<Publish, "outcome" | "at">> => {
+      const query = new URLSearchParams({ channel, data })
+      const response = await fetch(`${url}/publish?${query}`, { method: "POST", signal })
+      const text = await response.text()
+      return response.ok
+        ? { outcome: "Acknowledged", at: Option.getOrThrow(EventLog.parseEventId(text)) }
+        : { outcome: text === "Unavailable" ? text : "Unknown", at: undefined }
+    }).pipe(
+      Effect.timeout("3 seconds"),
+      Effect.orElseSucceed(() => ({ outcome: "Unknown" as const, at: undefined })),
+      Effect.map((result) => ({ channel, data, began, ended: readings++, ...result }))
+    )
+  })
 
 const countSubscribers = (url: string, channel: string) =>
   Effect.tryPromise(async (signal) => {
@@ -159,7 +184,11 @@ const countSubscribers = (url: string, channel: string) =>
   }).pipe(Effect.timeout("3 seconds"), Effect.orElseSucceed(() => undefined))
 
 /** A browser behind a load balancer: each time it comes back, it may be to another node. */
-const makeClient = (world: World, channels: ReadonlyArray<string>) =>
+const makeClient = (
+  world: World,
+  channels: ReadonlyArray<string>,
+  stay: Effect.Effect<unknown> = Effect.never
+) =>
   Effect.gen(function*() {
     const got: Array<Got> = []
     const started = yield* Effect.makeLatch(false)
@@ -182,9 +211,12 @@ const makeClient = (world: World, channels: ReadonlyArray<string>) =>
       yield* Stream.runForEach(TestEventSource.events(source), ({ data, event, id }) =>
         Effect.map(cursorOf(id), (at) => {
           got.push({ event, data, at })
-        })).pipe(Effect.ensuring(Effect.map(TestEventSource.lastEventId(source), (id) => {
-          if (id !== "") lastEventId = id
-        })))
+        })).pipe(
+          Effect.ensuring(Effect.map(TestEventSource.lastEventId(source), (id) => {
+            if (id !== "") lastEventId = id
+          })),
+          Effect.raceFirst(stay)
+        )
     }).pipe(Effect.scoped)
     const fiber = yield* connect.pipe(
       Effect.ignore,
@@ -198,11 +230,15 @@ const makeClient = (world: World, channels: ReadonlyArray<string>) =>
 
 type Client = Effect.Effect.Success<ReturnType<typeof makeClient>>
 
-/** What is wrong with what a client got, if anything is. */
-const fault = (client: Client, published: ReadonlyArray<Published>): string | undefined => {
-  const mine = published.filter(({ channel }) => client.channels.includes(channel))
+/** The first fault in what a client got. */
+const fault = (client: Client, published: ReadonlyArray<Publish>): string | undefined => {
+  const byData = new Map(published.map((event) => [event.data, event]))
+  const mine = published.flatMap(({ at, channel, data }) =>
+    at !== undefined && client.channels.includes(channel) ? [{ at, data }] : []
+  ).sort((a, b) => a.at.seq - b.at.seq)
   const seen = new Set<string>()
   let at = client.from()
+  let latest: Publish | undefined
   if (at === undefined) return "it never began"
   for (const item of client.got) {
     if (item.event === "resync") {
@@ -213,18 +249,60 @@ const fault = (client: Client, published: ReadonlyArray<Published>): string | un
     seen.add(item.data)
     if (item.at.epoch !== at.epoch) return `it was moved to another epoch at ${item.data} without being told`
     if (item.at.seq <= at.seq) return `it got ${item.data} out of order`
+    const event = byData.get(item.data)
+    if (event?.outcome === "Unavailable") return `it got ${item.data}, whose publish was Unavailable`
+    if (event?.at !== undefined) {
+      if (event.at.epoch !== item.at.epoch || event.at.seq !== item.at.seq) {
+        return `it got ${item.data} under another id`
+      }
+      if (latest !== undefined && event.ended < latest.began) {
+        return `it got ${JSON.stringify(event)} after ${JSON.stringify(latest)}`
+      }
+    }
+    if (event !== undefined && event.began > (latest?.began ?? -1)) latest = event
     const { epoch, seq } = at
-    const lost = mine.find((event) => event.at.epoch === epoch && event.at.seq > seq && event.at.seq < item.at.seq)
-    if (lost !== undefined) return `it lost ${lost.data} without being told`
+    for (let i = firstAfter(mine, seq); i < mine.length; i++) {
+      const event = mine[i]
+      if (event === undefined || event.at.seq >= item.at.seq) break
+      if (event.at.epoch === epoch) return `it lost ${event.data} without being told`
+    }
     at = item.at
   }
   return undefined
 }
 
+const firstAfter = (events: ReadonlyArray<{ readonly at: EventLog.Cursor }>, seq: number): number => {
+  let [low, high] = [0, events.length]
+  while (low < high) {
+    const middle = (low + high) >> 1
+    if ((events[middle]?.at.seq ?? 0) <= seq) low = middle + 1
+    else high = middle
+  }
+  return low
+}
+
+const awaitLast = (readers: ReadonlyArray<Client>, last: ReadonlyArray<Publish>, run: string) =>
+  Effect.suspend(() =>
+    readers.every(({ channels, got }) =>
+        channels.every((channel) => {
+          const end = last.find((event) => event.channel === channel)
+          return got.some(({ at, data, event }) =>
+            data === end?.data ||
+            (event === "resync" && end?.at !== undefined && at.epoch === end.at.epoch && at.seq >= end.at.seq)
+          )
+        })
+      )
+      ? Effect.void
+      : Effect.fail("not yet")
+  ).pipe(
+    Effect.retry(Schedule.spaced("10 millis")),
+    Effect.timeoutFail({ duration: "60 seconds", onTimeout: () => `${run}: a client was left in silence` })
+  )
+
 const runSchedule = (world: World, number: number) =>
   Effect.gen(function*() {
     const channels = Array.from({ length: channelsOfSchedule }, (_, i) => `s${number}/${i}`)
-    const published: Array<Published> = []
+    const published: Array<Publish> = []
     const clients = yield* Effect.forEach(
       Array.from({ length: clientsOfSchedule }),
       (_, i) =>
@@ -245,7 +323,7 @@ const runSchedule = (world: World, number: number) =>
       Effect.gen(function*() {
         const { url } = yield* anyOf(world.nodes)
         const event = yield* publish(url, channel, `${channel}:${n++}`)
-        if (event !== undefined) published.push(event)
+        published.push(event)
         yield* Effect.sleep(yield* Random.nextIntBetween(1, 20))
         return event
       })
@@ -268,27 +346,10 @@ const runSchedule = (world: World, number: number) =>
     // All is whole again: what is published now has to arrive.
     const last = yield* Effect.forEach(channels, (channel) =>
       publisher(channel).pipe(
-        Effect.repeat({ until: (event) => event !== undefined }),
+        Effect.repeat({ until: (event) => event.at !== undefined }),
         Effect.timeout("20 seconds")
       ))
-    yield* Effect.suspend(() =>
-      readers.every(({ channels, got }) =>
-          channels.every((channel) => {
-            const end = last.find((event) => event?.channel === channel)
-            return got.some(({ at, data, event }) =>
-              data === end?.data || (event === "resync" && at.epoch === end?.at.epoch && at.seq >= end.at.seq)
-            )
-          })
-        )
-        ? Effect.void
-        : Effect.fail("not yet")
-    ).pipe(
-      Effect.retry(Schedule.spaced("10 millis")),
-      Effect.timeoutFail({
-        duration: "20 seconds",
-        onTimeout: () => `schedule ${number} (${chosen.join(", ")}): a client was left in silence`
-      })
-    )
+    yield* awaitLast(readers, last, `schedule ${number} (${chosen.join(", ")})`)
     // Who was killed no longer counts, and nobody else is forgotten.
     yield* Effect.forEach(world.nodes, ({ url }) =>
       Effect.forEach(channels, (channel) => {
@@ -310,14 +371,99 @@ const runSchedule = (world: World, number: number) =>
     return {
       chosen,
       attempted: n,
-      published: published.length,
+      published: published.filter(({ at }) => at !== undefined).length,
       received: readers.reduce((sum, { got }) => sum + got.length, 0),
       resyncs: readers.flatMap(({ got }) => got).filter(({ event }) => event === "resync").length,
       reconnections: readers.reduce((sum, { connections }) => sum + connections() - 1, 0)
     }
   }).pipe(Effect.scoped, Effect.withRandom(Random.make(`${seed}/${number}`)))
 
+/**
+ * Publishers that wait for each answer and alternate between two nodes, clients on two channels that leave and resume, and a
+ * Redis that is killed and frozen.
+ */
+const runOrder = (script: string, number: number) =>
+  Effect.gen(function*() {
+    // Pings that a busy machine delays are no fault to look for here.
+    const world = yield* makeWorld(script, 2, 2000, true)
+    const channels = ["order/0", "order/1"]
+    const published: Array<Publish> = []
+    const readers = yield* Effect.forEach(
+      Array.from({ length: orderClients }),
+      () => makeClient(world, channels, Effect.flatMap(Random.nextIntBetween(50, 1500), Effect.sleep)),
+      { concurrency: "unbounded" }
+    )
+    let n = 0
+    const publishOne = Effect.suspend(() => {
+      const url = world.nodes[n % 2]?.url ?? ""
+      return Effect.map(
+        Effect.flatMap(anyOf(channels), (channel) => publish(url, channel, String(n++))),
+        (event) => {
+          published.push(event)
+          return event
+        }
+      )
+    })
+    const publishing = yield* Effect.fork(
+      Effect.all(Array.from({ length: orderPublishers }, () => Effect.forever(publishOne)), {
+        concurrency: "unbounded"
+      })
+    )
+    const { redis } = world
+    const pause = Effect.flatMap(Random.nextIntBetween(100, 3000), Effect.sleep)
+    const freeze = redis.signal("SIGSTOP").pipe(Effect.zip(pause), Effect.zip(redis.signal("SIGCONT")))
+    const kill = redis.kill.pipe(
+      Effect.zip(Effect.flatMap(Random.nextIntBetween(0, 400), Effect.sleep)),
+      Effect.zip(redis.start)
+    )
+    const until = Date.now() + orderSeconds * 1000
+    yield* Effect.flatMap(Random.nextIntBetween(200, 2000), Effect.sleep).pipe(
+      Effect.zipRight(Effect.flatten(anyOf<Effect.Effect<unknown, Redis.RedisFailure>>([freeze, freeze, kill]))),
+      Effect.repeat({ until: () => Date.now() > until })
+    )
+    yield* Fiber.interrupt(publishing)
+    const last = yield* Effect.forEach(channels, (channel) =>
+      Effect.suspend(() =>
+        publish(world.nodes[0]?.url ?? "", channel, String(n++))
+      ).pipe(
+        Effect.tap((event) => Effect.sync(() => published.push(event))),
+        Effect.filterOrFail((event) => event.at !== undefined, () => "not yet"),
+        Effect.retry(Schedule.spaced("50 millis")),
+        Effect.timeout("60 seconds")
+      ))
+    yield* awaitLast(readers, last, `run ${number}`)
+    for (const client of readers) {
+      const wrong = fault(client, published)
+      if (wrong !== undefined) return yield* Effect.fail(`run ${number}: ${wrong}`)
+    }
+    const late = new Set(published.filter(({ outcome }) => outcome === "Unknown").map(({ data }) => data))
+    return {
+      publishes: Arr.groupBy(published, ({ outcome }) => outcome),
+      received: readers.reduce((sum, { got }) => sum + got.length, 0),
+      late: new Set(readers.flatMap(({ got }) => got.flatMap(({ data }) => late.has(data) ? [data] : []))).size,
+      resyncs: readers.flatMap(({ got }) => got).filter(({ event }) => event === "resync").length,
+      reconnections: readers.reduce((sum, { connections }) => sum + connections() - 1, 0)
+    }
+  }).pipe(Effect.scoped, Effect.withRandom(Random.make(`${seed}/order/${number}`)))
+
 describeRedis("a cluster", () => {
+  it.live(
+    `orders the events of publishers that alternate between nodes, ${orderRuns} runs of ${orderSeconds} s`,
+    () =>
+      Effect.gen(function*() {
+        const script = yield* bundle
+        for (let run = 0; run < orderRuns; run++) {
+          const { late, publishes, received, reconnections, resyncs } = yield* runOrder(script, run)
+          const counts = Object.entries(publishes).map(([outcome, some]) => `${some.length} ${outcome}`).join(", ")
+          process.stdout.write(
+            `run ${run} (seed "${seed}"): ${counts} (${late} of them Unknown and yet received), ${received} received by ${orderClients} ` +
+              `clients over ${reconnections} reconnections, ${resyncs} resyncs, 0 reordered\n`
+          )
+        }
+      }).pipe(Effect.scoped),
+    24 * 60 * 60_000
+  )
+
   it.live(
     `loses nothing untold, repeats nothing and keeps the order through ${schedules} schedules of faults`,
     () =>

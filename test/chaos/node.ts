@@ -6,8 +6,8 @@ import { Effect, Layer, Logger, LogLevel, Schedule } from "effect"
 import { EventBroker } from "effect-realtime"
 import { RedisEventLog } from "effect-realtime/redis"
 
-// One node of the cluster, as its own process: its port, the address of Redis.
-const [port = "0", url = ""] = process.argv.slice(2)
+// One node of the cluster, as its own process: its port, the address of Redis, the timeout of the log in milliseconds.
+const [port = "0", url = "", timeout = "500"] = process.argv.slice(2)
 
 const parameters = Effect.map(
   HttpServerRequest.HttpServerRequest,
@@ -39,7 +39,7 @@ const router = HttpRouter.empty.pipe(
       (query) => EventBroker.publish(query.get("channel") ?? "", { data: query.get("data") ?? "" })
     ).pipe(
       Effect.map((id) => HttpServerResponse.text(id)),
-      Effect.catchAll(() => HttpServerResponse.empty({ status: 503 }))
+      Effect.catchAll((error) => HttpServerResponse.text(error.reason, { status: 503 }))
     )
   )
 )
@@ -48,7 +48,7 @@ const router = HttpRouter.empty.pipe(
 HttpServer.serve(router).pipe(
   Layer.provide(NodeHttpServer.layer(Http.createServer, { port: Number(port), host: "127.0.0.1" })),
   Layer.provide(EventBroker.layer()),
-  Layer.provide(RedisEventLog.layer({ url, capacity: 100, timeout: "500 millis" })),
+  Layer.provide(RedisEventLog.layer({ url, capacity: 100, timeout: Number(timeout) })),
   Layer.launch,
   // A node that starts while Redis is away is started again, as by whatever runs it.
   Effect.retry(Schedule.spaced("50 millis")),

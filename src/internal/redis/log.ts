@@ -1,4 +1,5 @@
 import { Buffer } from "node:buffer"
+import { createHash } from "node:crypto"
 
 import * as Cause from "effect/Cause"
 import * as Deferred from "effect/Deferred"
@@ -51,6 +52,8 @@ const makeClient = ({ password, timeout, url, username }: Settings) =>
       head: Scripts.head,
       append: Scripts.append,
       readLog: Scripts.read,
+      readOne: Scripts.readOne,
+      lacking: Scripts.lacking,
       attend: Scripts.attend,
       leave: Scripts.leave,
       present: Scripts.present
@@ -68,9 +71,11 @@ const connect = (settings: Settings, lost: Deferred.Deferred<never, EventLogErro
     )
     client.on("error", (cause) => Deferred.unsafeDone(lost, Effect.fail(toError(cause))))
     yield* answer(() => client.connect(), settings.timeout).pipe(
-      // Whatever keeps it from being connected, nothing was asked of it yet.
-      Effect.mapError(({ cause }) =>
-        new EventLogError({ reason: "Unavailable", detail: "Redis cannot be reached", cause })
+      // Nothing was asked of it yet.
+      Effect.mapError((error) =>
+        codeOf(error) === undefined
+          ? new EventLogError({ reason: "Unavailable", detail: "Redis cannot be reached", cause: error.cause })
+          : error
       )
     )
     return client
@@ -82,10 +87,23 @@ const answer = <A>(ask: () => Promise<A>, millis: number): Effect.Effect<A, Even
     onTimeout: () => new EventLogError({ reason: "Timeout", detail: "Redis has not answered in time" })
   })
 
-/** One life of the two connections. */
+/**
+ * One life of the three connections. Pages are read over one of their own: they delay neither a publish nor what is
+ * announced, and are not counted by `client-output-buffer-limit pubsub`.
+ */
 interface Session {
   readonly commands: Client
+  readonly reads: Client
   readonly context: Context
+  readonly lose: (error: EventLogError) => void
+  /** Redis refused to take note of a restart: that comes before the next event. */
+  isUnsettled: boolean
+}
+
+/** An event that was announced without its data. */
+interface Pointer extends Cursor {
+  readonly _tag: "Pointer"
+  readonly channel: string
 }
 
 /** A tail that is about to follow a pattern. */
@@ -103,20 +121,25 @@ interface Follower {
 export const make = (options: Options): Effect.Effect<EventLog.Service, EventLogError, Scope.Scope> =>
   Effect.gen(function*() {
     const prefix = options.prefix ?? "effect-realtime"
-    if (!/^[^{}]+$/.test(prefix)) {
-      return yield* Effect.die(
-        new Cause.IllegalArgumentException("RedisEventLog: prefix must not be empty, nor contain braces")
-      )
-    }
-    const timeout = Duration.toMillis(options.timeout ?? "5 seconds")
+    yield* rule(
+      /^[^{}]+$/.test(prefix) && prefix.isWellFormed(),
+      "prefix must be well-formed Unicode, not empty, and without braces"
+    )
+    const capacity = options.capacity ?? 1000
+    yield* rule(Number.isSafeInteger(capacity) && capacity >= 1, "capacity must be a whole number, one or more")
+    const maxAge = millisOf(options.maxAge ?? "10 minutes")
+    yield* rule(maxAge >= 1, "maxAge must be a millisecond or more")
+    const timeout = millisOf(options.timeout ?? "5 seconds")
+    // Of two seconds a half is the time for an answer, and Node.js takes no longer time than 2^31 - 1 milliseconds.
+    yield* rule(timeout >= 2 && timeout < 2 ** 31, "timeout must be two milliseconds or more, and less than 24 days")
     const settings: Settings = {
       url: options.url ?? "redis://localhost:6379",
       username: options.username,
       password: options.password,
       timeout
     }
-    yield* Effect.try({
-      try: () => makeClient(settings),
+    const database = yield* Effect.try({
+      try: () => makeClient(settings).options.database ?? 0,
       // What the client says of a URL quotes it, and the password in it.
       catch: () =>
         new EventLogError({
@@ -124,13 +147,13 @@ export const make = (options: Options): Effect.Effect<EventLog.Service, EventLog
           detail: "the url of Redis must be redis: or rediss:, as in redis://host:port/database"
         })
     })
-    const keys = Scripts.makeKeys(prefix)
+    const keys = Scripts.makeKeys(prefix, database)
     const contextOf = (run: string): Context => ({
       keys,
       epoch: randomId(),
       run,
-      capacity: options.capacity ?? 1000,
-      maxAge: Math.min(Duration.toMillis(options.maxAge ?? "10 minutes"), Number.MAX_SAFE_INTEGER)
+      capacity,
+      maxAge: Math.min(maxAge, Number.MAX_SAFE_INTEGER)
     })
     const connected = yield* Deferred.make<void, EventLogError>()
     const tails = new Set<TailBuffer>()
@@ -141,12 +164,16 @@ export const make = (options: Options): Effect.Effect<EventLog.Service, EventLog
     const nodes = new Set<Attendance>()
     const untold = Effect.unsafeMakeLatch(false)
     let session: Session | undefined
+    const replays = Effect.unsafeMakeSemaphore(maxReads)
     // Everything up to here that is followed has been given to the tails.
     let position: Cursor = { epoch: "", seq: 0 }
     // The last place that this node knows of.
     let seen = position
-    // What is heard while it is not settled which tails are to have it.
-    let held: Array<Entry> | undefined = []
+    // Announcements that wait until it is settled which tails are to have them, or for the data of an earlier one.
+    let held: Array<Entry | Pointer> | undefined = []
+    let heldBytes = 0
+    // Announcements were missed: pages are read until none is left.
+    let isBehind = true
     let hasFound = false
 
     const see = (cursor: Cursor) => {
@@ -168,13 +195,22 @@ export const make = (options: Options): Effect.Effect<EventLog.Service, EventLog
         )
       })
 
-    const command = <A>(run: (session: Session) => Promise<A>): Effect.Effect<A, EventLogError> =>
+    const withSession = <A>(
+      use: (session: Session) => Effect.Effect<A, EventLogError>
+    ): Effect.Effect<A, EventLogError> =>
       Effect.suspend(() => {
         const current = session
         return current === undefined
           ? new EventLogError({ reason: "Unavailable", detail: "there is no connection to Redis" })
-          : Effect.tryPromise({ try: () => run(current), catch: toError })
+          : Effect.tapError(use(current), (error) =>
+            // What another wrote in the place of a key is removed when a session begins.
+            Effect.sync(() => {
+              if (error.reason === "Timeout" || codeOf(error) === "WRONGTYPE") current.lose(error)
+            }))
       })
+
+    const command = <A>(run: (session: Session) => Promise<A>): Effect.Effect<A, EventLogError> =>
+      withSession((session) => Effect.tryPromise({ try: () => run(session), catch: toError }))
 
     const loseUntil = (cursor: Cursor) => {
       position = cursor
@@ -189,34 +225,94 @@ export const make = (options: Options): Effect.Effect<EventLog.Service, EventLog
       for (const tail of tails) tail.offer(entry)
     }
 
+    /** A page or a large event takes its time. The connection is lost if none of them came for long. */
+    const reading = <A>(ask: () => Promise<A>): Effect.Effect<A, EventLogError> =>
+      Effect.suspend(() => {
+        if (pending++ === 0) readAt = performance.now()
+        return Effect.tryPromise({ try: ask, catch: toError })
+      }).pipe(Effect.ensuring(Effect.sync(() => {
+        pending--
+        readAt = performance.now()
+      })))
+    let pending = 0
+    let readAt = 0
+
+    /** A ping would wait behind a page, however fast its bytes come. */
+    const pingReads = (reads: Client) =>
+      Effect.suspend(() =>
+        pending === 0
+          ? answer(() => reads.ping(), timeout / 2)
+          : performance.now() - readAt > timeout * 6
+          ? new EventLogError({ reason: "Timeout", detail: "Redis has not answered in time" })
+          : Effect.void
+      )
+
+    const hold = (item: Entry | Pointer) => {
+      held ??= []
+      held.push(item)
+      heldBytes += item._tag === "Entry" ? item.data.length : 0
+      if (heldBytes <= maxHeldBytes && held.length <= maxHeld) return
+      drain()
+      isBehind = true
+    }
+
+    const drain = () => {
+      held = []
+      heldBytes = 0
+    }
+
     const hear = (message: Buffer, name: Buffer) => {
-      const entry = parseAnnouncement(keys, message, name)
-      if (entry === undefined) {
+      const item = parseAnnouncement(keys, message, name)
+      if (item === undefined) {
         unheard++
         changed.unsafeOpen()
-      } else if (held === undefined) {
-        see(entry)
-        give(entry)
+      } else if (held === undefined && item._tag === "Entry") {
+        see(item)
+        give(item)
       } else {
-        held.push(entry)
+        hold(item)
+        changed.unsafeOpen()
       }
     }
     let unheard = 0
 
-    /** From the fence on, those who join are given what is appended. */
-    const settle = (fence: Cursor, joined: Iterable<Joining>) => {
-      const arrived = held ?? []
-      const after = arrived.findIndex(({ epoch, seq }) => epoch !== fence.epoch || seq > fence.seq)
-      const before = arrived.splice(0, after === -1 ? arrived.length : after)
-      for (const entry of before) give(entry)
+    const join = (joined: Iterable<Joining>) => {
       for (const join of joined) {
         joining.delete(join)
         if (join.follower.patterns.has(join.pattern)) join.follower.buffer.follow(join.pattern)
         Deferred.unsafeDone(join.followed, Effect.void)
       }
-      for (const entry of arrived) give(entry)
-      held = undefined
     }
+
+    /** Gives announcements that were held, with their data, unless so many came meanwhile that pages have to be read. */
+    const giveHeld = (reads: Client, count: number) =>
+      Effect.gen(function*() {
+        for (let left = count; left > 0 && !isBehind; left--) {
+          const item = held?.[0]
+          if (item === undefined) return
+          if (item._tag === "Entry") {
+            give(item)
+          } else if (item.epoch !== position.epoch || item.seq > position.seq) {
+            const data = yield* reading(() => reads.readOne(keys, item.channel, item.seq))
+            // Pages have it, or say that it is gone.
+            if (isBehind || held?.[0] !== item) return
+            if (data === undefined) loseUntil(item)
+            else give({ ...item, _tag: "Entry", data })
+          }
+          heldBytes -= item._tag === "Entry" ? item.data.length : 0
+          held?.shift()
+        }
+      })
+
+    /** From the fence on, those who join are given what is appended. */
+    const settle = (reads: Client, fence: Cursor, joined: Iterable<Joining>) =>
+      Effect.gen(function*() {
+        const after = held?.findIndex(({ epoch, seq }) => epoch !== fence.epoch || seq > fence.seq) ?? -1
+        yield* giveHeld(reads, after === -1 ? held?.length ?? 0 : after)
+        if (isBehind) return
+        join(joined)
+        yield* giveHeld(reads, held?.length ?? 0)
+      })
 
     /** Gives the place from which on the listener hears all that is followed. */
     const subscribeTo = (listener: Client, context: Context, subscribed: Set<string>) =>
@@ -240,41 +336,42 @@ export const make = (options: Options): Effect.Effect<EventLog.Service, EventLog
         return fence
       })
 
-    /**
-     * An answer stands between what was announced before it was given and what was announced after it. After a page only
-     * the latter is still needed, and there is hardly any.
-     */
-    const catchUp = (listener: Client, context: Context, joined: Iterable<Joining>) =>
+    /** Reads a page of what was missed. Announcements from before it was asked for are not needed any more. */
+    const catchUp = (reads: Client, context: Context) =>
       Effect.gen(function*() {
-        let more = true
-        while (more) {
-          held = []
-          const found = yield* answer(() => listener.readLog(context, follows.keys(), position, pageSize), timeout)
-          yield* foundForeign(found.foreign)
-          const page = toPage(found, position, pageSize)
-          see(page.position)
-          if (Option.isSome(page.missing)) loseUntil(page.position)
-          for (const entry of page.entries) give(entry)
-          position = page.position
-          more = page.more || Option.isSome(page.missing)
-        }
-        settle(position, joined)
+        isBehind = false
+        drain()
+        const found = yield* reading(() => reads.readLog(context, follows.keys(), position, pageSize, maxPageBytes))
+        yield* foundForeign(found.foreign)
+        see(found.position)
+        if (found.missing !== undefined) loseUntil(found.position)
+        for (const entry of toPage(found).entries) give(entry)
+        position = found.position
+        if (found.more || found.missing !== undefined) isBehind = true
       })
 
-    const listen = (listener: Client, context: Context) =>
+    const listen = (listener: Client, reads: Client, context: Context) =>
       Effect.gen(function*() {
         const subscribed = new Set<string>()
-        const first = Array.from(joining)
-        yield* subscribeTo(listener, context, subscribed)
-        yield* catchUp(listener, context, first)
         while (true) {
-          yield* changed.await
           yield* changed.close
           yield* foundForeign(unheard)
           unheard = 0
           const joined = Array.from(joining)
-          held = []
-          settle(yield* subscribeTo(listener, context, subscribed), joined)
+          held ??= []
+          const fence = yield* subscribeTo(listener, context, subscribed)
+          if (isBehind) {
+            yield* catchUp(reads, context)
+            join(joined)
+          } else {
+            yield* settle(reads, fence, joined)
+          }
+          if (isBehind) continue
+          // Nothing can come between this look and the end of the step.
+          if (held?.every(({ epoch, seq }) => epoch === position.epoch && seq <= position.seq) === true) {
+            held = undefined
+          } else if (held !== undefined) changed.unsafeOpen()
+          yield* changed.await
         }
       })
 
@@ -286,11 +383,22 @@ export const make = (options: Options): Effect.Effect<EventLog.Service, EventLog
         return answer(() => commands.attend(keys, node.id, timeout * 3, node.shapes(), news), timeout).pipe(
           Effect.onError(() => Effect.sync(() => node.forget(news))),
           Effect.map((wasKnown) => {
+            isRefused = false
             if (!wasKnown) node.forget()
             if (!node.isTold) untold.unsafeOpen()
+          }),
+          // It is said again with the next ping.
+          Effect.catchIf((error) => codeOf(error) !== undefined, (error) => {
+            const isFirst = !isRefused
+            isRefused = true
+            return Effect.when(
+              logWarning(`RedisEventLog did not say who is present: it tries again. ${error.detail}`),
+              () => isFirst
+            )
           })
         )
       })
+    let isRefused = false
 
     const tellAll = (commands: Client) => Effect.forEach(nodes, (node) => tell(commands, node), { discard: true })
 
@@ -310,23 +418,62 @@ export const make = (options: Options): Effect.Effect<EventLog.Service, EventLog
     const ping = (ask: Effect.Effect<unknown, EventLogError>) =>
       Effect.forever(Effect.zipRight(Effect.sleep(timeout / 2), ask))
 
+    /** The run of the server that is known, if a connection is to it. */
+    const isRun = (client: Client, run: string) =>
+      answer(() => client.evalSha(sha1(Scripts.makeMarker(run))), timeout).pipe(
+        Effect.as(true),
+        Effect.catchIf((error) => codeOf(error) === "NOSCRIPT", () => Effect.succeed(false))
+      )
+
+    /** Finds out whether the server is the one that was last known, and takes note of it if it is not. */
+    const open = (
+      commands: Client
+    ): Effect.Effect<{ readonly head: Cursor; readonly context: Context }, EventLogError> =>
+      Effect.gen(function*() {
+        const known = yield* answer(() => commands.hGet(keys.state[0] ?? "", "run"), timeout).pipe(
+          Effect.map((run) => run === null ? "" : String(run)),
+          Effect.catchIf((error) => codeOf(error) === "WRONGTYPE", () => Effect.succeed(""))
+        )
+        const isKnown = /^[\w-]+$/.test(known) && (yield* isRun(commands, known))
+        const context = contextOf(isKnown ? known : randomId())
+        if (!isKnown) yield* answer(() => commands.eval(Scripts.makeMarker(context.run)), timeout)
+        const { head, run } = yield* answer(() => commands.open(context, seen, known), timeout)
+        return run === context.run ? { head, context } : yield* open(commands)
+      })
+
     const live = Effect.gen(function*() {
       const lost = yield* Deferred.make<never, EventLogError>()
-      held = []
+      drain()
+      isBehind = true
       const commands = yield* connect(settings, lost)
       const listener = yield* connect(settings, lost)
-      const opening = contextOf("")
-      const { head, run } = yield* answer(() => commands.open(opening, seen), timeout)
-      const listening = yield* answer(() => listener.open(opening, seen), timeout)
-      if (listening.run !== run) {
-        return yield* new EventLogError({ reason: "Unavailable", detail: "two connections led to two servers" })
+      const reads = yield* connect(settings, lost)
+      const lacking = yield* answer(() => commands.lacking(keys), timeout)
+      if (lacking.length > 0) {
+        return yield* new EventLogError({
+          reason: "Unavailable",
+          detail: `Redis refused the command: NOPERM, the user lacks ${lacking.join(" ")}`
+        })
       }
-      const context = contextOf(run)
+      const server = contextOf(randomId())
+      yield* answer(() => commands.eval(Scripts.makeMarker(server.run)), timeout)
+      if (!(yield* isRun(listener, server.run)) || !(yield* isRun(reads, server.run))) {
+        return yield* new EventLogError({ reason: "Unavailable", detail: "the connections led to different servers" })
+      }
+      const { context, head, isUnsettled } = yield* open(commands).pipe(
+        Effect.map((opened) => ({ ...opened, isUnsettled: false })),
+        Effect.catchIf(isRefusal, () =>
+          Effect.map(
+            answer(() => commands.head(server), timeout),
+            (head) => ({ head, context: server, isUnsettled: true })
+          ))
+      )
       if (position.epoch === "") position = head
       see(head)
       yield* Effect.acquireRelease(
         Effect.sync(() => {
-          session = { commands, context }
+          const lose = (error: EventLogError) => Deferred.unsafeDone(lost, Effect.fail(error))
+          session = { commands, reads, context, lose, isUnsettled }
         }),
         () =>
           Effect.sync(() => {
@@ -336,8 +483,9 @@ export const make = (options: Options): Effect.Effect<EventLog.Service, EventLog
       yield* Deferred.succeed(connected, undefined)
       yield* Effect.all([
         Deferred.await(lost),
-        listen(listener, context),
+        listen(listener, reads, context),
         ping(answer(() => commands.ping(), timeout / 2)),
+        ping(pingReads(reads)),
         Effect.zipRight(
           tellAll(commands),
           Effect.all([tellUntold(commands), ping(tellAll(commands))], {
@@ -362,13 +510,23 @@ export const make = (options: Options): Effect.Effect<EventLog.Service, EventLog
       Effect.tapError((error) =>
         Effect.flatMap(
           Deferred.fail(connected, error),
-          (isFirst) => isFirst ? Effect.void : Effect.logWarning("The log has lost Redis and tries again", error)
+          (isFirst) =>
+            isFirst ? Effect.void : logWarning(`RedisEventLog lost Redis: it connects again. ${error.detail}`)
         )
       ),
       Effect.retry(backoff),
       Effect.forkScoped
     )
     yield* Deferred.await(connected)
+
+    const settleSession = Effect.suspend(() => {
+      const current = session
+      return current === undefined || !current.isUnsettled ?
+        Effect.void :
+        Effect.map(open(current.commands), ({ context }) => {
+          if (session === current) session = { ...current, context, isUnsettled: false }
+        })
+    })
 
     const drop = (pattern: string) => {
       const users = follows.get(pattern) ?? 0
@@ -412,7 +570,10 @@ export const make = (options: Options): Effect.Effect<EventLog.Service, EventLog
     return {
       append: (channel, data) =>
         Effect.flatMap(
-          command(({ commands, context }) => commands.append(context, channel, data)),
+          Effect.zipRight(
+            settleSession,
+            command(({ commands, context }) => commands.append(context, channel, data))
+          ),
           ({ cursor, foreign }) => {
             see(cursor)
             return Effect.as(foundForeign(foreign), cursor)
@@ -422,10 +583,17 @@ export const make = (options: Options): Effect.Effect<EventLog.Service, EventLog
         command(({ commands, context }) => commands.head(context)),
         (head) => Effect.sync(() => see(head))
       ),
-      read: (channels, after, limit, maxBytes) =>
+      read: (channels, after, limit, maxBytes = maxPageBytes) =>
         Effect.flatMap(
-          command(({ commands, context }) => commands.readLog(context, channels, after, limit)),
-          (found) => Effect.as(foundForeign(found.foreign), toPage(found, after, limit, maxBytes))
+          // A reader that leaves gives its permit back when the page is there, or each of many would ask for one.
+          Effect.disconnect(
+            replays.withPermits(1)(Effect.uninterruptible(
+              withSession(({ context, reads }) =>
+                reading(() => reads.readLog(context, channels, after, limit, Math.min(maxBytes, mostPageBytes)))
+              )
+            ))
+          ),
+          (found) => Effect.as(foundForeign(found.foreign), toPage(found))
         ),
       tail: Effect.map(
         Effect.acquireRelease(
@@ -457,7 +625,11 @@ export const make = (options: Options): Effect.Effect<EventLog.Service, EventLog
           (node) =>
             Effect.suspend(() => {
               nodes.delete(node)
-              return Effect.ignore(command(({ commands }) => commands.leave(keys, node.id)))
+              return command(({ commands }) => commands.leave(keys, node.id)).pipe(
+                Effect.interruptible,
+                Effect.timeout("1 second"),
+                Effect.ignore
+              )
             })
         ),
         (node): Presence => ({
@@ -474,29 +646,20 @@ export const make = (options: Options): Effect.Effect<EventLog.Service, EventLog
 
 const randomId = () => Encoding.encodeBase64Url(crypto.getRandomValues(new Uint8Array(9)))
 
-const toPage = ({ events, head, missing }: Read, after: Cursor, limit: number, maxBytes = Infinity): Page => {
-  let bytes = 0
-  const end = events.findIndex(({ data }, i) => i >= limit || ((bytes += data.length) > maxBytes && i > 0))
-  const more = end !== -1
-  const entries = (more ? events.slice(0, end) : events).map((event): Entry => ({
-    _tag: "Entry",
-    epoch: head.epoch,
-    ...event
-  }))
-  return {
-    entries,
-    position: more ? { epoch: head.epoch, seq: entries.at(-1)?.seq ?? after.seq } : head,
-    missing: Option.fromNullable(missing),
-    more
-  }
-}
+const toPage = ({ events, missing, more, position }: Read): Page => ({
+  entries: events.map((event): Entry => ({ _tag: "Entry", epoch: position.epoch, ...event })),
+  position,
+  missing: Option.fromNullable(missing),
+  more
+})
 
-const parseAnnouncement = (keys: Scripts.Keys, message: Buffer, name: Buffer): Entry | undefined => {
+const parseAnnouncement = (keys: Scripts.Keys, message: Buffer, name: Buffer): Entry | Pointer | undefined => {
   const end = message.indexOf("\n")
-  const [, epoch, seq] = /^([\w-]{1,64}) (\d{1,16})$/.exec(message.toString("latin1", 0, Math.max(0, end))) ?? []
+  const place = message.toString("latin1", 0, end === -1 ? Math.min(message.length, 100) : end)
+  const [, epoch, seq] = /^([\w-]{1,64}) (\d{1,16})$/.exec(place) ?? []
   if (epoch === undefined || seq === undefined) return undefined
-  const channel = name.toString("utf8", Buffer.byteLength(keys.announcements))
-  return { _tag: "Entry", channel, epoch, seq: Number(seq), data: message.subarray(end + 1) }
+  const at = { channel: name.toString("utf8", Buffer.byteLength(keys.announcements)), epoch, seq: Number(seq) }
+  return end === -1 ? { _tag: "Pointer", ...at } : { _tag: "Entry", ...at, data: message.subarray(end + 1) }
 }
 
 const split = (patterns: ReadonlyArray<string>): readonly [Array<string>, Array<string>] => [
@@ -504,18 +667,51 @@ const split = (patterns: ReadonlyArray<string>): readonly [Array<string>, Array<
   patterns.filter(isPattern)
 ]
 
-const toError = (cause: unknown): EventLogError =>
-  cause instanceof EventLogError
-    ? cause
-    : cause instanceof ErrorReply
-    ? new EventLogError({ reason: "Unavailable", detail: "Redis refused the command", cause })
-    : cause instanceof ClientClosedError || cause instanceof ClientOfflineError
-    ? new EventLogError({ reason: "Unavailable", detail: "Redis is away", cause })
-    : cause instanceof Error && cause.message === "The queue is full"
-    ? new EventLogError({ reason: "Unavailable", detail: "too much waits for Redis", cause })
-    : new EventLogError({ reason: "Timeout", detail: "the connection was lost before Redis answered", cause })
+/** The word with which Redis refused a command. */
+const codeOf = ({ cause }: EventLogError): string | undefined =>
+  cause instanceof ErrorReply ? /^[A-Z]+/.exec(cause.message)?.[0] ?? "ERR" : undefined
+
+/** Whether Redis takes no writes at present: reading and following remain possible. */
+const isRefusal = (error: EventLogError): boolean =>
+  ["OOM", "READONLY", "NOREPLICAS", "MISCONF"].includes(codeOf(error) ?? "")
+
+/** The rest of a reply may have values in it. */
+const permissionOf = (reply: string): string => {
+  const [, command] = /'([\w|]+)' (?:sub)?command/.exec(reply) ?? []
+  return command === undefined ? `a permission for ${/channel/.test(reply) ? "channels" : "keys"}` : `+${command}`
+}
+
+const toError = (cause: unknown): EventLogError => {
+  if (cause instanceof EventLogError) return cause
+  const unavailable = (detail: string) => new EventLogError({ reason: "Unavailable", detail, cause })
+  if (cause instanceof ErrorReply) {
+    const code = /^[A-Z]+/.exec(cause.message)?.[0] ?? "ERR"
+    const lacks = code === "NOPERM" ? `, the user lacks ${permissionOf(cause.message)}` : ""
+    return unavailable(`Redis refused the command: ${code}${lacks}`)
+  }
+  if (cause instanceof ClientClosedError || cause instanceof ClientOfflineError) return unavailable("Redis is away")
+  if (cause instanceof Error && cause.message === "The queue is full") return unavailable("too much waits for Redis")
+  return new EventLogError({ reason: "Timeout", detail: "the connection was lost before Redis answered", cause })
+}
+
+const logWarning = (message: string) =>
+  Effect.annotateLogs(Effect.logWarning(message), { package: "effect-realtime", module: "RedisEventLog" })
+
+const millisOf = (duration: Duration.DurationInput): number =>
+  Option.match(Duration.decodeUnknown(duration), { onNone: () => Number.NaN, onSome: Duration.toMillis })
+
+const rule = (holds: boolean, rule: string): Effect.Effect<void> =>
+  holds ? Effect.void : Effect.die(new Cause.IllegalArgumentException(`RedisEventLog: ${rule}`))
+
+const sha1 = (script: string) => createHash("sha1").update(script).digest("hex")
 
 const pageSize = 256
+const maxPageBytes = 256 * 1024
+const mostPageBytes = 4 * 1024 * 1024
+// Pages at once for clients that resume: more would wait in memory, and a publish behind them in Redis.
+const maxReads = 4
+const maxHeld = 16_384
+const maxHeldBytes = 16 * 1024 * 1024
 const maxWaiting = 16_384
 const backoff = Schedule.exponential("50 millis").pipe(
   Schedule.union(Schedule.spaced("1 second")),

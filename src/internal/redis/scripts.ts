@@ -4,28 +4,31 @@ import type { CommandParser } from "redis"
 import { defineScript } from "redis"
 
 import type { Cursor, Missing } from "../../EventLog.js"
-import { isPattern } from "../channel.js"
 
 /**
- * Where a log is in Redis. The braces are a hash tag: all of it is one slot, so that a script can do in one step what
- * concerns several keys.
+ * The keys of a log. The braces are a hash tag: all of it is one slot, so that a script can do in one step what concerns
+ * several keys.
  *
- * - `meta`: the epoch, the last seq, up to which seq events are too old (`aged`), the last seq of the channels that were
- *   forgotten (`forgotten`), and which run of Redis this is (`run`).
+ * - `meta`: the epoch, the last seq, the seq of the last event (`last`), up to which seq events are too old (`aged`), the
+ *   last seq of the channels that were forgotten (`forgotten`), and the run of the server that is known (`run`).
  * - `index`: every channel, by the seq of its last event.
  * - `marks`: spans of time, by the seq of the last event in each. By these events grow old.
- * - `gaps`: by where they end, the places after which a run of Redis may have forgotten what it had.
- * - `stream:<channel>`: the events of a channel, each with its seq as id and that of the one before it: whoever reads sees
+ * - `gaps`: by where they end, the places after which a run of the server may have forgotten what it had.
+ * - `order`: the channel of each event, by seq, and how far back the event before it is. Patterns are read by it.
+ * - `stream:<channel>`: the events of a channel, each with its seq as id and that of the one before it: a reader sees
  *   whether anything is missing, however it went.
  * - `nodes`: the nodes that are alive, by when that ends.
  * - `node:<id>`: how many are present on each channel and pattern of a node.
+ *
+ * Keys belong to a database, announcements to the whole server: their channels begin with the number of the database.
  */
-export const makeKeys = (prefix: string) => {
+export const makeKeys = (prefix: string, database: number) => {
   const base = `{${prefix}}:`
   return {
-    state: [`${base}meta`, `${base}index`, `${base}marks`, `${base}gaps`],
+    base,
+    state: [`${base}meta`, `${base}index`, `${base}marks`, `${base}gaps`, `${base}order`],
     streams: `${base}stream:`,
-    announcements: `${base}event:`,
+    announcements: database === 0 ? `${base}event:` : `${base}${database}:event:`,
     nodes: `${base}nodes`,
     node: `${base}node:`
   }
@@ -33,12 +36,12 @@ export const makeKeys = (prefix: string) => {
 
 export type Keys = ReturnType<typeof makeKeys>
 
-/** What all scripts are told. */
+/** Arguments of all scripts of the log. */
 export interface Context {
   readonly keys: Keys
-  /** What an epoch begins with if there is none, or it cannot go on. The time is added, so that each is another. */
+  /** The beginning of an epoch, if there is none or it cannot continue. The time is added, so that each is another. */
   readonly epoch: string
-  /** The run of Redis that the connection is to. */
+  /** The run of the server that the connection is to. */
   readonly run: string
   readonly capacity: number
   /** In milliseconds. */
@@ -55,23 +58,25 @@ const pushContext = (
   parser.push(keys.streams, epoch, run, String(capacity), String(maxAge))
 }
 
+/** Nothing here writes, unless there is no log: a server that refuses writes is read as before. */
 const prelude = `
-local meta, index, marks, gaps = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local meta, index, marks, gaps, order = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local streams, newEpoch, run, capacity, maxAge = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
 local function int(n) return string.format('%.0f', n) end
 
-local known = redis.call('HMGET', meta, 'epoch', 'seq', 'aged', 'forgotten', 'run')
+local known = redis.call('HMGET', meta, 'epoch', 'seq', 'aged', 'forgotten', 'run', 'last')
 local epoch, seq = known[1], tonumber(known[2])
-local aged, forgotten = tonumber(known[3]) or 0, tonumber(known[4]) or 0
+local aged, forgotten, last = tonumber(known[3]) or 0, tonumber(known[4]) or 0, tonumber(known[6]) or 0
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
 local function begin()
   epoch, seq = newEpoch .. string.format('%x', now), seq or 0
-  aged, forgotten = seq, seq
-  redis.call('UNLINK', index, marks, gaps)
-  redis.call('HSET', meta, 'epoch', epoch, 'seq', int(seq), 'aged', int(aged), 'forgotten', int(forgotten), 'run', run)
+  aged, forgotten, last = seq, seq, seq
+  redis.call('HSET', meta, 'epoch', epoch, 'seq', int(seq), 'aged', int(seq), 'forgotten', int(seq), 'last', int(seq),
+    'run', run)
+  redis.call('UNLINK', index, marks, gaps, order)
 end
 if not epoch or not seq then begin() end
 
@@ -79,7 +84,7 @@ if not epoch or not seq then begin() end
 local function forgetAll()
   if seq > forgotten and redis.call('EXISTS', index) == 0 then
     forgotten = seq
-    redis.call('HSET', meta, 'forgotten', int(forgotten))
+    return true
   end
 end
 
@@ -90,19 +95,15 @@ end
 
 -- A span is as long as a 256th of maxAge. It is over when all of it is longer ago than maxAge.
 local spanLength = math.max(1, maxAge / 256)
-local firstSpan = math.floor((now - maxAge) / spanLength)
+local firstSpan, spansOver = math.floor((now - maxAge) / spanLength), 0
 local mark = redis.call('ZRANGE', marks, 0, 0, 'WITHSCORES')
-if mark[1] and tonumber(mark[1]) < firstSpan then
-  repeat
-    aged = math.max(aged, tonumber(mark[2]))
-    redis.call('ZREM', marks, mark[1])
-    mark = redis.call('ZRANGE', marks, 0, 0, 'WITHSCORES')
-  until not mark[1] or tonumber(mark[1]) >= firstSpan
-  redis.call('HSET', meta, 'aged', int(aged))
+while mark[1] and tonumber(mark[1]) < firstSpan do
+  aged, spansOver = math.max(aged, tonumber(mark[2])), spansOver + 1
+  mark = redis.call('ZRANGE', marks, spansOver, spansOver, 'WITHSCORES')
 end
 `
 
-/** What a stream was found to hold that is not an event of the log. */
+/** The number of entries of a stream that are not events of the log. */
 export type Foreign = number
 
 const toCursor = (epoch: Buffer | undefined, seq: Buffer | undefined): Cursor => ({
@@ -110,15 +111,27 @@ const toCursor = (epoch: Buffer | undefined, seq: Buffer | undefined): Cursor =>
   seq: Number(String(seq))
 })
 
+/** A script that only the run of the server knows that it was given to: a restart or a failover forgets it. */
+export const makeMarker = (run: string): string => `return '${run}'`
+
 /**
- * The first thing on each connection. A Redis that is not the one that was last known has been restarted, or a replica
- * took over: what it had been told last it may have forgotten. So ids that may have been given are not given again, and
- * if it is known that something was forgotten, because there was a later place than the last it knows, a new epoch begins.
+ * The first script of a session. A run of the server that is not the one that was last known is one after a restart, or a
+ * replica took over: the last of what it had it may have forgotten. So ids that may have been given are not given again,
+ * and a new epoch begins if it is certain that something was forgotten, because there was a later place than the last it
+ * knows. Keys of another type are none of the log's, and are removed.
+ *
+ * Nothing happens if the run that is known is not the expected one any more.
  */
 export const open = defineScript({
-  SCRIPT: `${prelude}
-run = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)') or ''
+  SCRIPT: `
+for i, expected in ipairs({'hash', 'zset', 'zset', 'zset', 'stream'}) do
+  local type = redis.call('TYPE', KEYS[i]).ok
+  if type ~= expected and type ~= 'none' then redis.call('DEL', KEYS[i]) end
+end
+${prelude}
+local seenEpoch, seen, expectedRun = ARGV[6], tonumber(ARGV[7]), ARGV[8]
 if known[5] ~= run then
+  if (known[5] or '') ~= expectedRun then return {epoch, int(seq), known[5] or ''} end
   if known[5] then
     redis.call('ZADD', gaps, int(seq + 4294967296), int(seq))
     redis.call('ZREMRANGEBYRANK', gaps, 0, -129)
@@ -126,12 +139,11 @@ if known[5] ~= run then
   end
   redis.call('HSET', meta, 'seq', int(seq), 'run', run)
 end
-local seenEpoch, seen = ARGV[6], tonumber(ARGV[7])
 if seenEpoch == epoch and (seen > seq or isInGap(seen)) then begin() end
 return {epoch, int(seq), run}`,
-  parseCommand: (parser: CommandParser, context: Context, seen: Cursor) => {
+  parseCommand: (parser: CommandParser, context: Context, seen: Cursor, expectedRun: string) => {
     pushContext(parser, context)
-    parser.push(seen.epoch, String(seen.seq))
+    parser.push(seen.epoch, String(seen.seq), expectedRun)
   },
   transformReply: ([epoch, seq, run]: ReadonlyArray<Buffer>) => ({ head: toCursor(epoch, seq), run: String(run) })
 })
@@ -143,29 +155,46 @@ return {epoch, int(seq)}`,
   transformReply: ([epoch, seq]: ReadonlyArray<Buffer>) => toCursor(epoch, seq)
 })
 
-/** A stream that takes no more, because something else wrote to it or its key, begins again. */
+/**
+ * Appends an event. A stream that takes no more, because something else wrote to it or its key, begins again. A large
+ * event is announced without its data: it must not fill what the server buffers for each listener.
+ */
 export const append = defineScript({
   SCRIPT: `${prelude}
-local stream, channel, data = KEYS[5], ARGV[6], ARGV[7]
-local place = int(seq + 1)
-local last = redis.call('ZSCORE', index, channel)
-if not last then forgetAll() end
-local previous = last and tonumber(last) or forgotten
-local function add()
-  return redis.pcall('XADD', stream, 'MAXLEN', capacity, place .. '-0', 'p', int(previous), 'd', data)
+local stream, channel, data = KEYS[6], ARGV[6], ARGV[7]
+local place, foreign = int(seq + 1), '0'
+local previous = redis.call('ZSCORE', index, channel)
+if not previous then
+  if forgetAll() then redis.call('HSET', meta, 'forgotten', int(forgotten)) end
+  -- Of another epoch, or not to be found any more.
+  redis.call('UNLINK', stream)
 end
-local added, foreign = add(), '0'
-if added.err and (string.find(added.err, 'WRONGTYPE') or string.find(added.err, 'equal or smaller')) then
-  redis.call('DEL', stream)
-  added, foreign = add(), '1'
+local function add(key, ...)
+  local added = redis.pcall('XADD', key, ...)
+  if added.err and (string.find(added.err, 'WRONGTYPE') or string.find(added.err, 'equal or smaller')) then
+    redis.call('DEL', key)
+    foreign = '1'
+    added = redis.pcall('XADD', key, ...)
+  end
+  return added
 end
+local added = add(stream, 'MAXLEN', capacity, place .. '-0', 'p', int(previous and tonumber(previous) or forgotten), 'd', data)
 if added.err then return added end
-redis.call('PEXPIRE', stream, int(math.min(2 * maxAge, 9007199254740991)))
-redis.call('HSET', meta, 'seq', place)
+added = add(order, 'MAXLEN', '~', '1000000', place .. '-0', 'c', channel, 'd', int(seq + 1 - last))
+if added.err then return added end
+local life = int(math.min(2 * maxAge, 9007199254740991))
+redis.call('PEXPIRE', stream, life)
+redis.call('PEXPIRE', order, life)
+redis.call('HSET', meta, 'seq', place, 'last', place)
 redis.call('ZADD', index, place, channel)
+if spansOver > 0 then
+  redis.call('ZREMRANGEBYRANK', marks, 0, spansOver - 1)
+  redis.call('HSET', meta, 'aged', int(aged))
+end
 redis.call('ZADD', marks, place, int(math.floor(now / spanLength)))
 if aged > 0 then
   redis.call('XTRIM', stream, 'MINID', int(aged + 1))
+  redis.call('XTRIM', order, 'MINID', '~', int(aged + 1))
   local idle = redis.call('ZRANGE', index, '-inf', int(aged), 'BYSCORE', 'LIMIT', 0, 32, 'WITHSCORES')
   for i = 1, #idle, 2 do
     redis.call('UNLINK', streams .. idle[i])
@@ -173,14 +202,15 @@ if aged > 0 then
     redis.call('HSET', meta, 'forgotten', int(math.max(forgotten, tonumber(idle[i + 1]))))
   end
 end
-redis.call('PUBLISH', ARGV[8], epoch .. ' ' .. place .. '\\n' .. data)
+redis.call('PUBLISH', ARGV[8], epoch .. ' ' .. place .. (#data > tonumber(ARGV[9]) and '' or '\\n' .. data))
 return {epoch, place, foreign}`,
   parseCommand: (parser: CommandParser, context: Context, channel: string, data: Uint8Array) => {
     pushContext(parser, context, context.keys.streams + channel)
     parser.push(
       channel,
       Buffer.from(data.buffer, data.byteOffset, data.byteLength),
-      context.keys.announcements + channel
+      context.keys.announcements + channel,
+      String(maxAnnounced)
     )
   },
   transformReply: ([epoch, seq, foreign]: ReadonlyArray<Buffer>) => ({
@@ -189,21 +219,30 @@ return {epoch, place, foreign}`,
   })
 })
 
+// In bytes.
+const maxAnnounced = 64 * 1024
+
 export interface Read {
-  readonly head: Cursor
+  /** Up to here, nothing is left to be given; if something is missing, this is the head. */
+  readonly position: Cursor
   readonly missing: Missing | undefined
   readonly foreign: number
-  /** At most one more than the limit. */
+  readonly more: boolean
   readonly events: ReadonlyArray<{ readonly seq: number; readonly channel: string; readonly data: Buffer }>
 }
 
-/** Only channels with an event after the cursor are looked at, and of those no more than what can be among the first. */
+/**
+ * Reads a page of at most `limit` events and `maxBytes` bytes, or of one event that is larger.
+ *
+ * Few channels are read from their streams. Many channels, as a pattern finds them, are read by the order of their events:
+ * a page looks at some thousand places at most, and ends there if it found nothing.
+ */
 export const read = defineScript({
   SCRIPT: `${prelude}
-local after, wanted = tonumber(ARGV[7]), tonumber(ARGV[8]) + 1
-local names, isNamed, foreign = {}, {}, 0
-local function done(missing, found)
-  local reply = {epoch, int(seq), missing, int(foreign)}
+local after, limit, maxBytes = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
+local foreign = 0
+local function done(missing, found, upTo)
+  local reply = {epoch, int(upTo or seq), missing, int(foreign), upTo and '1' or '0'}
   for _, event in ipairs(found or {}) do
     reply[#reply + 1], reply[#reply + 2], reply[#reply + 3] = int(event[1]), event[2], event[3]
   end
@@ -213,73 +252,155 @@ if ARGV[6] ~= epoch then return done('OtherEpoch') end
 if after > seq or isInGap(after) then return done('Future') end
 forgetAll()
 
-local function name(channel)
-  if not isNamed[channel] then names[#names + 1] = channel end
-  isNamed[channel] = true
+local function toSegments(name)
+  local segments = {}
+  for segment in string.gmatch(name .. '/', '([^/]*)/') do segments[#segments + 1] = segment end
+  return segments
 end
-local recent
-for i = 9, #ARGV, 2 do
-  local last = redis.call('ZSCORE', index, ARGV[i])
-  if not last and after < forgotten then return done('Evicted') end
-  if last and tonumber(last) > after then name(ARGV[i]) end
-  local pattern = ARGV[i + 1]
-  if pattern ~= '' then
-    recent = recent or redis.call('ZRANGE', index, '(' .. int(after), '+inf', 'BYSCORE')
-    for _, channel in ipairs(recent) do
-      if string.sub(channel, 1, 1) ~= '$' and string.match(channel, pattern) then name(channel) end
+local isWanted, names, patterns = {}, {}, {}
+for i = 10, #ARGV do
+  local latest = redis.call('ZSCORE', index, ARGV[i])
+  if not latest and after < forgotten then return done('Evicted') end
+  if latest and tonumber(latest) > after then names[#names + 1] = ARGV[i] end
+  isWanted[ARGV[i]] = true
+  if string.find('/' .. ARGV[i] .. '/', '/*/', 1, true) then
+    local node = patterns
+    for _, segment in ipairs(toSegments(ARGV[i])) do
+      node[segment] = node[segment] or {}
+      node = node[segment]
     end
+    node['\\n'] = true
+  end
+end
+local isPatterned = next(patterns) ~= nil
+local function wants(channel)
+  if isWanted[channel] == nil then
+    local nodes = {string.sub(channel, 1, 1) ~= '$' and patterns or nil}
+    for _, segment in ipairs(toSegments(channel)) do
+      local followed = {}
+      for _, node in ipairs(nodes) do
+        followed[#followed + 1] = node[segment]
+        followed[#followed + 1] = node['*']
+      end
+      nodes = followed
+    end
+    isWanted[channel] = false
+    for _, node in ipairs(nodes) do isWanted[channel] = isWanted[channel] or node['\\n'] == true end
+  end
+  return isWanted[channel]
+end
+
+-- The place before the first that the order knows. Something evicted it if there is none.
+local first = redis.pcall('XRANGE', order, '-', '+', 'COUNT', 1)
+local fields = not first.err and first[1] and first[1][2] or {}
+local floor = #fields == 4 and tonumber(fields[4]) and tonumber(string.match(first[1][1], '^%d+')) - tonumber(fields[4])
+local isOrdered = after >= (floor or last)
+
+local function toEvent(channel, item)
+  local place, fields = tonumber(string.match(item[1], '^(%d+)%-0$')), item[2]
+  local previous = #fields == 4 and fields[1] == 'p' and fields[3] == 'd' and tonumber(fields[2])
+  if place and place <= seq and previous then return {place, channel, fields[4], previous} end
+  foreign = foreign + 1
+end
+
+local function readOrder()
+  local found, bytes, at, from, left = {}, 0, after, '(' .. int(after), 4096
+  while true do
+    local batch = redis.call('XRANGE', order, from, '+', 'COUNT', 256)
+    for _, item in ipairs(batch) do
+      from = '(' .. item[1]
+      local place, channel = tonumber(string.match(item[1], '^%d+')), item[2][2]
+      if wants(channel) then
+        local items = redis.pcall('XRANGE', streams .. channel, int(place), int(place))
+        local event = place > aged and not items.err and items[1] and toEvent(channel, items[1])
+        if not event then return done('Evicted') end
+        bytes = bytes + #event[3]
+        if #found == limit or (#found > 0 and bytes > maxBytes) then return done('', found, at) end
+        found[#found + 1] = event
+      end
+      at = place
+    end
+    left = left - #batch
+    if #batch < 256 then return done('', found) end
+    if left <= 0 then return done('', found, at) end
   end
 end
 
-local found, latest = {}, nil
+if isPatterned then
+  local most = isOrdered and 512 or 4096
+  local recent = redis.call('ZRANGE', index, '(' .. int(after), '+inf', 'BYSCORE', 'LIMIT', 0, most + 1)
+  if #recent > most then return isOrdered and readOrder() or done('Evicted') end
+  local isNamed = {}
+  for _, channel in ipairs(names) do isNamed[channel] = true end
+  for _, channel in ipairs(recent) do
+    if not isNamed[channel] and wants(channel) then names[#names + 1] = channel end
+  end
+end
+if #names > 512 and isOrdered then return readOrder() end
+
+-- What is beyond the horizon is not of this page.
+local found, bytes, total, horizon = {}, 0, 0, nil
 local function keepFirst()
   table.sort(found, function(a, b) return a[1] < b[1] end)
-  for i = #found, wanted + 1, -1 do found[i] = nil end
-  if #found == wanted then latest = found[wanted][1] end
+  local count = 0
+  bytes = 0
+  repeat
+    count = count + 1
+    bytes = bytes + (found[count] and #found[count][3] or 0)
+  until count >= #found or count > limit or (bytes > maxBytes and count > 1)
+  for i = #found, count + 1, -1 do found[i] = nil end
+  if count > limit or (bytes > maxBytes and count > 1) then horizon = found[count][1] end
 end
 for _, channel in ipairs(names) do
-  local at, from, count = after, '(' .. int(math.max(after, aged)), 0
-  local batch, size
+  local at, from, count, own, size = after, '(' .. int(math.max(after, aged)), 0, 0, 1
+  local batch, isFull
   repeat
-    size = latest and count == 0 and 1 or wanted
-    local to = latest and count > 0 and int(latest) or '+'
+    local to = horizon and count > 0 and int(horizon) or '+'
     batch = redis.pcall('XRANGE', streams .. channel, from, to, 'COUNT', size)
     if batch.err then
       foreign, batch = foreign + 1, {}
     end
     for _, item in ipairs(batch) do
       from = '(' .. item[1]
-      local place, fields = tonumber(string.match(item[1], '^(%d+)%-0$')), item[2]
-      local previous = #fields == 4 and fields[1] == 'p' and fields[3] == 'd' and tonumber(fields[2])
-      if place and place <= seq and previous then
-        if previous > at then return done('Evicted') end
-        at, count = place, count + 1
-        if not latest or place < latest then found[#found + 1] = {place, channel, fields[4]} end
-      else
-        foreign = foreign + 1
+      local event = toEvent(channel, item)
+      if event then
+        if event[4] > at then return done('Evicted') end
+        at, count, own = event[1], count + 1, own + #event[3]
+        if not horizon or at <= horizon then
+          found[#found + 1], bytes = event, bytes + #event[3]
+        end
       end
     end
-  until #batch < size or count >= wanted or (latest and at >= latest)
+    isFull = count > limit or (own > maxBytes and count > 1) or (horizon and at >= horizon)
+    local isLast = #batch < size
+    size = count == 0 and 64 or math.max(1, math.min(limit + 1 - count, math.floor((maxBytes - own) / (own / count + 1)) + 1))
+  until isLast or isFull
   if count == 0 then return done('Evicted') end
-  if #found > 2 * wanted then keepFirst() end
+  total = total + own
+  if total > 8 * maxBytes and isOrdered and #names > 1 then return readOrder() end
+  if #found > 2 * limit or bytes > 2 * maxBytes then keepFirst() end
 end
 keepFirst()
-return done('', found)`,
+if not horizon then return done('', found) end
+found[#found] = nil
+return done('', found, found[#found][1])`,
   parseCommand: (
     parser: CommandParser,
     context: Context,
     channels: Iterable<string>,
     after: Cursor,
-    limit: number
+    limit: number,
+    maxBytes: number
   ) => {
     pushContext(parser, context)
-    parser.push(after.epoch, String(after.seq), String(limit))
-    for (const channel of channels) parser.push(channel, isPattern(channel) ? toLuaPattern(channel) : "")
+    parser.push(after.epoch, String(after.seq), String(limit), String(maxBytes))
+    for (const name of new Set(channels)) parser.push(name)
   },
-  transformReply: ([epoch, seq, missing, foreign, ...events]: ReadonlyArray<Buffer>): Read => ({
-    head: toCursor(epoch, seq),
+  transformReply: ([epoch, seq, missing, foreign, more, ...events]: ReadonlyArray<Buffer>): Read => ({
+    position: toCursor(epoch, seq),
     missing: missings.find((name) => name === String(missing)),
     foreign: Number(String(foreign)),
+    more: String(more) === "1",
     events: Array.from({ length: events.length / 3 }, (_, i) => ({
       seq: Number(String(events[i * 3])),
       channel: String(events[i * 3 + 1]),
@@ -289,6 +410,48 @@ return done('', found)`,
 })
 
 const missings: ReadonlyArray<Missing> = ["Evicted", "OtherEpoch", "Future"]
+
+/** Reads an event that was announced without its data, if it is still there. */
+export const readOne = defineScript({
+  SCRIPT: `
+local items = redis.pcall('XRANGE', KEYS[1], ARGV[1] .. '-0', ARGV[1] .. '-0')
+local fields = not items.err and items[1] and items[1][2] or {}
+return #fields == 4 and fields[3] == 'd' and fields[4] or false`,
+  parseCommand: (parser: CommandParser, keys: Keys, channel: string, seq: number) => {
+    parser.push("1")
+    parser.pushKey(keys.streams + channel)
+    parser.push(String(seq))
+  },
+  transformReply: (data: Buffer | null) => data ?? undefined
+})
+
+/** The permissions of the scripts that the user of Redis lacks, tried on a key and a channel that nothing else uses. */
+export const lacking = defineScript({
+  SCRIPT: `
+local key, lacking = KEYS[1], {}
+for _, command in ipairs({
+  {'TIME'}, {'TYPE', key}, {'EXISTS', key},
+  {'HSET', key, 'a', '1'}, {'HGET', key, 'a'}, {'HMGET', key, 'a'}, {'HDEL', key, 'a'},
+  {'ZADD', key, 'XX', '1', 'a'}, {'ZSCORE', key, 'a'}, {'ZRANGE', key, '0', '0'}, {'ZREM', key, 'a'},
+  {'ZREMRANGEBYRANK', key, '0', '0'}, {'ZREMRANGEBYSCORE', key, '0', '0'},
+  {'XADD', key, 'NOMKSTREAM', '1-0', 'a', '1'}, {'XRANGE', key, '-', '+', 'COUNT', '1'}, {'XTRIM', key, 'MINID', '1'},
+  {'PEXPIRE', key, '1'}, {'UNLINK', key}, {'DEL', key}, {'PUBLISH', ARGV[1], ''}
+}) do
+  local reply = redis.pcall(unpack(command))
+  local err = type(reply) == 'table' and reply.err or ''
+  if string.find(err, 'NOPERM') or string.find(err, 'The user executing the script') then
+    lacking[#lacking + 1] = string.find(err, 'key') and 'keys' or string.find(err, 'channel') and 'channels'
+      or '+' .. string.lower(command[1])
+  end
+end
+return lacking`,
+  parseCommand: (parser: CommandParser, keys: Keys) => {
+    parser.push("1")
+    parser.pushKey(`${keys.base}permissions`)
+    parser.push(`${keys.base}permissions`)
+  },
+  transformReply: (names: ReadonlyArray<Buffer>) => Array.from(new Set(names.map(String)))
+})
 
 // The field of a node that is no channel: where the wildcards of its patterns are.
 const shapesField = "\n"
@@ -370,13 +533,6 @@ return total`,
   },
   transformReply: (total: number) => total
 })
-
-const toLuaPattern = (pattern: string): string =>
-  `^${
-    pattern.split("/").map((segment) => segment === "*" ? "[^/]*" : segment.replace(/[^\w\u0080-\uffff]/g, "%$&")).join(
-      "/"
-    )
-  }$`
 
 /** The pattern as Redis has it for what is published. It matches more: there, a star stands for slashes too. */
 export const toGlob = (keys: Keys, pattern: string): string =>
