@@ -1,5 +1,9 @@
+import { readFileSync } from "node:fs"
+import * as Net from "node:net"
+import { join } from "node:path"
+
 import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
-import { Config, ConfigProvider, Effect, Exit, Layer, Metric, Option, Redacted, Schedule, Scope } from "effect"
+import { Cause, Config, ConfigProvider, Effect, Exit, Layer, Metric, Option, Redacted, Schedule, Scope } from "effect"
 import { EventLog } from "effect-realtime"
 import { RedisEventLog } from "effect-realtime/redis"
 import { createClient } from "redis"
@@ -121,8 +125,11 @@ describeRedis("RedisEventLog", () => {
           const after = yield* untilBack(log.append("a", bytes("three")))
           assert.strictEqual(after.epoch, first.epoch)
           assert.deepStrictEqual(texts((yield* log.read(["a"], first, 10)).entries), ["two", "three"])
-          const never = yield* log.read(["a"], { epoch: last.epoch, seq: last.seq + 1 }, 10)
-          assert.strictEqual(missing(never), "Future", "an id that a Redis may have given that forgot it")
+          for (const ids of [1, 1_000_000]) {
+            const never = yield* log.read(["a"], { epoch: last.epoch, seq: last.seq + ids }, 10)
+            assert.strictEqual(missing(never), "Future", "an id that a Redis may have given that forgot it")
+          }
+          assert.isAbove(after.seq, last.seq + 1_000_000)
         }),
       60_000
     )
@@ -370,6 +377,326 @@ describeRedis("RedisEventLog", () => {
       const items = first.length === 2 ? first : [...first, ...yield* tail.take]
       assert.deepStrictEqual(items.map((item) => item._tag === "Entry" ? item.channel : item._tag), ["a/ö", "ä"])
     }))
+
+  it.scopedLive(
+    "gives a node that was cut off all it missed, however large, over connections with default limits",
+    () =>
+      Effect.gen(function*() {
+        const redis = yield* Redis.make()
+        const proxy = yield* Proxy.make(redis.port)
+        const [away, here] = yield* Effect.all([
+          node({ url: `redis://127.0.0.1:${proxy.port}`, timeout: "5 seconds" }),
+          node({ url: redis.url, timeout: "5 seconds" })
+        ])
+        const tail = yield* away.tail
+        yield* tail.follow("a")
+        yield* proxy.down
+        const data = new Uint8Array(150_000)
+        for (let i = 0; i < 300; i++) yield* here.append("a", data)
+        yield* proxy.resume
+        const last = yield* here.append("a", bytes("last"))
+        let [count, isDone] = [0, false]
+        yield* tail.take.pipe(
+          Effect.tap((items) =>
+            Effect.sync(() => {
+              for (const item of items) {
+                isDone ||= item._tag === "Lost" || item.seq === last.seq
+                count += item._tag === "Entry" ? 1 : 0
+              }
+            })
+          ),
+          Effect.repeat({ until: () => isDone }),
+          Effect.timeout("15 seconds")
+        )
+        assert.strictEqual(count, 301)
+        yield* away.append("b", bytes("the node goes on"))
+      }),
+    40_000
+  )
+
+  it.scopedLive(
+    "keeps its connections when an event is larger than what Redis buffers for a listener",
+    () =>
+      Effect.gen(function*() {
+        const { url } = yield* Redis.make(["--client-output-buffer-limit", "pubsub 4mb 4mb 60"])
+        const [log, other] = yield* Effect.all([node({ url }), node({ url })])
+        const client = yield* admin(url)
+        const connections = Effect.map(
+          Effect.promise(() => client.info("stats")),
+          (info) => /total_connections_received:(\d+)/.exec(info)?.[1]
+        )
+        const [tail, pattern] = yield* Effect.all([log.tail, log.tail])
+        yield* tail.follow("a")
+        yield* pattern.follow("*")
+        const before = yield* connections
+        const large = new Uint8Array(6_000_000).fill(7)
+        yield* other.append("a", bytes("0"))
+        yield* other.append("a", large)
+        yield* other.append("a", bytes("2"))
+        for (const { take } of [tail, pattern]) {
+          const taken: Array<EventLog.Item> = []
+          while (taken.length < 3) taken.push(...yield* Effect.timeout(take, "10 seconds"))
+          assert.deepStrictEqual(taken.map((item) => item._tag === "Entry" ? item.data.length : item._tag), [
+            1,
+            6_000_000,
+            1
+          ])
+        }
+        assert.strictEqual(yield* connections, before)
+        const page = yield* log.read(["a"], yield* Effect.map(log.head, ({ epoch }) => ({ epoch, seq: 0 })), 10)
+        assert.deepStrictEqual(page.entries.map(({ data }) => data.length), [1], "the large one is a page of its own")
+      }),
+    40_000
+  )
+
+  it.scopedLive("gives nothing of another database of the same Redis", () =>
+    Effect.gen(function*() {
+      const { url } = yield* Redis.make()
+      const [zero, one] = yield* Effect.all([node({ url }), node({ url: `${url}/1` })])
+      const tails = yield* Effect.all([zero.tail, one.tail])
+      for (const tail of tails) yield* Effect.forEach(["a", "*"], tail.follow)
+      yield* zero.append("a", bytes("zero"))
+      yield* one.append("a", bytes("one"))
+      yield* zero.append("a", bytes("end of zero"))
+      yield* one.append("a", bytes("end of one"))
+      const taken = (tail: EventLog.Tail) =>
+        Effect.iterate([] as ReadonlyArray<string>, {
+          while: (all) => !all.at(-1)?.startsWith("end"),
+          body: (all) => Effect.map(tail.take, (items) => [...all, ...texts(items)])
+        })
+      assert.deepStrictEqual(yield* Effect.forEach(tails, taken), [["zero", "end of zero"], ["one", "end of one"]])
+    }))
+
+  const refusals = {
+    OOM: { refuse: ["CONFIG", "SET", "maxmemory", "1"], accept: ["CONFIG", "SET", "maxmemory", "0"] },
+    NOREPLICAS: {
+      refuse: ["CONFIG", "SET", "min-replicas-to-write", "1"],
+      accept: ["CONFIG", "SET", "min-replicas-to-write", "0"]
+    },
+    READONLY: { refuse: ["REPLICAOF", "127.0.0.1", "1"], accept: ["REPLICAOF", "NO", "ONE"] }
+  }
+  for (const [code, { accept, refuse }] of Object.entries(refusals)) {
+    it.scopedLive(`goes on without writes while Redis refuses them: ${code}`, () =>
+      Effect.gen(function*() {
+        const { url } = yield* Redis.make()
+        const options = { url, timeout: "1 second", maxAge: "5 seconds" } as const
+        const [log, other] = yield* Effect.all([node(options), node(options)])
+        const client = yield* admin(url)
+        const send = (command: Array<string>) => Effect.promise(() => client.sendCommand(command))
+        const start = yield* log.head
+        yield* log.append("a", bytes("one"))
+        const tail = yield* log.tail
+        yield* tail.follow("a")
+        const [presence, others] = yield* Effect.all([log.presence, other.presence])
+        yield* presence.set("a", 1)
+        const counts = (expected: number) =>
+          others.others("a").pipe(
+            Effect.repeat({ until: (count) => count === expected, schedule: Schedule.spaced("10 millis") }),
+            Effect.timeoutFail({ duration: "10 seconds", onTimeout: () => `not ${expected}` })
+          )
+        yield* counts(1)
+
+        yield* send(refuse)
+        const error = yield* Effect.flip(log.append("a", bytes("refused")))
+        assert.deepInclude(error, { reason: "Unavailable", retryable: true })
+        assert.include(error.detail, code)
+        yield* presence.set("a", 2)
+        const before = /total_connections_received:(\d+)/.exec(String(yield* send(["INFO", "stats"])))?.[1]
+        yield* Effect.sleep("1200 millis") // longer than any ping
+        const after = /total_connections_received:(\d+)/.exec(String(yield* send(["INFO", "stats"])))?.[1]
+        assert.strictEqual(after, before, "no reconnection")
+        assert.deepStrictEqual(texts((yield* log.read(["a"], start, 10)).entries), ["one"])
+        const newcomer = yield* node(options)
+        assert.deepStrictEqual(texts((yield* newcomer.read(["a", "*"], start, 10)).entries), ["one"])
+        const late = yield* newcomer.tail
+        yield* late.follow("a")
+        yield* newcomer.presence
+
+        yield* send(accept)
+        yield* newcomer.append("a", bytes("two"))
+        for (const { take } of [tail, late]) assert.deepStrictEqual(texts(yield* take), ["two"])
+        yield* counts(2)
+      }), 40_000)
+  }
+
+  it.scopedLive(
+    "notes a restart before the next event though Redis refused writes when it came back",
+    () =>
+      Effect.gen(function*() {
+        const [port, dir] = yield* Effect.all([freePort, Redis.directory])
+        const args = ["--appendonly", "yes", "--appendfsync", "always"]
+        const life = yield* Scope.make()
+        const { url } = yield* Scope.extend(Redis.run({ port, dir, args }), life)
+        const log = yield* node({ url })
+        const last = yield* log.append("a", bytes("one"))
+        yield* Scope.close(life, Exit.void)
+        yield* Redis.run({ port, dir, args: [...args, "--min-replicas-to-write", "1"] })
+        yield* untilBack(log.head)
+        assert.include((yield* Effect.flip(log.append("a", bytes("")))).detail, "NOREPLICAS")
+        const client = yield* admin(url)
+        yield* Effect.promise(() => client.configSet("min-replicas-to-write", "0"))
+        assert.isAbove((yield* log.append("a", bytes("two"))).seq, last.seq + 1_000_000)
+      }),
+    40_000
+  )
+
+  it.scopedLive("reads a pattern over many channels at the cost of what it gives", () =>
+    Effect.gen(function*() {
+      const { url } = yield* Redis.make()
+      const log = yield* node({ url, timeout: "5 seconds" })
+      const client = yield* admin(url)
+      const start = yield* log.head
+      const count = 10_000
+      yield* Effect.forEach(Array.from({ length: count }), (_, i) => log.append(`users/${i}`, bytes(String(i))), {
+        concurrency: 64,
+        discard: true
+      })
+      const spent = Effect.map(
+        Effect.promise(() => client.info("cpu")),
+        (info) => Number(/used_cpu_user:([\d.]+)/.exec(info)?.[1])
+      )
+      for (const [pattern, expected] of [["users/*", count], ["other/*", 0]] as const) {
+        const before = yield* spent
+        let [position, given, more] = [start, 0, true]
+        while (more) {
+          const page = yield* log.read([pattern], position, 256)
+          for (const entry of page.entries) assert.strictEqual(entry.seq, ++given)
+          more = page.more
+          position = page.position
+        }
+        assert.strictEqual(given, expected)
+        assert.isBelow((yield* spent) - before, 0.5, `seconds of Redis for ${pattern}`)
+      }
+    }), 40_000)
+
+  it.scopedLive("closes within a second or two while Redis is frozen", () =>
+    Effect.gen(function*() {
+      const redis = yield* Redis.make()
+      const life = yield* Scope.make()
+      const log = yield* Scope.extend(node({ url: redis.url, timeout: "30 seconds" }), life)
+      const presence = yield* Scope.extend(log.presence, life)
+      yield* Effect.flatMap(Scope.extend(log.tail, life), ({ follow }) => follow("a"))
+      yield* presence.set("a", 1)
+      yield* redis.signal("SIGSTOP")
+      yield* Effect.timeoutFail(Effect.disconnect(Scope.close(life, Exit.void)), {
+        duration: "5 seconds",
+        onTimeout: () => "the scope did not close"
+      })
+    }), 40_000)
+
+  it.scopedLive("refuses connections that were led to two servers", () =>
+    Effect.gen(function*() {
+      const servers = yield* Effect.all([Redis.make(), Redis.make()])
+      for (const other of [1, 2]) {
+        let connections = 0
+        const switching = Net.createServer((near) => {
+          const far = Net.connect(servers[connections++ === other ? 1 : 0].port, "127.0.0.1")
+          near.pipe(far).pipe(near)
+          near.on("error", () => far.destroy())
+          far.on("error", () => near.destroy())
+        })
+        yield* Effect.acquireRelease(
+          Effect.async<void>((resume) => void switching.listen(0, "127.0.0.1", () => resume(Effect.void))),
+          () => Effect.sync(() => switching.close())
+        )
+        const address = switching.address()
+        const port = address !== null && typeof address === "object" ? address.port : 0
+        const error = yield* Effect.flip(Effect.scoped(node({ url: `redis://127.0.0.1:${port}` })))
+        assert.deepInclude(error, { _tag: "EventLogError", reason: "Unavailable" })
+        assert.include(String(error), "different servers")
+      }
+    }), 40_000)
+
+  // As the guide lists it.
+  const permissions = readFileSync(join(import.meta.dirname, "../../guides/redis.md"), "utf8")
+    .match(/ACL SETUSER (?:.|\n)*?\n```/)?.[0].split(/\s+/).slice(3, -1).filter((word) => word !== "\\") ?? []
+
+  it.scopedLive("needs the permissions of the guide, and names the one that is missing", () =>
+    Effect.gen(function*() {
+      const { url } = yield* Redis.make()
+      const client = yield* admin(url)
+      const setUser = (...more: Array<string>) =>
+        Effect.promise(() =>
+          client.sendCommand(["ACL", "SETUSER", "node", "reset", ...permissions, "on", ">secret", ...more])
+        )
+      const options = { url: `${url}/1`, username: "node", password: Redacted.make("secret") }
+      yield* setUser()
+      yield* Effect.gen(function*() {
+        const log = yield* node(options)
+        const tail = yield* log.tail
+        yield* Effect.forEach(["a", "b/*"], tail.follow)
+        const start = yield* log.head
+        yield* log.append("b/1", bytes("one"))
+        assert.deepStrictEqual(texts(yield* tail.take), ["one"])
+        assert.deepStrictEqual(texts((yield* log.read(["*/*"], start, 10)).entries), ["one"])
+        yield* Effect.forEach(["a", "b/*"], tail.unfollow)
+        const presence = yield* log.presence
+        yield* presence.set("a", 1)
+        assert.strictEqual(yield* presence.others("a"), 0)
+      }).pipe(Effect.scoped)
+      const lacking = permissions.filter((word) => word.startsWith("+"))
+      assert.isAbove(lacking.length, 20)
+      for (const permission of [...lacking, "keys", "channels"]) {
+        yield* setUser(
+          ...permission === "keys" ? ["resetkeys"] : permission === "channels" ? ["resetchannels"] : [
+            permission.replace("+", "-")
+          ]
+        )
+        const error = yield* Effect.gen(function*() {
+          const log = yield* node({ ...options, timeout: "500 millis" })
+          const tail = yield* log.tail
+          yield* Effect.forEach(["a", "b/*"], tail.follow)
+          yield* Effect.forEach(["a", "b/*"], tail.unfollow)
+          yield* tail.follow("c")
+        }).pipe(Effect.scoped, Effect.flip, Effect.mapErrorCause(() => Cause.die(`${permission} is not needed`)))
+        assert.strictEqual(error._tag, "EventLogError", permission)
+        assert.include(error.detail, permission, permission)
+        assert.notInclude(JSON.stringify(error), "secret")
+      }
+    }), 60_000)
+
+  it.effect("dies with options that cannot be", () =>
+    Effect.gen(function*() {
+      const wrong: ReadonlyArray<RedisEventLog.Options> = [
+        ...[Infinity, 1.5, -1, 0, NaN].map((capacity) => ({ capacity })),
+        ...[0, -1, NaN, Infinity, "forever"].map((timeout) => ({ timeout: timeout as number })),
+        ...[0, -1, NaN, "forever"].map((maxAge) => ({ maxAge: maxAge as number })),
+        ...["", "{", "}", "\ud800"].map((prefix) => ({ prefix }))
+      ]
+      for (const options of wrong) {
+        const exit = yield* Effect.exit(Effect.scoped(Layer.build(RedisEventLog.layer({ url: redis.url, ...options }))))
+        assert.isTrue(
+          Exit.isFailure(exit) && Cause.isDie(exit.cause) &&
+            Cause.isIllegalArgumentException(Cause.squash(exit.cause)),
+          JSON.stringify(options)
+        )
+      }
+    }))
+
+  it.scopedLive(
+    "goes on after SCRIPT FLUSH, and when keys of its own are of another type",
+    () =>
+      Effect.gen(function*() {
+        const { url } = yield* Redis.make()
+        const log = yield* node({ url, timeout: "400 millis" })
+        const client = yield* admin(url)
+        const tail = yield* log.tail
+        yield* tail.follow("a")
+        const presence = yield* log.presence
+        yield* Effect.promise(() => client.scriptFlush())
+        yield* log.append("a", bytes("one"))
+        assert.deepStrictEqual(texts(yield* tail.take), ["one"])
+        for (const key of ["meta", "index", "marks", "gaps", "order", "nodes"]) {
+          yield* Effect.promise(() => client.set(`{effect-realtime}:${key}`, "junk"))
+          yield* untilBack(log.append("a", bytes("two")))
+          const head = yield* untilBack(log.head)
+          assert.isUndefined(missing(yield* untilBack(log.read(["a", "*"], head, 10))), key)
+          yield* presence.set("a", 1)
+          yield* untilBack(presence.others("a"))
+        }
+      }),
+    60_000
+  )
 
   it.scopedLive("takes its options from the configuration", () =>
     Effect.gen(function*() {

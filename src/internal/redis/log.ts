@@ -455,6 +455,15 @@ export const make = (options: Options): Effect.Effect<EventLog.Service, EventLog
           detail: `Redis refused the command: NOPERM, the user lacks ${lacking.join(" ")}`
         })
       }
+      const probe = `${keys.base}permissions`
+      yield* answer(() =>
+        Promise.all([
+          commands.ping(),
+          listener.subscribe(probe, ignore),
+          listener.pSubscribe(`${probe}*`, ignore),
+          listener.unsubscribe(probe),
+          listener.pUnsubscribe(`${probe}*`)
+        ]), timeout)
       const server = contextOf(randomId())
       yield* answer(() => commands.eval(Scripts.makeMarker(server.run)), timeout)
       if (!(yield* isRun(listener, server.run)) || !(yield* isRun(reads, server.run))) {
@@ -702,6 +711,8 @@ const millisOf = (duration: Duration.DurationInput): number =>
 
 const rule = (holds: boolean, rule: string): Effect.Effect<void> =>
   holds ? Effect.void : Effect.die(new Cause.IllegalArgumentException(`RedisEventLog: ${rule}`))
+
+const ignore = () => {}
 
 const sha1 = (script: string) => createHash("sha1").update(script).digest("hex")
 

@@ -461,6 +461,10 @@ export const attend = defineScript({
   SCRIPT: `
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
+for i, expected in ipairs({'zset', 'hash'}) do
+  local type = redis.call('TYPE', KEYS[i]).ok
+  if type ~= expected and type ~= 'none' then redis.call('DEL', KEYS[i]) end
+end
 local wasKnown = redis.call('EXISTS', KEYS[2])
 redis.call('HSET', KEYS[2], '\\n', ARGV[3])
 for i = 4, #ARGV, 2 do
