@@ -29,7 +29,7 @@ export interface Subscription {
   /**
    * The channels and patterns that it was granted.
    */
-  readonly channels: ReadonlyArray<string>
+  readonly channels: ReadonlyArray<string | Topic.Pattern>
   /**
    * Whose connection it is, if the subscriber said so: a user, an address.
    */
@@ -43,7 +43,10 @@ export interface Subscription {
  * @category models
  */
 export interface Grant {
-  readonly channels: Iterable<string>
+  /**
+   * Channels and patterns. As everywhere, a string is one channel.
+   */
+  readonly channels: Iterable<string | Topic.Pattern>
   /**
    * When the credential expires. The stream ends then, and the client comes back with a new one.
    */
@@ -93,18 +96,34 @@ export interface SubscribeOptions<E = never, R = never> extends EventStream.Opti
    * Says which of the channels may be read. It runs when a client subscribes, and again before anything more is replayed
    * to it: a client that may no longer read what it reads is sent away.
    */
-  readonly authorize?: ((channels: ReadonlyArray<string>) => Effect.Effect<Grant, E, R>) | undefined
+  readonly authorize?:
+    | (
+      (channels: ReadonlyArray<string | Topic.Pattern>) => Effect.Effect<Grant, E, R>
+    )
+    | undefined
   /**
    * The state that a client gets before the events, if it is new or its past cannot be given whole.
    */
-  readonly snapshot?: ((channels: ReadonlyArray<string>) => Effect.Effect<Snapshot, unknown, R>) | undefined
+  readonly snapshot?:
+    | (
+      (channels: ReadonlyArray<string | Topic.Pattern>) => Effect.Effect<Snapshot, unknown, R>
+    )
+    | undefined
+  /**
+   * Whether the client gets its place in the log where there is no event that has it: when it connects, after a snapshot,
+   * and with a heartbeat if other channels had events. `"on"` by default. Such a cursor is an `id` and an empty line, of which a
+   * browser dispatches nothing; some clients take it for a message with empty data. With `"off"` a client that has had
+   * no event when its connection is lost begins anew, without a `resync`.
+   */
+  readonly cursor?: "on" | "off" | undefined
 }
 
 /**
  * The limits of a broker, and what runs when connections come and go.
  *
- * Beyond a limit a client that accepts `text/event-stream`, as `EventSource` does, gets a `retry` and the end of the stream:
- * told 503, a browser would never come back. Any other gets 503 and `Retry-After`.
+ * Beyond a limit of connections a client whose `Accept` admits `text/event-stream`, as any type and no header do, gets 200, a
+ * `retry` with jitter and the end of the stream: after a 503 a browser would never return. Any other client gets 503 and
+ * `Retry-After`. A limit is a whole number from one, or `Infinity`; any other dies with `IllegalArgumentException`.
  *
  * @since 0.1.0
  * @category models
@@ -119,10 +138,16 @@ export interface Options<R = never> {
    */
   readonly maxConnectionsPerKey?: number | undefined
   /**
-   * Channels and patterns of one connection, 128 by default.
+   * Channels and patterns of one connection, 128 by default. More are refused for good: `respond` answers 400.
    */
   readonly maxChannels?: number | undefined
+  /**
+   * Runs when a connection has joined. Its failure is logged, and does not affect the connection.
+   */
   readonly onJoin?: ((subscription: Subscription) => Effect.Effect<unknown, never, R>) | undefined
+  /**
+   * Runs when the connection has ended, whenever its scope closes, and after `onJoin`. A scope waits for it at most a second.
+   */
   readonly onLeave?: ((subscription: Subscription) => Effect.Effect<unknown, never, R>) | undefined
 }
 
@@ -146,19 +171,19 @@ export declare namespace EventBroker {
       event: ServerSentEvent.ServerSentEvent
     ) => Effect.Effect<EventLog.EventId, ServerSentEvent.InvalidServerSentEvent | EventLog.EventLogError>
     readonly subscribe: <E = never, R = never>(
-      channels: string | Iterable<string>,
+      channels: string | Topic.Pattern | Iterable<string | Topic.Pattern>,
       options?: SubscribeOptions<E, R>
     ) => Effect.Effect<EventStream.EventStream, EventLog.EventLogError | E, R | Scope.Scope>
     readonly respond: <E = never, R = never>(
-      channels: string | Iterable<string>,
+      channels: string | Topic.Pattern | Iterable<string | Topic.Pattern>,
       options?: SubscribeOptions<E, R> & EventStream.ResponseOptions
     ) => Effect.Effect<
       HttpServerResponse.HttpServerResponse,
-      EventLog.EventLogError | E,
+      E,
       R | HttpServerRequest | Scope.Scope
     >
     readonly subscribers: (channel: string) => Effect.Effect<number, EventLog.EventLogError>
-    readonly channels: Effect.Effect<ReadonlyArray<string>>
+    readonly channels: Effect.Effect<ReadonlyArray<string | Topic.Pattern>>
     readonly disconnect: (predicate: (subscription: Subscription) => boolean) => Effect.Effect<number>
     readonly revoke: (key: string) => Effect.Effect<void, EventLog.EventLogError>
     readonly drain: Effect.Effect<void>
@@ -227,31 +252,33 @@ export const publish: {
       ))
 
 /**
- * Subscribes to channels: plain ones, or patterns in which a segment `*` stands for anything (`orders/*`). So what comes
- * from outside must not be put into a channel as it is; `Topic.channel` encodes it. Names that begin with `$` are for the
- * brokers themselves, and refused. The stream gets
- * a cursor at once; with a `lastEventId` it gets what came after that, and then what is published, without a loss or a
- * repetition at the seam. Where the past cannot be given whole, an event `resync` with `{"reason":…}` says so first:
- * `"Evicted"`, `"OtherEpoch"` (the log began anew), `"Malformed"` or `"Future"`.
+ * Subscribes to channels, and to what a pattern of `Topic.pattern` stands for. A string is always one channel: with a
+ * segment `*` it is refused, in a grant of `authorize` too. `Topic.channel` makes one segment of any text. Names that begin with
+ * `$` are for the brokers themselves, and refused. The stream gets a cursor at once; with a `lastEventId` it gets the events
+ * after that, and then those that are published, without a loss or a repetition at the seam. Where the past cannot be given
+ * whole, an event `resync` with `{"reason":…}` says so first: `"Evicted"`, `"OtherEpoch"` (the log began anew),
+ * `"Malformed"` or `"Future"`.
  *
  * Ids are places in the whole log, so a client can tell from them how much is published to other channels, though not what.
  *
- * The subscription ends with the scope.
+ * The subscription ends with the scope, or with its connection if that is sooner.
  *
- * Fails with `EventLogError` if the log cannot be read, and with what `authorize` fails with.
+ * Fails with `EventLogError` if the log cannot be read, a channel breaks a rule or there are more than `maxChannels`, and with
+ * the failure of `authorize`.
  *
  * @since 0.1.0
  * @category subscribing
  */
 export const subscribe = <E = never, R = never>(
-  channels: string | Iterable<string>,
+  channels: string | Topic.Pattern | Iterable<string | Topic.Pattern>,
   options?: SubscribeOptions<E, R>
 ): Effect.Effect<EventStream.EventStream, EventLog.EventLogError | E, EventBroker | R | Scope.Scope> =>
   Effect.flatMap(EventBroker, (broker) => broker.subscribe(channels, options))
 
 /**
  * Responds to a request with a subscription that resumes after its `Last-Event-ID`. A client that `authorize` grants nothing
- * is answered 403, and a browser does not come back.
+ * is answered 403, one whose channels break a rule or are more than `maxChannels` 400, and a browser does not return after
+ * either. While the log is away the client is told when to return. A HEAD request is authorised and gets the head alone.
  *
  * @since 0.1.0
  * @category subscribing
@@ -273,11 +300,11 @@ export const subscribe = <E = never, R = never>(
  * ```
  */
 export const respond = <E = never, R = never>(
-  channels: string | Iterable<string>,
+  channels: string | Topic.Pattern | Iterable<string | Topic.Pattern>,
   options?: SubscribeOptions<E, R> & EventStream.ResponseOptions
 ): Effect.Effect<
   HttpServerResponse.HttpServerResponse,
-  EventLog.EventLogError | E,
+  E,
   EventBroker | HttpServerRequest | R | Scope.Scope
 > => Effect.flatMap(EventBroker, (broker) => broker.respond(channels, options))
 
@@ -300,14 +327,15 @@ export const subscribers = (channel: string): Effect.Effect<number, EventLog.Eve
  * @since 0.1.0
  * @category accessors
  */
-export const channels: Effect.Effect<ReadonlyArray<string>, never, EventBroker> = Effect.flatMap(
+export const channels: Effect.Effect<ReadonlyArray<string | Topic.Pattern>, never, EventBroker> = Effect.flatMap(
   EventBroker,
   (broker) => broker.channels
 )
 
 /**
- * Ends the connections of this node that the predicate holds for, and gives their number. It ends none at other nodes, which
- * a predicate cannot be told to: `revoke` does. Their clients come back, and are authorised anew.
+ * Ends the connections of this node that the predicate holds for, and returns their number. A client that is being authorised
+ * meanwhile is refused if the predicate holds for it, and any other is not. Their clients come back, and are authorised
+ * anew. `revoke` ends those at other nodes too. A connection for which the predicate throws stays, and that is logged.
  *
  * @since 0.1.0
  * @category lifecycle

@@ -13,6 +13,7 @@
  */
 import type * as Arr from "effect/Array"
 import * as Brand from "effect/Brand"
+import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -340,6 +341,11 @@ export const layerMemory = (options?: MemoryOptions): Layer.Layer<EventLog> =>
 const makeMemory = (options: MemoryOptions | undefined): EventLog.Service => {
   const limits = { capacity: options?.capacity ?? 1000, maxBytes: options?.maxBytes ?? 1024 * 1024 }
   const maxAge = Duration.toMillis(options?.maxAge ?? "10 minutes")
+  for (const [name, limit] of Object.entries(limits)) {
+    if (limit === Number.POSITIVE_INFINITY || (Number.isSafeInteger(limit) && limit >= 1)) continue
+    throw new Cause.IllegalArgumentException(`EventLog: ${name} must be a whole number, one or more, or Infinity`)
+  }
+  if (!(maxAge > 0)) throw new Cause.IllegalArgumentException("EventLog: maxAge must be longer than zero")
   const epoch = Encoding.encodeBase64Url(crypto.getRandomValues(new Uint8Array(9)))
   const rings = new Map<string, Ring>()
   const sequence = new Sequence()

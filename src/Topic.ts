@@ -4,6 +4,7 @@
  *
  * @since 0.1.0
  */
+import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Encoding from "effect/Encoding"
@@ -13,6 +14,7 @@ import type { Pipeable } from "effect/Pipeable"
 import { Prototype } from "effect/Pipeable"
 import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
+import type * as Types from "effect/Types"
 
 import { channelFault } from "./internal/channel.js"
 import type { ServerSentEvent } from "./ServerSentEvent.js"
@@ -43,6 +45,33 @@ export interface Topic<out Path extends string, out Events extends Topic.Events>
    */
   readonly path: Path
   readonly events: Events
+}
+
+/**
+ * @since 0.1.0
+ * @category type ids
+ */
+export const PatternTypeId: unique symbol = Symbol.for("effect-realtime/Topic/Pattern")
+
+/**
+ * @since 0.1.0
+ * @category type ids
+ */
+export type PatternTypeId = typeof PatternTypeId
+
+/**
+ * All channels of a topic, or those with some of the parameters. Only `pattern` makes one: a string is always one channel,
+ * whatever characters it has. Patterns with the same path are equal by `Equal.equals`.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Pattern<out Events extends Topic.Events = Topic.Events> {
+  readonly [PatternTypeId]: { readonly _Events: Types.Covariant<Events> }
+  /**
+   * Segments between slashes, of which each `*` stands for any segment.
+   */
+  readonly path: string
 }
 
 /**
@@ -103,8 +132,8 @@ export declare namespace Topic {
   }[Name]
 
   /**
-   * Names that no event of a topic can have: `EventSource` fires `open` and `error` itself, and this library sends `gap`
-   * and `resync`.
+   * Names that no event of a topic can have: `EventSource` fires `open` and `error` itself, and this library sends `gap`,
+   * `resync` and `end`.
    *
    * @since 0.1.0
    * @category models
@@ -152,6 +181,12 @@ export class InvalidTopicEvent extends Schema.TaggedError<InvalidTopicEvent>("ef
  * @category guards
  */
 export const isTopic = (u: unknown): u is Topic.Any => Predicate.hasProperty(u, TypeId)
+
+/**
+ * @since 0.1.0
+ * @category guards
+ */
+export const isPattern = (u: unknown): u is Pattern => Predicate.hasProperty(u, PatternTypeId)
 
 /**
  * A topic from its path and the schemas of its events. A path that is empty, has `*` as a segment or a parameter without
@@ -224,8 +259,8 @@ export const channel: {
 )
 
 /**
- * The pattern of all channels with these parameters, whatever the parameters are that are left out. One that is there but
- * `undefined` is a mistake and throws, for it would open up what it was meant to narrow.
+ * Returns the pattern of all channels with these parameters, for any values of those that are left out. One that is there
+ * but `undefined` is a mistake and throws, for it would open up what it was meant to narrow.
  *
  * @since 0.1.0
  * @category channels
@@ -236,23 +271,28 @@ export const channel: {
  *
  * const Items = Topic.make("orders/:orderId/items/:itemId", { added: Schema.Number })
  *
- * Topic.pattern(Items) // "orders/*\/items/*"
- * Topic.pattern(Items, { orderId: "42" }) // "orders/42/items/*"
+ * Topic.pattern(Items).path // "orders/*\/items/*"
+ * Topic.pattern(Items, { orderId: "42" }).path // "orders/42/items/*"
  * ```
  */
 export const pattern: {
   <Path extends string, Events extends Topic.Events>(
     self: Topic<Path, Events>,
     params?: Partial<Topic.Params<Path>>
-  ): string
+  ): Pattern<Events>
   <Path extends string>(
     params?: Partial<Topic.Params<Path>>
-  ): <Events extends Topic.Events>(self: Topic<Path, Events>) => string
+  ): <Events extends Topic.Events>(self: Topic<Path, Events>) => Pattern<Events>
 } = dual(
   (args) => isTopic(args[0]),
-  (self: Topic.Any, params: { readonly [name: string]: string } = {}): string =>
-    fill(self.path, (name) => Object.hasOwn(params, name) ? encodeParam(name, params[name]) : "*")
+  (self: Topic.Any, params: { readonly [name: string]: string } = {}): Pattern<never> =>
+    Data.struct({
+      [PatternTypeId]: variance,
+      path: fill(self.path, (name) => Object.hasOwn(params, name) ? encodeParam(name, params[name]) : "*")
+    })
 )
+
+const variance = { _Events: (_: never): never => _ }
 
 /**
  * The parameters of a channel, or none if it is not one of the topic's.

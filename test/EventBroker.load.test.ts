@@ -4,7 +4,7 @@ import { runInNewContext } from "node:vm"
 import type { HttpApp } from "@effect/platform"
 import { assert, describe, it } from "@effect/vitest"
 import { Array, Deferred, Duration, Effect, Exit, Layer, Order, Schedule, Scope } from "effect"
-import { EventBroker, EventLog } from "effect-realtime"
+import { EventBroker, EventLog, Topic } from "effect-realtime"
 import { LeakCheck, TestEventSource } from "effect-realtime/testing"
 
 import { serveNode } from "./support/servers.js"
@@ -52,7 +52,7 @@ const maxGrowth = 4 * 1024 * 1024
 describe("EventBroker under load", () => {
   it.live(`is as it was after ${cycles} clients have come and gone`, () =>
     Effect.gen(function*() {
-      const url = yield* serve(EventBroker.respond(["a", "a/*"], { key: "ana" }))
+      const url = yield* serve(EventBroker.respond(["a", Topic.pattern(Topic.make("a/:any", {}))], { key: "ana" }))
       const comeAndGo = Effect.gen(function*() {
         const sources = yield* Effect.replicateEffect(TestEventSource.make(url), batch)
         yield* Effect.forEach(sources, hasCursor)

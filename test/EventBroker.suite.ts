@@ -5,7 +5,7 @@ import { NodeStream } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
 import type { Layer } from "effect"
 import { Context, Effect, Exit, FastCheck as fc, Fiber, Logger, Scope, Stream } from "effect"
-import { EventBroker, EventLog, EventStream, ServerSentEvent } from "effect-realtime"
+import { EventBroker, EventLog, EventStream, ServerSentEvent, Topic } from "effect-realtime"
 
 import * as Model from "./support/brokerModel.js"
 import * as ManualClock from "./support/manualClock.js"
@@ -13,7 +13,14 @@ import { serveNode } from "./support/servers.js"
 import * as TroubledLog from "./support/troubledLog.js"
 
 const channels = ["a/1", "a/2", "b/1", "c"]
-const patterns = [...channels, "a/*", "*/1", "*/*", "*"]
+const patterns: ReadonlyMap<string, Topic.Pattern> = new Map(
+  [
+    Topic.pattern(Topic.make("a/:x", {})),
+    Topic.pattern(Topic.make(":x/1", {})),
+    Topic.pattern(Topic.make(":x/:y", {})),
+    Topic.pattern(Topic.make(":x", {}))
+  ].map((pattern) => [pattern.path, pattern])
+)
 const limits = { capacity: 6, maxAge: "60 seconds" } as const
 const clientCount = 3
 
@@ -49,7 +56,7 @@ interface Schedule {
 }
 
 const clientOptions: fc.Arbitrary<ClientOptions> = fc.record({
-  channels: fc.uniqueArray(fc.constantFrom(...patterns), { minLength: 1, maxLength: 3 }),
+  channels: fc.uniqueArray(fc.constantFrom(...channels, ...patterns.keys()), { minLength: 1, maxLength: 3 }),
   strategy: fc.constantFrom("disconnect", "disconnect", "sliding", "dropping"),
   capacity: fc.constantFrom(1000, 2, 3, 5),
   snapshot: fc.constantFrom("none", "none", "with its id", "without an id"),
@@ -98,7 +105,7 @@ const schedules: fc.Arbitrary<Schedule> = fc.record({
 })
 
 interface Request extends EventBroker.SubscribeOptions {
-  readonly channels: ReadonlyArray<string>
+  readonly channels: ReadonlyArray<string | Topic.Pattern>
   /** The broker that is there when the request comes to one. */
   readonly reach: () => EventBroker.EventBroker.Service
 }
@@ -195,12 +202,12 @@ const run = <E>(
       fiber: undefined
     }))
 
-    const snapshotFor = (client: Client) => (names: ReadonlyArray<string>) =>
+    const snapshotFor = (client: Client) => () =>
       Effect.gen(function*() {
         const { epoch, log } = node
         const { seq } = yield* log.head
         yield* turn
-        const last = Model.eventsOf(history, { channels: names, epoch }).at(-1)
+        const last = Model.eventsOf(history, { channels: client.options.channels, epoch }).at(-1)
         const state: Model.State = last === undefined || client.options.snapshot === "without an id"
           ? { at: undefined, seq }
           : { at: EventLog.formatEventId(last), seq: last.seq }
@@ -249,7 +256,7 @@ const run = <E>(
         connections.push(connection)
         return subscribe({
           capacity,
-          channels,
+          channels: channels.map((name) => patterns.get(name) ?? name),
           strategy,
           reach: () => {
             connection.epoch = node.epoch

@@ -3,12 +3,14 @@ import {
   Cause,
   DateTime,
   Deferred,
+  Duration,
   Effect,
   Exit,
   Fiber,
   Layer,
   Logger,
   Metric,
+  Option,
   Ref,
   Scope,
   Stream,
@@ -144,6 +146,22 @@ describe("EventBroker in trouble", () => {
       }))
   })
 
+  it.effect("answers a request while the log is away with a time to return, and not with an error", () =>
+    run((trouble) =>
+      Effect.gen(function*() {
+        const broker = yield* EventBroker.EventBroker
+        const url = yield* serveNode(broker.respond("a"))
+        trouble.isOut = true
+        const browser = yield* TestEventSource.make(url)
+        assert.strictEqual(browser.status, 200)
+        assert.strictEqual(yield* TestEventSource.end(browser), "clean")
+        assert.match(yield* TestEventSource.text(browser), /retry: \d+\n+$/)
+        const other = yield* TestEventSource.make(url, { headers: { accept: "application/json" } })
+        assert.strictEqual(other.status, 503)
+        assert.strictEqual(yield* broker.subscribers("a"), 0)
+      })
+    ))
+
   describe("limits", () => {
     it.effect("hold for whoever comes at the same time", () =>
       run(() =>
@@ -182,6 +200,77 @@ describe("EventBroker in trouble", () => {
       })
     ))
 
+  describe("while a client is being authorised", () => {
+    /** Subscribes with an authorisation that takes as long as something else does. */
+    const subscribeDuring = <E, R>(
+      options: { readonly key: string },
+      grants: ReadonlyArray<string>,
+      during: Effect.Effect<unknown, E, R>
+    ) => EventBroker.subscribe("a", { ...options, authorize: () => Effect.as(during, { channels: grants }) })
+
+    it.effect("disconnect and revoke concern those alone that they are for", () =>
+      run(() =>
+        Effect.gen(function*() {
+          const others = Effect.zipRight(
+            EventBroker.disconnect(({ channels, key }) => channels.includes("b") || Option.contains(key, "eve")),
+            EventBroker.revoke("eve")
+          ).pipe(Effect.zipRight(Effect.yieldNow()))
+          const stream = yield* subscribeDuring({ key: "ana" }, ["a"], Effect.repeatN(others, 25))
+          assert.isTrue(yield* EventStream.publish(stream, { data: "x" }))
+          const refused = [
+            // The one who is revoked, by key or by what was granted in the end.
+            yield* subscribeDuring(
+              { key: "eve" },
+              ["a"],
+              EventBroker.disconnect(({ key }) => Option.contains(key, "eve"))
+            ),
+            yield* subscribeDuring(
+              { key: "ana" },
+              ["b"],
+              EventBroker.disconnect(({ channels }) => channels.includes("b"))
+            ),
+            yield* subscribeDuring(
+              { key: "eve" },
+              ["a"],
+              Effect.zipRight(EventBroker.revoke("eve"), Effect.repeatN(Effect.yieldNow(), 20))
+            )
+          ]
+          for (const stream of refused) assert.isFalse(yield* EventStream.publish(stream, { data: "x" }))
+          assert.strictEqual(yield* EventBroker.subscribers("a"), 1)
+        })
+      ))
+  })
+
+  it.effect("ends all that have a key when it cannot be known who was revoked", () =>
+    Effect.gen(function*() {
+      // The log has lost what it said of revocations.
+      const log = (log: Log): Log => ({
+        ...log,
+        read: (channels, after, limit, maxBytes) =>
+          Effect.flatMap(log.read(channels, after, limit, maxBytes), (page) =>
+            Array.from(channels).some((channel) =>
+                channel.startsWith("$")
+              )
+              ? Effect.map(
+                log.head,
+                (position) => ({ ...page, entries: [], position, missing: Option.some("Evicted" as const) })
+              )
+              : Effect.succeed(page))
+      })
+      yield* run((trouble) =>
+        Effect.gen(function*() {
+          const [eve, anyone] = yield* Effect.all([
+            EventBroker.subscribe("a", { key: "eve" }),
+            EventBroker.subscribe("a")
+          ])
+          trouble.loses = true
+          yield* publishAll("1")
+          const drained = yield* Stream.runCollect(EventStream.toStream(eve))
+          assert.isAbove(drained.length, 0)
+          assert.isTrue(yield* EventStream.publish(anyone, { data: "x" }))
+        }), { log })
+    }))
+
   it.effect("refuses a credential that has expired already", () =>
     run(() =>
       Effect.gen(function*() {
@@ -195,14 +284,107 @@ describe("EventBroker in trouble", () => {
     ))
 
   describe("hooks", () => {
-    it.effect("that die leave no connection behind", () =>
+    const failures: ReadonlyArray<readonly [string, () => Effect.Effect<void>]> = [
+      ["throw", () => {
+        throw new Error("no")
+      }],
+      ["die", () => Effect.dieMessage("no")],
+      ["interrupt themselves", () => Effect.interrupt]
+    ]
+    for (const [how, hook] of failures) {
+      it.effect(`that ${how} cost a line of the log, and presence stays right`, () =>
+        Effect.gen(function*() {
+          const logged: Array<string> = []
+          const logger = Logger.make(({ message }) => void logged.push(String(message)))
+          yield* Effect.gen(function*() {
+            const [broker, other] = yield* Effect.all([
+              EventBroker.make({ onJoin: hook, onLeave: hook }),
+              EventBroker.make()
+            ])
+            const events = yield* Effect.scoped(Effect.gen(function*() {
+              const stream = yield* broker.subscribe("a")
+              assert.strictEqual(yield* other.subscribers("a"), 1)
+              yield* broker.publish("a", { data: "1" })
+              return yield* take(stream, 1)
+            }))
+            assert.deepStrictEqual(events, ["1"])
+            assert.strictEqual(yield* broker.subscribers("a"), 0)
+            assert.strictEqual(yield* other.subscribers("a"), 0)
+            assert.deepStrictEqual(yield* broker.channels, [])
+          }).pipe(
+            Effect.scoped,
+            Effect.provide(EventLog.layerMemory()),
+            Effect.provide(Logger.replace(Logger.defaultLogger, logger))
+          )
+          assert.strictEqual(logged.filter((line) => line.includes("onJoin")).length, 1)
+          assert.strictEqual(logged.filter((line) => line.includes("onLeave")).length, 1)
+        }).pipe(LeakCheck.run))
+    }
+
+    it.live("that never end keep no scope longer than a second", () =>
       run(() =>
         Effect.gen(function*() {
-          const exit = yield* Effect.exit(Effect.scoped(EventBroker.subscribe("a")))
+          const [time] = yield* Effect.timed(Effect.scoped(EventBroker.subscribe("a")))
+          assert.isAtMost(Duration.toMillis(time), 5000)
+          assert.strictEqual(yield* EventBroker.subscribers("a"), 0)
+        }), { onLeave: () => Effect.never }))
+
+    it.effect("run one after the other, though the client leaves while the first one runs", () =>
+      Effect.gen(function*() {
+        const seen: Array<string> = []
+        const [joining, goOn, left] = [
+          yield* Deferred.make<void>(),
+          yield* Deferred.make<void>(),
+          yield* Deferred.make<void>()
+        ]
+        yield* run(() =>
+          Effect.gen(function*() {
+            const subscribing = yield* Effect.fork(EventBroker.subscribe("a"))
+            yield* Deferred.await(joining)
+            yield* EventBroker.disconnect(() => true)
+            assert.strictEqual(yield* EventBroker.subscribers("a"), 0)
+            yield* Deferred.succeed(goOn, undefined)
+            yield* Deferred.await(left)
+            yield* Fiber.join(subscribing)
+          }), {
+          onJoin: () =>
+            Deferred.succeed(joining, undefined).pipe(
+              Effect.zipRight(Deferred.await(goOn)),
+              Effect.map(() => seen.push("joined"))
+            ),
+          onLeave: () => Effect.zipRight(Effect.sync(() => seen.push("left")), Deferred.succeed(left, undefined))
+        })
+        assert.deepStrictEqual(seen, ["joined", "left"])
+      }))
+
+    it.effect("a predicate of disconnect that throws ends nothing, and the others all the same", () =>
+      run(() =>
+        Effect.gen(function*() {
+          const [first, second] = yield* Effect.all([
+            EventBroker.subscribe("a", { key: "eve" }),
+            EventBroker.subscribe("a")
+          ])
+          const count = yield* EventBroker.disconnect(({ key }) => Option.getOrThrow(key) === "eve")
+          assert.strictEqual(count, 1)
+          assert.isFalse(yield* EventStream.publish(first, { data: "x" }))
+          assert.isTrue(yield* EventStream.publish(second, { data: "x" }))
+        })
+      ))
+
+    it.effect("authorize and snapshot that throw leave no connection behind", () =>
+      run(() =>
+        Effect.gen(function*() {
+          const throws = () => {
+            throw new Error("no")
+          }
+          const exit = yield* Effect.exit(EventBroker.subscribe("a", { authorize: throws }))
           assert.isTrue(Exit.isFailure(exit))
+          const stream = yield* EventBroker.subscribe("a", { snapshot: throws })
+          assert.deepStrictEqual(Array.from(yield* Stream.runCollect(read(stream))), [])
           assert.strictEqual(yield* EventBroker.subscribers("a"), 0)
           assert.deepStrictEqual(yield* EventBroker.channels, [])
-        }), { onJoin: () => Effect.dieMessage("no") }))
+        })
+      ))
 
     it.effect("that hang do not keep a client that leaves", () =>
       Effect.gen(function*() {
@@ -220,20 +402,6 @@ describe("EventBroker in trouble", () => {
           onLeave: () => Ref.update(left, (n) => n + 1)
         })
       }))
-
-    it.effect("that die when a client leaves take nothing with them", () =>
-      run(() =>
-        Effect.gen(function*() {
-          yield* Effect.exit(Effect.scoped(EventBroker.subscribe("a")))
-          assert.strictEqual(yield* EventBroker.subscribers("a"), 0)
-          const stream = yield* Effect.exit(Effect.scoped(Effect.gen(function*() {
-            const stream = yield* EventBroker.subscribe("a")
-            yield* publishAll("1")
-            return yield* take(stream, 1)
-          })))
-          assert.isTrue(Exit.isFailure(stream))
-          assert.deepStrictEqual(yield* EventBroker.channels, [])
-        }), { onLeave: () => Effect.dieMessage("no") }))
 
     it.effect("may publish", () =>
       Effect.gen(function*() {
@@ -301,6 +469,25 @@ describe("EventBroker in trouble", () => {
           trouble.loses = true
           yield* publishAll("secret")
           assert.deepStrictEqual(Array.from(yield* Fiber.join(events)), ["1", "2"])
+        })
+      ))
+
+    it.effect("gives nothing to a client that is authorised anew with an expired credential", () =>
+      run((trouble) =>
+        Effect.gen(function*() {
+          const seconds = yield* Ref.make(3600)
+          const stream = yield* EventBroker.subscribe("a", {
+            authorize: (channels) =>
+              Effect.map(Effect.all([DateTime.now, Ref.get(seconds)]), ([now, seconds]) => ({
+                channels,
+                expiresAt: DateTime.add(now, { seconds })
+              }))
+          })
+          yield* Ref.set(seconds, -1)
+          trouble.loses = true
+          yield* publishAll("secret")
+          assert.deepStrictEqual(Array.from(yield* Stream.runCollect(read(stream))), [])
+          assert.strictEqual(yield* EventBroker.subscribers("a"), 0)
         })
       ))
 

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Chunk, Effect, FastCheck as fc, Option, Schema, Stream } from "effect"
+import { Chunk, Effect, Equal, FastCheck as fc, Option, Schema, Stream } from "effect"
 import * as ServerSentEvent from "effect-realtime/ServerSentEvent"
 import * as Topic from "effect-realtime/Topic"
 
@@ -81,10 +81,18 @@ describe("Topic", () => {
 
   describe("pattern", () => {
     it("leaves open what is left out", () => {
-      assert.strictEqual(Topic.pattern(Items), "orders/*/items/*")
-      assert.strictEqual(Topic.pattern(Items, { itemId: "a/b" }), "orders/*/items/a%2Fb")
-      assert.strictEqual(Items.pipe(Topic.pattern({ orderId: "*" })), "orders/%2A/items/*")
-      assert.strictEqual(Items.pipe(Topic.pattern()), "orders/*/items/*")
+      assert.strictEqual(Topic.pattern(Items).path, "orders/*/items/*")
+      assert.strictEqual(Topic.pattern(Items, { itemId: "a/b" }).path, "orders/*/items/a%2Fb")
+      assert.strictEqual(Items.pipe(Topic.pattern({ orderId: "*" })).path, "orders/%2A/items/*")
+      assert.strictEqual(Items.pipe(Topic.pattern()).path, "orders/*/items/*")
+    })
+
+    it("is told by its guard from what looks like one, and equal to one with the same path", () => {
+      assert.isTrue(Topic.isPattern(Topic.pattern(Items)))
+      assert.isFalse(Topic.isPattern(JSON.parse(JSON.stringify(Topic.pattern(Items)))))
+      assert.isFalse(Topic.isPattern("orders/*"))
+      assert.isTrue(Equal.equals(Topic.pattern(Items), Topic.pattern(Items)))
+      assert.isFalse(Equal.equals(Topic.pattern(Items), Topic.pattern(Items, { itemId: "1" })))
     })
 
     it("throws on a parameter that is there but undefined, instead of opening up", () => {

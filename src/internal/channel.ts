@@ -17,7 +17,8 @@ export const patternFault = (pattern: string): string | undefined =>
 
 /** Which rule a name breaks that is to be appended to, or undefined if it breaks none. */
 export const channelFault = (channel: string): string | undefined =>
-  patternFault(channel) ?? (isPattern(channel) ? `must not have "${wildcard}" as a segment` : undefined)
+  patternFault(channel) ??
+    (isPattern(channel) ? `must not have "${wildcard}" as a segment; Topic.pattern makes a pattern` : undefined)
 
 /** Whether some segment stands for any segment. */
 export const isPattern = (pattern: string): boolean => pattern.includes(wildcard) && /(^|\/)\*($|\/)/.test(pattern)

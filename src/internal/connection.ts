@@ -63,6 +63,7 @@ export class Connection {
   private readonly queue = MutableList.empty<Frame.Frame>()
   private readonly publishers = new Set<Publisher>()
   private readonly stopListeners = new Set<() => void>()
+  private endListener: (() => void) | undefined
 
   constructor(settings: Settings, clock: Clock.Clock) {
     this.settings = settings
@@ -124,6 +125,7 @@ export class Connection {
     this.tellTaken()
     this.refusePublishers()
     this.stopProducers()
+    this.endListener?.()
   }
 
   /** What is queued is still delivered. */
@@ -151,6 +153,12 @@ export class Connection {
   onStop(listener: () => void): void {
     if (this.state === "ended") listener()
     else this.stopListeners.add(listener)
+  }
+
+  /** Calls back when the connection has ended: nothing is queued, and no sink carries it any more. */
+  onEnd(listener: () => void): void {
+    if (this.state === "ended") listener()
+    else this.endListener = listener
   }
 
   /** Ends at a time of day, in milliseconds since 1970, if not before. Returns true if that is yet to come. */

@@ -1,6 +1,7 @@
 import * as Effect from "effect/Effect"
 
 import type { Cursor, Entry, Item } from "../EventLog.js"
+import type { Pattern } from "../Topic.js"
 import { PatternMap } from "./channel.js"
 import type { Connection } from "./connection.js"
 import * as Frame from "./frame.js"
@@ -11,25 +12,37 @@ import * as Metrics from "./metrics.js"
  */
 export class Subscriber {
   readonly connection: Connection
+  /** By their names in the log. */
+  readonly granted: ReadonlyMap<string, string | Pattern>
   readonly channels: ReadonlyArray<string>
   readonly key: string | undefined
+  /** Whether the client gets cursors of their own, without an event. */
+  readonly hasCursor: boolean
   /** What a live connection does that can no longer rely on what it is given: it reads the log until it can. */
   goAstray: Effect.Effect<unknown> = Effect.void
   /** Live connections are given what is published; others read it from the log. */
   isLive = false
   /** Something was published that a connection which is not live may not have read yet. */
   isBehind = false
-  /** How many of its channels the log is told to follow for it. */
-  following = 0
-  /** Whether anyone was told that it is there. */
-  isAnnounced = false
+  /** Its channels that the log is told to follow for it. */
+  readonly followed: Array<string> = []
+  isPresent = false
+  /** Which of the hooks has run for it. */
+  announcement: "none" | "joining" | "joined" | "left" = "none"
   epoch = ""
   seq = 0
 
-  constructor(connection: Connection, channels: ReadonlyArray<string>, key: string | undefined) {
+  constructor(
+    connection: Connection,
+    granted: ReadonlyMap<string, string | Pattern>,
+    key: string | undefined,
+    hasCursor: boolean
+  ) {
     this.connection = connection
-    this.channels = channels
+    this.granted = granted
+    this.channels = Array.from(granted.keys())
     this.key = key
+    this.hasCursor = hasCursor
   }
 
   moveTo({ epoch, seq }: Cursor): void {
@@ -43,13 +56,24 @@ export class Subscriber {
  */
 export class Hub {
   readonly all = new Set<Subscriber>()
+  /** Connections that nothing more is published to, while what is queued is still on its way. */
+  private readonly ending = new Set<Connection>()
   /** Up to here everything that is published to the channels of this hub has been handed out. */
   private position: Cursor | undefined
   private readonly byChannel = new PatternMap<Set<Subscriber>>()
   private readonly byKey = new Map<string, number>()
 
-  get channels(): ReadonlyArray<string> {
-    return Array.from(this.byChannel.keys())
+  get channels(): ReadonlyArray<string | Pattern> {
+    return Array.from(new Map(Array.from(this.all).flatMap(({ granted }) => Array.from(granted))).values())
+  }
+
+  get isEmpty(): boolean {
+    return this.all.size === 0 && this.ending.size === 0
+  }
+
+  /** All connections, also those that nothing more is published to. */
+  connections(): ReadonlyArray<Connection> {
+    return [...Array.from(this.all, ({ connection }) => connection), ...this.ending]
   }
 
   connectionsOf(key: string): number {
@@ -59,7 +83,10 @@ export class Hub {
   countOf(channel: string): number {
     const [first, ...others] = this.byChannel.match(channel)
     if (first === undefined) return 0
-    return others.length === 0 ? first.size : new Set([first, ...others].flatMap((some) => Array.from(some))).size
+    if (others.length === 0) return first.size
+    const found = new Set(first)
+    for (const some of others) for (const subscriber of some) found.add(subscriber)
+    return found.size
   }
 
   add(subscriber: Subscriber): void {
@@ -73,9 +100,10 @@ export class Hub {
     Metrics.connections.unsafeUpdate(this.all.size, [])
   }
 
-  /** Whether it was there. */
-  remove(subscriber: Subscriber): boolean {
-    if (!this.all.delete(subscriber)) return false
+  /** Nothing more is published to it. Until its connection has ended it is timed all the same. */
+  remove(subscriber: Subscriber): void {
+    if (!this.all.delete(subscriber)) return
+    this.ending.add(subscriber.connection)
     if (subscriber.key !== undefined) {
       const left = this.connectionsOf(subscriber.key) - 1
       if (left === 0) this.byKey.delete(subscriber.key)
@@ -89,7 +117,11 @@ export class Hub {
     Metrics.connections.unsafeUpdate(this.all.size, [])
     // Nobody is left to be counted with the next tick.
     if (this.all.size === 0) Metrics.queued.unsafeUpdate(0, [])
-    return true
+  }
+
+  /** The connection has ended, or its time is kept elsewhere. */
+  forget(connection: Connection): void {
+    this.ending.delete(connection)
   }
 
   /** Hands out what the tail of the log gave, and says who has to read the log instead. */
@@ -129,7 +161,9 @@ export class Hub {
    */
   heartbeatOf(subscriber: Subscriber): Frame.Frame {
     const { epoch, seq } = this.position ?? subscriber
-    if (!subscriber.isLive || epoch !== subscriber.epoch || seq <= subscriber.seq) return Frame.heartbeat
+    if (!subscriber.hasCursor || !subscriber.isLive || epoch !== subscriber.epoch || seq <= subscriber.seq) {
+      return Frame.heartbeat
+    }
     subscriber.seq = seq
     return Frame.fromString(`:\nid: ${epoch}.${seq}\n\n`)
   }
@@ -138,6 +172,7 @@ export class Hub {
   tick(): number {
     let wait = Number.POSITIVE_INFINITY
     let queued = 0
+    for (const connection of this.ending) wait = Math.min(wait, connection.tick())
     for (const { connection } of this.all) {
       wait = Math.min(wait, connection.tick())
       queued += connection.queueLength

@@ -8,12 +8,13 @@ import type { Snapshot } from "../EventBroker.js"
 import type { Cursor, EventLog, Missing } from "../EventLog.js"
 import { formatEventId, parseEventId } from "../EventLog.js"
 import * as ServerSentEvent from "../ServerSentEvent.js"
+import type { Pattern } from "../Topic.js"
 import type { Connection } from "./connection.js"
 import * as Frame from "./frame.js"
 import { frameOf, type Subscriber } from "./hub.js"
 import * as Metrics from "./metrics.js"
 
-type TakeSnapshot<R> = ((channels: ReadonlyArray<string>) => Effect.Effect<Snapshot, unknown, R>) | undefined
+type TakeSnapshot<R> = ((channels: ReadonlyArray<string | Pattern>) => Effect.Effect<Snapshot, unknown, R>) | undefined
 
 /** An event for a log, which gives it its id. */
 export const encode = (
@@ -23,6 +24,28 @@ export const encode = (
     ? Either.map(Frame.fromEvent(event), ({ bytes }) => bytes)
     : Either.left(new ServerSentEvent.InvalidServerSentEvent({ field: "id", reason: "Assigned" }))
 
+/** What all replays of a broker share. */
+export interface Turns {
+  readonly permits: Effect.Semaphore
+  /** Bytes that were read since the event loop has turned. */
+  spent: number
+}
+
+export const makeTurns = (): Turns => ({ permits: Effect.unsafeMakeSemaphore(maxReads), spent: 0 })
+
+/** Reads a page when it is its turn: first come, first served, and between two full pages the event loop turns. */
+const read = (log: EventLog.Service, turns: Turns, subscriber: Subscriber) =>
+  turns.permits.withPermits(1)(Effect.gen(function*() {
+    if (turns.spent >= pageBytes) {
+      yield* nextTurn
+      turns.spent = 0
+    }
+    if (!subscriber.connection.isOpen) return undefined
+    const page = yield* log.read(subscriber.channels, subscriber, pageSize, pageBytes)
+    turns.spent += page.more ? pageBytes : page.entries.reduce((bytes, { data }) => bytes + data.length, 64)
+    return page
+  }))
+
 /** Moves the cursor of the client without an event. */
 export const cursorFrame = (cursor: Cursor): Frame.Frame => Frame.fromString(`id: ${formatEventId(cursor)}\n\n`)
 
@@ -30,16 +53,22 @@ export const cursorFrame = (cursor: Cursor): Frame.Frame => Frame.fromString(`id
  * Gives a subscriber what the log has after its place, as fast as it reads, until nothing is left: then it is live. What is
  * published meanwhile is not queued for it, for the log has it.
  */
-export const catchUp = <R>(log: EventLog.Service, subscriber: Subscriber, snapshot: TakeSnapshot<R>) =>
+export const catchUp = <R>(
+  log: EventLog.Service,
+  turns: Turns,
+  subscriber: Subscriber,
+  snapshot: TakeSnapshot<R>
+) =>
   Effect.gen(function*() {
     let given = 0
     let isAnew = false
     let isMore: boolean
     do {
       subscriber.isBehind = false
-      const page = yield* log.read(subscriber.channels, subscriber, pageSize).pipe(
+      const page = yield* read(log, turns, subscriber).pipe(
         Effect.retry({ while: (error) => error.retryable && subscriber.connection.isOpen, schedule: backoff })
       )
+      if (page === undefined) return
       isMore = page.more
       if (Option.isSome(page.missing)) {
         yield* startAnew(subscriber, snapshot, page.position, page.missing.value, isAnew)
@@ -53,8 +82,9 @@ export const catchUp = <R>(log: EventLog.Service, subscriber: Subscriber, snapsh
         given++
       }
       subscriber.moveTo(page.position)
-      // What is published would push out what was replayed, and with it what the client was to be told of its past.
-      if (subscriber.connection.settings.strategy === "sliding" && !isMore) yield* taken(subscriber.connection)
+      // A page waits for one client at a time. And what is published would push out what was replayed, and with it what the
+      // client was to be told of its past.
+      if (isMore || subscriber.connection.settings.strategy === "sliding") yield* taken(subscriber.connection)
     } while (isMore || subscriber.isBehind)
     subscriber.isLive = true
     Metrics.add(Metrics.delivered, given)
@@ -85,15 +115,17 @@ export const startAnew = <R>(
       yield* give(connection, Frame.fromString(`${id}event: resync\ndata: {"reason":"${reason}"}\n\n`))
     }
     if (snapshot !== undefined) {
-      const { at, events } = yield* snapshot(subscriber.channels)
-      for (const event of events) yield* give(connection, new Frame.Frame(yield* encode(event)))
+      const { at, events } = yield* snapshot(Array.from(subscriber.granted.values()))
       const place = Option.filter(
         at === undefined ? Option.none() : parseEventId(at),
         ({ epoch, seq }) => epoch === position.epoch && !(ignoreAt && (reason === "Future" || seq <= position.seq))
       )
       if (Option.isSome(place)) subscriber.moveTo(place.value)
+      for (const event of events) yield* give(connection, new Frame.Frame(yield* encode(event)))
     }
-    if (snapshot !== undefined || reason === undefined) yield* give(connection, cursorFrame(subscriber))
+    if (subscriber.hasCursor && (snapshot !== undefined || reason === undefined)) {
+      yield* give(connection, cursorFrame(subscriber))
+    }
   })
 
 /** Waits until nothing is queued. */
@@ -111,7 +143,16 @@ const give = (connection: Connection, frame: Frame.Frame): Effect.Effect<boolean
       })
   )
 
+const nextTurn = Effect.async<void>((resume) => {
+  const done = () => resume(Effect.void)
+  if (typeof setImmediate === "function") setImmediate(done)
+  else setTimeout(done, 0)
+})
+
 const pageSize = 256
+const pageBytes = 64 * 1024
+/** Pages that are asked for at once. */
+const maxReads = 8
 /** How often a log that is away is asked again. */
 export const backoff = Schedule.exponential("100 millis").pipe(
   Schedule.union(Schedule.spaced("5 seconds")),

@@ -3,11 +3,16 @@ import * as Http from "node:http"
 import { HttpRouter, HttpServer, HttpServerRequest, HttpServerResponse } from "@effect/platform"
 import { NodeHttpServer, NodeRuntime } from "@effect/platform-node"
 import { Effect, Layer, Logger, LogLevel, Schedule } from "effect"
-import { EventBroker } from "effect-realtime"
+import { EventBroker, Topic } from "effect-realtime"
 import { RedisEventLog } from "effect-realtime/redis"
 
 // One node of the cluster, as its own process: its port, the address of Redis, the timeout of the log in milliseconds.
 const [port = "0", url = "", timeout = "500"] = process.argv.slice(2)
+
+const Schedules = Topic.make(":schedule/:channel", {})
+
+const toChannel = (name: string) =>
+  name.endsWith("/*") ? Topic.pattern(Schedules, { schedule: name.slice(0, -2) }) : name
 
 const parameters = Effect.map(
   HttpServerRequest.HttpServerRequest,
@@ -19,7 +24,7 @@ const router = HttpRouter.empty.pipe(
   HttpRouter.get(
     "/events",
     Effect.flatMap(parameters, (query) =>
-      EventBroker.respond(query.getAll("channel"), {
+      EventBroker.respond(query.getAll("channel").map(toChannel), {
         retry: "50 millis",
         heartbeat: "300 millis",
         key: query.get("key") ?? "nobody"

@@ -1,6 +1,6 @@
 import { afterAll, assert, beforeAll, it } from "@effect/vitest"
 import { Clock, Effect, Exit, Layer, Schedule, Scope, Stream } from "effect"
-import { EventBroker, EventStream } from "effect-realtime"
+import { EventBroker, EventStream, Topic } from "effect-realtime"
 import { RedisEventLog } from "effect-realtime/redis"
 import { createClient } from "redis"
 
@@ -46,7 +46,7 @@ describeRedis("EventBroker over Redis", () => {
     Effect.gen(function*() {
       const [a, b] = yield* Effect.all([node(redis.url), node(redis.url)])
       const [first, second, third] = yield* Effect.all([
-        a.subscribe(["news", "*"], { key: "eve" }),
+        a.subscribe(["news", Topic.pattern(Topic.make(":any", {}))], { key: "eve" }),
         b.subscribe("news", { key: "eve" }),
         b.subscribe("news", { key: "adam" })
       ])

@@ -52,10 +52,27 @@ expectTypeOf(EventBroker.subscribe("news")).toEqualTypeOf<
 expectTypeOf(EventBroker.respond(["news", Topic.pattern(Orders)])).toEqualTypeOf<
   Effect.Effect<
     HttpServerResponse.HttpServerResponse,
-    EventLogError,
+    never,
     EventBroker.EventBroker | HttpServerRequest.HttpServerRequest | Scope.Scope
   >
 >()
+// A pattern is what Topic.pattern makes, and nothing else
+expectTypeOf<EventBroker.Subscription["channels"]>().toEqualTypeOf<ReadonlyArray<string | Topic.Pattern>>()
+void EventBroker.subscribe(Topic.pattern(Orders), {
+  authorize: (channels) => {
+    expectTypeOf(channels).toEqualTypeOf<ReadonlyArray<string | Topic.Pattern>>()
+    return Effect.succeed({ channels: [Topic.pattern(Orders, { orderId: "1" }), "news"] })
+  }
+})
+// @ts-expect-error not what Topic.pattern makes
+void EventBroker.subscribe({ path: "orders/*" })
+// @ts-expect-error not what Topic.pattern makes
+void EventBroker.subscribe("news", { authorize: () => Effect.succeed({ channels: [{ path: "orders/*" }] }) })
+// @ts-expect-error an event is published to one channel
+void EventBroker.publish(Topic.pattern(Orders), { data: "any" })
+// @ts-expect-error the subscribers of one channel are counted
+void EventBroker.subscribers(Topic.pattern(Orders))
+
 declare class Sessions {
   private readonly secret: string
 }

@@ -18,8 +18,11 @@ expectTypeOf<Topic.Topic.Params<"news">>().toEqualTypeOf<{}>()
 expectTypeOf(Topic.params(Orders, "orders/1")).toEqualTypeOf<Option.Option<{ readonly orderId: string }>>()
 Topic.channel(Orders, { orderId: "1" })
 Orders.pipe(Topic.channel({ orderId: "1" }))
-Topic.pattern(Items)
-Topic.pattern(Items, { itemId: "1" })
+expectTypeOf(Topic.pattern(Items)).toEqualTypeOf<Topic.Pattern<typeof Items.events>>()
+expectTypeOf(Topic.pattern(Items, { itemId: "1" })).toExtend<Topic.Pattern>()
+// @ts-expect-error a pattern is no string
+Topic.pattern(Items) satisfies string // @ts-expect-error an object that looks like one is none
+;({ path: "orders/*" }) satisfies Topic.Pattern
 // @ts-expect-error a parameter is missing
 Topic.channel(Items, { orderId: "1" })
 // @ts-expect-error not a parameter
