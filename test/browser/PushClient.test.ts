@@ -1,15 +1,26 @@
-import { HttpClient, HttpClientResponse, HttpRouter, HttpServerRequest, HttpServerResponse } from "@effect/platform"
+import { readFile } from "node:fs/promises"
+
+import {
+  FetchHttpClient,
+  HttpClient,
+  HttpClientResponse,
+  HttpRouter,
+  HttpServerRequest,
+  HttpServerResponse
+} from "@effect/platform"
 import { assert, describe, it } from "@effect/vitest"
 import { p256 } from "@noble/curves/nist.js"
-import { Deferred, Effect, Layer, Queue } from "effect"
+import { Deferred, Effect, Layer, Option, Queue } from "effect"
+import * as SubscriptionStore from "effect-realtime/SubscriptionStore"
 import * as VapidKeys from "effect-realtime/VapidKeys"
 import * as WebPush from "effect-realtime/WebPush"
+import * as WebPushApi from "effect-realtime/WebPushApi"
 import * as WebPushPayload from "effect-realtime/WebPushPayload"
 import { WebPushSubscription } from "effect-realtime/WebPushSubscription"
 import type { BrowserContext, Page, Worker } from "playwright-core"
 
 import { decrypt } from "../noble.js"
-import { isMissing, newPage, pages, persistentContext, serve } from "../support/chromium.js"
+import { bundleOf, isMissing, newPage, pages, persistentContext, serve, until } from "../support/chromium.js"
 
 const serverKey = Effect.map(VapidKeys.generate, ({ publicKey }) => publicKey)
 
@@ -48,9 +59,17 @@ declare global {
   var NotificationEvent: new(
     type: string,
     init: { readonly notification: Notification | undefined; readonly action: string }
-  ) => Event & { waitUntil: () => void }
-  var WindowClient: { readonly prototype: { focus: (this: { readonly url: string }) => Promise<void> } }
-  var clients: { openWindow: (url: string) => Promise<void> }
+  ) => Event & { waitUntil: (work?: Promise<unknown>) => void }
+  var WindowClient: {
+    readonly prototype: { focus: (this: { readonly url: string }) => Promise<void>; postMessage: () => void }
+  }
+  var clients: { openWindow: (url: string) => Promise<void>; matchAll: () => Promise<never> }
+  var pushService: {
+    current: PushSubscription | null
+    next: Array<string>
+    make: (kind: string) => Promise<PushSubscription | null>
+  }
+  var example: (key: string) => Promise<string>
   var registration: ServiceWorkerRegistration
   /** What the worker does with the message that comes next. */
   var handled: Promise<unknown>
@@ -119,24 +138,32 @@ const notifications = (page: Page) =>
  * A click on the notification that is shown, and where it leads. Only a person's own click may focus a window or open one, so that
  * alone is played; what is clicked and which windows there are is real.
  */
-const click = (worker: Worker, action = "") =>
+const click = (worker: Worker, action = "", trouble?: "focus rejects" | "matchAll rejects") =>
   within("the click to lead somewhere", () =>
-    worker.evaluate(async (action) => {
+    worker.evaluate(async ({ action, trouble }) => {
       const { clients, registration } = globalThis
       const [notification] = await registration.getNotifications()
-      const leads = new Promise<string>((resolve) => {
-        WindowClient.prototype.focus = function() {
-          resolve(`focused ${this.url}`)
-          return Promise.resolve()
-        }
-        clients.openWindow = (url) => Promise.resolve(resolve(`opened ${url}`))
-      })
+      let leads = "nothing"
+      WindowClient.prototype.focus = function() {
+        if (trouble === "focus rejects") return Promise.reject(new Error("no focus"))
+        leads = `focused ${this.url}`
+        return Promise.resolve()
+      }
+      if (trouble === "matchAll rejects") clients.matchAll = () => Promise.reject(new Error("no windows"))
+      clients.openWindow = (url) => {
+        leads = `opened ${url}`
+        return Promise.resolve()
+      }
       const event = new NotificationEvent("notificationclick", { notification, action })
+      let handled: Promise<unknown> | undefined
       // Refused for an event that the browser has not made.
-      event.waitUntil = () => {}
+      event.waitUntil = (work?: Promise<unknown>) => {
+        handled = work
+      }
       dispatchEvent(event)
-      return { leads: await leads, left: (await registration.getNotifications()).length }
-    }, action)).pipe(Effect.map(({ leads, left }) => left === 0 ? leads : `left ${left}`))
+      await handled
+      return { leads, left: (await registration.getNotifications()).length }
+    }, { action, trouble })).pipe(Effect.map(({ leads, left }) => left === 0 ? leads : `left ${left}`))
 
 /** Shows a notification with this data, and waits until it is. */
 const show = (worker: Worker, data: unknown) =>
@@ -144,6 +171,65 @@ const show = (worker: Worker, data: unknown) =>
     "the notification to be shown",
     () => worker.evaluate((data) => globalThis.registration.showNotification("shown", { data }), data)
   )
+
+const closeAll = (page: Page) =>
+  within("the notifications to close", () =>
+    page.evaluate(async () => {
+      const registration = await navigator.serviceWorker.ready
+      for (const notification of await registration.getNotifications()) notification.close()
+    }))
+
+/** Plays the push service, which is somewhere in the network. `next` says how the subscriptions to come are odd. */
+const playPushService = () => {
+  const fromBase64Url = (text: string) =>
+    Uint8Array.from(atob(text.replaceAll("-", "+").replaceAll("_", "/")), (char) => char.charCodeAt(0))
+  // A point of the curve: the route decodes it.
+  const point = fromBase64Url("BCVxsr7N_eNgVRqvHtD0zTZsEc6-VV-JvLexhqUzORcxaOzi6-AYWXvTBHm4bjyPjs7Vd8pZGH6SRpkNtoIAiw4")
+  let made = 0
+  const make = async (kind: string | undefined, key?: Uint8Array | string): Promise<PushSubscription | null> => {
+    made++
+    if (kind === "denied") throw new DOMException("permission denied", "NotAllowedError")
+    if (kind === "null") return null
+    const bytes = typeof key === "string" ? fromBase64Url(key) : key
+    const endpoint = kind === "removed"
+      ? "https://permanently-removed.invalid/fcm/send/x"
+      : `https://push.example/${made}`
+    const options = {
+      "no options": {},
+      "options undefined": { options: { value: undefined } },
+      "key null": { options: { value: { applicationServerKey: null } } },
+      "key empty": { options: { value: { applicationServerKey: new ArrayBuffer(0) } } }
+    }[kind ?? ""] ?? { options: { value: { applicationServerKey: bytes?.buffer ?? null } } }
+    const subscription: PushSubscription = Object.create(null, {
+      endpoint: { value: endpoint },
+      expirationTime: { value: null },
+      ...options,
+      getKey: {
+        value: (name: string) => {
+          if (kind === "getKey throws") throw new TypeError("no keys")
+          return kind === "no keys" ? null : name === "auth" ? new ArrayBuffer(16) : point.buffer
+        }
+      },
+      toJSON: { value: () => ({ endpoint, expirationTime: null, keys: { p256dh: "p", auth: "a" } }) },
+      unsubscribe: {
+        value: () => {
+          globalThis.pushService.current = null
+          return Promise.resolve(true)
+        }
+      }
+    })
+    globalThis.pushService.current = subscription
+    return subscription
+  }
+  globalThis.pushService = { current: null, next: [], make }
+  PushManager.prototype.getSubscription = () => Promise.resolve(globalThis.pushService.current)
+  Reflect.set(
+    PushManager.prototype,
+    "subscribe",
+    (options: { readonly applicationServerKey: Uint8Array | string }) =>
+      make(globalThis.pushService.next.shift(), options.applicationServerKey)
+  )
+}
 
 const shop = {
   title: "Payment confirmed",
@@ -323,14 +409,367 @@ describe.skipIf(isMissing)("Web Push in Chromium", () => {
         title: "Payment confirmed",
         data: { orderId: "7", url: `${url}/orders/7`, urlByAction: { pay: `${url}/pay` } }
       }])
-      yield* Effect.promise(() =>
-        page.evaluate(async () => {
-          const registration = await navigator.serviceWorker.ready
-          for (const notification of await registration.getNotifications()) notification.close()
-        })
+    }))
+
+  it.scopedLive("shows the text of a message that is no notification, and gives an object a title", () =>
+    Effect.gen(function*() {
+      const context = yield* persistentContext
+      const url = yield* serve(pages)
+      const page = yield* newPage(context, url)
+      yield* grant(context, url)
+      const { deliver } = yield* register(page, "/service-worker.js")
+      const host = new URL(url).host
+      const cases: ReadonlyArray<readonly [data: string, title: string, body: string, tag: string]> = [
+        ["Order 7 was paid.", host, "Order 7 was paid.", ""],
+        ["42", host, "42", ""],
+        ["null", host, "null", ""],
+        ["[1,2]", host, "[1,2]", ""],
+        ["\"in quotes\"", host, "in quotes", ""],
+        ["{\"body\":", host, "{\"body\":", ""],
+        ["", host, "", ""],
+        [JSON.stringify({ body: "no title", tag: "t" }), host, "no title", "t"],
+        [JSON.stringify({ title: null, body: "null" }), host, "null", ""],
+        [JSON.stringify({ orderId: 7 }), host, "", ""],
+        [JSON.stringify({ notification: { title: "inner", body: "of others" } }), "inner", "of others", ""],
+        [JSON.stringify({ web_push: 8030, notification: { body: "declared" } }), host, "declared", ""],
+        [JSON.stringify({ web_push: 8030 }), host, "", ""],
+        [JSON.stringify({ title: "actions", body: "odd", actions: "none" }), "actions", "odd", ""],
+        [JSON.stringify({ title: "actions", body: "null", actions: [null] }), "actions", "null", ""],
+        [JSON.stringify({ title: "refused", body: "kept", renotify: true }), "refused", "kept", ""]
+      ]
+      for (const [data, ...shown] of cases) {
+        yield* deliver(data)
+        const [notification, ...others] = yield* notifications(page)
+        assert.deepStrictEqual([notification?.title, notification?.body, notification?.tag], shown, data)
+        assert.deepStrictEqual(others, [])
+        yield* closeAll(page)
+      }
+    }))
+
+  it.scopedLive("shows the notification first, whatever hangs or throws beside it", () =>
+    Effect.gen(function*() {
+      const context = yield* persistentContext
+      const url = yield* serve(pages)
+      const page = yield* newPage(context, url)
+      yield* grant(context, url)
+      yield* Effect.promise(() => page.bringToFront())
+      const { deliver, worker } = yield* register(page, "/service-worker.js?tellPages=true")
+      const badged = JSON.stringify({ web_push: 8030, app_badge: 3, notification: { title: "badged", navigate: url } })
+      const troubles: ReadonlyArray<() => void> = [
+        () => void Object.assign(navigator, { setAppBadge: () => new Promise(() => {}) }),
+        () =>
+          void Object.assign(navigator, {
+            setAppBadge: () => {
+              throw new Error("no badge")
+            }
+          }),
+        () => void Object.assign(navigator, { setAppBadge: () => Promise.reject(new Error("no badge")) }),
+        () =>
+          void (WindowClient.prototype.postMessage = () => {
+            throw new Error("no message")
+          }),
+        () => void (clients.matchAll = () => Promise.reject(new Error("no windows"))),
+        () => void (clients.matchAll = () => new Promise(() => {})),
+        () =>
+          void (clients.matchAll = () => {
+            throw new Error("no windows")
+          }),
+        () => void (caches.open = () => new Promise(() => {}))
+      ]
+      for (const trouble of troubles) {
+        yield* within("the trouble", () => worker.evaluate(trouble))
+        yield* deliver(badged)
+        assert.deepStrictEqual((yield* notifications(page)).map(({ title }) => title), ["badged"], String(trouble))
+        yield* closeAll(page)
+      }
+    }))
+
+  const clicks: Record<string, ReadonlyArray<readonly [to: string, action: string, leads: string | RegExp]>> = {
+    "": [
+      ["/orders/7", "", "focused /orders/7#comments"],
+      ["/orders/7#other", "", "focused /orders/7#comments"],
+      ["/orders/7?from=push", "", "focused /orders/7#comments"],
+      ["/orders?id=7", "", "focused /orders?id=7"],
+      ["/orders?id=8", "", "focused /orders?id=7"],
+      ["/pay", "", "opened /pay"],
+      ["/orders/7", "dismiss", "nothing"],
+      ["https://elsewhere.example/orders/7", "", "opened https://elsewhere.example/orders/7"]
+    ],
+    "?match=exact": [
+      ["/orders/7", "", "opened /orders/7"],
+      ["/orders/7#comments", "", "focused /orders/7#comments"],
+      ["/orders?id=8", "", "opened /orders?id=8"]
+    ],
+    "?match=origin": [
+      ["/orders?id=7", "", "focused /orders?id=7"],
+      ["https://elsewhere.example/", "", "opened https://elsewhere.example/"],
+      ["/pay", "", /^focused /]
+    ]
+  }
+
+  for (const [query, cases] of Object.entries(clicks)) {
+    it.scopedLive(`focuses the window that matches, or opens one: ${query}`, () =>
+      Effect.gen(function*() {
+        const context = yield* persistentContext
+        const empty = HttpServerResponse.html("<!doctype html>")
+        const url = yield* serve(
+          pages.pipe(HttpRouter.get("/orders/7", empty), HttpRouter.get("/orders", empty))
+        )
+        const page = yield* newPage(context, url)
+        yield* grant(context, url)
+        yield* newPage(context, `${url}/orders/7#comments`)
+        yield* newPage(context, `${url}/orders?id=7`)
+        const { worker } = yield* register(page, `/service-worker.js${query}`)
+        for (const [to, action, leads] of cases) {
+          yield* show(worker, { url: to })
+          const led = (yield* click(worker, action)).replace(url, "")
+          if (typeof leads === "string") assert.strictEqual(led, leads, to)
+          else assert.match(led, leads)
+        }
+        for (const trouble of ["focus rejects", "matchAll rejects"] as const) {
+          yield* show(worker, { url: "/orders/7" })
+          assert.strictEqual(yield* click(worker, "", trouble), `opened ${url}/orders/7`)
+        }
+      }))
+  }
+
+  it.scopedLive("reports a change again after a failure, and gives the old endpoint up when the permission is gone", () =>
+    Effect.gen(function*() {
+      const received = yield* Queue.unbounded<unknown>()
+      const answers: Array<HttpServerResponse.HttpServerResponse> = []
+      const url = yield* pages.pipe(
+        HttpRouter.get("/login", HttpServerResponse.html("<!doctype html>")),
+        HttpRouter.post(
+          "/push/resubscribe",
+          Effect.flatMap(
+            HttpServerRequest.HttpServerRequest,
+            ({ json }) => Effect.flatMap(json, (body) => Queue.offer(received, body))
+          )
+            .pipe(
+              Effect.map(() => answers.shift() ?? HttpServerResponse.unsafeJson({ endpointId: "" }, { status: 201 }))
+            )
+        ),
+        serve
       )
-      yield* deliver("not JSON")
-      assert.deepStrictEqual((yield* notifications(page)).map(({ title }) => title), [new URL(url).host])
+      const context = yield* persistentContext
+      const page = yield* newPage(context, url)
+      yield* grant(context, url)
+      const { deliver, worker } = yield* register(page, "/service-worker.js?resubscribe=/push/resubscribe")
+      const [old, current] = [yield* serverKey, yield* serverKey]
+      yield* within("the push service to be played", () => worker.evaluate(playPushService))
+      const change = (endpoint: string | undefined) =>
+        within("the change to be handled", () =>
+          worker.evaluate(({ endpoint, key }) => {
+            const bytes = Uint8Array.from(
+              atob(key.replaceAll("-", "+").replaceAll("_", "/")),
+              (char) => char.charCodeAt(0)
+            )
+            const oldSubscription = endpoint === undefined
+              ? null
+              : { endpoint, options: { applicationServerKey: bytes.buffer } }
+            return new Promise<void>((resolve) =>
+              dispatchEvent(
+                Object.assign(new Event("pushsubscriptionchange"), {
+                  oldSubscription,
+                  newSubscription: null,
+                  waitUntil: (work: Promise<unknown>) => work.then(() => resolve(), () => resolve())
+                })
+              )
+            )
+          }, { endpoint, key: old }))
+      const next = within("a report", () => Effect.runPromise(Queue.take(received)))
+      const reported = (oldEndpoint: string, n: number, applicationServerKey: string) => ({
+        oldEndpoint,
+        subscription: {
+          endpoint: `https://push.example/${n}`,
+          expirationTime: null,
+          keys: { p256dh: "p", auth: "a" },
+          applicationServerKey
+        }
+      })
+      const login = HttpServerResponse.empty({ status: 302, headers: { location: "/login" } })
+      answers.push(HttpServerResponse.empty({ status: 503 }), HttpServerResponse.empty({ status: 401 }), login)
+      yield* change("https://push.example/0")
+      const first = reported("https://push.example/0", 1, old)
+      assert.deepStrictEqual(yield* next, first)
+      // Each message is a chance; the last one finds nothing left to report.
+      for (const repeated of [first, first, first]) {
+        yield* deliver("a chance")
+        assert.deepStrictEqual(yield* next, repeated)
+      }
+      yield* deliver("nothing left")
+      assert.strictEqual(yield* Queue.size(received), 0)
+
+      // Another change before the server knows of the one before: it knows the first endpoint alone.
+      answers.push(HttpServerResponse.empty({ status: 500 }))
+      yield* change("https://push.example/1")
+      yield* next
+      yield* change("https://push.example/2")
+      assert.deepStrictEqual(yield* next, reported("https://push.example/1", 3, old))
+
+      answers.push(
+        HttpServerResponse.unsafeJson(
+          { _tag: "RenewalRequired", reason: "KeyMismatch", publicKey: current },
+          { status: 410 }
+        )
+      )
+      yield* change("https://push.example/3")
+      assert.deepStrictEqual(yield* next, reported("https://push.example/3", 4, old))
+      assert.deepStrictEqual(yield* next, reported("https://push.example/3", 5, current))
+
+      yield* Effect.promise(() => worker.evaluate(() => void (globalThis.pushService.next = ["removed"])))
+      yield* change("https://push.example/5")
+      assert.deepStrictEqual(yield* next, reported("https://push.example/5", 7, old))
+
+      yield* Effect.promise(() => worker.evaluate(() => void (globalThis.pushService.next = ["denied"])))
+      yield* change("https://push.example/7")
+      assert.deepStrictEqual(yield* next, { oldEndpoint: "https://push.example/7", subscription: null })
+    }))
+
+  it.scopedLive("registers at the documented routes, by the documented example", () =>
+    Effect.gen(function*() {
+      const pairs = yield* Effect.all([VapidKeys.generate, VapidKeys.generate])
+      const [{ publicKey }, { publicKey: retired }] = pairs
+      const push = yield* Layer.build(
+        WebPush.layer({ vapid: pairs[0], subject: "mailto:ops@example.com", hosts: ["push.example"] }).pipe(
+          Layer.provide(FetchHttpClient.layer)
+        )
+      )
+      const store = yield* SubscriptionStore.makeMemory()
+      const owner = Effect.map(HttpServerRequest.HttpServerRequest, ({ cookies }) => Option.fromNullable(cookies.user))
+      const guide = yield* Effect.promise(() => readFile("guides/browser.md", "utf8"))
+      const example = Array.from(guide.matchAll(/^```ts\n(.*?)^```$/gms), ([, code]) => code ?? "").find((code) =>
+        code.includes("PushClient.register(")
+      )
+      const script = yield* Effect.promise(() =>
+        bundleOf(`
+          import { Effect } from "effect"
+          ${example}
+          globalThis.example = (key) => Effect.runPromise(subscribe(key)).then(() => "registered", String)
+        `)
+      )
+      const url = yield* pages.pipe(
+        HttpRouter.mount("/push", WebPushApi.router(owner)),
+        HttpRouter.mount(
+          "/silent",
+          HttpRouter.empty.pipe(HttpRouter.all("*", HttpServerResponse.html("<!doctype html>not the routes")))
+        ),
+        HttpRouter.get("/example.js", HttpServerResponse.text(script, { contentType: "text/javascript" })),
+        Effect.provideService(SubscriptionStore.SubscriptionStore, store),
+        Effect.provide(push),
+        serve
+      )
+      const context = yield* persistentContext
+      const page = yield* newPage(context, url)
+      yield* grant(context, url)
+      yield* within("the push service to be played", () => page.evaluate(playPushService))
+      yield* within("the example", () => page.addScriptTag({ url: "/example.js", type: "module" }))
+      yield* until(page, () => "example" in globalThis)
+      const stored = Effect.map(store.forOwner("anna"), (devices) =>
+        devices.map(({ applicationServerKey, endpoint }) => [endpoint, applicationServerKey]))
+      const result = (route = "/push", key?: string) =>
+        within("the registration", () =>
+          page.evaluate(
+            ({ key, route }) =>
+              globalThis.api.register(route, {
+                serviceWorker: "/service-worker.js",
+                ...(key === undefined ? {} : { applicationServerKey: key })
+              }),
+            { key, route }
+          ))
+      const unauthorized = yield* result()
+      assert.deepInclude(unauthorized, { reason: "NotRegistered", status: 401 })
+      assert("message" in unauthorized)
+      assert.match(unauthorized.message, /Sign in/)
+      yield* Effect.promise(() =>
+        context.addCookies([{ name: "user", value: "anna", url }])
+      )
+
+      // The request that failed is repeated, by the example of the guide.
+      const registered = yield* within("the example", () => page.evaluate((key) => globalThis.example(key), publicKey))
+      assert.strictEqual(registered, "registered")
+      assert.deepStrictEqual(yield* stored, [["https://push.example/1", publicKey]])
+      assert.deepInclude(yield* result("/silent", publicKey), { reason: "NotRegistered", status: 200 })
+
+      // A push service said that it is gone.
+      yield* store.prune(yield* store.forOwner("anna"))
+      const renewed = yield* result()
+      assert("value" in renewed)
+      assert.deepInclude(renewed.value, { endpoint: "https://push.example/2", replaced: "https://push.example/1" })
+      assert.match(renewed.value.endpointId, /^push\.example\/[0-9a-f]{12}$/)
+      assert.deepStrictEqual(yield* stored, [["https://push.example/2", publicKey]])
+      assert.deepInclude(yield* result(), { value: { ...renewed.value, replaced: null } })
+
+      // A page that has the key of last week.
+      const rotated = yield* result("/push", retired)
+      assert("value" in rotated)
+      assert.deepStrictEqual(yield* stored, [[rotated.value.endpoint, publicKey]])
+
+      // The browser has dropped the subscription by itself.
+      yield* Effect.promise(() => page.evaluate(() => void (globalThis.pushService.current = null)))
+      assert.property(yield* result(), "value")
+      assert.strictEqual((yield* stored).length, 1)
+
+      const unregistered = yield* within("the end", () => page.evaluate(() => globalThis.api.unregister("/push")))
+      assert.property(unregistered, "value")
+      assert.deepStrictEqual(yield* stored, [])
+
+      assert.property(yield* result(), "value")
+      yield* Effect.promise(() =>
+        page.evaluate(() => void Object.defineProperty(Notification, "permission", { value: "denied" }))
+      )
+      assert.deepInclude(yield* result(), { reason: "PermissionDenied" })
+      assert.deepStrictEqual(yield* stored, [])
+    }))
+
+  it.scopedLive("copes with browsers that say less, and with addresses that do not exist", () =>
+    Effect.gen(function*() {
+      const context = yield* persistentContext
+      const url = yield* serve(pages)
+      const page = yield* newPage(context, url)
+      yield* grant(context, url)
+      yield* within("the push service to be played", () => page.evaluate(playPushService))
+      const applicationServerKey = yield* serverKey
+      const subscribe = (...next: ReadonlyArray<string>) =>
+        within("the subscription", () =>
+          page.evaluate(({ applicationServerKey, next }) => {
+            globalThis.pushService.next = [...next]
+            return globalThis.api.subscribe({ applicationServerKey, serviceWorker: "/service-worker.js" })
+          }, { applicationServerKey, next }))
+      let made = 0
+      for (const kind of ["no options", "options undefined", "key null", "key empty"]) {
+        yield* Effect.promise(() => page.evaluate(() => void (globalThis.pushService.current = null)))
+        const results = [yield* subscribe(kind), yield* subscribe()]
+        made++
+        for (const result of results) {
+          assert("value" in result, kind)
+          // No new endpoint at each load, and the key that was passed.
+          assert.strictEqual(result.value.subscription.endpoint, `https://push.example/${made}`, kind)
+          assert.strictEqual(result.value.subscription.applicationServerKey, applicationServerKey, kind)
+        }
+      }
+      for (const kind of ["removed", "null", "no keys", "getKey throws"]) {
+        yield* Effect.promise(() => page.evaluate(() => void (globalThis.pushService.current = null)))
+        const result = yield* subscribe(kind)
+        assert("value" in result, kind)
+        assert.match(result.value.subscription.endpoint, /^https:\/\/push\.example\/\d+$/)
+      }
+      // One that an earlier version of the page has kept.
+      yield* Effect.promise(() => page.evaluate(() => globalThis.pushService.make("removed").then(() => {})))
+      assert.deepStrictEqual(
+        yield* Effect.promise(() => page.evaluate(() => globalThis.api.subscription())),
+        { value: null }
+      )
+      assert.property(yield* subscribe(), "value")
+      const never = yield* subscribe("removed", "null", "removed", "no keys", "removed").pipe(
+        Effect.zipRight(Effect.promise(() => page.evaluate(() => void (globalThis.pushService.current = null)))),
+        Effect.zipRight(subscribe("removed", "null", "removed", "no keys", "removed"))
+      )
+      assert.deepInclude(never, { reason: "ServiceUnavailable" })
+      yield* Effect.promise(() =>
+        page.evaluate(() => void Object.defineProperty(PushManager, "supportedContentEncodings", { value: ["aesgcm"] }))
+      )
+      assert.deepInclude(yield* subscribe(), { reason: "Unsupported" })
     }))
 
   it.scopedLive("tells a visible page instead, when it is told to", () =>

@@ -32,7 +32,7 @@ const open = (url: string, options: EventSourceClient.Options = {}) => {
 
 const push = <A>(effect: Effect.Effect<A, PushClient.PushClientError>) =>
   Effect.runPromise(Effect.either(effect)).then(Either.match({
-    onLeft: ({ message, reason }) => ({ reason, message }),
+    onLeft: ({ message, reason, status }) => ({ reason, message, status }),
     onRight: (value) => ({ value })
   }))
 
@@ -51,6 +51,14 @@ const api = {
       subscription,
       replaced: Option.getOrNull(replaced)
     }))),
+  register: (url: string, options?: PushClient.RegisterOptions) =>
+    push(Effect.map(PushClient.register(url, options), ({ endpointId, replaced, subscription }) => ({
+      endpoint: subscription.endpoint,
+      endpointId,
+      replaced: Option.getOrNull(replaced)
+    }))),
+  unregister: (url: string) => push(PushClient.unregister(url)),
+  subscription: () => push(Effect.map(PushClient.subscription, Option.getOrNull)),
   unsubscribe: () => push(Effect.map(PushClient.unsubscribe, Option.getOrNull)),
   nextMessage: () =>
     Effect.runPromise(PushClient.messages.pipe(Stream.take(1), Stream.runCollect, Effect.map(Chunk.toReadonlyArray)))

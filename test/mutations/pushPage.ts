@@ -88,5 +88,125 @@ export default [
     replace: "includes(\"aesgcm\")",
     test: "test/WebPushSubscription.test.ts",
     name: "refuses a device"
+  },
+  {
+    promise: "text that is no notification is shown",
+    file: "src/browser/ServiceWorker.ts",
+    find: "titled({ body: typeof payload === \"string\" ? payload : text })",
+    replace: "titled({})",
+    test: "test/browser/PushClient.test.ts",
+    name: "shows the text"
+  },
+  {
+    promise: "an object without a title keeps its members",
+    file: "src/browser/ServiceWorker.ts",
+    find: "{ ...value, title }",
+    replace: "{ title }",
+    test: "test/browser/PushClient.test.ts",
+    name: "shows the text"
+  },
+  {
+    promise: "the notification does not wait for the badge",
+    file: "src/browser/ServiceWorker.ts",
+    find: "optional(() => self.navigator.setAppBadge?.(badge))",
+    replace: "self.navigator.setAppBadge?.(badge)",
+    test: "test/browser/PushClient.test.ts",
+    name: "shows the notification first"
+  },
+  {
+    promise: "an optional step of the worker is limited in time",
+    file: "src/browser/ServiceWorker.ts",
+    find: "setTimeout(resolve, 1_000))\n  ]).catch",
+    replace: "setTimeout(resolve, 1_000_000))\n  ]).catch",
+    test: "test/browser/PushClient.test.ts",
+    name: "shows the notification first"
+  },
+  {
+    promise: "dismiss opens nothing",
+    file: "src/browser/ServiceWorker.ts",
+    find: "if (action === \"dismiss\" && !isMapped) return undefined",
+    replace: "if (action === \"dismiss!\" && !isMapped) return undefined",
+    test: "test/browser/PushClient.test.ts",
+    name: "opens one: "
+  },
+  {
+    promise: "a window that cannot be focused is replaced by a new one",
+    file: "src/browser/ServiceWorker.ts",
+    find: "(await optional(() => window.focus().then(() => true)))",
+    replace: "(await optional(() => window.focus().then(() => true)), true)",
+    test: "test/browser/PushClient.test.ts",
+    name: "opens one: ?match=exact"
+  },
+  {
+    promise: "a report that failed is repeated",
+    file: "src/browser/ServiceWorker.ts",
+    find: "!response.ok || response.redirected",
+    replace: "response.redirected",
+    test: "test/browser/PushClient.test.ts",
+    name: "reports a change again"
+  },
+  {
+    promise: "a page that asks to log in is no answer",
+    file: "src/browser/ServiceWorker.ts",
+    find: "!response.ok || response.redirected",
+    replace: "!response.ok",
+    test: "test/browser/PushClient.test.ts",
+    name: "reports a change again"
+  },
+  {
+    promise: "the worker sends the key of the subscription",
+    file: "src/browser/ServiceWorker.ts",
+    find: "applicationServerKey?.length === 87 ? {",
+    replace: "applicationServerKey?.length === 86 ? {",
+    test: "test/browser/PushClient.test.ts",
+    name: "reports a change again"
+  },
+  {
+    promise: "register says that its body is JSON",
+    file: "src/browser/PushClient.ts",
+    find: "headers: { \"content-type\": \"application/json\" },",
+    replace: "headers: {},",
+    test: "test/browser/PushClient.test.ts",
+    name: "documented"
+  },
+  {
+    promise: "register checks the answer",
+    file: "src/browser/PushClient.ts",
+    find: "answer.status === 201 ? memberOf(answer, \"endpointId\") : undefined",
+    replace: "memberOf(answer, \"endpointId\") ?? \"\"",
+    test: "test/browser/PushClient.test.ts",
+    name: "documented"
+  },
+  {
+    promise: "register makes a subscription anew that is gone",
+    file: "src/browser/PushClient.ts",
+    find: "answer.status === 410 || answer.status === 409",
+    replace: "answer.status === 409",
+    test: "test/browser/PushClient.test.ts",
+    name: "documented"
+  },
+  {
+    promise: "the endpoint is given up when the permission is gone",
+    file: "src/browser/PushClient.ts",
+    find: "Option.isNone(last) ? Effect.void : Effect.ignore(forget(url, last.value))",
+    replace: "Effect.void",
+    test: "test/browser/PushClient.test.ts",
+    name: "documented"
+  },
+  {
+    promise: "an address that does not exist is not registered",
+    file: "src/browser/PushClient.ts",
+    find: "protocol === \"https:\" && !hostname.endsWith(\".invalid\")",
+    replace: "protocol === \"https:\"",
+    test: "test/browser/PushClient.test.ts",
+    name: "copes"
+  },
+  {
+    promise: "a subscription that does not say its key has the one that was passed",
+    file: "src/browser/PushClient.ts",
+    find: "? toBase64Url(key) : passed",
+    replace: "? toBase64Url(key) : \"\"",
+    test: "test/browser/PushClient.test.ts",
+    name: "copes"
   }
 ] satisfies ReadonlyArray<Mutation>

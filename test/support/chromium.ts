@@ -86,6 +86,18 @@ const bundle = (entry: string, format: "esm" | "iife") =>
     return outputFiles[0]?.text ?? ""
   })))
 
+/** The script of a page that is written in the test. */
+export const bundleOf = async (contents: string): Promise<string> => {
+  const { outputFiles } = await build({
+    stdin: { contents, resolveDir: fileURLToPath(new URL("../..", import.meta.url)), loader: "ts" },
+    bundle: true,
+    write: false,
+    platform: "browser",
+    format: "esm"
+  })
+  return outputFiles[0]?.text ?? ""
+}
+
 const script = bundle("test/browser/page.ts", "esm")
 const worker = bundle("src/browser/service-worker.ts", "iife")
 

@@ -197,11 +197,7 @@ const serverKey = fetch("/push/vapid-public-key").then((response) => response.js
 
 const subscribe = Effect.gen(function*() {
   const applicationServerKey = yield* Effect.promise(() => serverKey)
-  const { subscription } = yield* PushClient.subscribe({
-    applicationServerKey,
-    serviceWorker: "/service-worker.js"
-  })
-  yield* Effect.promise(() => post("/push/subscribe", subscription))
+  yield* PushClient.register("/push", { applicationServerKey, serviceWorker: "/service-worker.js" })
   showCalled(true)
 }).pipe(
   Effect.catchAll(({ reason }) => Effect.sync(() => element("call-problem").textContent = word().problem[reason]))

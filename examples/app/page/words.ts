@@ -90,6 +90,7 @@ export const words: Record<Language, Words> = {
     resyncs: "Told to load anew",
     pushes: "Pushes",
     problem: {
+      NotRegistered: "The site could not be reached. Try again later.",
       InsecureContext: "Notifications need a secure page: open this site over https.",
       HomeScreenRequired: "On iPhone and iPad, add this site to the home screen, and open it from there.",
       Unsupported: "This browser cannot receive push messages. Use a current one, and not in a private window.",
@@ -145,6 +146,7 @@ export const words: Record<Language, Words> = {
     resyncs: "Mandadas carregar de novo",
     pushes: "Notificações",
     problem: {
+      NotRegistered: "Não foi possível contactar o site. Tente mais tarde.",
       InsecureContext: "As notificações precisam de uma página segura: abra este site por https.",
       HomeScreenRequired: "No iPhone e no iPad, adicione este site ao ecrã principal e abra-o a partir daí.",
       Unsupported: "Este navegador não recebe notificações. Use um atual, e não numa janela privada.",
