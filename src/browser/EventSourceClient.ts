@@ -99,7 +99,8 @@ const messages: Record<EventSourceError["reason"], string> = {
  *
  * - `open`: connected, at first and after each `error` that the client came back from,
  * - `error`: the connection was lost, or an event was not what its schema says; the stream continues,
- * - `gap`: the server dropped this many events, for this client was too slow,
+ * - `gap`: this many events were dropped, for this client was too slow. The server drops them, or the client itself where nothing
+ *   slows the server down, which is over `EventSource` and with `shared`: of 1,000 events or 16 Mi characters that wait,
  * - `resync`: events may have been missed, and cannot be had; load the state anew. The reason is the server's, or the client's:
  *   `NoIds` (the connection was made anew, and the server gives no ids), `Unsendable` (the last id is longer than 4 kB
  *   in a query, or the server found it too large), or `Unknown` (the connection was made anew before an event with an id came, and `EventSource` does not
@@ -249,7 +250,7 @@ export const make = <Path extends string, Events extends Topic.Topic.Events>(
     }).pipe(Effect.orDie)
     const fault = faultOfOptions(options)
     if (fault !== undefined) return yield* Effect.die(new Cause.IllegalArgumentException(fault))
-    const names = Array.from(new Set([...Object.keys(own.events), ...Object.keys(serverNotices), "end"])).sort()
+    const names = [...Object.keys(own.events), ...Object.keys(serverNotices), "end"].sort()
     const session: Session = {
       lastEventId: options.lastEventId ?? "",
       retry: undefined,
@@ -269,9 +270,7 @@ export const make = <Path extends string, Events extends Topic.Topic.Events>(
       : connections
     const position = { ...session }
     return signals.pipe(
-      Stream.takeWhile((signal) =>
-        signal._tag !== "Frame" || signal.frame.event !== "end" || Object.hasOwn(own.events, "end")
-      ),
+      Stream.takeWhile((signal) => signal._tag !== "Frame" || signal.frame.event !== "end"),
       Stream.filterMapEffect((signal) => {
         SharedConnection.follow(position, signal)
         const id = position.lastEventId
@@ -544,8 +543,9 @@ const overEventSource = (
   { address, names, options, session }: Target,
   clock: Clock.Clock,
   heard: () => void
-): Connection =>
-  Stream.asyncPush<Signal, Option.Option<EventSourceError>>((emit) =>
+): Connection => {
+  const buffer = SharedConnection.makeBuffer()
+  return Stream.asyncPush<Signal, Option.Option<EventSourceError>>((emit) =>
     Effect.acquireRelease(
       Effect.sync(() => {
         const id = sendableId(session) ?? ""
@@ -556,7 +556,7 @@ const overEventSource = (
         let quick = 0
         const tell = (signal: Signal) => {
           heard()
-          emit.single(signal)
+          buffer.offer(signal, emit.single)
         }
         for (const name of names) {
           source.addEventListener(
@@ -577,7 +577,10 @@ const overEventSource = (
         return source
       }),
       (source) => Effect.sync(() => source.close())
-    ).pipe(Effect.flatMap((source) => Page.onHide(() => source.close()))), { bufferSize: "unbounded" })
+    ).pipe(Effect.flatMap((source) => Page.onHide(() => source.close()))), { bufferSize: "unbounded" }).pipe(
+      Stream.map(buffer.take)
+    )
+}
 
 const overFetch = ({ address, options, session }: Target, clock: Clock.Clock, heard: () => void): Connection =>
   Stream.unwrapScoped(Effect.gen(function*() {

@@ -43,6 +43,50 @@ export const resync = (reason: "NoIds" | "Unknown" | "Unsendable"): Signal => ({
   frame: { event: "resync", data: JSON.stringify({ reason }) }
 })
 
+/** The signals that wait for a reader. */
+export interface Buffer {
+  readonly offer: (signal: Signal, emit: (signal: Signal) => unknown) => void
+  readonly take: (signal: Signal) => Signal
+}
+
+/**
+ * Bounds the signals that wait where nothing slows the sender down: events beyond 1,000, or 16 Mi characters, are dropped, and the
+ * event `gap` stands in their place, as a server has it.
+ */
+export const makeBuffer = (): Buffer => {
+  const sizeOf = (signal: Signal) => signal._tag === "Frame" ? String(signal.frame.data).length : 0
+  let signals = 0
+  let size = 0
+  let dropped = 0
+  let droppedId: string | undefined
+  const add = (signal: Signal, emit: (signal: Signal) => unknown) => {
+    signals++
+    size += sizeOf(signal)
+    emit(signal)
+  }
+  return {
+    offer: (signal, emit) => {
+      const isEvent = signal._tag === "Frame" && signal.frame.event !== "end" && signal.frame.event !== "resync"
+      if (isEvent && (signals >= 1_000 || size >= 16 * 1024 * 1024)) {
+        dropped++
+        droppedId = signal.frame.id ?? droppedId
+        return
+      }
+      if (dropped > 0) {
+        add({ _tag: "Frame", frame: { event: "gap", data: JSON.stringify({ dropped }), id: droppedId } }, emit)
+        dropped = 0
+        droppedId = undefined
+      }
+      add(signal, emit)
+    },
+    take: (signal) => {
+      signals--
+      size -= sizeOf(signal)
+      return signal
+    }
+  }
+}
+
 /** Web Locks are for secure contexts alone. */
 export const isSupported = (): boolean =>
   typeof BroadcastChannel === "function" && typeof navigator === "object" && "locks" in navigator
@@ -71,8 +115,9 @@ export const make = (
   session: Session,
   connections: Stream.Stream<Signal, EventSourceError>,
   heartbeat: Duration.DurationInput
-): Stream.Stream<Signal, EventSourceError> =>
-  Stream.asyncPush<Signal, EventSourceError>((emit) => {
+): Stream.Stream<Signal, EventSourceError> => {
+  const buffer = makeBuffer()
+  return Stream.asyncPush<Signal, EventSourceError>((emit) => {
     const position = { ...session }
     let isOpen = false
     const tell = (signal: Signal, isMissing = false) => {
@@ -81,8 +126,8 @@ export const make = (
       const isElsewhere = signal._tag === "Open" && position.lastEventId !== "" &&
         position.lastEventId !== signal.lastEventId
       follow(position, signal)
-      emit.single(signal)
-      if (isElsewhere || isMissing) emit.single(resync("Unknown"))
+      buffer.offer(signal, emit.single)
+      if (isElsewhere || isMissing) buffer.offer(resync("Unknown"), emit.single)
     }
 
     // From the time that the page comes until it goes. Returns true when the stream has ended.
@@ -198,7 +243,8 @@ export const make = (
       }),
       Effect.forkScoped
     )
-  }, { bufferSize: "unbounded" })
+  }, { bufferSize: "unbounded" }).pipe(Stream.map(buffer.take))
+}
 
 /** Waits for the lock, or takes it away from the tab that holds it, and holds it until the signal. */
 const acquireLock = (name: string, isTaken: boolean, signal: AbortSignal, onLost: () => void): Effect.Effect<void> =>

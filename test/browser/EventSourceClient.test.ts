@@ -21,7 +21,12 @@ const routes = pages.pipe(
     "/events/:name",
     Effect.flatMap(
       HttpRouter.params,
-      ({ name = "" }) => EventBroker.respond(Topic.channel(Counter, { name }), { retry: "50 millis", jitter: 0 })
+      ({ name = "" }) =>
+        EventBroker.respond(Topic.channel(Counter, { name }), {
+          retry: "50 millis",
+          jitter: 0,
+          heartbeat: name.startsWith("quick") ? "300 millis" : "15 seconds"
+        })
     )
   )
 )
@@ -403,7 +408,7 @@ describe.skipIf(isMissing)("EventSourceClient in Chromium", () => {
             const [first, ...others] = tabs
             assert(first !== undefined)
             if (name !== "frozen") yield* Effect.promise(() => first.evaluate(withholdLifecycle))
-            const channel = `${name.replaceAll(" ", "-")}-${mode}`
+            const channel = `quick-${name.replaceAll(" ", "-")}-${mode}`
             for (const tab of tabs) {
               yield* open(tab, `/events/${channel}`, { ...options, shared: "account-1" })
               yield* until(tab, () => globalThis.client.seen.includes("open"))
@@ -458,6 +463,35 @@ describe.skipIf(isMissing)("EventSourceClient in Chromium", () => {
         }
         assert.deepStrictEqual(accounts, ["account=1", "account=2"])
       }))
+
+    // Kind: a queue that is bounded in nothing, where nothing slows the server down.
+    for (const [name, options] of Object.entries({ native: {}, shared: { shared: true } })) {
+      it.scoped(`drops events for a reader that is too slow, and says so, over ${name}`, () =>
+        Effect.gen(function*() {
+          const page = yield* newPage(yield* newContext, yield* serve(pages))
+          const counters = Array.from({ length: 5000 }, (_, n) => `id: ${n}\nevent: counter\ndata: {"n":${n}}\n\n`)
+          let send = () => {}
+          const server = yield* ScriptedServer.make([(response, request) => {
+            ScriptedServer.hold(counters.join(""))(response, request)
+            send = () => void response.write("id: last\nevent: counter\ndata: {\"n\":5000}\n\n")
+          }])
+          yield* Effect.promise(() =>
+            page.evaluate(([url, options]) => {
+              globalThis.held = globalThis.api.openHeld(url, options)
+            }, [server.url, options] as const)
+          )
+          yield* until(page, () => globalThis.held.received() === 5000)
+          yield* Effect.promise(() => page.evaluate(() => globalThis.held.release()))
+          yield* until(page, () => globalThis.held.seen.length > 1000)
+          send()
+          yield* until(page, () => globalThis.held.seen.at(-1)?.id === "last")
+          const seen = yield* Effect.promise(() => page.evaluate(() => globalThis.held.seen))
+          const gap = seen.at(-2)
+          const counted = seen.filter(({ event }) => event === "counter").length
+          assert.deepStrictEqual(gap, { event: "gap", data: { dropped: 5001 - counted }, id: "4999" })
+          assert.isAtMost(counted, 2002)
+        }))
+    }
 
     it.scoped("reads a typed topic in two tabs", () =>
       Effect.gen(function*() {

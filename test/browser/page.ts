@@ -30,6 +30,35 @@ const open = (url: string, options: EventSourceClient.Options = {}) => {
   return { seen, close: () => Effect.runPromise(Fiber.interrupt(fiber)) }
 }
 
+/** A client that reads nothing until it is released, and the number of the counters that its EventSource has got. */
+const openHeld = (url: string, options: EventSourceClient.Options = {}) => {
+  let received = 0
+  const Native = EventSource
+  globalThis.EventSource = class extends Native {
+    constructor(url: string | URL, init?: EventSourceInit) {
+      super(url, init)
+      this.addEventListener("counter", () => {
+        received++
+      })
+    }
+  }
+  const seen: Array<{ readonly event: string; readonly data: unknown; readonly id: string }> = []
+  const gate = Effect.unsafeMakeLatch()
+  Effect.runFork(
+    EventSourceClient.make(Counter, url, options).pipe(
+      Stream.runForEach((event) =>
+        Effect.zipRight(
+          gate.await,
+          Effect.sync(() => {
+            seen.push(event)
+          })
+        )
+      )
+    )
+  )
+  return { seen, received: () => received, release: () => gate.unsafeOpen() }
+}
+
 const push = <A>(effect: Effect.Effect<A, PushClient.PushClientError>) =>
   Effect.runPromise(Effect.either(effect)).then(Either.match({
     onLeft: ({ message, reason, status }) => ({ reason, message, status }),
@@ -38,6 +67,7 @@ const push = <A>(effect: Effect.Effect<A, PushClient.PushClientError>) =>
 
 const api = {
   open,
+  openHeld,
   /** Plain handlers, as a page without Effect has them. */
   onCounter: (url: string) => {
     const seen: Array<number> = []
@@ -69,6 +99,7 @@ declare global {
   /** What a test has opened. */
   var client: ReturnType<typeof open>
   var plain: ReturnType<Api["onCounter"]>
+  var held: ReturnType<Api["openHeld"]>
   var message: Promise<ReadonlyArray<unknown>>
 }
 

@@ -1,3 +1,202 @@
 import type { Mutation } from "./mutation.js"
 
-export default [] satisfies ReadonlyArray<Mutation>
+const client = "src/browser/EventSourceClient.ts"
+const shared = "src/internal/sharedConnection.ts"
+const decoder = "src/internal/decoder.ts"
+const test = "test/EventSourceClient.test.ts"
+const inChromium = "test/browser/EventSourceClient.test.ts"
+
+export default [
+  {
+    promise: "an id that no header can carry goes in the query",
+    file: client,
+    find: "/^[\\x21-\\x7e\\x80-\\xff](?:",
+    replace: "/^[\\x20-\\x7e\\x80-\\xff](?:",
+    test,
+    name: "resumes after an id with a space before it"
+  },
+  {
+    promise: "an id that no request can carry is a resync",
+    file: client,
+    find: "id.length > 4096 || new URLSearchParams({ id }).toString().length > 4096",
+    replace: "false",
+    test,
+    name: "says resync after an id of 20000 characters"
+  },
+  {
+    promise: "a request that a server found too large because of its id is made without it",
+    file: client,
+    find: "status === 414 || status === 431",
+    replace: "status === 414",
+    test,
+    name: "asks again without the id that a server finds too large"
+  },
+  {
+    promise: "401 and 403 are retried when `headers` is an effect",
+    file: client,
+    find: "(status === 401 || status === 403) && isRenewed",
+    replace: "status === 401 && isRenewed",
+    test,
+    name: "comes back after 401 and 403"
+  },
+  {
+    promise: "each event has the id that a stream run again resumes after",
+    file: client,
+    find: "const id = position.lastEventId",
+    replace: "const id = signal._tag === \"Frame\" ? signal.frame.id ?? \"\" : position.lastEventId",
+    test,
+    name: "run again by its user"
+  },
+  {
+    promise: "the backoff grows until an event came",
+    file: client,
+    find: "if (signal._tag === \"Frame\") isProven = isProven || signal.frame.data !== undefined",
+    replace: "isProven = true",
+    test,
+    name: "comes back ever later"
+  },
+  {
+    promise: "the backoff begins anew after a connection that lasted",
+    file: client,
+    find: "openedAt() >= lasting",
+    replace: "openedAt() < 0",
+    test,
+    name: "begins anew after a connection that lasted"
+  },
+  {
+    promise: "`retry` has a floor",
+    file: client,
+    find: "Math.max(session.retry, minRetry)",
+    replace: "session.retry",
+    test,
+    name: "waits for half a second"
+  },
+  {
+    promise: "`retry` has a jitter",
+    file: client,
+    find: " * (1 + random / 5)",
+    replace: " + random * 0",
+    test,
+    name: "waits for half a second"
+  },
+  {
+    promise: "Retry-After counts up to an hour",
+    file: client,
+    find: "Math.min(Math.max(0, millis), maxDelay)",
+    replace: "Math.max(0, millis)",
+    test,
+    name: "whatever Retry-After says"
+  },
+  {
+    promise: "the last of several content types is the one",
+    file: decoder,
+    find: "found === undefined || found === \"*/*\" ? essence : found",
+    replace: "essence === \"\" ? found ?? \"\" : essence",
+    test,
+    name: "takes for an event stream"
+  },
+  {
+    promise: "a reconnect to a server that gives no ids is a resync",
+    file: client,
+    find: "return [SharedConnection.resync(isUnknown ? \"Unknown\" : \"NoIds\")]",
+    replace: "return isUnknown ? [SharedConnection.resync(\"Unknown\")] : []",
+    test,
+    name: "says resync after a reconnect"
+  },
+  {
+    promise: "data that is not JSON is read as text where the stream says so",
+    file: client,
+    find: "format === \"text\" && known === topic",
+    replace: "format === \"text\" && data !== \"\" && known === topic",
+    test,
+    name: "reads data that is not JSON"
+  },
+  {
+    promise: "a schema that throws refuses one event",
+    file: client,
+    find: "Effect.catchAllDefect(() => Effect.succeed(invalid()))",
+    replace: "Effect.map((event) => event === undefined ? invalid() : event)",
+    test,
+    name: "refuses an event whose schema throws"
+  },
+  {
+    promise: "the event `end` ends the stream",
+    file: client,
+    find: "signal.frame.event !== \"end\"",
+    replace: "signal.frame.event !== \"over\"",
+    test,
+    name: "ends at the event end"
+  },
+  {
+    promise: "`retry` and comments take effect at the end of their line",
+    file: client,
+    find: "Decoder.make(maxSize, true)",
+    replace: "Decoder.make(maxSize, false)",
+    test,
+    name: "takes retry without an empty line"
+  },
+  {
+    promise: "a line or an event without an end is an error, and not memory",
+    file: decoder,
+    find: "return pendingLength > maxSize ? [...frames, tooLarge] : frames",
+    replace: "return frames",
+    test,
+    name: "fails for good: TooLarge"
+  },
+  {
+    promise: "an option that cannot be dies",
+    file: client,
+    find: "shared === true && headers !== undefined",
+    replace: "shared === true && headers === null",
+    test,
+    name: "dies of headers without a key"
+  },
+  {
+    promise: "tabs share what names the same key, and nothing else",
+    file: client,
+    find: "[address, names, withCredentials, method, body, shared]",
+    replace: "[address, names, withCredentials, method, body]",
+    test: inChromium,
+    name: "shares among the tabs that name the same key"
+  },
+  {
+    promise: "a tab that stands still loses the lead",
+    file: shared,
+    find: "Effect.zipRight(silence, lock(true))",
+    replace: "Effect.zipRight(silence, Effect.never)",
+    test: inChromium,
+    name: "takes over from a tab that is stopped without a word"
+  },
+  {
+    promise: "from `Lead` on the signals of that term count, and no others",
+    file: shared,
+    find: "if (message.term !== term) return",
+    replace: "if (term === undefined) return",
+    test: inChromium,
+    name: "takes over from a tab that is stopped without a word"
+  },
+  {
+    promise: "EventSource does not come back without a pause for long",
+    file: client,
+    find: "source.readyState !== source.CLOSED && quick < 3",
+    replace: "source.readyState !== source.CLOSED",
+    test: inChromium,
+    name: "does not let EventSource come back without a pause"
+  },
+  {
+    promise: "`lastEventIdHeader` sends the header to another origin",
+    file: client,
+    find: "options.lastEventIdHeader === true || !isCrossOrigin(address)",
+    replace: "!isCrossOrigin(address)",
+    test: inChromium,
+    name: "sends Last-Event-ID to another origin"
+  },
+  {
+    promise: "the events that wait for a slow reader are bounded, and a gap says so",
+    file: shared,
+    find: "signals >= 1_000 || size >= 16 * 1024 * 1024",
+    replace: "false",
+    test: inChromium,
+    name: "drops events for a reader that is too slow, and says so, over native"
+  }
+] satisfies ReadonlyArray<Mutation>
