@@ -183,9 +183,9 @@ export type Message = string | Uint8Array | WebPushPayload
  * @category models
  */
 export interface SendOptions {
-  /** How long the push service keeps the message for a device that is offline, in whole seconds. Default 4 weeks. */
+  /** The time for which the push service keeps the message for a device that is offline, in whole seconds. Default 4 weeks. */
   readonly ttl?: Duration.DurationInput | undefined
-  /** What the message is worth to a device on battery (RFC 8030, 5.3). The services take `normal` when there is none. */
+  /** The worth of the message to a device on battery (RFC 8030, 5.3). The services take `normal` when there is none. */
   readonly urgency?: "very-low" | "low" | "normal" | "high" | undefined
   /** A message replaces an undelivered one of the same topic (RFC 8030, 5.4). Text that is no legal topic is hashed into one. */
   readonly topic?: string | undefined
@@ -200,7 +200,7 @@ export interface SendOptions {
  * @category models
  */
 export interface SendManyOptions extends SendOptions {
-  /** How many messages are on their way at once. */
+  /** The number of messages that are on their way at once. */
   readonly concurrency?: number | undefined
 }
 
@@ -480,11 +480,31 @@ const outcomeCounter = (service: EndpointPolicy.Vendor, outcome: string) => {
   return counter
 }
 
-/** A mistake in the program, and not one of whoever is sent to. */
+/** Dies, since the mistake is one of the program and not of the subscription. */
+const illegal = (rule: string): Effect.Effect<never> =>
+  Effect.die(new Cause.IllegalArgumentException(`WebPush: ${rule}`))
+
 const wholeNumber = (name: string, value: number, least: number): Effect.Effect<number> =>
   Number.isSafeInteger(value) && value >= least
     ? Effect.succeed(value)
-    : Effect.die(new Cause.IllegalArgumentException(`WebPush: ${name} must be a whole number, ${least} or more`))
+    : illegal(`${name} must be a whole number, ${least} or more`)
+
+const isDuration = (input: unknown): boolean =>
+  typeof input === "number" || typeof input === "bigint"
+    ? input >= 0
+    : !(typeof input === "string" && input.startsWith("-")) && Option.isSome(Duration.decodeUnknown(input))
+
+const urgencies: ReadonlySet<string> = new Set(["very-low", "low", "normal", "high"])
+
+/** Dies of options that cannot be: of the layer when it is built, of a call when it is made. */
+const checkOptions = ({ padding = 0, timeout, ttl, urgency = "normal" }: SendOptions): Effect.Effect<void> => {
+  if (ttl !== undefined && !isDuration(ttl)) return illegal("ttl must be a duration")
+  if (timeout !== undefined && !(isDuration(timeout) && Duration.toMillis(timeout) > 0)) {
+    return illegal("timeout must be a duration of more than 0")
+  }
+  if (!urgencies.has(urgency)) return illegal("urgency must be very-low, low, normal or high")
+  return wholeNumber("padding", padding, 0)
+}
 
 // Two subscriptions of one endpoint with other keys are of two times, and only one of them can be read.
 const identityOf = ({ endpoint, keys }: WebPushSubscription): string => `${endpoint} ${keys.p256dh} ${keys.auth}`
@@ -529,6 +549,7 @@ export const make = (
 ): Effect.Effect<WebPush.Service, WebPushConfigError, HttpClient.HttpClient> =>
   Effect.gen(function*() {
     yield* validate(options)
+    yield* checkOptions(options)
     const vapid: Arr.NonEmptyReadonlyArray<VapidKeys.VapidKeys> = "publicKey" in options.vapid ?
       [options.vapid] :
       options.vapid
@@ -554,13 +575,13 @@ export const make = (
     const turn = makeTurns()
 
     const prepare = Effect.fnUntraced(function*(message: Message, call: SendOptions | undefined) {
-      const padding = yield* wholeNumber("padding", call?.padding ?? options.padding ?? 0, 0)
+      if (call !== undefined) yield* checkOptions(call)
       const ttl = Duration.toSeconds(call?.ttl ?? options.ttl ?? Duration.weeks(4))
       const urgency = call?.urgency ?? options.urgency
       const topic = call?.topic ?? options.topic
       const prepared: Prepared = {
         bytes: bytesOf(message),
-        padding: Math.min(padding, Crypto.maxPayloadBytes),
+        padding: Math.min(call?.padding ?? options.padding ?? 0, Crypto.maxPayloadBytes),
         timeout: Duration.decode(call?.timeout ?? options.timeout ?? Duration.seconds(10)),
         headers: {
           "content-encoding": "aes128gcm",
@@ -588,16 +609,15 @@ export const make = (
         const authorize = ring.get(subscription.applicationServerKey ?? publicKey)
         if (authorize === undefined) return yield* failure("KeyMismatch")
 
-        const transmission: Transmission["Type"] = { sent: 0 }
+        // Before its time begins, which is not for others' encryption.
+        yield* turn
+        const authorization = yield* authorize(endpoint.origin)
+        const body = yield* Effect.try({
+          try: () => Crypto.encrypt(message.bytes, subscription.keys, message.padding),
+          catch: () => failure("InvalidSubscription")
+        })
+        const transmission: Transmission["Type"] = { sent: undefined }
         return yield* Effect.gen(function*() {
-          yield* turn
-          const authorization = yield* authorize(endpoint.origin)
-          const body = yield* Effect.try({
-            try: () => Crypto.encrypt(message.bytes, subscription.keys, message.padding),
-            catch: () => failure("InvalidSubscription")
-          })
-          // Until the transport says that it counts.
-          transmission.sent = undefined
           const response = yield* client.execute(HttpClientRequest.post(subscription.endpoint, {
             headers: {
               ...message.headers,
