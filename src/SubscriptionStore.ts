@@ -159,7 +159,7 @@ const checkText = (field: string, text: string | undefined): Effect.Effect<void,
  *
  * @example
  * ```ts
- * import { Effect, Layer } from "effect"
+ * import { Layer } from "effect"
  * import * as SubscriptionStore from "effect-realtime/SubscriptionStore"
  *
  * declare const operations: SubscriptionStore.SubscriptionStore.Service

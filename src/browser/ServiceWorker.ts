@@ -56,8 +56,8 @@ export interface Options {
  * ```
  */
 export const install = (options: Options = {}): void => {
-  // None of these is the event's own purpose.
-  const alsoReport = () => report(options).catch(reportError)
+  // Beside the purpose of the event.
+  const alsoReport = () => optional(() => report(options), 20_000)
   self.addEventListener("push", (event) => event.waitUntil(receive(event.data, options).finally(alsoReport)))
   self.addEventListener("notificationclick", (event) => {
     attempt(() => event.notification.close())
@@ -123,11 +123,11 @@ interface Worker {
 
 declare const self: Worker
 
-/** Runs a step that the notification does not depend on: for a second at most, and its failure is only reported. */
-const optional = <A>(step: () => A | PromiseLike<A>): Promise<A | undefined> =>
+/** Runs a step that the notification does not depend on: for a second, unless it may take longer. Its failure is only reported. */
+const optional = <A>(step: () => A | PromiseLike<A>, millis = 1_000): Promise<A | undefined> =>
   Promise.race([
     new Promise<A>((resolve) => resolve(step())),
-    new Promise<undefined>((resolve) => setTimeout(resolve, 1_000))
+    new Promise<undefined>((resolve) => setTimeout(resolve, millis))
   ]).catch((error) => {
     reportError(error)
     return undefined

@@ -116,8 +116,8 @@ export default [
   {
     promise: "an optional step of the worker is limited in time",
     file: "src/browser/ServiceWorker.ts",
-    find: "setTimeout(resolve, 1_000))\n  ]).catch",
-    replace: "setTimeout(resolve, 1_000_000))\n  ]).catch",
+    find: "setTimeout(resolve, millis)",
+    replace: "setTimeout(resolve, millis * 1_000)",
     test: "test/browser/PushClient.test.ts",
     name: "shows the notification first"
   },
