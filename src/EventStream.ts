@@ -396,7 +396,7 @@ const toBody = (connection: Connection): Stream.Stream<Uint8Array> =>
         onNone: () =>
           Stream.mapChunks(
             StreamSink.toStream(connection),
-            (chunk) => Chunk.of(Frame.concat(Chunk.toReadonlyArray(chunk)))
+            (chunk) => chunk.length === 1 ? chunk : Chunk.of(Frame.concat(Chunk.toReadonlyArray(chunk)))
           )
       }))
   )

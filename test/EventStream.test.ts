@@ -361,6 +361,36 @@ describe("EventStream", () => {
         assert.isFalse(yield* EventStream.publish(stream, { data: "x" }))
       }))
 
+    // The kind: a timer that counts time instead of progress.
+    it.scoped("cuts off no reader that makes progress, however large the event, and one that stops in the middle", () =>
+      Effect.gen(function*() {
+        const large = "x".repeat(1_000_000)
+        const read = (seconds: number, parts: number) =>
+          Effect.gen(function*() {
+            const stream = yield* EventStream.make({ heartbeat: "off", writeTimeout: "2 seconds" })
+            let received = 0
+            const reading = yield* EventStream.toStream(stream).pipe(
+              Stream.runForEach((bytes) => {
+                received += bytes.length
+                return received < parts ? Effect.sleep(`${seconds} seconds`) : Effect.never
+              }),
+              Effect.fork
+            )
+            yield* EventStream.publish(stream, { data: large })
+            yield* Effect.yieldNow()
+            yield* Effect.replicateEffect(TestClock.adjust("1 second"), 60)
+            const isOpen = yield* EventStream.publish(stream, { data: "x" })
+            yield* Fiber.interrupt(reading)
+            return { isOpen, received }
+          })
+        const steady = yield* read(1, Number.POSITIVE_INFINITY)
+        assert.isTrue(steady.isOpen)
+        assert.isAbove(steady.received, large.length)
+        const stopped = yield* read(1, large.length / 2)
+        assert.isFalse(stopped.isOpen)
+        assert.isBelow(stopped.received, large.length)
+      }))
+
     // The kind: an interval measured by the time of day, which an administrator or NTP may step.
     for (const hours of [-1, 1]) {
       it.scopedLive(`measures its intervals by a clock that does not step: ${hours} hour`, () =>

@@ -52,6 +52,9 @@ export class Connection {
   private state: "open" | "ending" | "ended" = "open"
   private sink: Sink | undefined
   private opening: Frame.Frame | undefined
+  /** The parts of a frame larger than one write, and the number of those that were taken. */
+  private parts: ReadonlyArray<Frame.Frame> = []
+  private partsTaken = 0
   private queuedBytes = 0
   private gap = 0
   private patience = turnsToRead
@@ -95,7 +98,8 @@ export class Connection {
 
   /** Nothing is queued, and nothing more will be. */
   get isDrained(): boolean {
-    return this.state === "ended" || (this.state === "ending" && MutableList.isEmpty(this.queue))
+    return this.state === "ended" ||
+      (this.state === "ending" && MutableList.isEmpty(this.queue) && this.parts.length === 0)
   }
 
   private get keepsUp(): boolean {
@@ -121,6 +125,8 @@ export class Connection {
     if (this.state === "ended") return
     this.state = "ended"
     MutableList.reset(this.queue)
+    this.parts = []
+    this.partsTaken = 0
     this.queuedBytes = 0
     this.tellTaken()
     this.refusePublishers()
@@ -203,25 +209,32 @@ export class Connection {
   }
 
   /**
-   * The frames to deliver next, at most `maxBytes` of them unless the first alone is larger.
+   * Takes the frames to deliver next, at most `maxWrite` bytes of events. A larger frame is taken part by part.
    */
-  take(maxBytes: number): Array<Frame.Frame> {
+  take(): Array<Frame.Frame> {
     const taken: Array<Frame.Frame> = []
     if (this.opening !== undefined) {
       taken.push(this.opening)
       this.opening = undefined
     }
-    if (this.gap > 0 && this.settings.strategy === "sliding") taken.push(this.takeGap())
-    this.admitPublishers()
-    let bytes = 0
-    for (let head = MutableList.head(this.queue); head !== undefined; head = MutableList.head(this.queue)) {
-      bytes += head.bytes.length
-      if (bytes > maxBytes && taken.length > 0) break
-      taken.push(head)
-      this.shift()
+    let bytes = this.takePart(taken)
+    if (this.parts.length === 0) {
+      if (this.gap > 0 && this.settings.strategy === "sliding") taken.push(this.takeGap())
       this.admitPublishers()
+      for (let head = MutableList.head(this.queue); head !== undefined; head = MutableList.head(this.queue)) {
+        bytes += head.bytes.length
+        if (bytes > Frame.maxWrite && taken.length > 0) break
+        this.shift()
+        if (bytes > Frame.maxWrite) {
+          this.parts = head.parts
+          this.takePart(taken)
+          break
+        }
+        taken.push(head)
+        this.admitPublishers()
+      }
+      if (this.gap > 0 && this.queueLength === 0 && this.parts.length === 0) taken.push(this.takeGap())
     }
-    if (this.gap > 0 && MutableList.isEmpty(this.queue)) taken.push(this.takeGap())
     if (taken.length > 0) this.lastSent = this.now
     if (this.queueLength === 0) this.tellTaken()
     return taken
@@ -261,6 +274,18 @@ export class Connection {
       // A connection that blocks after this tick is examined before its time is up.
       (this.blockedSince ?? now) + writeTimeout - now
     )
+  }
+
+  /** Takes the next part of a large frame, before which nothing else may come. Returns its size. */
+  private takePart(taken: Array<Frame.Frame>): number {
+    const part = this.parts[this.partsTaken]
+    if (part === undefined) return 0
+    taken.push(part)
+    if (++this.partsTaken === this.parts.length) {
+      this.parts = []
+      this.partsTaken = 0
+    }
+    return part.bytes.length
   }
 
   private fits(frame: Frame.Frame): boolean {

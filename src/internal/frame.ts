@@ -10,6 +10,7 @@ const textEncoder = new TextEncoder()
 export class Frame {
   readonly bytes: Uint8Array
   private chunk: Uint8Array | undefined
+  private slices: ReadonlyArray<Frame> | undefined
 
   constructor(bytes: Uint8Array) {
     this.bytes = bytes
@@ -21,7 +22,21 @@ export class Frame {
   get httpChunk(): Uint8Array {
     return this.chunk ??= concat([textEncoder.encode(`${this.bytes.length.toString(16)}\r\n`), this.bytes, lineEnd])
   }
+
+  /** The frame in parts of at most `maxWrite` bytes, made once however many sockets it is written to. */
+  get parts(): ReadonlyArray<Frame> {
+    return this.slices ??= Array.from(
+      { length: Math.ceil(this.bytes.length / maxWrite) },
+      (_, i) => new Frame(this.bytes.subarray(i * maxWrite, (i + 1) * maxWrite))
+    )
+  }
 }
+
+/**
+ * The bytes of one write at most. Each write that completes is progress of the client: a larger one would show none for
+ * long, and put more than the client has room for into the socket's own buffer.
+ */
+export const maxWrite = 64 * 1024
 
 const lineEnd = textEncoder.encode("\r\n")
 
@@ -54,8 +69,8 @@ export const heartbeat = fromString(":\n")
 let lastJoined: { readonly parts: ReadonlyArray<Frame>; readonly frame: Frame } | undefined
 
 /**
- * Many frames as one. Connections that keep up with the same channels have the same frames to join, one after the other:
- * remembering the last answer joins them once for all.
+ * Joins frames to one. Connections that keep up with the same channels have the same frames to join, one after the other:
+ * the last result is remembered until the end of the turn, and joined once for all.
  */
 export const join = (parts: ReadonlyArray<Frame>): Frame => {
   const [first] = parts
@@ -64,8 +79,14 @@ export const join = (parts: ReadonlyArray<Frame>): Frame => {
     return lastJoined.frame
   }
   const frame = new Frame(concat(parts.map((part) => part.bytes)))
+  if (lastJoined === undefined) queueMicrotask(forgetJoined)
   lastJoined = { parts, frame }
   return frame
+}
+
+// A part of a large frame holds all of its memory.
+const forgetJoined = () => {
+  lastJoined = undefined
 }
 
 /** The parts as one. */

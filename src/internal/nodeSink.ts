@@ -210,7 +210,7 @@ class NodeSink implements Sink {
     const writable = socket ?? response
     if (this.isEnding || writable.destroyed) return
     while (connection.blockedSince === undefined) {
-      const frames = connection.take(maxWrite)
+      const frames = connection.take()
       if (frames.length === 0) break
       const frame = Frame.join(frames)
       if (!writable.write(socket === undefined ? frame.bytes : frame.httpChunk)) {
@@ -268,6 +268,4 @@ const flushScheduled = (): void => {
   for (const sink of sinks) sink.flush()
 }
 
-// Larger writes would put more than the client has room for into the socket's own buffer.
-const maxWrite = 64 * 1024
 const nothing = new Uint8Array(0)

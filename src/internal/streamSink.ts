@@ -21,7 +21,7 @@ export const toStream = (connection: Connection): Stream.Stream<Uint8Array> =>
 
     const pull: Effect.Effect<Chunk.Chunk<Uint8Array>, Option.Option<never>> = Effect.suspend(() => {
       connection.unblock()
-      const frames = connection.take(Number.POSITIVE_INFINITY)
+      const frames = connection.take()
       if (frames.length > 0) {
         // Whoever asks for no more has stopped reading.
         connection.block()
