@@ -9,7 +9,6 @@ import * as HttpApiSchema from "@effect/platform/HttpApiSchema"
 import { HttpServerRequest } from "@effect/platform/HttpServerRequest"
 import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
 import * as Cause from "effect/Cause"
-import * as Chunk from "effect/Chunk"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as FiberId from "effect/FiberId"
@@ -21,7 +20,7 @@ import type * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 
-import { Connection } from "./internal/connection.js"
+import type { Connection } from "./internal/connection.js"
 import * as Internal from "./internal/eventStream.js"
 import * as Frame from "./internal/frame.js"
 import * as NodeSink from "./internal/nodeSink.js"
@@ -100,7 +99,9 @@ export interface Options {
    */
   readonly maxAge?: Duration.DurationInput | undefined
   /**
-   * How long a client may leave unread what was written to it before it is cut off: 30 seconds by default.
+   * The time without progress after which a client is cut off that leaves unread what was written to it: 30 seconds by
+   * default. A client that reads slowly makes progress with each 64 KiB, or with what the socket's own buffer frees at a
+   * time. A stream whose response is never read ends after the same time.
    */
   readonly writeTimeout?: Duration.DurationInput | undefined
 }
@@ -160,7 +161,7 @@ export const isEventStream = (u: unknown): u is EventStream => Predicate.hasProp
 export const make = (options: Options = {}): Effect.Effect<EventStream, never, Scope.Scope> =>
   Effect.gen(function*() {
     yield* NodeSink.turn
-    const connection = new Connection(yield* Settings.make(options), yield* Effect.clock)
+    const connection = yield* Internal.open(yield* Settings.make(options), yield* Effect.clock)
     yield* Effect.addFinalizer(() => Effect.sync(() => connection.end()))
     // A handler may be uninterruptible, and a fiber inherits that.
     yield* Effect.forkScoped(Effect.interruptible(keepTime(connection)))
@@ -169,8 +170,8 @@ export const make = (options: Options = {}): Effect.Effect<EventStream, never, S
 
 /**
  * Publishes one event. `true` if it was taken; `false` if the strategy dropped it, or the stream has ended or its client is
- * gone. Waits for room only if the strategy is `"suspend"`, and then no longer than the client stays; any other gives a
- * client up to 20 turns of the event loop to read before something is dropped.
+ * gone. Waits for room only if the strategy is `"suspend"`, and then no longer than the client stays; with any other it waits
+ * for a client that reads, but no longer than 250 ms after the last that was read, before the strategy acts.
  *
  * Fails with `InvalidServerSentEvent` if the event cannot be sent as it is, or has the name of one of the library's own:
  * `end`, `gap` and `resync`.
@@ -204,9 +205,29 @@ const offer = (connection: Connection, frame: Frame.Frame): Effect.Effect<boolea
         return Effect.sync(cancel)
       })
     }
-    return connection.isWorthWaiting
-      ? Effect.zipRight(nextTurn, offer(connection, frame))
-      : Effect.succeed(connection.offer(frame))
+    const patience = connection.takePatience()
+    return patience === undefined
+      ? Effect.succeed(connection.offer(frame))
+      : offerWithin(connection, frame, patience)
+  })
+
+const offerWithin = (connection: Connection, frame: Frame.Frame, millis: number): Effect.Effect<boolean> =>
+  Effect.async<boolean>((resume) => {
+    const cancel = connection.suspend({
+      frame,
+      resume: (taken) => {
+        stop()
+        resume(Effect.succeed(taken))
+      }
+    })
+    const stop = later(millis, () => {
+      cancel()
+      resume(offer(connection, frame))
+    })
+    return Effect.sync(() => {
+      stop()
+      cancel()
+    })
   })
 
 /**
@@ -268,18 +289,18 @@ export const toResponse: {
 } = dual(
   (args) => isEventStream(args[0]),
   (self: EventStream, options?: ResponseOptions): HttpServerResponse.HttpServerResponse =>
-    HttpServerResponse.stream(Stream.suspend(() => toBody(self[TypeId])), {
-      status: options?.status,
-      contentType: "text/event-stream"
-    }).pipe(
-      HttpServerResponse.setHeaders({ "cache-control": "no-cache, no-transform", "x-accel-buffering": "no" }),
-      HttpServerResponse.setHeaders(options?.headers ?? {})
+    Internal.withHeaders(
+      HttpServerResponse.stream(Stream.suspend(() => toBody(self[TypeId])), {
+        status: options?.status,
+        contentType: "text/event-stream"
+      }),
+      options
     )
 )
 
 /**
  * Responds with a stream and runs its producer beside it, in the scope of the request: the stream ends when the producer
- * ends, and the producer is interrupted when the client goes away.
+ * ends, and the producer is interrupted when the client goes away. A HEAD request is answered with the head alone.
  *
  * A failure of the producer is logged with its cause, and ends the stream with the event that `onError` makes of it. A
  * defect is logged too, and ends the stream without a word to the client.
@@ -310,6 +331,7 @@ export const respond = <A, E, R>(
   options: ProducerOptions<E> = {}
 ): Effect.Effect<HttpServerResponse.HttpServerResponse, never, R | Scope.Scope> =>
   Effect.gen(function*() {
+    if (yield* Internal.isHead) return Internal.head(options)
     const stream = yield* make(options)
     const fiber = yield* Effect.suspend(() => producer(stream)).pipe(
       Effect.interruptible,
@@ -393,11 +415,7 @@ const toBody = (connection: Connection): Stream.Stream<Uint8Array> =>
       Option.match(Option.flatMap(request, NodeSink.responseOf), {
         onSome: (response) =>
           Stream.execute(NodeSink.run(connection, response)),
-        onNone: () =>
-          Stream.mapChunks(
-            StreamSink.toStream(connection),
-            (chunk) => chunk.length === 1 ? chunk : Chunk.of(Frame.concat(Chunk.toReadonlyArray(chunk)))
-          )
+        onNone: () => StreamSink.toBody(connection, () => Option.map(request, NodeSink.cutOff))
       }))
   )
 
@@ -426,8 +444,12 @@ const reportFailure = <E>(
   )
 }
 
-const nextTurn = Effect.async<void>((resume) => {
-  const done = () => resume(Effect.void)
-  if (typeof setImmediate === "function") setImmediate(done)
-  else setTimeout(done, 0)
-})
+/** Calls back after some time, or in the next turn of the event loop. Returns what cancels it. */
+const later = (millis: number, callback: () => void): () => void => {
+  if (millis > 0 || typeof setImmediate !== "function") {
+    const timer = setTimeout(callback, millis)
+    return () => clearTimeout(timer)
+  }
+  const immediate = setImmediate(callback)
+  return () => clearImmediate(immediate)
+}

@@ -496,6 +496,7 @@ describe("EventBroker in trouble", () => {
         Effect.gen(function*() {
           const seconds = yield* Ref.make(3600)
           const stream = yield* EventBroker.subscribe("a", {
+            writeTimeout: "1 hour",
             authorize: (channels) =>
               Effect.map(Effect.all([DateTime.now, Ref.get(seconds)]), ([now, seconds]) => ({
                 channels,

@@ -1,8 +1,7 @@
 import { connect } from "node:net"
 
 import { Sse } from "@effect/experimental"
-import type { HttpApp } from "@effect/platform"
-import { HttpRouter, HttpServerRequest, HttpServerResponse } from "@effect/platform"
+import { HttpApp, HttpRouter, HttpServerRequest, HttpServerResponse } from "@effect/platform"
 import { NodeHttpServerRequest } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
 import {
@@ -716,6 +715,105 @@ describe("EventStream", () => {
     })
   }
 
+  describe("behind a web handler", () => {
+    // The kind: a resource whose end hangs on one event that may not come, here a body that is read or cancelled.
+    const options: EventStream.ProducerOptions<never> = { heartbeat: "off", writeTimeout: "10 seconds" }
+    const run = (
+      request: Request,
+      use: (response: Response) => Effect.Effect<unknown>,
+      publish: (stream: EventStream.EventStream) => Effect.Effect<unknown> = () => Effect.void
+    ) =>
+      Effect.gen(function*() {
+        const started = yield* Deferred.make<EventStream.EventStream>()
+        const interrupted = yield* Deferred.make<void>()
+        const released = yield* Deferred.make<void>()
+        const handler = HttpApp.toWebHandlerRuntime(yield* Effect.runtime())(
+          Effect.zipRight(
+            Effect.addFinalizer(() => Deferred.succeed(released, undefined)),
+            EventStream.respond(
+              (stream) =>
+                Deferred.succeed(started, stream).pipe(
+                  Effect.zipRight(publish(stream)),
+                  Effect.zipRight(Effect.never),
+                  Effect.onInterrupt(() => Deferred.succeed(interrupted, undefined))
+                ),
+              options
+            )
+          )
+        )
+        const response = yield* Effect.promise(() => handler(request))
+        const stream = yield* Deferred.await(started)
+        yield* use(response)
+        yield* Deferred.await(interrupted)
+        assert.isFalse(yield* Effect.orDie(EventStream.publish(stream, { data: "x" })))
+        return { released, response }
+      })
+
+    it.effect("ends with a request that is aborted, though its body is neither read nor cancelled", () =>
+      Effect.gen(function*() {
+        const abort = new AbortController()
+        const request = new Request("http://localhost/", { signal: abort.signal })
+        const { released } = yield* run(request, () => Effect.sync(() => abort.abort()))
+        yield* Deferred.await(released)
+      }).pipe(LeakCheck.run))
+
+    it.effect("ends with a request that is aborted after some of its body was read", () =>
+      Effect.gen(function*() {
+        const abort = new AbortController()
+        const request = new Request("http://localhost/", { signal: abort.signal })
+        const { released } = yield* run(request, ({ body }) =>
+          Effect.promise(async () => {
+            const reader = body?.getReader()
+            await reader?.read()
+            await reader?.read()
+            abort.abort()
+          }))
+        yield* Deferred.await(released)
+      }).pipe(LeakCheck.run))
+
+    it.effect("ends when the response is dropped", () =>
+      Effect.gen(function*() {
+        const { released } = yield* run(new Request("http://localhost/"), () => TestClock.adjust("10 seconds"))
+        yield* Deferred.await(released)
+      }).pipe(LeakCheck.run))
+
+    it.effect("ends when the reader of the body stops, and the reader finds the end", () =>
+      Effect.gen(function*() {
+        let reader: ReadableStreamDefaultReader<Uint8Array> | undefined
+        const { released } = yield* run(
+          new Request("http://localhost/"),
+          ({ body }) =>
+            Effect.promise(async () => {
+              reader = body?.getReader()
+              for (let i = 0; i < 10; i++) await reader?.read()
+            }).pipe(Effect.zipRight(TestClock.adjust("11 seconds"))),
+          (stream) => Effect.orDie(publishAll(stream, Array.replicate("x".repeat(10_000), 100)))
+        )
+        yield* Effect.promise(async () => {
+          while (!(await reader?.read())?.done) { /* discards it */ }
+        })
+        yield* Deferred.await(released)
+      }).pipe(LeakCheck.run))
+
+    it.effect("answers a HEAD request with the head alone", () =>
+      Effect.gen(function*() {
+        const handler = HttpApp.toWebHandler(EventStream.respond(() => Effect.dieMessage("started"), options))
+        const response = yield* Effect.promise(() => handler(new Request("http://localhost/", { method: "HEAD" })))
+        assert.strictEqual(response.headers.get("content-type"), "text/event-stream")
+        assert.isNull(response.body)
+      }).pipe(LeakCheck.run))
+  })
+
+  it.scoped("ends when no sink takes it for as long as writeTimeout", () =>
+    Effect.gen(function*() {
+      const stream = yield* EventStream.make({ writeTimeout: "10 seconds" })
+      yield* TestClock.adjust("9999 millis")
+      assert.isTrue(yield* EventStream.publish(stream, { data: "x" }))
+      yield* TestClock.adjust("1 millis")
+      assert.isFalse(yield* EventStream.publish(stream, { data: "x" }))
+      assert.strictEqual(yield* readAll(stream), "")
+    }))
+
   describe("on Node's server", () => {
     it.effect("shuts down with open streams: whole frames, a word on when to come back, a clean end", () =>
       Effect.gen(function*() {
@@ -773,11 +871,18 @@ describe("EventStream", () => {
         )
       }).pipe(LeakCheck.run))
 
-    it.effect("answers a HEAD request without running a stream", () =>
+    it.effect("answers a HEAD request with the head alone", () =>
       Effect.gen(function*() {
-        const url = yield* serveNode(EventStream.respond(() => Effect.never))
-        const response = yield* Effect.promise(() => fetch(url, { method: "HEAD", headers: { connection: "close" } }))
-        assert.strictEqual(response.headers.get("content-type"), "text/event-stream")
+        const started = yield* Ref.make(0)
+        const count = Ref.update(started, (n) => n + 1)
+        for (const app of [EventStream.respond(() => count), EventStream.fromStream(Stream.execute(count))]) {
+          const url = yield* serveNode(app)
+          const response = yield* Effect.promise(() => fetch(url, { method: "HEAD", headers: { connection: "close" } }))
+          assert.strictEqual(response.status, 200)
+          assert.strictEqual(response.headers.get("content-type"), "text/event-stream")
+          assert.strictEqual(response.headers.get("cache-control"), "no-cache, no-transform")
+        }
+        assert.strictEqual(yield* Ref.get(started), 0)
       }).pipe(LeakCheck.run))
 
     it.effect("leaves the bytes to whoever encodes them", () =>

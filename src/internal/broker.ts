@@ -17,8 +17,8 @@ import * as EventLog from "../EventLog.js"
 import * as EventStream from "../EventStream.js"
 import * as Topic from "../Topic.js"
 import { channelFault, isHidden, patternFault, withoutCovered } from "./channel.js"
-import { Connection } from "./connection.js"
-import { fromConnection } from "./eventStream.js"
+import type { Connection } from "./connection.js"
+import { fromConnection, open as openConnection } from "./eventStream.js"
 import { Hub, Subscriber } from "./hub.js"
 import * as Metrics from "./metrics.js"
 import { handOver, turn } from "./nodeSink.js"
@@ -248,13 +248,13 @@ export const make = Effect.fnUntraced(function*<R = never>(options: EventBroker.
     expiresAt === undefined || connection.expireAt(DateTime.toEpochMillis(expiresAt))
 
   const makeConnection = (options: EventStream.Options) =>
-    Effect.map(
+    Effect.flatMap(
       Settings.make({
         ...options,
         retry: options.retry ?? "3 seconds",
         strategy: options.strategy ?? "disconnect"
       }),
-      (settings) => new Connection(settings, clock)
+      (settings) => openConnection(settings, clock)
     )
 
   /** A stream that only says when to come back. */

@@ -12,8 +12,8 @@ export interface Sink {
   readonly ready: () => void
   /** Takes what is queued now. Only for a connection that is not blocked. */
   readonly flush: () => void
-  /** Cuts the client off: what it has not read is lost. */
-  readonly abort: () => void
+  /** Cuts the client off, if it is not gone: what it has not read is lost. */
+  readonly abort: (isGone: boolean) => void
 }
 
 export interface Settings {
@@ -36,7 +36,10 @@ interface Publisher {
   readonly resume: (taken: boolean) => void
 }
 
-const turnsToRead = 20
+/** The milliseconds for which a publisher waits for a client that makes no progress, once: then its strategy acts. */
+const patience = 250
+/** The turns of the event loop that come on top: if the process itself stood still, the client had no chance to be read. */
+const extraTurns = 20
 
 /**
  * The state of one connection: frames go in at one end and out to a sink at the other. Every method is synchronous, so
@@ -57,12 +60,15 @@ export class Connection {
   private partsTaken = 0
   private queuedBytes = 0
   private gap = 0
-  private patience = turnsToRead
+  private stalledAt = performance.now()
+  private turnsLeft = extraTurns
+  private isStopped = false
   private takenListener: (() => void) | undefined
   private lastSent: number
   private endsAt: number
   private expiresAt = Number.POSITIVE_INFINITY
   private readonly clock: Clock.Clock
+  private readonly openedAt: number
   private readonly queue = MutableList.empty<Frame.Frame>()
   private readonly publishers = new Set<Publisher>()
   private readonly stopListeners = new Set<() => void>()
@@ -71,8 +77,9 @@ export class Connection {
   constructor(settings: Settings, clock: Clock.Clock) {
     this.settings = settings
     this.clock = clock
-    this.lastSent = this.now
-    this.endsAt = this.lastSent + settings.maxAge
+    this.openedAt = this.now
+    this.lastSent = this.openedAt
+    this.endsAt = this.openedAt + settings.maxAge
   }
 
   /** The time in milliseconds since any moment. The time of day may step: no interval is measured by it. */
@@ -85,11 +92,14 @@ export class Connection {
   }
 
   /**
-   * A burst can fill the queue of a client that keeps up: it gets a few turns of the event loop to read before anything is
-   * dropped. One that reads nothing gets them only once.
+   * Returns the milliseconds for which a publisher may wait for room, or undefined if it may not. A burst can fill the queue
+   * of a client that keeps up, and a busy machine can keep that client from reading. A client that makes no progress is
+   * waited for only once, however many events are published. The network has a time of its own, which no test clock moves.
    */
-  get isWorthWaiting(): boolean {
-    return this.patience-- > 0
+  takePatience(): number | undefined {
+    const left = this.stalledAt + patience - performance.now()
+    if (left > 0) return left
+    return this.turnsLeft-- > 0 ? 0 : undefined
   }
 
   get queueLength(): number {
@@ -113,6 +123,8 @@ export class Connection {
   attach(sink: Sink): boolean {
     if (this.sink !== undefined || this.state === "ended") return false
     this.sink = sink
+    this.stalledAt = performance.now()
+    this.turnsLeft = extraTurns
     this.opening = this.settings.retry === undefined
       ? Frame.heartbeat
       : Frame.join([Frame.heartbeat, Frame.retry(this.settings.retry)])
@@ -148,16 +160,19 @@ export class Connection {
     this.end()
   }
 
-  /** What is queued is lost, and the connection with it. */
-  disconnect(): void {
+  /** Ends at once: what is queued is lost. */
+  disconnect(isGone = false): void {
     if (this.state === "ended") return
     this.detach()
-    this.sink?.abort()
+    this.sink?.abort(isGone)
   }
 
-  /** Calls back when nothing that is published can reach the client any more, though nobody called `end`. */
+  /**
+   * Calls back once, when nothing that is published can reach the client any more: the client left or was cut off, the time
+   * is up, the server shuts down, or the last of what was queued at `end` is delivered. At once if that has happened.
+   */
   onStop(listener: () => void): void {
-    if (this.state === "ended") listener()
+    if (this.isStopped) listener()
     else this.stopListeners.add(listener)
   }
 
@@ -242,12 +257,14 @@ export class Connection {
 
   /** The client does not read as fast as it is written to. */
   block(): void {
-    this.blockedSince ??= this.now
+    if (this.blockedSince !== undefined) return
+    this.blockedSince = this.now
+    this.stalledAt = performance.now()
   }
 
   unblock(): void {
     this.blockedSince = undefined
-    this.patience = turnsToRead
+    this.turnsLeft = extraTurns
   }
 
   /** Does what is due, and returns the milliseconds until the next call. */
@@ -255,7 +272,9 @@ export class Connection {
     const { heartbeat, writeTimeout } = this.settings
     const { now } = this
     const expiresIn = this.expiresAt - this.clock.unsafeCurrentTimeMillis()
-    if (this.blockedSince !== undefined && now - this.blockedSince >= writeTimeout) this.cutOff()
+    // A connection that no sink takes has a client as little as one that is not read.
+    const unreadSince = this.sink === undefined ? this.openedAt : this.blockedSince
+    if (unreadSince !== undefined && now - unreadSince >= writeTimeout) this.cutOff()
     if (this.state === "ended") return Number.POSITIVE_INFINITY
     if (now >= this.endsAt || expiresIn <= 0) {
       this.endsAt = Number.POSITIVE_INFINITY
@@ -272,7 +291,7 @@ export class Connection {
       expiresIn > 0 ? expiresIn : Number.POSITIVE_INFINITY,
       (this.keepsUp ? this.lastSent - now : 0) + heartbeat,
       // A connection that blocks after this tick is examined before its time is up.
-      (this.blockedSince ?? now) + writeTimeout - now
+      (unreadSince ?? now) + writeTimeout - now
     )
   }
 
@@ -329,6 +348,7 @@ export class Connection {
   }
 
   private stopProducers(): void {
+    this.isStopped = true
     for (const listener of this.stopListeners) listener()
     this.stopListeners.clear()
   }

@@ -26,6 +26,13 @@ export const responseOf = (request: HttpServerRequest): Option.Option<Http.Serve
     ? Option.some(request.resolvedResponse)
     : Option.none()
 
+/** Cuts off the client of a request, if the server is Node's. */
+export const cutOff = (request: HttpServerRequest): void => {
+  if (Predicate.hasProperty(request, "resolvedResponse") && isServerResponse(request.resolvedResponse)) {
+    request.resolvedResponse.destroy()
+  }
+}
+
 const isServerResponse = (u: unknown): u is Http.ServerResponse =>
   Predicate.hasProperty(u, "flushHeaders") && Predicate.hasProperty(u, "writableLength") &&
   Predicate.hasProperty(u, "req") && Predicate.hasProperty(u, "headersSent")

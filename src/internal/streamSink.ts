@@ -1,31 +1,83 @@
 import * as Chunk from "effect/Chunk"
 import * as Effect from "effect/Effect"
+import * as FiberId from "effect/FiberId"
 import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
 
 import type { Connection } from "./connection.js"
+import * as Frame from "./frame.js"
 
 /**
- * The frames of a connection as a `Stream`, which has the connection to itself: wherever a response body is a stream of
- * bytes and nothing nearer to the socket can be had.
+ * The frames of a connection as a `Stream`, which has the connection to itself.
  */
 export const toStream = (connection: Connection): Stream.Stream<Uint8Array> =>
+  fromConnection(connection, (frames) => [frames.map(({ bytes }) => bytes)], () => {})
+
+/**
+ * The body of a response, wherever a response body is a stream of bytes and nothing nearer to the socket can be had. Its
+ * fiber is interrupted when it waits for a reader that does not come: the client is gone, or the body was never read. A reader
+ * that is only cut off finds the end of the body.
+ */
+export const toBody = (connection: Connection, abort: () => void): Stream.Stream<Uint8Array> =>
+  Stream.unwrap(Effect.withFiberRuntime<Stream.Stream<Uint8Array>>((fiber) => {
+    let isOpening = true
+    return Effect.succeed(fromConnection(
+      connection,
+      (frames) => {
+        const [first] = frames
+        const bytes = frames.length === 1 && first !== undefined
+          ? first.bytes
+          : Frame.concat(frames.map(({ bytes }) => bytes))
+        if (!isOpening) return [[bytes]]
+        isOpening = false
+        // A web stream takes one chunk before anything is read: the second one shows that the first was.
+        return [[bytes.subarray(0, 1)], [bytes.subarray(1)]]
+      },
+      (isAbandoned) => {
+        abort()
+        if (isAbandoned) fiber.unsafeInterruptAsFork(FiberId.none)
+      }
+    ))
+  }))
+
+const fromConnection = (
+  connection: Connection,
+  toChunks: (frames: ReadonlyArray<Frame.Frame>) => Array<Array<Uint8Array>>,
+  abort: (isAbandoned: boolean) => void
+): Stream.Stream<Uint8Array> =>
   Stream.unwrapScoped(Effect.gen(function*() {
     let wake: (() => void) | undefined
+    let pulls = 0
+    let chunks: Array<Array<Uint8Array>> = []
     const ready = () => wake?.()
     const isAttached = yield* Effect.acquireRelease(
-      Effect.sync(() => connection.attach({ ready, flush: ready, abort: ready })),
+      Effect.sync(() =>
+        connection.attach({
+          ready,
+          flush: ready,
+          abort: (isGone) => {
+            const isWaitingForReader = wake === undefined
+            ready()
+            abort(isWaitingForReader && (isGone || pulls < 3))
+          }
+        })
+      ),
       (isAttached) => Effect.sync(() => isAttached && connection.detach())
     )
     if (!isAttached) return Stream.empty
 
     const pull: Effect.Effect<Chunk.Chunk<Uint8Array>, Option.Option<never>> = Effect.suspend(() => {
       connection.unblock()
-      const frames = connection.take()
-      if (frames.length > 0) {
-        // Whoever asks for no more has stopped reading.
+      pulls++
+      if (chunks.length === 0) {
+        const frames = connection.take()
+        if (frames.length > 0) chunks = toChunks(frames)
+      }
+      const chunk = chunks.shift()
+      if (chunk !== undefined) {
+        // A reader that asks for no more has stopped reading.
         connection.block()
-        return Effect.succeed(Chunk.unsafeFromArray(frames.map((frame) => frame.bytes)))
+        return Effect.succeed(Chunk.unsafeFromArray(chunk))
       }
       if (connection.isDrained) return Effect.fail(Option.none())
       return Effect.async<Chunk.Chunk<Uint8Array>, Option.Option<never>>((resume) => {
