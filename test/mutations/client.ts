@@ -18,8 +18,8 @@ export default [
   {
     promise: "an id that no request can carry is a resync",
     file: client,
-    find: "id.length > 4096 || new URLSearchParams({ id }).toString().length > 4096",
-    replace: "false",
+    find: "return [SharedConnection.resync(\"Unsendable\")]",
+    replace: "return []",
     test,
     name: "says resync after an id of 20000 characters"
   },
