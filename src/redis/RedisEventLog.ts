@@ -50,7 +50,7 @@ export interface Options {
 /**
  * A log in Redis 7 or newer, shared by all who use the same Redis, database and prefix. A node has three connections,
  * however many clients it has: one for commands, one for the announcements of the channels that it follows, and one for pages
- * of history, of which four at most are read at once.
+ * of history, of which two at most are read at once.
  *
  * The layer waits for Redis, and fails with `EventLogError` if it cannot be reached within `timeout`, or if the user of
  * Redis lacks a permission, which `detail` names. From then on, while Redis is away, calls fail with `EventLogError` at once

@@ -1,3 +1,111 @@
 import type { Mutation } from "./mutation.js"
 
-export default [] satisfies ReadonlyArray<Mutation>
+const log = "src/internal/redis/log.ts"
+const scripts = "src/internal/redis/scripts.ts"
+const test = "test/redis/RedisEventLog.test.ts"
+
+export default [
+  {
+    promise: "a page is bounded in bytes",
+    file: log,
+    find: "Math.min(maxBytes, mostPageBytes)",
+    replace: "1e9",
+    test,
+    name: "bounds a page in bytes"
+  },
+  {
+    promise: "a large event does not fill what Redis buffers for a listener",
+    file: scripts,
+    find: "const maxAnnounced = 64 * 1024",
+    replace: "const maxAnnounced = 64 * 1024 * 1024",
+    test,
+    name: "keeps its connections"
+  },
+  {
+    promise: "databases of one Redis have nothing in common",
+    file: scripts,
+    find: "announcements: database === 0 ? `${base}event:` : `${base}${database}:event:`,",
+    replace: "announcements: `${base}event:`,",
+    test,
+    name: "another database"
+  },
+  {
+    promise: "ids continue far above the last after a restart of Redis",
+    file: scripts,
+    find: "    seq = seq + 4294967296\n",
+    replace: "    seq = seq + 1\n",
+    test,
+    name: "goes on in the same epoch"
+  },
+  {
+    promise: "connections that were led to two servers are refused: the listener",
+    file: log,
+    find: "!(yield* isRun(listener, server.run)) || ",
+    replace: "",
+    test,
+    name: "led to two servers"
+  },
+  {
+    promise: "connections that were led to two servers are refused: the one for pages",
+    file: log,
+    find: " || !(yield* isRun(reads, server.run))",
+    replace: "",
+    test,
+    name: "led to two servers"
+  },
+  {
+    promise: "a scope closes within a second while Redis is frozen",
+    file: log,
+    find: "                Effect.timeout(\"1 second\"),\n",
+    replace: "",
+    test,
+    name: "Redis is frozen"
+  },
+  {
+    promise: "a refusal is named by the code of Redis",
+    file: log,
+    find: "`Redis refused the command: ${code}${lacks}`",
+    replace: "`Redis refused the command`",
+    test,
+    name: "refuses them: OOM"
+  },
+  {
+    promise: "a refusal costs no session",
+    file: log,
+    find: "Effect.catchIf((error) => codeOf(error) !== undefined, (error) => {",
+    replace: "Effect.catchIf((error) => codeOf(error) === \"\", (error) => {",
+    test,
+    name: "refuses them: OOM"
+  },
+  {
+    promise: "a restart is noted before the next event, though Redis refused writes",
+    file: log,
+    find: "isUnsettled: true",
+    replace: "isUnsettled: false",
+    test,
+    name: "notes a restart"
+  },
+  {
+    promise: "a page by pattern costs what it gives",
+    file: scripts,
+    find: "local most = isOrdered and 512 or 4096",
+    replace: "local most = 1000000",
+    test,
+    name: "many channels"
+  },
+  {
+    promise: "a capacity that cannot be dies",
+    file: log,
+    find: "Number.isSafeInteger(capacity) && capacity >= 1",
+    replace: "capacity >= 1",
+    test,
+    name: "cannot be"
+  },
+  {
+    promise: "replays at once are bounded",
+    file: log,
+    find: "const maxReads = 2",
+    replace: "const maxReads = 1000",
+    test: "test/processes/redis.test.ts"
+  }
+] satisfies ReadonlyArray<Mutation>

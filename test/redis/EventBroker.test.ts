@@ -42,6 +42,19 @@ describeRedis("EventBroker over Redis", () => {
     turn: Effect.promise(() => client.ping())
   })
 
+  it.scopedLive("revokes no key of another database of the same Redis", () =>
+    Effect.gen(function*() {
+      const [zero, one] = yield* Effect.all([node(redis.url), node(`${redis.url}/1`)])
+      const [stays, ends] = yield* Effect.all([
+        zero.subscribe("news", { key: "eve" }),
+        one.subscribe("news", { key: "eve" })
+      ])
+      yield* one.revoke("eve")
+      yield* Stream.runDrain(EventStream.toStream(ends))
+      yield* zero.publish("news", { data: "all that was announced before is there by now" })
+      assert.isTrue(yield* EventStream.publish(stays, { data: "still here" }))
+    }))
+
   it.scopedLive("revokes a key and counts the subscribers on every node", () =>
     Effect.gen(function*() {
       const [a, b] = yield* Effect.all([node(redis.url), node(redis.url)])

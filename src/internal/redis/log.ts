@@ -720,7 +720,7 @@ const pageSize = 256
 const maxPageBytes = 256 * 1024
 const mostPageBytes = 4 * 1024 * 1024
 // Pages at once for clients that resume: more would wait in memory, and a publish behind them in Redis.
-const maxReads = 4
+const maxReads = 2
 const maxHeld = 16_384
 const maxHeldBytes = 16 * 1024 * 1024
 const maxWaiting = 16_384
