@@ -13,8 +13,10 @@ export interface Sink {
   /** Takes what is queued now. Only for a connection that is not blocked. */
   readonly flush: () => void
   /** Cuts the client off, if it is not gone: what it has not read is lost. */
-  readonly abort: (isGone: boolean) => void
+  readonly abort: (reason: AbortReason) => void
 }
+
+export type AbortReason = "Left" | "TimedOut" | "Disconnected"
 
 export interface Settings {
   readonly capacity: number
@@ -161,10 +163,10 @@ export class Connection {
   }
 
   /** Ends at once: what is queued is lost. */
-  disconnect(isGone = false): void {
+  disconnect(reason: AbortReason = "Disconnected"): void {
     if (this.state === "ended") return
     this.detach()
-    this.sink?.abort(isGone)
+    this.sink?.abort(reason)
   }
 
   /**
@@ -274,7 +276,7 @@ export class Connection {
     const expiresIn = this.expiresAt - this.clock.unsafeCurrentTimeMillis()
     // A connection that no sink takes has a client as little as one that is not read.
     const unreadSince = this.sink === undefined ? this.openedAt : this.blockedSince
-    if (unreadSince !== undefined && now - unreadSince >= writeTimeout) this.cutOff()
+    if (unreadSince !== undefined && now - unreadSince >= writeTimeout) this.cutOff("TimedOut")
     if (this.state === "ended") return Number.POSITIVE_INFINITY
     if (now >= this.endsAt || expiresIn <= 0) {
       this.endsAt = Number.POSITIVE_INFINITY
@@ -318,7 +320,7 @@ export class Connection {
   private makeRoom(frame: Frame.Frame): boolean {
     const { maxBytes, strategy } = this.settings
     if (strategy === "disconnect") {
-      this.cutOff()
+      this.cutOff("Disconnected")
       return false
     }
     if (strategy === "sliding" && frame.bytes.length <= maxBytes) {
@@ -332,9 +334,9 @@ export class Connection {
     return false
   }
 
-  private cutOff(): void {
+  private cutOff(reason: AbortReason): void {
     if (this.state !== "ended") Metrics.add(Metrics.slowDisconnects, 1)
-    this.disconnect()
+    this.disconnect(reason)
   }
 
   private expire(): void {

@@ -23,7 +23,7 @@ export const open = (settings: Settings, clock: Clock.Clock): Effect.Effect<Conn
     const signal = Option.isSome(request) && request.value.source instanceof Request
       ? request.value.source.signal
       : undefined
-    const leave = () => connection.disconnect(true)
+    const leave = () => connection.disconnect("Left")
     if (signal?.aborted === true) leave()
     signal?.addEventListener("abort", leave)
     connection.onStop(() => signal?.removeEventListener("abort", leave))

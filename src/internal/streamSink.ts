@@ -15,8 +15,8 @@ export const toStream = (connection: Connection): Stream.Stream<Uint8Array> =>
 
 /**
  * The body of a response, wherever a response body is a stream of bytes and nothing nearer to the socket can be had. Its
- * fiber is interrupted when it waits for a reader that does not come: the client is gone, or the body was never read. A reader
- * that is only cut off finds the end of the body.
+ * fiber is interrupted when it waits for a reader that does not come: the client left, or the body was never read in all of
+ * writeTimeout. Any other reader finds the end of the body.
  */
 export const toBody = (connection: Connection, abort: () => void): Stream.Stream<Uint8Array> =>
   Stream.unwrap(Effect.withFiberRuntime<Stream.Stream<Uint8Array>>((fiber) => {
@@ -55,10 +55,10 @@ const fromConnection = (
         connection.attach({
           ready,
           flush: ready,
-          abort: (isGone) => {
+          abort: (reason) => {
             const isWaitingForReader = wake === undefined
             ready()
-            abort(isWaitingForReader && (isGone || pulls < 3))
+            abort(isWaitingForReader && (reason === "Left" || (reason === "TimedOut" && pulls < 3)))
           }
         })
       ),
