@@ -123,7 +123,8 @@ export interface SubscribeOptions<E = never, R = never> extends EventStream.Opti
  *
  * Beyond a limit of connections a client whose `Accept` admits `text/event-stream`, as any type and no header do, gets 200, a
  * `retry` with jitter and the end of the stream: after a 503 a browser would never return. Any other client gets 503 and
- * `Retry-After`. A limit is a whole number from one, or `Infinity`; any other dies with `IllegalArgumentException`.
+ * `Retry-After`. So it is with a pattern that has its wildcards where none of 512 others at this node has them: a publish costs no
+ * more than that. A limit is a whole number from one, or `Infinity`; any other dies with `IllegalArgumentException`.
  *
  * @since 0.1.0
  * @category models

@@ -3,7 +3,7 @@ import { runInNewContext } from "node:vm"
 
 import type { HttpApp } from "@effect/platform"
 import { assert, describe, it } from "@effect/vitest"
-import { Array, Deferred, Duration, Effect, Exit, Layer, Order, Schedule, Scope } from "effect"
+import { Array, Deferred, Duration, Effect, Exit, Fiber, Layer, Order, Schedule, Scope } from "effect"
 import { EventBroker, EventLog, Topic } from "effect-realtime"
 import { LeakCheck, TestEventSource } from "effect-realtime/testing"
 
@@ -34,6 +34,10 @@ const usedHeap = Effect.sync(() => {
   gc()
   return process.memoryUsage().heapUsed
 })
+
+const turn = Effect.async<void>((resume) => void setImmediate(() => resume(Effect.void)))
+
+const clientsOfReplay = 30
 
 const median = (times: ReadonlyArray<number>) => Array.sort(times, Order.number)[times.length >> 1] ?? Number.NaN
 
@@ -133,6 +137,88 @@ describe("EventBroker under load", () => {
         yield* Effect.repeatN(round, 2)
         assert.strictEqual(yield* EventBroker.subscribers("a"), 999)
       })),
+    120_000
+  )
+
+  it.live(
+    "a publish finds a bounded number of patterns, whatever clients subscribe to",
+    () =>
+      run(Effect.gen(function*() {
+        const names = Array.makeBy(16, (i) => `p${i}`)
+        const Deep = Topic.make(
+          ":p0/:p1/:p2/:p3/:p4/:p5/:p6/:p7/:p8/:p9/:p10/:p11/:p12/:p13/:p14/:p15",
+          {}
+        )
+        const pattern = (bits: number) =>
+          Topic.pattern(
+            Deep,
+            Object.fromEntries(names.flatMap((name, i) => (bits >> i) % 2 === 0 ? [] : [[name, "x"]]))
+          )
+        const channel = names.map(() => "x").join("/")
+        // All of these stand for the channel: the same 128 shapes for 50 clients, then 128 others for each.
+        const subscribe = (first: number) => EventBroker.subscribe(Array.makeBy(128, (i) => pattern(first + i)))
+        yield* Effect.replicateEffect(Effect.zipRight(turn, subscribe(0)), 50)
+        assert.strictEqual(yield* EventBroker.subscribers(channel), 50)
+        yield* Effect.forEach(Array.range(1, 100), (i) => Effect.zipRight(turn, subscribe(i * 128)))
+        assert.strictEqual(yield* EventBroker.subscribers(channel), 53)
+        const times: Array<number> = []
+        for (let i = 0; i < 9; i++) {
+          const [time] = yield* Effect.timed(Effect.zipRight(EventBroker.publish(channel, { data: "x" }), turn))
+          times.push(Duration.toMillis(time))
+        }
+        yield* Effect.logInfo(`a publish to a channel that 512 patterns stand for takes ${median(times)} ms`)
+        assert.isBelow(median(times), 100)
+      })),
+    60_000
+  )
+
+  it.live(
+    "a publish waits for no replay of others, whether they read it or hang up at once",
+    () =>
+      Effect.gen(function*() {
+        const url = yield* serve(EventBroker.respond(["history", Topic.pattern(Topic.make("users/:user", {}))]))
+        const liveUrl = yield* serve(EventBroker.respond("live"))
+        const live = yield* Effect.tap(TestEventSource.make(liveUrl), hasCursor)
+        const first = yield* EventBroker.publish("live", { data: "first" })
+        yield* TestEventSource.next(live)
+        yield* Effect.replicateEffect(EventBroker.publish("history", { data: "x".repeat(50_000) }), 40)
+        for (let i = 0; i < 1000; i++) yield* EventBroker.publish(`users/${i}`, { data: "x" })
+        const publish = Effect.gen(function*() {
+          const [time] = yield* Effect.timed(Effect.zipRight(
+            EventBroker.publish("live", { data: "x" }),
+            TestEventSource.next(live)
+          ))
+          return Duration.toMillis(time)
+        })
+        const quiet = yield* Effect.replicateEffect(Effect.delay(publish, "5 millis"), 30)
+        const resuming = yield* Effect.forEach(
+          Array.range(1, clientsOfReplay),
+          (i) =>
+            TestEventSource.make(url, { headers: { "last-event-id": first } }).pipe(
+              Effect.flatMap((source): Effect.Effect<unknown, TestEventSource.TestEventSourceError> =>
+                i % 6 === 0 ? TestEventSource.drop(source) : TestEventSource.take(source, 1040)
+              ),
+              Effect.fork
+            )
+        )
+        const busy: Array<number> = []
+        while (resuming.some((fiber) => fiber.unsafePoll() === null)) {
+          busy.push(yield* Effect.delay(publish, "5 millis"))
+        }
+        for (const fiber of resuming) yield* Fiber.join(fiber)
+        yield* Effect.logInfo(
+          `a publish takes ${median(quiet)} ms, beside ${clientsOfReplay} replays ${
+            median(busy)
+          } ms (${busy.length} times)`
+        )
+        // The clients are in this process too, and take most of the time.
+        assert.isBelow(median(busy), 10 * median(quiet) + 100)
+      }).pipe(
+        Effect.scoped,
+        Effect.provide(
+          EventBroker.layer().pipe(Layer.provide(EventLog.layerMemory({ maxBytes: 16 * 1024 * 1024 })))
+        )
+      ),
     120_000
   )
 

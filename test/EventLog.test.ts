@@ -183,6 +183,26 @@ describe("EventLog.layerMemory", () => {
       assert.strictEqual(missing(yield* log.read(["*"], start, 10)), "Evicted")
     }).pipe(Effect.provide(EventLog.layerMemory({ capacity: 2 }))))
 
+  it.effect("keeps 1,000 events, 1 MiB and 10 minutes of a channel by default", () =>
+    Effect.gen(function*() {
+      const log = yield* EventLog.EventLog
+      const start = yield* log.head
+      for (let i = 0; i < 1000; i++) yield* log.append("many", event(1))
+      for (let i = 0; i < 16; i++) yield* log.append("large", event(64 * 1024))
+      yield* TestClock.adjust("10 minutes")
+      for (const channel of ["many", "large"]) assert.isUndefined(missing(yield* log.read([channel], start, 1)))
+      yield* log.append("large", event(1))
+      yield* log.append("many", event(1))
+      for (const channel of ["many", "large"]) {
+        assert.strictEqual(missing(yield* log.read([channel], start, 1)), "Evicted", channel)
+      }
+      const { seq } = yield* log.append("old", event(1))
+      yield* TestClock.adjust("10 minutes")
+      assert.isUndefined(missing(yield* log.read(["old"], { ...start, seq: seq - 1 }, 1)))
+      yield* TestClock.adjust("1 millis")
+      assert.strictEqual(missing(yield* log.read(["old"], { ...start, seq: seq - 1 }, 1)), "Evicted")
+    }).pipe(Effect.provide(EventLog.layerMemory())))
+
   it.effect("begins another epoch each time", () =>
     Effect.gen(function*() {
       const head = Effect.flatMap(EventLog.EventLog, (log) => log.head)

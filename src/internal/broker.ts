@@ -241,6 +241,7 @@ export const make = Effect.fnUntraced(function*<R = never>(options: EventBroker.
     pending.missed.some((matches) => matches(subscriber)) ||
     !limit(subscriber.connection, admission.expiresAt) ||
     hub.all.size >= maxConnections ||
+    !hub.hasRoomFor(subscriber.channels) ||
     (subscriber.key !== undefined && hub.connectionsOf(subscriber.key) >= maxConnectionsPerKey)
 
   /** Ends a connection when the credential expires. Returns false if it has. */

@@ -95,7 +95,8 @@ export class PatternMap<A> {
 
   /** Returns whether the channel is here, or a pattern that stands for it. */
   has(channel: string): boolean {
-    return this.values.has(channel) || this.match(channel).length > 0
+    return this.values.has(channel) ||
+      (this.root.children.size > 0 && !isHidden(channel) && hasMatch(this.root, channel.split("/"), 0))
   }
 
   /** Returns the values of the channel itself and of every pattern that stands for it. */
@@ -121,6 +122,14 @@ export class PatternMap<A> {
     for (const { value } of nodes) if (value !== undefined) found.push(value)
     return found
   }
+}
+
+const hasMatch = <A>({ children, value }: Node<A>, segments: ReadonlyArray<string>, depth: number): boolean => {
+  const segment = segments[depth]
+  if (segment === undefined) return value !== undefined
+  return [children.get(segment), children.get(wildcard)].some((child) =>
+    child !== undefined && hasMatch(child, segments, depth + 1)
+  )
 }
 
 /** Where the wildcards of a pattern are. */

@@ -2,7 +2,7 @@ import * as Effect from "effect/Effect"
 
 import type { Cursor, Entry, Item } from "../EventLog.js"
 import type { Pattern } from "../Topic.js"
-import { PatternMap } from "./channel.js"
+import { isPattern, PatternMap, shapeOf } from "./channel.js"
 import type { Connection } from "./connection.js"
 import * as Frame from "./frame.js"
 import * as Metrics from "./metrics.js"
@@ -62,6 +62,7 @@ export class Hub {
   private position: Cursor | undefined
   private readonly byChannel = new PatternMap<Set<Subscriber>>()
   private readonly byKey = new Map<string, number>()
+  private readonly shapes = new Map<string, number>()
 
   get channels(): ReadonlyArray<string | Pattern> {
     return Array.from(new Map(Array.from(this.all).flatMap(({ granted }) => Array.from(granted))).values())
@@ -80,6 +81,12 @@ export class Hub {
     return this.byKey.get(key) ?? 0
   }
 
+  /** Returns true if the patterns may be added. Of each shape one at most stands for a channel: so many a publish finds. */
+  hasRoomFor(channels: ReadonlyArray<string>): boolean {
+    const added = new Set(channels.filter(isPattern).map(shapeOf).filter((shape) => !this.shapes.has(shape)))
+    return added.size === 0 || this.shapes.size + added.size <= maxShapes
+  }
+
   countOf(channel: string): number {
     const [first, ...others] = this.byChannel.match(channel)
     if (first === undefined) return 0
@@ -93,6 +100,7 @@ export class Hub {
     this.all.add(subscriber)
     if (subscriber.key !== undefined) this.byKey.set(subscriber.key, this.connectionsOf(subscriber.key) + 1)
     for (const channel of subscriber.channels) {
+      if (isPattern(channel)) this.countShape(shapeOf(channel), 1)
       const some = this.byChannel.get(channel)
       if (some === undefined) this.byChannel.set(channel, new Set([subscriber]))
       else some.add(subscriber)
@@ -110,6 +118,7 @@ export class Hub {
       else this.byKey.set(subscriber.key, left)
     }
     for (const channel of subscriber.channels) {
+      if (isPattern(channel)) this.countShape(shapeOf(channel), -1)
       const some = this.byChannel.get(channel)
       some?.delete(subscriber)
       if (some?.size === 0) this.byChannel.delete(channel)
@@ -122,6 +131,12 @@ export class Hub {
   /** The connection has ended, or its time is kept elsewhere. */
   forget(connection: Connection): void {
     this.ending.delete(connection)
+  }
+
+  private countShape(shape: string, change: 1 | -1): void {
+    const count = (this.shapes.get(shape) ?? 0) + change
+    if (count === 0) this.shapes.delete(shape)
+    else this.shapes.set(shape, count)
   }
 
   /** Hands out what the tail of the log gave, and says who has to read the log instead. */
@@ -181,6 +196,8 @@ export class Hub {
     return wait
   }
 }
+
+const maxShapes = 512
 
 const textEncoder = new TextEncoder()
 // Held weakly on either side: a log keeps its entries for long, and their frames would take twice the memory again.

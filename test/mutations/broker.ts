@@ -1,3 +1,184 @@
 import type { Mutation } from "./mutation.js"
 
-export default [] satisfies ReadonlyArray<Mutation>
+const broker = "src/internal/broker.ts"
+const test = "test/EventBroker.test.ts"
+const trouble = "test/EventBroker.trouble.test.ts"
+
+export default [
+  {
+    promise: "A plain string is one channel, never a pattern",
+    file: broker,
+    find: "? channelFault(channel) ??",
+    replace: "? patternFault(channel) ??",
+    test,
+    name: "in what a request asks for"
+  },
+  {
+    promise: "A grant follows the same rule",
+    file: broker,
+    find: "Either.map(check(channels), (channels)",
+    replace: "Either.map(Either.right(new Map(Array.from(channels, (name) => [String(name), name]))), (channels)",
+    test,
+    name: "in what a grant says"
+  },
+  {
+    promise: "The documents show no channel that becomes a pattern",
+    file: "README.md",
+    find: "Topic.channel(Inbox, { user })",
+    replace: "`users/${user}`",
+    test: "test/documents.test.ts",
+    name: "show no channel"
+  },
+  {
+    promise: "A channel that breaks a rule is answered 400",
+    file: broker,
+    find: "{ status: 400 }",
+    replace: "{ status: 500 }",
+    test,
+    name: "in what a request asks for"
+  },
+  {
+    promise: "maxChannels is 128 by default",
+    file: broker,
+    find: "options.maxChannels ?? 128",
+    replace: "options.maxChannels ?? 129",
+    test,
+    name: "128 by default"
+  },
+  {
+    promise: "A limit that cannot be dies when the layer is built",
+    file: broker,
+    find: "(Number.isSafeInteger(limit) && limit >= 1)",
+    replace: "(Number.isSafeInteger(limit) && limit >= 0)",
+    test,
+    name: "that cannot be die"
+  },
+  {
+    promise: "A HEAD request starts nothing",
+    file: broker,
+    find: "if (method === \"HEAD\")",
+    replace: "if (method === \"never\")",
+    test,
+    name: "gets the head, and starts nothing"
+  },
+  {
+    promise: "A subscriber is gone when its connection ends, whatever its scope does",
+    file: broker,
+    find: "connection.onStop(() => onStop(subscriber))",
+    replace: "",
+    test,
+    name: "though nobody reads its body"
+  },
+  {
+    promise: "A client that accepts any type is told when to return",
+    file: broker,
+    find: "[\"text/event-stream\", \"text/*\", \"*/*\"]",
+    replace: "[\"text/event-stream\", \"text/*\"]",
+    test,
+    name: "of connections of a key"
+  },
+  {
+    promise: "A cursor without an event is left out if the option says so",
+    file: broker,
+    find: "options.cursor !== \"off\"",
+    replace: "true",
+    test,
+    name: "are left out if the option says so"
+  },
+  {
+    promise: "A hook that throws costs a line of the log",
+    file: broker,
+    find: "Effect.suspend(() => hook(toSubscription(subscriber)))",
+    replace: "hook(toSubscription(subscriber))",
+    test: trouble,
+    name: "that throw cost a line"
+  },
+  {
+    promise: "A predicate of disconnect that throws ends nothing",
+    file: broker,
+    find: "failures.push(error)\n            return false",
+    replace: "throw error",
+    test: trouble,
+    name: "a predicate of disconnect that throws"
+  },
+  {
+    promise: "A disconnect refuses those alone that it is for",
+    file: broker,
+    find: "if (pending.missed.push(matches) > maxMissed)",
+    replace: "if (pending.missed.push(matches) > 0)",
+    test: trouble,
+    name: "concern those alone"
+  },
+  {
+    promise: "A disconnect during the authorisation refuses the one it is for",
+    file: broker,
+    find: "pending.missed.some((matches) => matches(subscriber)) ||",
+    replace: "",
+    test: trouble,
+    name: "concern those alone"
+  },
+  {
+    promise: "Revocations that cannot be known end all that have an owner",
+    file: broker,
+    find: "if (Option.isSome(page.missing)) disconnectKeys(() => true)",
+    replace: "",
+    test: trouble,
+    name: "cannot be known who was revoked"
+  },
+  {
+    promise: "A client authorised anew with an expired grant is sent away before anything is replayed",
+    file: broker,
+    find: "limit(connection, answer.right.expiresAt)\n            ? Replay",
+    replace: "true\n            ? Replay",
+    test: trouble,
+    name: "authorised anew with an expired credential"
+  },
+  {
+    promise: "While the log is away a request is answered with a retry",
+    file: broker,
+    find: "error.retryable ? sendAway : Effect.succeed(refuse(error))",
+    replace: "Effect.die(error)",
+    test: trouble,
+    name: "while the log is away"
+  },
+  {
+    promise: "A page is bounded in bytes",
+    file: "src/EventLog.ts",
+    find: "(bytes > maxBytes && entries.length > 0)",
+    replace: "false",
+    test: "test/EventLog.test.ts",
+    name: "bounds a page in bytes"
+  },
+  {
+    promise: "What is missing of a pattern is said",
+    file: "src/internal/ring.ts",
+    find: "entry !== undefined || (ring.floor === seq && !ring.isForgotten)",
+    replace: "entry !== undefined",
+    test: "test/EventLog.test.ts",
+    name: "after many evictions elsewhere"
+  },
+  {
+    promise: "The memory log keeps 1 MiB of a channel by default",
+    file: "src/EventLog.ts",
+    find: "maxBytes: options?.maxBytes ?? 1024 * 1024",
+    replace: "maxBytes: options?.maxBytes ?? 1024 * 1024 * 2",
+    test: "test/EventLog.test.ts",
+    name: "10 minutes of a channel by default"
+  },
+  {
+    promise: "The memory log keeps events for 10 minutes by default",
+    file: "src/EventLog.ts",
+    find: "options?.maxAge ?? \"10 minutes\"",
+    replace: "options?.maxAge ?? \"11 minutes\"",
+    test: "test/EventLog.test.ts",
+    name: "10 minutes of a channel by default"
+  },
+  {
+    promise: "The shapes of patterns are bounded",
+    file: "src/internal/hub.ts",
+    find: "this.shapes.size + added.size <= maxShapes",
+    replace: "true",
+    test: "test/EventBroker.load.test.ts",
+    name: "a bounded number of patterns"
+  }
+] satisfies ReadonlyArray<Mutation>
