@@ -429,9 +429,12 @@ export const make = Effect.fnUntraced(function*<R = never>(options: EventBroker.
   // On its own: while the log is away, what is published still comes from the tail.
   yield* keepDoing(lost.whenOpen(revokeLost))
   yield* keepDoing(someone.whenOpen(keepTime))
-  // In real time, because the clock of a test stands still.
+  // What was published just before is on its way from the log. In real time, because the clock of a test stands still.
   yield* Effect.addFinalizer(() =>
-    Effect.zipRight(Effect.withClock(drain, Clock.make()), within(FiberSet.awaitEmpty(departures)))
+    Effect.zipRight(
+      hub.all.size === 0 ? shutdown : Effect.withClock(Effect.delay(drain, "10 millis"), Clock.make()),
+      within(FiberSet.awaitEmpty(departures))
+    )
   )
 
   const publishFault = (channel: string) =>

@@ -1,0 +1,156 @@
+import * as Http from "node:http"
+import * as Http2 from "node:http2"
+
+import type { HttpApp } from "@effect/platform"
+import { HttpServer, HttpServerRequest, HttpServerResponse } from "@effect/platform"
+import { NodeHttpServer } from "@effect/platform-node"
+import { assert, describe, it } from "@effect/vitest"
+import { Context, Deferred, Duration, Effect, Exit, Layer, Predicate, Ref, Scope } from "effect"
+import { EventBroker, EventLog, EventStream } from "effect-realtime"
+import { LeakCheck, TestEventSource } from "effect-realtime/testing"
+
+const readers = 2
+const events = 400
+const data = "x".repeat(16_000)
+
+const Server = NodeHttpServer.layer(Http.createServer, { port: 0, host: "127.0.0.1" })
+const Broker = EventBroker.layer().pipe(Layer.provide(EventLog.layerMemory()))
+const app = Effect.orDie(EventBroker.respond("a", { maxBytes: 64 * 1024 * 1024 }))
+
+const compositions = {
+  "the broker before the server": HttpServer.serve(app).pipe(Layer.provideMerge(Broker), Layer.provideMerge(Server)),
+  "the server before the broker": HttpServer.serve(app).pipe(Layer.provideMerge(Server), Layer.provideMerge(Broker)),
+  "both at once": HttpServer.serve(app).pipe(Layer.provideMerge(Layer.merge(Server, Broker)))
+}
+
+/** Closes the scope while events are queued for readers that read, and checks what each of them gets. */
+const release = (url: string, broker: EventBroker.EventBroker.Service, scope: Scope.CloseableScope) =>
+  Effect.gen(function*() {
+    const sources = yield* Effect.replicateEffect(TestEventSource.make(url), readers)
+    yield* Effect.forEach(sources, (source) => TestEventSource.awaitText(source, (text) => text.includes(":")))
+    yield* Effect.forEach(sources, TestEventSource.stall)
+    for (let n = 0; n < events; n++) yield* Effect.orDie(broker.publish("a", { data }))
+    yield* Effect.forEach(sources, TestEventSource.resume)
+    const [duration] = yield* Effect.timed(Scope.close(scope, Exit.void))
+    for (const source of sources) {
+      assert.strictEqual(yield* TestEventSource.end(source), "clean")
+      assert.lengthOf(yield* TestEventSource.collect(source), events)
+      assert.match(yield* TestEventSource.text(source), /\n\nretry: \d+\n+$/)
+    }
+    return duration
+  })
+
+describe("readers that read get all that is queued, and a time to come back, when layers are released", () => {
+  for (const [name, layer] of Object.entries(compositions)) {
+    it.live(name, () =>
+      Effect.gen(function*() {
+        const scope = yield* Scope.make()
+        const context = yield* Layer.buildWithScope(layer, scope)
+        const url = yield* Effect.provide(HttpServer.addressFormattedWith(Effect.succeed), context)
+        const duration = yield* release(url, Context.get(context, EventBroker.EventBroker), scope)
+        assert.isBelow(Duration.toMillis(duration), 3_000)
+      }).pipe(Effect.orDie, LeakCheck.run))
+  }
+
+  it.live("only the broker, under a server of its own", () =>
+    Effect.gen(function*() {
+      const scope = yield* Scope.make()
+      const context = yield* Layer.buildWithScope(Broker, scope)
+      const handler = yield* Effect.provide(NodeHttpServer.makeHandler(app), context)
+      const server = Http.createServer(handler)
+      yield* Effect.acquireRelease(
+        Effect.async<void>((resume) =>
+          void setImmediate(() => server.listen(0, "127.0.0.1", () => resume(Effect.void)))
+        ),
+        () => Effect.async<void>((resume) => void server.close(() => resume(Effect.void)))
+      )
+      const address = server.address()
+      const port = address !== null && typeof address === "object" ? address.port : 0
+      yield* release(`http://127.0.0.1:${port}`, Context.get(context, EventBroker.EventBroker), scope)
+    }).pipe(Effect.orDie, LeakCheck.run))
+})
+
+/** Effect's server takes one of HTTP/2 too, though its types do not say so. */
+const isHttpServer = (u: unknown): u is Http.Server => Predicate.hasProperty(u, "listen")
+
+const serveHttp2 = (app: HttpApp.Default<never, Scope.Scope>) =>
+  Effect.gen(function*() {
+    const server: unknown = Http2.createServer()
+    if (!isHttpServer(server)) return yield* Effect.die("no server")
+    const scope = yield* Scope.make()
+    const layer = NodeHttpServer.layer(() => server, { port: 0, host: "127.0.0.1" })
+    const context = yield* Layer.buildWithScope(HttpServer.serve(app).pipe(Layer.provideMerge(layer)), scope)
+    const url = yield* Effect.provide(HttpServer.addressFormattedWith(Effect.succeed), context)
+    const session = yield* Effect.acquireRelease(
+      Effect.async<Http2.ClientHttp2Session>((resume) => {
+        const session = Http2.connect(url)
+        session.on("error", () => {})
+        session.once("remoteSettings", () => resume(Effect.succeed(session)))
+      }),
+      (session) => Effect.sync(() => session.destroy())
+    )
+    return { scope, server, session, url }
+  })
+
+const post = (session: Http2.ClientHttp2Session) =>
+  session.request({ ":path": "/", ":method": "POST" }, { endStream: false }).setEncoding("utf8")
+
+describe("a server of HTTP/2 that is closed", () => {
+  it.live("does not wait for an idle session", () =>
+    Effect.gen(function*() {
+      const { scope } = yield* serveHttp2(Effect.succeed(HttpServerResponse.text("hello")))
+      const [duration] = yield* Effect.timed(Scope.close(scope, Exit.void))
+      assert.isBelow(Duration.toMillis(duration), 2_000)
+    }).pipe(Effect.orDie, LeakCheck.run))
+
+  it.live("does not wait for a request that is not complete, nor for one that is not answered", () =>
+    Effect.gen(function*() {
+      const arrived = yield* Deferred.make<void>()
+      const { scope, session } = yield* serveHttp2(
+        Effect.flatMap(
+          HttpServerRequest.HttpServerRequest,
+          ({ text }) =>
+            Effect.zipRight(
+              Deferred.succeed(arrived, undefined),
+              Effect.zipRight(text, Effect.interruptible(Effect.never))
+            )
+        ).pipe(
+          Effect.orDie
+        )
+      )
+      post(session).on("error", () => {}).write("half")
+      yield* Deferred.await(arrived)
+      const [duration] = yield* Effect.timed(Scope.close(scope, Exit.void))
+      assert.isBelow(Duration.toMillis(duration), 2_000)
+    }).pipe(Effect.orDie, LeakCheck.run))
+
+  it.live("gets the body of a request that no producer reads out of the way", () =>
+    Effect.gen(function*() {
+      const { scope, session } = yield* serveHttp2(EventStream.respond(() => Effect.never))
+      const upload = post(session)
+      yield* Effect.async<void>((resume) => void upload.once("data", () => resume(Effect.void)))
+      yield* Effect.async<void>((resume) => void upload.end("x".repeat(4_000_000), () => resume(Effect.void)))
+      yield* Scope.close(scope, Exit.void)
+    }).pipe(Effect.orDie, LeakCheck.run))
+
+  it.live("has left nothing of streams that were reset", () =>
+    Effect.gen(function*() {
+      const open = yield* Ref.make(0)
+      const { scope, session } = yield* serveHttp2(
+        EventStream.respond(() =>
+          Effect.acquireUseRelease(
+            Ref.update(open, (n) => n + 1),
+            () => Effect.never,
+            () => Ref.update(open, (n) => n - 1)
+          )
+        )
+      )
+      for (let n = 0; n < 200; n++) {
+        const stream = session.request({ ":path": "/" }).on("error", () => {})
+        if (n % 2 === 0) yield* Effect.async<void>((resume) => void stream.once("data", () => resume(Effect.void)))
+        stream.close(Http2.constants.NGHTTP2_CANCEL)
+      }
+      yield* Effect.repeat(Effect.delay(Ref.get(open), "5 millis"), { until: (n) => n === 0 })
+      yield* Scope.close(scope, Exit.void)
+    }).pipe(Effect.orDie, LeakCheck.run))
+})
