@@ -1,4 +1,6 @@
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import type { Socket } from "node:net"
+import { connect } from "node:net"
 
 import { NodeContext } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
@@ -58,6 +60,64 @@ describe("SIGTERM ends a process with open streams, each with whole frames and a
           const retry = Chunk.unsafeLast(frames).retry ?? 0
           assert.isTrue(retry >= 1_500 && retry <= 4_500, `retry: ${retry}`)
         }
+      }).pipe(Effect.provide(NodeContext.layer)), { retry: 2, timeout: 60_000 })
+  }
+})
+
+const upgrade = (protocol: string) =>
+  `GET /events HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: ${protocol}\r\n\r\n`
+
+/** Connections that a server would wait for, and what is sent on each. */
+const openings = {
+  "nothing": "",
+  "half a head": "GET /events HTTP/1.1\r\nHost: local",
+  "half a body": "POST /events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nhalf",
+  "a request that is answered": "GET /none HTTP/1.1\r\nHost: localhost\r\n\r\n",
+  "an upgrade to h2c": upgrade("h2c"),
+  "an upgrade to websocket": upgrade("websocket"),
+  "pipelined requests": "GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(100)
+}
+
+/** A connection whose side stays open when the server has ended its own. */
+const open = (url: string, text: string) =>
+  Effect.acquireRelease(
+    Effect.async<Socket>((resume) => {
+      const socket = connect({ port: Number(new URL(url).port), host: "127.0.0.1", allowHalfOpen: true })
+      socket.on("error", () => {}).on("connect", () => {
+        socket.write(text, () => resume(Effect.succeed(socket)))
+      })
+    }),
+    (socket) => Effect.sync(() => socket.destroy())
+  )
+
+/** Connects without end, and asks a little later. */
+const connectMeanwhile = (url: string) =>
+  Effect.forkScoped(Effect.forever(
+    Effect.async<void>((resume) => {
+      const socket = connect(Number(new URL(url).port), "127.0.0.1")
+      socket.on("error", () => {}).on("close", () => resume(Effect.void))
+      const timer = setTimeout(() => socket.write(openings["a request that is answered"]), 5)
+      return Effect.sync(() => {
+        clearTimeout(timer)
+        socket.destroy()
+      })
+    }).pipe(Effect.timeoutOption("3 seconds"), Effect.zipRight(Effect.sleep("5 millis")))
+  ))
+
+describe("SIGTERM ends a process with connections that end by no response, before any stream was opened", () => {
+  const cases = [...Object.entries(openings), ["all of them", undefined] as const]
+  for (const [name, text] of cases) {
+    it.scopedLive(name, () =>
+      Effect.gen(function*() {
+        const { child, url } = yield* startServer(yield* readmeServer)
+        for (const opening of text === undefined ? Object.values(openings) : [text]) yield* open(url, opening)
+        if (text === undefined) yield* Effect.replicateEffect(connectMeanwhile(url), 200)
+        // What was sent is in the server's hands once a request sent after it is answered.
+        yield* Effect.promise(() => fetch(`${url}/none`, { headers: { connection: "close" } }))
+        const [duration] = yield* Effect.timed(child.kill("SIGTERM"))
+        yield* Console.log(`${name}: exited after ${Duration.format(duration)}`)
+        assert.strictEqual(yield* child.exitCode, 0)
+        assert.isBelow(Duration.toMillis(duration), 2_000)
       }).pipe(Effect.provide(NodeContext.layer)), { retry: 2, timeout: 60_000 })
   }
 })
