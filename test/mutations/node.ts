@@ -1,3 +1,106 @@
 import type { Mutation } from "./mutation.js"
 
-export default [] satisfies ReadonlyArray<Mutation>
+const shutdown = "src/internal/nodeShutdown.ts"
+const upgrade = "src/internal/nodeUpgrade.ts"
+const sink = "src/internal/nodeSink.ts"
+const test = "test/httpConnection.test.ts"
+
+export default [
+  {
+    promise: "a server is watched before its first stream",
+    file: shutdown,
+    find: "  ) watch(message.server)",
+    replace: "  ) void 0",
+    test,
+    name: "does not wait for a silent connection"
+  },
+  {
+    promise: "what is left after a second is closed",
+    file: shutdown,
+    find: "        for (const socket of sockets) socket.destroy()\n",
+    replace: "",
+    test,
+    name: "over TLS, does not wait for a handshake"
+  },
+  {
+    promise: "a request that arrives while the server closes is refused at once",
+    file: shutdown,
+    find: "      if (hasBegun() || unread.has(request)) return refuse(request, second)\n",
+    replace: "",
+    test,
+    name: "refuses at once what is asked meanwhile"
+  },
+  {
+    promise: "an EventSource is never answered 503",
+    file: shutdown,
+    find: "includes(\"text/event-stream\") !== true",
+    replace: "includes(\"text/event-stream\") !== false",
+    test,
+    name: "refuses at once what is asked meanwhile"
+  },
+  {
+    promise: "no stream begins before its response has its turn",
+    file: shutdown,
+    find: "      if (second.socket === null) return postpone(server, request, second)\n",
+    replace: "",
+    test,
+    name: "begin when it is their turn"
+  },
+  {
+    promise: "the error of an upgraded socket does not end the process",
+    file: shutdown,
+    find: "    socket.on(\"error\", ignore).once(",
+    replace: "    socket.once(",
+    test,
+    name: "foo: a client that vanishes while it is written to"
+  },
+  {
+    promise: "an upgraded socket is closed when its response has ended",
+    file: upgrade,
+    find: "    if (socket.listenerCount(\"data\") === 0) socket.destroy()",
+    replace: "",
+    test,
+    name: "foo: what is not a stream leaves no socket"
+  },
+  {
+    promise: "the end of the client's side of an upgraded socket ends its stream",
+    file: upgrade,
+    find: "  request.socket.resume()\n",
+    replace: "",
+    test,
+    name: "foo: the stream ends with its client (end)"
+  },
+  {
+    promise: "a request that asks for h2c keeps its body",
+    file: upgrade,
+    find: "  socket.unshift(head)\n",
+    replace: "",
+    test,
+    name: "h2c: the application gets the body"
+  },
+  {
+    promise: "a body that no producer reads does not hold up its upload",
+    file: sink,
+    find: "      if (req.readableFlowing === null) req.resume()",
+    replace: "",
+    test,
+    name: "does not hold up its upload"
+  },
+  {
+    promise: "a broker that is released waits for readers that read",
+    file: "src/internal/broker.ts",
+    find: "hub.all.size === 0 ? shutdown : Effect.withClock(Effect.delay(drain, \"10 millis\"), Clock.make())",
+    replace: "shutdown",
+    test: "test/nodeShutdown.test.ts",
+    name: "only the broker"
+  },
+  {
+    promise: "an idle session of HTTP/2 does not hold up the closing",
+    file: shutdown,
+    find:
+      "        for (const session of sessions) session.destroy()\n        for (const socket of sockets) socket.destroy()\n",
+    replace: "",
+    test: "test/nodeShutdown.test.ts",
+    name: "does not wait for a request that is not complete"
+  }
+] satisfies ReadonlyArray<Mutation>
