@@ -78,6 +78,20 @@ const isInTransaction = (sql: SqlClient.SqlClient): Effect.Effect<boolean> =>
     orElse: () => Effect.map(Effect.serviceOption(SqlClient.TransactionConnection), Option.isSome)
   })
 
+// Of many writes that wait for the lock of SQLite, one at a time tries it.
+const gates = new WeakMap<SqlClient.SqlClient, Effect.Semaphore>()
+
+const inTurn = <A>(sql: SqlClient.SqlClient, write: Effect.Effect<A, SqlError>): Effect.Effect<A, SqlError> =>
+  Effect.uninterruptibleMask((restore) => {
+    const gate = gates.get(sql) ?? Effect.unsafeMakeSemaphore(1)
+    gates.set(sql, gate)
+    const turn = Effect.timeoutFail(gate.take(1), {
+      duration: "15 seconds",
+      onTimeout: () => new SqlError({ cause: { code: "SQLITE_BUSY" }, message: "Failed to acquire the lock" })
+    })
+    return Effect.zipRight(restore(turn), Effect.ensuring(restore(write), gate.release(1)))
+  })
+
 /**
  * Runs a statement, again for up to 15 seconds if it only lost against a concurrent one. Inside a transaction of the caller it runs once:
  * the transaction is lost with the first failure, whose code the caller is to see.
@@ -87,10 +101,18 @@ export const run = <A>(
   access: Access,
   statement: Effect.Effect<A, SqlError>
 ): Effect.Effect<A, SqlError> => {
-  const attempt = sql.onDialectOrElse({ sqlite: () => runSqlite(sql, access, statement), orElse: () => statement })
+  const retry = (statement: Effect.Effect<A, SqlError>) =>
+    Effect.retry(statement, { schedule: untilFree, while: isConflict })
   return Effect.if(isInTransaction(sql), {
     onTrue: () => statement,
-    onFalse: () => Effect.retry(attempt, { schedule: untilFree, while: isConflict })
+    onFalse: () =>
+      sql.onDialectOrElse({
+        sqlite: () => {
+          const retried = retry(runSqlite(sql, access, statement))
+          return access === "write" ? inTurn(sql, retried) : retried
+        },
+        orElse: () => retry(statement)
+      })
   })
 }
 

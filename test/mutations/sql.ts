@@ -15,112 +15,112 @@ export default [
     ...outbox,
     find: "Effect.raceFirst(Effect.forever(renewal)),",
     replace: "",
-    name: "SQLite > renews the lease of what takes longer than it"
+    name: "SQLite renews the lease of what takes longer than it"
   },
   {
     promise: "The ttl counts from enqueue",
     ...outbox,
     find: "const left = expiryOf(row) - now",
     replace: "const left = Number.POSITIVE_INFINITY",
-    name: "SQLite > counts the ttl from enqueue"
+    name: "SQLite counts the ttl from enqueue"
   },
   {
     promise: "What has expired is not sent",
     ...outbox,
     find: "if (now >= expiryOf(row)) {",
     replace: "if (now < 0) {",
-    name: "SQLite > counts the ttl from enqueue"
+    name: "SQLite counts the ttl from enqueue"
   },
   {
     promise: "A notification that expires is looked at when it does",
     ...outbox,
     find: "expiry > now ? Math.min(next.dueAt, expiry) : next.dueAt",
     replace: "next.dueAt",
-    name: "SQLite > gives up at the end of the ttl"
+    name: "SQLite gives up at the end of the ttl"
   },
   {
     promise: "Each device has its own due time",
     ...outbox,
     find: "({ dueAt = 0 }) => dueAt <= now",
     replace: "() => true",
-    name: "SQLite > tries each device again at its own time"
+    name: "SQLite tries each device again at its own time"
   },
   {
     promise: "Retry-After has an upper bound",
     ...outbox,
     find: "Math.min(longestRetryAfter, Duration.toMillis(retryAfter))",
     replace: "Duration.toMillis(retryAfter)",
-    name: "SQLite > tries each device again at its own time"
+    name: "SQLite tries each device again at its own time"
   },
   {
     promise: "A device is given up after its own attempts",
     ...outbox,
     find: "!isFinal && attempts < maxAttempts",
     replace: "!isFinal",
-    name: "SQLite > gives up one device after its own attempts"
+    name: "SQLite gives up one device after its own attempts"
   },
   {
     promise: "The replacement of an endpoint gets the notification",
     ...outbox,
     find: "removed.length === 0 ? [] : newDevices(devices, row)",
     replace: "newDevices([], row)",
-    name: "SQLite > sends to the endpoint that has taken the place"
+    name: "SQLite sends to the endpoint that has taken the place"
   },
   {
     promise: "A dead letter says that a device was removed",
     ...outbox,
     find: "Arr.drop(removed, replacements.length)",
     replace: "Arr.drop(removed, removed.length)",
-    name: "SQLite > says that a device was removed"
+    name: "SQLite says that a device was removed"
   },
   {
     promise: "An endpoint that is replaced while it is found to be gone",
     ...outbox,
     find: "outcomes.some(isGone)",
     replace: "outcomes.length < 0",
-    name: "SQLite > sends to the endpoint that takes the place of one while"
+    name: "SQLite sends to the endpoint that takes the place of one while"
   },
   {
     promise: "No topic that was not asked for at the first attempt",
     ...outbox,
     find: "topic === undefined && row.failures === null && row.attempts === 1",
     replace: "topic === undefined && row.attempts < 0",
-    name: "SQLite > gives a topic to what is repeated"
+    name: "SQLite gives a topic to what is repeated"
   },
   {
     promise: "A push that is too large is refused at enqueue",
     ...outbox,
     find: "bytes.length > maxPayloadBytes",
     replace: "bytes.length < 0",
-    name: "SQLite > refuses at enqueue"
+    name: "SQLite refuses at enqueue"
   },
   {
     promise: "An owner that a database would cut is refused at enqueue",
     ...outbox,
     find: "owner.isWellFormed() && ",
     replace: "",
-    name: "SQLite > refuses at enqueue"
+    name: "SQLite refuses at enqueue"
   },
   {
     promise: "A byte order mark is kept",
     ...outbox,
     find: "{ ignoreBOM: true }",
     replace: "{}",
-    name: "SQLite > keeps bytes that begin with a byte order mark"
+    name: "SQLite keeps bytes that begin with a byte order mark"
   },
   {
     promise: "Rows that were parked beyond the bound are taken up",
     ...outbox,
     find: " OR due_at > ${now + farthest}",
     replace: "",
-    name: "SQLite > takes over the rows of an older version"
+    name: "SQLite takes over the rows of an older version"
   },
   {
     promise: "Options that cannot be die",
     ...outbox,
     find: "millis > 0 && Number.isFinite(millis)",
     replace: "true",
-    name: "SQLite > dies of an option that cannot be"
+    name: "SQLite dies of an option that cannot be"
   },
   {
     promise: "The outbox is closed within a second while PostgreSQL is frozen",
@@ -171,7 +171,7 @@ export default [
     ...store,
     find: "DESC, updated_at DESC, endpoint_hash\n",
     replace: "DESC, created_at DESC, endpoint_hash\n",
-    name: "SQLite > makes room"
+    name: "SQLite makes room"
   },
   {
     promise: "A page opened after the event has not got it",
