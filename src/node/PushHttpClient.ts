@@ -355,7 +355,8 @@ const makeTransport = (options: Options) => {
       else retire(origin, connection)
       for (const exchange of waiting) dispatch(exchange)
     }
-    const timer = setTimeout(() => end(false), pingMillis)
+    // On a busy machine the answer may be there, and not yet be read.
+    const timer = setTimeout(() => setImmediate(() => end(false)), pingMillis)
     connection.session.once("close", () => end(false))
     connection.session.ping((error) => end(error === null))
     return waiting

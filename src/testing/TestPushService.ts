@@ -351,7 +351,10 @@ export const make = (options: Options = {}): Effect.Effect<TestPushService.Servi
     const server: Net.Server = options.protocol === "http/1.1" ?
       Https.createServer({ cert, key }, onRequest) :
       Http2.createSecureServer({ cert, key }, onRequest)
+    let isClosed = false
     server.on("connection", (socket: Net.Socket) => {
+      // The server ends only when its last connection does.
+      if (isClosed) return socket.destroy()
       opened++
       sockets.add(socket)
       socket.on("error", () => {})
@@ -368,9 +371,10 @@ export const make = (options: Options = {}): Effect.Effect<TestPushService.Servi
       }),
       () =>
         Effect.async<void>((resume) => {
+          isClosed = true
           server.close(() => resume(Effect.void))
           for (const socket of sockets) socket.destroy()
-        })
+        }).pipe(Effect.timeoutOption("1 second"))
     )
 
     return TestPushService.of({

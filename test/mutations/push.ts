@@ -1,3 +1,232 @@
 import type { Mutation } from "./mutation.js"
 
-export default [] satisfies ReadonlyArray<Mutation>
+const client = { file: "src/node/PushHttpClient.ts", test: "test/node/PushHttpClient.test.ts" }
+const addresses = { file: "src/internal/addressPolicy.ts", test: "test/node/addressPolicy.test.ts" }
+const endpoints = { file: "src/internal/endpointPolicy.ts", test: "test/WebPush.test.ts" }
+const answers = {
+  file: "src/internal/pushStatus.ts",
+  test: "test/WebPushWire.test.ts",
+  name: "means what the table says"
+}
+const sender = { file: "src/WebPush.ts", test: "test/WebPush.test.ts" }
+
+export default [
+  {
+    ...addresses,
+    promise: "An address behind NAT64 is judged by the IPv4 address that it holds",
+    find: `if (holdsIpv4(address)) return !isForbidden(ipv4In(address))`,
+    replace: ``
+  },
+  {
+    ...addresses,
+    promise: "No allowed subnet opens a way to private addresses behind NAT64",
+    find: `if (holdsIpv4(address)) return !isForbidden(ipv4In(address))`,
+    replace: `if (holdsIpv4(address)) return isAllowed(address) || !isForbidden(ipv4In(address))`
+  },
+  {
+    ...addresses,
+    promise: "An ISATAP address is not public",
+    find: `isForbidden(address) || isTunnel(address)`,
+    replace: `isForbidden(address)`
+  },
+  {
+    ...sender,
+    promise: "A Blocked that comes from name resolution is not final",
+    test: "test/node/PushHttpClient.test.ts",
+    name: "are all checked, each time",
+    find: `return this.reason === "Blocked" ? this.detail === undefined : `,
+    replace: `return this.reason === "Blocked" || `
+  },
+  {
+    ...client,
+    promise: "A session that was silent is checked before it is used again",
+    name: "is found out before any of 20 messages is lost over HTTP/2 (concurrency: unbounded)",
+    find: `const silentMillis = 1000`,
+    replace: `const silentMillis = 1_000_000`
+  },
+  {
+    ...client,
+    promise: "A session that was silent is asked",
+    name: "is not taken for one that is only silent",
+    find: `connection.checking === undefined && !isSilent`,
+    replace: `connection.checking === undefined`
+  },
+  {
+    ...client,
+    promise: "GOAWAY with an error is judged by its last stream id",
+    name: "sends GOAWAY with an error and forgets the request",
+    find: `connection.lastStreamId = lastStreamId`,
+    replace: ``
+  },
+  {
+    ...client,
+    promise: "GOAWAY with REFUSED_STREAM does not mean the requests that were looked at",
+    name: "REFUSED_STREAM after it has looked at the request",
+    find: `connection.goawayCode = code`,
+    replace: ``
+  },
+  {
+    ...client,
+    promise: "Bytes are sent only after the handshake",
+    name: "that speaks no HTTP is a failure",
+    find: `      else addSent(exchange, 1)
+    })`,
+    replace: `    })`
+  },
+  {
+    ...client,
+    promise: "A request that meets the end of an idle connection is sent once more",
+    name: "is replaced, and the request sent once more",
+    find: `if (wasIdle && !isSecondAttempt`,
+    replace: `if (wasIdle && isSecondAttempt`
+  },
+  {
+    ...client,
+    promise: "A request is sent no third time, and not when its answer has begun",
+    name: "not when the answer has begun",
+    find: `const wasIdle = request.reusedSocket && heard() === heardBefore`,
+    replace: `const wasIdle = request.reusedSocket`
+  },
+  {
+    ...client,
+    promise: "A message that is lost with an idle connection takes the other idle ones with it",
+    name: "costs one message over HTTP/1.1",
+    find: `if (request.reusedSocket && heard() === heardBefore) dropIdle(url)`,
+    replace: ``
+  },
+  {
+    ...client,
+    promise: "A resolver that throws ends no process",
+    name: "that throws is a failure of the message",
+    find: `once(() => callback(transportError("ERR_LOOKUP_FAILED", cause), []))`,
+    replace: `throw cause`
+  },
+  {
+    ...client,
+    promise: "An answer is read to 8 KiB and no further",
+    name: "takes no memory",
+    find: `    if (size > maxResponseBytes) {`,
+    replace: `    if (size < 0) {`
+  },
+  {
+    ...client,
+    promise: "421 gives up the connection of HTTP/1.1",
+    name: "(421)",
+    find: `if (response.statusCode === 421) request.shouldKeepAlive = false`,
+    replace: ``
+  },
+  {
+    ...client,
+    promise: "421 gives up the connection of HTTP/2",
+    name: "(421)",
+    find: `if (headers[":status"] === 421) retire(url.origin, connection)`,
+    replace: ``
+  },
+  {
+    ...client,
+    promise: "Options that cannot be die when the client is built",
+    name: "dies of options that cannot be",
+    find: `    : !allowedAddresses.every(AddressPolicy.isSubnet)`,
+    replace: `    : !allowedAddresses.some(AddressPolicy.isSubnet)`
+  },
+  {
+    ...answers,
+    promise: "FCM's MismatchSenderId is a KeyMismatch",
+    find: `VapidPkHashMismatch|MismatchSenderId|`,
+    replace: `VapidPkHashMismatch|`
+  },
+  {
+    ...answers,
+    promise: "408, 421 and 425 are retryable",
+    find: `    case 408:\n`,
+    replace: ``
+  },
+  {
+    ...answers,
+    promise: "Apple's reason is in detail",
+    find: `  "BadDeviceToken",\n  "BadEnvironmentKeyIdInToken",`,
+    replace: `  "BadEnvironmentKeyIdInToken",`
+  },
+  {
+    ...sender,
+    promise: "The subscriptions that accept no message can be found",
+    name: "names the endpoints that accept no message",
+    find: `PushStatus.unusableEndpoint.has(this.detail ?? "")`,
+    replace: `PushStatus.unusableEndpoint.has("")`
+  },
+  {
+    ...endpoints,
+    promise: "A label of more than 63 letters is refused",
+    name: "blocks everything",
+    find: `/[^.]{64}/`,
+    replace: `/[^.]{640}/`
+  },
+  {
+    ...endpoints,
+    promise: "A name of more than 253 letters is refused",
+    name: "is extended by the hosts",
+    find: `name.length > 253`,
+    replace: `name.length > 2530`
+  },
+  {
+    ...endpoints,
+    promise: "An endpoint of more than 4,096 letters is refused",
+    name: "blocks everything",
+    find: `const maxLength = 4096`,
+    replace: `const maxLength = 40_960`
+  },
+  {
+    ...sender,
+    promise: "Retry-After is honoured up to an hour",
+    name: "waits for what Retry-After says: an hour",
+    find: `Duration.hours(1))`,
+    replace: `Duration.minutes(59))`
+  },
+  {
+    ...sender,
+    promise: "Retry-After is not honoured beyond an hour",
+    name: "does not wait for more than an hour: 3601",
+    find: `Duration.hours(1))`,
+    replace: `Duration.hours(2))`
+  },
+  {
+    file: "src/internal/pushStatus.ts",
+    test: "test/WebPush.test.ts",
+    promise: "A Retry-After of any number of digits is a wait, and a finite one",
+    name: "does not wait for more than an hour: 9999999999",
+    find: `Math.min(wait, longestWait)`,
+    replace: `wait`
+  },
+  {
+    ...sender,
+    promise: "The time of a message begins when it is encrypted",
+    name: "does not count the wait",
+    find: `        yield* turn
+        const authorization = yield* authorize(endpoint.origin)`,
+    replace: `        const authorization = yield* authorize(endpoint.origin).pipe(
+          Effect.zipLeft(Effect.timeoutFail(turn, { duration: message.timeout, onTimeout: () => failure("Timeout") }))
+        )`
+  },
+  {
+    ...sender,
+    promise: "A turn of the event loop has the work of a few messages",
+    name: "does not keep the event loop",
+    find: `const encryptionsPerTurn = 8`,
+    replace: `const encryptionsPerTurn = 80`
+  },
+  {
+    ...sender,
+    promise: "Options that cannot be die when the layer is built",
+    name: "for a call, and for the layer",
+    find: `    yield* validate(options)
+    yield* checkOptions(options)`,
+    replace: `    yield* validate(options)`
+  },
+  {
+    ...sender,
+    promise: "A failure before the connection is made may be repeated, with any client",
+    name: "may be repeated where its code",
+    find: `/^(connect|getaddrinfo|query\\\\w*)$/`,
+    replace: `/^(getaddrinfo|query\\\\w*)$/`
+  }
+] satisfies ReadonlyArray<Mutation>
