@@ -177,6 +177,17 @@ describe("EventStream", () => {
         assert.strictEqual(text([yield* Queue.take(frames)]), "data: 4\n\n")
       }))
 
+    it.scoped("dropping: says what is missing before an event that still finds room", () =>
+      Effect.gen(function*() {
+        const stream = yield* EventStream.make({ maxBytes: 40, strategy: "dropping" })
+        assert.deepStrictEqual(yield* publishAll(stream, ["first", "x".repeat(100), "second"]), [true, false, true])
+        yield* EventStream.end(stream)
+        assert.strictEqual(
+          yield* readAll(stream),
+          ":\ndata: first\n\nevent: gap\ndata: {\"dropped\":1}\n\ndata: second\n\n"
+        )
+      }))
+
     it.scoped("is bounded in bytes too, and drops an event that never fits instead of all others", () =>
       Effect.gen(function*() {
         const stream = yield* EventStream.make({ maxBytes: 30, strategy: "sliding" })
@@ -329,6 +340,17 @@ describe("EventStream", () => {
           yield* Fiber.join(reader)
         })
         yield* Effect.repeatN(ends, 20)
+      }))
+
+    it.scoped("gives each connection its own age, between the bounds of the jitter", () =>
+      Effect.gen(function*() {
+        const streams = yield* Effect.replicateEffect(
+          EventStream.make({ heartbeat: "off", maxAge: "10 minutes", jitter: 0.5, writeTimeout: "1 hour" }),
+          40
+        )
+        yield* TestClock.adjust("450 seconds")
+        const open = yield* Effect.filter(streams, (stream) => EventStream.publish(stream, { data: "x" }))
+        assert.isTrue(open.length > 0 && open.length < streams.length, `${open.length} are open`)
       }))
 
     it.scoped("gives each connection its own retry, between the bounds of the jitter", () =>

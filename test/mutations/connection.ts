@@ -1,3 +1,119 @@
 import type { Mutation } from "./mutation.js"
 
-export default [] satisfies ReadonlyArray<Mutation>
+const connection = "src/internal/connection.ts"
+const test = "test/EventStream.test.ts"
+
+export default [
+  {
+    promise: "an event `gap` comes before the next event under dropping",
+    file: connection,
+    find: `if (this.gap > 0 && this.settings.strategy === "dropping") this.push(this.takeGap())`,
+    replace: "",
+    test,
+    name: "before an event that still finds room"
+  },
+  {
+    promise: "maxAge has jitter",
+    file: "src/internal/settings.ts",
+    find: "Math.round(maxAge * (1 - jitter * spread))",
+    replace: "maxAge",
+    test,
+    name: "its own age"
+  },
+  {
+    promise: "intervals are measured by a clock that does not step",
+    file: connection,
+    find: "Math.round(Number(this.clock.unsafeCurrentTimeNanos()) / 1e6)",
+    replace: "this.clock.unsafeCurrentTimeMillis()",
+    test,
+    name: "does not step"
+  },
+  {
+    promise: "expiresAt is a time of day",
+    file: connection,
+    find: "const expiresIn = this.expiresAt - this.clock.unsafeCurrentTimeMillis()",
+    replace: "const expiresIn = this.expiresAt - now",
+    test: "test/EventBroker.test.ts",
+    name: "by the time of day"
+  },
+  {
+    promise: "the timer counts time without progress: large events leave in parts",
+    file: "src/internal/frame.ts",
+    find: "export const maxWrite = 64 * 1024",
+    replace: "export const maxWrite = 64 * 1024 * 1024",
+    test,
+    name: "cuts off no reader that makes progress"
+  },
+  {
+    promise: "a connection that no sink takes ends after writeTimeout",
+    file: connection,
+    find: "this.sink === undefined ? this.openedAt : this.blockedSince",
+    replace: "this.blockedSince",
+    test,
+    name: "ends when no sink takes it"
+  },
+  {
+    promise: "a stream ends with the request of a web handler",
+    file: "src/internal/eventStream.ts",
+    find: `signal?.addEventListener("abort", leave)`,
+    replace: "",
+    test,
+    name: "ends with a request that is aborted"
+  },
+  {
+    promise: "a response that is dropped ends after writeTimeout",
+    file: "src/internal/streamSink.ts",
+    find: "return [[bytes.subarray(0, 1)], [bytes.subarray(1)]]",
+    replace: "return [[bytes]]",
+    test,
+    name: "ends when the response is dropped"
+  },
+  {
+    promise: "HEAD starts no producer",
+    file: "src/EventStream.ts",
+    find: "if (yield* Internal.isHead) return Internal.head(options)",
+    replace: "",
+    test,
+    name: "answers a HEAD request with the head alone"
+  },
+  {
+    promise: "an id that a header cannot carry is refused",
+    file: "src/ServerSentEvent.ts",
+    find: "nameFault(self.id) ?? headerFault(self.id)",
+    replace: "nameFault(self.id)",
+    test: "test/ServerSentEvent.test.ts",
+    name: "names the field"
+  },
+  {
+    promise: "bytes of Last-Event-ID that are no UTF-8 are latin1",
+    file: "src/EventStream.ts",
+    find: `new TextDecoder("utf-8", { fatal: true, ignoreBOM: true })`,
+    replace: "new TextDecoder()",
+    test,
+    name: "reads an id"
+  },
+  {
+    promise: "the names of the library's own events are refused",
+    file: "src/internal/frame.ts",
+    find: `new Set(["end", "gap", "resync"])`,
+    replace: `new Set(["gap", "resync"])`,
+    test,
+    name: "refuses events by the names"
+  },
+  {
+    promise: "comments and retry leave without a blank line",
+    file: "src/ServerSentEvent.ts",
+    find: "isEvent(self) ? `${frame}\\n` : frame",
+    replace: "`${frame}\\n`",
+    test: "test/ServerSentEvent.test.ts",
+    name: "without a blank line"
+  },
+  {
+    promise: "retry: \"off\" sends none, not even at shutdown",
+    file: "src/internal/settings.ts",
+    find: `sendsRetry: retry !== "off"`,
+    replace: "sendsRetry: true",
+    test,
+    name: "shuts down without a retry"
+  }
+] satisfies ReadonlyArray<Mutation>
