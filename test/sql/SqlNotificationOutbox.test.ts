@@ -456,6 +456,8 @@ const suite = <R, E>(it: Vitest.MethodsNonLive<R, true>, client: Layer.Layer<Sql
         yield* Effect.repeat(Effect.delay(lease, "50 millis"), { until: (dueAt) => dueAt !== first }).pipe(
           Effect.timeout("20 seconds")
         )
+        // It was not claimed again, which would set it too.
+        assert.deepStrictEqual(yield* sql`SELECT attempts FROM notification_outbox`, [{ attempts: 1 }])
         yield* Fiber.interrupt(fiber)
       })
     ))
