@@ -396,7 +396,7 @@ describe.skipIf(isMissing)("EventSourceClient in Chromium", () => {
       }))
 
     // Kind: a resource whose end hangs on one that may never run again.
-    for (const name of ["frozen", "stopped without a word"]) {
+    for (const [name, stop] of [["frozen", frozen], ["stopped without a word", stopped]] as const) {
       for (const [mode, options] of Object.entries({ native: {}, fetch: { heartbeat: "1 seconds" } })) {
         // Without a word it takes the 15 seconds of a heartbeat that is not known.
         if (name !== "frozen" && mode === "native") continue
@@ -407,7 +407,6 @@ describe.skipIf(isMissing)("EventSourceClient in Chromium", () => {
             const tabs = yield* Effect.replicateEffect(newPage(context, url), 3)
             const [first, ...others] = tabs
             assert(first !== undefined)
-            if (name !== "frozen") yield* Effect.promise(() => first.evaluate(withholdLifecycle))
             const channel = `quick-${name.replaceAll(" ", "-")}-${mode}`
             for (const tab of tabs) {
               yield* open(tab, `/events/${channel}`, { ...options, shared: "account-1" })
@@ -415,7 +414,7 @@ describe.skipIf(isMissing)("EventSourceClient in Chromium", () => {
             }
             yield* count(channel, 1)
             for (const tab of tabs) yield* until(tab, () => typeof globalThis.client.seen.at(-1) === "object")
-            const thaw = yield* frozen(context, first)
+            const thaw = yield* stop(context, first)
             yield* count(channel, 2)
             for (const tab of others) {
               yield* until(tab, () => JSON.stringify(globalThis.client.seen).includes("{\"n\":2}"))
@@ -435,6 +434,28 @@ describe.skipIf(isMissing)("EventSourceClient in Chromium", () => {
           }))
       }
     }
+
+    it.scoped("ignores what a tab posts late that has lost the lead", () =>
+      Effect.gen(function*() {
+        const url = yield* serve(routes)
+        const page = yield* newPage(yield* newContext, url)
+        yield* open(page, "/events/late", { shared: true })
+        yield* until(page, () => globalThis.client.seen.includes("open"))
+        yield* Effect.promise(() =>
+          page.evaluate(async () => {
+            const { held } = await navigator.locks.query()
+            const channel = new BroadcastChannel(held?.[0]?.name ?? "")
+            const frame = { event: "counter", data: "{\"n\":1}" }
+            channel.postMessage({ _tag: "Signal", term: "lost", signal: { _tag: "Frame", frame } })
+          })
+        )
+        yield* count("late", 2)
+        yield* until(page, () => globalThis.client.seen.length > 1)
+        assert.deepStrictEqual(yield* Effect.promise(() => page.evaluate(() => globalThis.client.seen)), [
+          "open",
+          { event: "counter", data: { n: 2 } }
+        ])
+      }))
 
     it.scoped("shares among the tabs that name the same key, and with no others", () =>
       Effect.gen(function*() {
@@ -554,19 +575,38 @@ describe.skipIf(isMissing)("EventSourceClient in Chromium", () => {
   })
 })
 
-/** Keeps from the page that it is frozen, as when its process is stopped. */
-const withholdLifecycle = () => {
-  for (const type of ["freeze", "resume"]) {
-    document.addEventListener(type, (event) => event.stopImmediatePropagation(), { capture: true })
-  }
-}
-
 /** Freezes the page as a browser does with tabs that are not looked at. Returns what thaws it. */
 const frozen = (context: BrowserContext, page: Page) =>
   Effect.promise(async () => {
     const session = await context.newCDPSession(page)
     await session.send("Page.setWebLifecycleState", { state: "frozen" })
     return Effect.promise(() => session.send("Page.setWebLifecycleState", { state: "active" }))
+  })
+
+/** Stops the page's process without a word, as a device does that sleeps. Returns what lets it run again. */
+const stopped = (context: BrowserContext, page: Page) =>
+  Effect.gen(function*() {
+    const browser = context.browser()
+    assert(browser !== null)
+    const session = yield* Effect.promise(() => browser.newBrowserCDPSession())
+    const used = () =>
+      session.send("SystemInfo.getProcessInfo").then(({ processInfo }) =>
+        new Map(processInfo.filter(({ type }) => type === "renderer").map(({ cpuTime, id }) => [id, cpuTime]))
+      )
+    // Its process is the one that works while the page does.
+    const pid = yield* Effect.promise(async () => {
+      const before = await used()
+      await page.evaluate(() => {
+        const end = performance.now() + 2_000
+        while (performance.now() < end);
+      })
+      const after = Array.from(await used(), ([id, time]) => [id, time - (before.get(id) ?? 0)] as const)
+      return after.sort(([, a], [, b]) => b - a)[0]?.[0]
+    })
+    assert(pid !== undefined)
+    const resume = Effect.sync(() => void process.kill(pid, "SIGCONT"))
+    yield* Effect.acquireRelease(Effect.sync(() => process.kill(pid, "SIGSTOP")), () => Effect.ignore(resume))
+    return resume
   })
 
 const open = (page: Page, url: string, options: object) =>

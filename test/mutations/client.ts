@@ -173,7 +173,7 @@ export default [
     find: "if (message.term !== term) return",
     replace: "if (term === undefined) return",
     test: inChromium,
-    name: "takes over from a tab that is stopped without a word"
+    name: "ignores what a tab posts late that has lost the lead"
   },
   {
     promise: "EventSource does not come back without a pause for long",
