@@ -67,11 +67,10 @@ export default [
   },
   {
     ...client,
-    promise: "Bytes are sent only after the handshake",
+    promise: "A request over a connection that is there counts as sent",
     name: "that speaks no HTTP is a failure",
-    find: `      else addSent(exchange, 1)
-    })`,
-    replace: `    })`
+    find: `} else addSent(exchange, 1)`,
+    replace: `}`
   },
   {
     ...client,
