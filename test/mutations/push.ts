@@ -225,7 +225,7 @@ export default [
     ...sender,
     promise: "A failure before the connection is made may be repeated, with any client",
     name: "may be repeated where its code",
-    find: `/^(connect|getaddrinfo|query\\\\w*)$/`,
-    replace: `/^(getaddrinfo|query\\\\w*)$/`
+    find: `/^(connect|getaddrinfo|query\\w*)$/`,
+    replace: `/^(getaddrinfo|query\\w*)$/`
   }
 ] satisfies ReadonlyArray<Mutation>
