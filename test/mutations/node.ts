@@ -39,12 +39,12 @@ export default [
     name: "refuses at once what is asked meanwhile"
   },
   {
-    promise: "no stream begins before its response has its turn",
+    promise: "no request reaches the application before its response has its turn",
     file: shutdown,
     find: "      if (second.socket === null) return postpone(server, request, second)\n",
     replace: "",
     test,
-    name: "begin when it is their turn"
+    name: "do not let a request behind them"
   },
   {
     promise: "the error of an upgraded socket does not end the process",
