@@ -135,7 +135,7 @@ export default [
     find: "(await optional(() => window.focus().then(() => true)))",
     replace: "(await optional(() => window.focus().then(() => true)), true)",
     test: "test/browser/PushClient.test.ts",
-    name: "opens one: ?match=exact"
+    name: "opens one: ?match=origin"
   },
   {
     promise: "a report that failed is repeated",
