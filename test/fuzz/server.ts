@@ -72,8 +72,13 @@ const makeRouter = Effect.gen(function*() {
     HttpRouter.all("/silent", EventStream.respond(counted, { ...streaming, heartbeat: "off" })),
     HttpRouter.all(
       "/flood",
+      // More than the buffers of a socket hold.
       EventStream.respond(
-        (stream) => Effect.forever(EventStream.publish(stream, { data: "x".repeat(20_000) })),
+        (stream) =>
+          Effect.zipRight(
+            Effect.replicateEffect(EventStream.publish(stream, { data: "x".repeat(20_000) }), 300, { discard: true }),
+            Effect.never
+          ),
         { ...streaming, strategy: "suspend" }
       )
     ),
