@@ -285,9 +285,9 @@ const attackHttp2 = async (random: Random, port: number): Promise<number> => {
     () => session.destroyed ? undefined : session.socket.resetAndDestroy(),
     () => session.destroyed ? undefined : session.goaway(random.below(14))
   ])()
-  const timer = setTimeout(() => session.destroy(), 200)
-  await closed
-  clearTimeout(timer)
+  await Promise.race([closed, sleep(200)])
+  // A session that is destroyed while it is closing may never say that it is closed.
+  session.destroy()
   return count
 }
 
@@ -335,7 +335,8 @@ const openStubborn = async (http: number, http2: number): Promise<() => void> =>
 interface State {
   readonly fibers: number
   readonly sockets: number
-  readonly producers: number
+  /** The requests whose producers run. */
+  readonly producers: ReadonlyArray<unknown>
   readonly joined: number
   readonly subscribers: number
   readonly channels: number
@@ -384,7 +385,8 @@ const round = async (n: number) => {
   let requests = 0
   await Promise.all(Array.from({ length: 40 }, async () => {
     while (requests < wanted && !hasEnded()) {
-      requests += random.below(4) === 0 ? await attackHttp2(random, http2) : await attackHttp1(random, http)
+      const count = random.below(4) === 0 ? await attackHttp2(random, http2) : await attackHttp1(random, http)
+      requests += count
     }
   }))
   sent += requests
@@ -393,7 +395,7 @@ const round = async (n: number) => {
   let state = await readState(http)
   let turn = state.longestTurn
   const isQuiet = () =>
-    state.fibers <= idle.fibers && state.sockets === 0 && state.producers === 0 && state.joined === 0 &&
+    state.fibers <= idle.fibers && state.sockets === 0 && state.producers.length === 0 && state.joined === 0 &&
     state.subscribers === 0 && state.channels === idle.channels
   for (let i = 0; i < 100 && !isQuiet(); i++) {
     await sleep(100)

@@ -57,13 +57,13 @@ const servers = { http: Http.createServer(), http2: Http2.createServer() }
 const takeLongestTurn = watchTurns()
 
 const makeRouter = Effect.gen(function*() {
-  const producers = yield* Ref.make(0)
+  const producing = new Set<Pick<HttpServerRequest.HttpServerRequest, "headers" | "method" | "url">>()
   const joined = yield* Ref.make(0)
   const counted = (stream: EventStream.EventStream) =>
     Effect.acquireUseRelease(
-      Ref.update(producers, (n) => n + 1),
+      Effect.tap(HttpServerRequest.HttpServerRequest, (request) => Effect.sync(() => producing.add(request))),
       () => Effect.zipRight(EventStream.publish(stream, { data: "hello" }), Effect.never),
-      () => Ref.update(producers, (n) => n - 1)
+      (request) => Effect.sync(() => producing.delete(request))
     )
   const param = (name: string) => Effect.map(HttpRouter.params, (params) => params[name] ?? "")
   const owner = Effect.map(HttpServerRequest.HttpServerRequest, ({ headers }) => Option.fromNullable(headers["x-user"]))
@@ -114,7 +114,7 @@ const makeRouter = Effect.gen(function*() {
         return yield* HttpServerResponse.json({
           fibers: yield* countFibers,
           sockets: (yield* countSockets(servers.http)) + (yield* countSockets(servers.http2)) - 1,
-          producers: yield* producers,
+          producers: Array.from(producing, ({ headers, method, url }) => ({ headers, method, url })),
           joined: yield* joined,
           subscribers: yield* EventBroker.subscribers("orders/1"),
           channels: (yield* EventBroker.channels).length,
