@@ -2,7 +2,7 @@ import type * as Http from "node:http"
 import * as Http2 from "node:http2"
 
 import type { HttpApp } from "@effect/platform"
-import { HttpServer } from "@effect/platform"
+import { HttpServer, HttpServerResponse } from "@effect/platform"
 import { NodeHttpServer } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Duration, Effect, Exit, Layer, Predicate, Queue, Ref, Scope } from "effect"
@@ -53,6 +53,21 @@ const until = (stream: Http2.ClientHttp2Stream, text: string) =>
   })
 
 describe("event streams over HTTP/2", () => {
+  it.live("leave no fiber of another response that is reset before it is sent", () =>
+    Effect.gen(function*() {
+      const connect = yield* serve(HttpServerResponse.text("x".repeat(1_000)), yield* Effect.scope)
+      const session = yield* connect
+      const isHeaded = (stream: Http2.ClientHttp2Stream) =>
+        Effect.async<void>((resume) => void stream.once("response", () => resume(Effect.void)))
+      yield* Effect.async<void>((resume) => session.settings({ initialWindowSize: 0 }, () => resume(Effect.void)))
+      for (let n = 0; n < 20; n++) {
+        const stream = open(session)
+        stream.on("error", () => {})
+        yield* isHeaded(stream)
+        stream.close(Http2.constants.NGHTTP2_CANCEL)
+      }
+    }).pipe(LeakCheck.run))
+
   it.live("end with a client that resets its stream, and leave the others of the connection alone", () =>
     Effect.gen(function*() {
       const scope = yield* Effect.scope

@@ -102,6 +102,7 @@ const watch = (server: Server): Closing => {
     if (event === "request" && isRequest(request) && isResponse(second)) {
       if (second.socket === null) return postpone(server, request, second)
       if (hasBegun() || unread.has(request)) return refuse(request, second)
+      endWithConnection(second)
     }
     if (event === "upgrade" && isRequest(request) && isDuplex(second) && isBytes(head)) {
       if (NodeUpgrade.isAnswering(second)) return second.destroy().destroyed
@@ -157,6 +158,26 @@ const postpone = (server: Server, request: Http.IncomingMessage, response: Http.
   return true
 }
 
+/**
+ * Lets `end` call back when the connection or the stream of the response closes, too. Node calls back only once all is sent,
+ * and Effect's server waits for that, uninterruptible: a client that resets a stream before it has read the response would
+ * leave a fiber for each.
+ */
+const endWithConnection = (response: Http.ServerResponse): void => {
+  const end = response.end
+  response.end = (...args: Array<unknown>) => {
+    const callback = args.at(-1)
+    if (!Predicate.isFunction(callback)) return Reflect.apply(end, response, args)
+    let isDone = false
+    const done = () => {
+      if (!isDone) callback()
+      isDone = true
+    }
+    response.once("close", done)
+    return Reflect.apply(end, response, [...args.slice(0, -1), done])
+  }
+}
+
 /** Requests that lost their body while they waited. */
 const unread = new WeakSet<Http.IncomingMessage>()
 
@@ -185,7 +206,7 @@ const refuse = (request: Http.IncomingMessage, response: Http.ServerResponse): t
     response.setHeader("access-control-allow-credentials", "true")
   }
   response.writeHead(200, { "content-type": "text/event-stream", "cache-control": "no-store" })
-  response.end(`retry: ${Math.round(1_500 + Math.random() * 3_000)}\n\n`)
+  response.end(`retry: ${Math.round(1_500 + Math.random() * 3_000)}\n`)
   return true
 }
 

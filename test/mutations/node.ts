@@ -102,5 +102,13 @@ export default [
     replace: "",
     test: "test/nodeShutdown.test.ts",
     name: "does not wait for a request that is not complete"
+  },
+  {
+    promise: "A response of HTTP/2 that is reset before it is sent leaves no fiber.",
+    file: "src/internal/nodeShutdown.ts",
+    find: "response.once(\"close\", done)",
+    replace: "",
+    test: "test/http2Connection.test.ts",
+    name: "reset before it is sent"
   }
 ] satisfies ReadonlyArray<Mutation>
