@@ -256,7 +256,9 @@ const attackHttp2 = async (random: Random, port: number): Promise<number> => {
     leave(random, socket)
     return 1
   }
-  const session = Http2.connect(`http://127.0.0.1:${port}`)
+  const socket = Net.connect({ port, host: "127.0.0.1" })
+  socket.on("error", () => {})
+  const session = Http2.connect(`http://127.0.0.1:${port}`, { createConnection: () => socket })
   session.on("error", () => {})
   const closed = new Promise<void>((resolve) => session.once("close", () => resolve()))
   const count = random.pick([1, 1, 5, 20, 60])
@@ -282,12 +284,13 @@ const attackHttp2 = async (random: Random, port: number): Promise<number> => {
   random.pick<() => void>([
     () => session.close(),
     () => session.destroy(),
-    () => session.destroyed ? undefined : session.socket.resetAndDestroy(),
+    () => void socket.resetAndDestroy(),
     () => session.destroyed ? undefined : session.goaway(random.below(14))
   ])()
   await Promise.race([closed, sleep(200)])
-  // A session that is destroyed while it is closing may never say that it is closed.
+  // A session that is destroyed while it is closing may keep its socket.
   session.destroy()
+  socket.destroy()
   return count
 }
 
