@@ -53,6 +53,22 @@ const until = (stream: Http2.ClientHttp2Stream, text: string) =>
   })
 
 describe("event streams over HTTP/2", () => {
+  it.live("end with a client that announces to close its connection, and then loses it", () =>
+    Effect.gen(function*() {
+      const gone = yield* Deferred.make<void>()
+      const connect = yield* serve(
+        EventStream.respond(
+          () => Effect.ensuring(Effect.never, Deferred.succeed(gone, undefined)),
+          { heartbeat: "off" }
+        ),
+        yield* Effect.scope
+      )
+      const session = yield* connect
+      yield* until(open(session), ":")
+      session.goaway(Http2.constants.NGHTTP2_NO_ERROR)
+      yield* Deferred.await(gone)
+    }).pipe(LeakCheck.run))
+
   it.live("leave no fiber of another response that is reset before it is sent", () =>
     Effect.gen(function*() {
       const connect = yield* serve(HttpServerResponse.text("x".repeat(1_000)), yield* Effect.scope)

@@ -110,5 +110,13 @@ export default [
     replace: "",
     test: "test/http2Connection.test.ts",
     name: "reset before it is sent"
+  },
+  {
+    promise: "A stream of HTTP/2 ends with a client that announces to close its connection.",
+    file: "src/internal/nodeShutdown.ts",
+    find: "for (const stream of carried) stream.shutdown()",
+    replace: "",
+    test: "test/http2Connection.test.ts",
+    name: "announces to close its connection"
   }
 ] satisfies ReadonlyArray<Mutation>
