@@ -37,13 +37,7 @@ export interface Closing {
   /** The application of the server answers nothing any more. */
   readonly hasBegun: () => boolean
   /** The open streams of the server. */
-  readonly streams: Set<OpenStream>
-  /** Returns the open streams of the session of HTTP/2 that carries a response, if one does. */
-  readonly streamsOf: (response: Http.ServerResponse) => Set<OpenStream> | undefined
-}
-
-interface OpenStream {
-  readonly shutdown: () => void
+  readonly streams: Set<{ readonly shutdown: () => void }>
 }
 
 interface Server {
@@ -64,6 +58,8 @@ interface Server {
 const grace = 1_000
 /** The part of it that remains in any case when the server is closed. */
 const minGrace = 100
+/** How long a connection of HTTP/2 that is about to be closed may be silent before it is probed, in milliseconds. */
+const probeInterval = 1_000
 
 const closings = new WeakMap<Server, Closing>()
 
@@ -77,19 +73,12 @@ export const closingOf = (response: Http.ServerResponse): Closing | undefined =>
 
 const watch = (server: Server): Closing => {
   const sockets = new Set<Net.Socket>()
-  const sessions = new Map<Http2.Http2Session, Set<OpenStream>>()
+  const sessions = new Set<Http2.Http2Session>()
   const streams: Closing["streams"] = new Set()
   let isClosing = false
   let lostListenerAt = 0
   const hasBegun = () => isClosing || server.listenerCount("request") === 0
-  const closing: Closing = {
-    hasBegun,
-    streams,
-    streamsOf: (response) => {
-      const session = sessionOf(response)
-      return session === undefined ? undefined : sessions.get(session)
-    }
-  }
+  const closing: Closing = { hasBegun, streams }
   closings.set(server, closing)
 
   server.on("connection", (socket) => {
@@ -102,13 +91,14 @@ const watch = (server: Server): Closing => {
     socket.off("error", ignore).on("error", ignore)
   })
   server.on("session", (session) => {
-    const carried = new Set<OpenStream>()
-    sessions.set(session, carried)
+    sessions.add(session)
     session.once("close", () => sessions.delete(session))
-    // A client announces that it closes the connection. Node may not notice any more when it does.
-    session.once("goaway", () => {
-      for (const stream of carried) stream.shutdown()
-    })
+    // Once a client has announced to close the connection, Node may not notice that it does: a ping that is cancelled shows it.
+    session.once("goaway", () =>
+      session.setTimeout(
+        probeInterval,
+        () => session.destroyed || session.ping((error) => error === null ? undefined : session.destroy())
+      ))
   })
   server.on("removeListener", (event) => {
     if (event === "request") lostListenerAt = performance.now()
@@ -138,9 +128,9 @@ const watch = (server: Server): Closing => {
       const elapsed = hasBegun() ? performance.now() - lostListenerAt : 0
       isClosing = true
       for (const stream of streams) stream.shutdown()
-      for (const session of sessions.keys()) session.close()
+      for (const session of sessions) session.close()
       const timer = setTimeout(() => {
-        for (const session of sessions.keys()) session.destroy()
+        for (const session of sessions) session.destroy()
         for (const socket of sockets) socket.destroy()
         server.closeAllConnections?.()
       }, Math.max(grace - elapsed, minGrace))
@@ -236,14 +226,6 @@ const isServer = (u: unknown): u is Server =>
   Predicate.hasProperty(u, "setTimeout")
 
 const isRequest = (u: unknown): u is Http.IncomingMessage => Predicate.hasProperty(u, "httpVersionMajor")
-
-const isSession = (u: unknown): u is Http2.Http2Session => Predicate.hasProperty(u, "goaway")
-
-const sessionOf = (response: Http.ServerResponse): Http2.Http2Session | undefined =>
-  Predicate.hasProperty(response, "stream") && Predicate.hasProperty(response.stream, "session") &&
-    isSession(response.stream.session)
-    ? response.stream.session
-    : undefined
 
 const isResponse = (u: unknown): u is Http.ServerResponse => Predicate.hasProperty(u, "writeHead")
 
