@@ -159,12 +159,19 @@ const checkText = (field: string, text: string | undefined): Effect.Effect<void,
  *
  * @example
  * ```ts
- * import { Layer } from "effect"
+ * import { Effect, Layer } from "effect"
  * import * as SubscriptionStore from "effect-realtime/SubscriptionStore"
  *
- * declare const operations: SubscriptionStore.SubscriptionStore.Service
+ * const { SubscriptionStore: Store } = SubscriptionStore
  *
- * const StoreLive = Layer.effect(SubscriptionStore.SubscriptionStore, SubscriptionStore.make(operations))
+ * const logged = Layer.effect(
+ *   Store,
+ *   Effect.flatMap(Store, (store) =>
+ *     SubscriptionStore.make({
+ *       ...store,
+ *       forOwner: (owner) => Effect.zipLeft(store.forOwner(owner), Effect.logDebug("read the devices"))
+ *     }))
+ * ).pipe(Layer.provide(SubscriptionStore.layerMemory()))
  * ```
  *
  * @since 0.1.0
