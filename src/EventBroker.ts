@@ -110,7 +110,7 @@ export interface SubscribeOptions<E = never, R = never> extends EventStream.Opti
     )
     | undefined
   /**
-   * Whether the client gets its place in the log where there is no event that has it: when it connects, after a snapshot,
+   * Sends the client its place in the log where no event carries it: when it connects, after a snapshot,
    * and with a heartbeat if other channels had events. `"on"` by default. Such a cursor is an `id` and an empty line, of which a
    * browser dispatches nothing; some clients take it for a message with empty data. With `"off"` a client that has had
    * no event when its connection is lost begins anew, without a `resync`.

@@ -90,7 +90,7 @@ export interface Page {
   readonly position: Cursor
   readonly missing: Option.Option<Missing>
   /**
-   * Whether entries that were there already may be left to the next page: a limit was reached, or the search for them is not
+   * True if entries that were there already may be left to the next page: a limit was reached, or the search for them is not
    * over. A page of which that is true may be empty.
    */
   readonly more: boolean
@@ -480,7 +480,7 @@ const makeMemory = (options: MemoryOptions | undefined): EventLog.Service => {
   }
 }
 
-// How many entries of any channels one read of a pattern looks at.
+// The number of entries, of any channels, that one read of a pattern examines at most.
 const maxLooks = 8192
 
 /**

@@ -429,7 +429,7 @@ export const make = Effect.fnUntraced(function*<R = never>(options: EventBroker.
   // On its own: while the log is away, what is published still comes from the tail.
   yield* keepDoing(lost.whenOpen(revokeLost))
   yield* keepDoing(someone.whenOpen(keepTime))
-  // What was published just before is on its way from the log. In real time, because the clock of a test stands still.
+  // Events that were published just before are on their way from the log. In real time, because the clock of a test stands still.
   yield* Effect.addFinalizer(() =>
     Effect.zipRight(
       hub.all.size === 0 ? shutdown : Effect.withClock(Effect.delay(drain, "10 millis"), Clock.make()),
@@ -530,7 +530,7 @@ const toSubscription = ({ granted, key }: Subscriber): EventBroker.Subscription 
 
 const invalidChannel = (detail: string) => new EventLog.EventLogError({ reason: "InvalidChannel", detail })
 
-// What the brokers tell each other is not for others to say or to read.
+// Channels of the brokers themselves are neither published to nor read by others.
 const hiddenFault = "must not begin with \"$\""
 
 /** The rule that a channel breaks: a string is one channel, and only a Pattern is a pattern. */
@@ -555,7 +555,7 @@ const toHead = (options: EventStream.ResponseOptions) =>
     HttpServerResponse.setHeaders(options.headers ?? {})
   )
 
-/** Whether an answer may be an event stream (RFC 9110, section 12.5.1). */
+/** Returns true if the response may be an event stream (RFC 9110, section 12.5.1). */
 const acceptsEvents = (accept = ""): boolean => {
   if (accept.trim() === "") return true
   const ranges = accept.split(",").map((range) => range.split(";").map((part) => part.trim().toLowerCase()))

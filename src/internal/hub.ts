@@ -16,7 +16,7 @@ export class Subscriber {
   readonly granted: ReadonlyMap<string, string | Pattern>
   readonly channels: ReadonlyArray<string>
   readonly key: string | undefined
-  /** Whether the client gets cursors of their own, without an event. */
+  /** True if the client gets cursors of their own, without an event. */
   readonly hasCursor: boolean
   /** What a live connection does that can no longer rely on what it is given: it reads the log until it can. */
   goAstray: Effect.Effect<unknown> = Effect.void
@@ -108,7 +108,7 @@ export class Hub {
     Metrics.connections.unsafeUpdate(this.all.size, [])
   }
 
-  /** Nothing more is published to it. Until its connection has ended it is timed all the same. */
+  /** Takes it from its channels: no more is published to it, and it is timed until its connection has ended. */
   remove(subscriber: Subscriber): void {
     if (!this.all.delete(subscriber)) return
     this.ending.add(subscriber.connection)

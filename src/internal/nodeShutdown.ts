@@ -54,11 +54,11 @@ interface Server {
   readonly once: (event: "close", listener: () => void) => unknown
 }
 
-/** How long connections stay open at most, once the server is closed or has lost its application, in milliseconds. */
+/** The time that connections stay open at most, once the server is closed or has lost its application, in milliseconds. */
 const grace = 1_000
 /** The part of it that remains in any case when the server is closed. */
 const minGrace = 100
-/** How long a connection of HTTP/2 that is about to be closed may be silent before it is probed, in milliseconds. */
+/** The time that a connection of HTTP/2 that is about to be closed may be silent before it is probed, in milliseconds. */
 const probeInterval = 1_000
 
 const closings = new WeakMap<Server, Closing>()
@@ -189,7 +189,7 @@ const endWithConnection = (response: Http.ServerResponse): void => {
 /** Requests that lost their body while they waited. */
 const unread = new WeakSet<Http.IncomingMessage>()
 
-/** How long the body of a request waits for a reader before it is discarded, in milliseconds. */
+/** The time that the body of a request waits for a reader before it is discarded, in milliseconds. */
 export const drainDelay = 1_000
 
 /** Returns true for a request that is not over with its head. */

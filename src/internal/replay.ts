@@ -24,7 +24,7 @@ export const encode = (
     ? Either.map(Frame.fromEvent(event), ({ bytes }) => bytes)
     : Either.left(new ServerSentEvent.InvalidServerSentEvent({ field: "id", reason: "Assigned" }))
 
-/** What all replays of a broker share. */
+/** The state that all replays of a broker share. */
 export interface Turns {
   readonly permits: Effect.Semaphore
   /** Bytes that were read since the event loop has turned. */

@@ -557,7 +557,7 @@ const makeWithWakeUp = (
         if (failures === null) {
           // If the store is away, that is found out before the event is published: it would be published again each time.
           const report = yield* notifier.notify(owner, { event, push }, options)
-          // Nothing was published or sent yet.
+          // No event was published and no push was sent yet.
           if (Either.isLeft(report.event) && report.outcomes.length === 0) return yield* Effect.fail(report.event.left)
           return yield* toAttempt(
             row,

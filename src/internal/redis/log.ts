@@ -71,7 +71,7 @@ const connect = (settings: Settings, lost: Deferred.Deferred<never, EventLogErro
     )
     client.on("error", (cause) => Deferred.unsafeDone(lost, Effect.fail(toError(cause))))
     yield* answer(() => client.connect(), settings.timeout).pipe(
-      // Nothing was asked of it yet.
+      // No command was sent yet.
       Effect.mapError((error) =>
         codeOf(error) === undefined
           ? new EventLogError({ reason: "Unavailable", detail: "Redis cannot be reached", cause: error.cause })
@@ -203,7 +203,7 @@ export const make = (options: Options): Effect.Effect<EventLog.Service, EventLog
         return current === undefined
           ? new EventLogError({ reason: "Unavailable", detail: "there is no connection to Redis" })
           : Effect.tapError(use(current), (error) =>
-            // What another wrote in the place of a key is removed when a session begins.
+            // A value of another type in the place of a key is removed when a session begins.
             Effect.sync(() => {
               if (error.reason === "Timeout" || codeOf(error) === "WRONGTYPE") current.lose(error)
             }))
@@ -367,7 +367,7 @@ export const make = (options: Options): Effect.Effect<EventLog.Service, EventLog
             yield* settle(reads, fence, joined)
           }
           if (isBehind) continue
-          // Nothing can come between this look and the end of the step.
+          // No other fiber runs between this check and the end of the step.
           if (held?.every(({ epoch, seq }) => epoch === position.epoch && seq <= position.seq) === true) {
             held = undefined
           } else if (held !== undefined) changed.unsafeOpen()
@@ -680,7 +680,7 @@ const split = (patterns: ReadonlyArray<string>): readonly [Array<string>, Array<
 const codeOf = ({ cause }: EventLogError): string | undefined =>
   cause instanceof ErrorReply ? /^[A-Z]+/.exec(cause.message)?.[0] ?? "ERR" : undefined
 
-/** Whether Redis takes no writes at present: reading and following remain possible. */
+/** True while Redis takes no writes: reading and following remain possible. */
 const isRefusal = (error: EventLogError): boolean =>
   ["OOM", "READONLY", "NOREPLICAS", "MISCONF"].includes(codeOf(error) ?? "")
 

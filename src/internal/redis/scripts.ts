@@ -58,7 +58,7 @@ const pushContext = (
   parser.push(keys.streams, epoch, run, String(capacity), String(maxAge))
 }
 
-/** Nothing here writes, unless there is no log: a server that refuses writes is read as before. */
+/** It does not write, unless there is no log: a server that refuses writes is read as before. */
 const prelude = `
 local meta, index, marks, gaps, order = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local streams, newEpoch, run, capacity, maxAge = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
@@ -120,7 +120,7 @@ export const makeMarker = (run: string): string => `return '${run}'`
  * and a new epoch begins if it is certain that something was forgotten, because there was a later place than the last it
  * knows. Keys of another type are none of the log's, and are removed.
  *
- * Nothing happens if the run that is known is not the expected one any more.
+ * It does nothing if the run that is known is not the expected one any more.
  */
 export const open = defineScript({
   SCRIPT: `
