@@ -90,8 +90,8 @@ export interface Page {
   readonly position: Cursor
   readonly missing: Option.Option<Missing>
   /**
-   * True if entries that were there already may be left to the next page: a limit was reached, or the search for them is not
-   * over. A page of which that is true may be empty.
+   * True if entries that were there already may be left to the next page: a limit was reached, or the search is not over.
+   * Such a page may be empty.
    */
   readonly more: boolean
 }

@@ -429,7 +429,7 @@ export const make = Effect.fnUntraced(function*<R = never>(options: EventBroker.
   // On its own: while the log is away, what is published still comes from the tail.
   yield* keepDoing(lost.whenOpen(revokeLost))
   yield* keepDoing(someone.whenOpen(keepTime))
-  // Events that were published just before are on their way from the log. In real time, because the clock of a test stands still.
+  // Events published just before are on their way from the log. In real time: the clock of a test stands still.
   yield* Effect.addFinalizer(() =>
     Effect.zipRight(
       hub.all.size === 0 ? shutdown : Effect.withClock(Effect.delay(drain, "10 millis"), Clock.make()),

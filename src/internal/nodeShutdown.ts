@@ -54,11 +54,11 @@ interface Server {
   readonly once: (event: "close", listener: () => void) => unknown
 }
 
-/** The time that connections stay open at most, once the server is closed or has lost its application, in milliseconds. */
+/** The longest time in milliseconds that connections stay open once the server is closed or has no application. */
 const grace = 1_000
 /** The part of it that remains in any case when the server is closed. */
 const minGrace = 100
-/** The time that a connection of HTTP/2 that is about to be closed may be silent before it is probed, in milliseconds. */
+/** The silence in milliseconds after which a connection of HTTP/2 that is about to be closed is probed. */
 const probeInterval = 1_000
 
 const closings = new WeakMap<Server, Closing>()
@@ -189,7 +189,7 @@ const endWithConnection = (response: Http.ServerResponse): void => {
 /** Requests that lost their body while they waited. */
 const unread = new WeakSet<Http.IncomingMessage>()
 
-/** The time that the body of a request waits for a reader before it is discarded, in milliseconds. */
+/** The time in milliseconds that the body of a request waits for a reader before it is discarded. */
 export const drainDelay = 1_000
 
 /** Returns true for a request that is not over with its head. */
