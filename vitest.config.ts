@@ -16,6 +16,8 @@ export default defineConfig({
     include: ["test/**/*.test.ts"],
     // What takes longer than a contributor wants to wait has scripts of its own.
     exclude: ["browser", "chaos", "processes", "soak"].map((name) => `test/${name}/**`),
+    // A test file waits for servers more than it computes.
+    maxWorkers: "100%",
     testTimeout: 20_000
   }
 })
