@@ -213,16 +213,17 @@ const offer = (connection: Connection, frame: Frame.Frame): Effect.Effect<boolea
 
 const offerWithin = (connection: Connection, frame: Frame.Frame, millis: number): Effect.Effect<boolean> =>
   Effect.async<boolean>((resume) => {
+    const stop = later(millis, () => {
+      cancel()
+      resume(offer(connection, frame))
+    })
+    // A connection that has ended resumes at once.
     const cancel = connection.suspend({
       frame,
       resume: (taken) => {
         stop()
         resume(Effect.succeed(taken))
       }
-    })
-    const stop = later(millis, () => {
-      cancel()
-      resume(offer(connection, frame))
     })
     return Effect.sync(() => {
       stop()

@@ -96,6 +96,17 @@ describe("EventBroker", () => {
       assert.deepStrictEqual(yield* EventBroker.channels, ["news"])
     })))
 
+  it.effect("moves the cursor with a comment or a retry too, which are not replayed", () =>
+    run(Effect.gen(function*() {
+      const source = yield* connect(EventBroker.respond("news"))
+      yield* hasCursor(source)
+      for (const event of [{ comment: "hello" }, { retry: 60_000 }, {}]) {
+        const id = yield* EventBroker.publish("news", event)
+        yield* TestEventSource.awaitText(source, (text) => text.includes(`id: ${id}\n`))
+        assert.strictEqual(yield* TestEventSource.lastEventId(source), id)
+      }
+    })))
+
   it.effect("publishes typed events of a topic, and reaches who subscribed by pattern", () =>
     run(Effect.gen(function*() {
       const one = yield* connect(EventBroker.respond(Topic.channel(Orders, { orderId: "a/b" })))

@@ -261,8 +261,7 @@ export const register = (
       return yield* new PushClientError({ reason: "NotRegistered", status: answer.status })
     }
     yield* taken.set(subscribed.subscription.endpoint)
-    // The service worker has nothing left to report.
-    yield* Effect.ignore(attempt("ServiceUnavailable", () => caches.delete("effect-realtime")))
+    yield* dropReport
     return { ...subscribed, endpointId }
   })
 
@@ -276,6 +275,8 @@ export const register = (
 export const unregister = (url: string | URL): Effect.Effect<void, PushClientError> =>
   Effect.gen(function*() {
     const last = yield* takenBy(url).get
+    // The service worker would make the subscription anew.
+    yield* dropReport
     const ended = yield* unsubscribe
     const endpoint = Option.orElse(ended, () => last)
     if (Option.isSome(endpoint)) {
@@ -332,6 +333,9 @@ const attempt = <A>(
     // Without a way to its push service, Chrome waits for as long as the page is open.
     Effect.timeoutFail({ duration: limit, onTimeout: () => new PushClientError({ reason }) })
   )
+
+/** Deletes the change that the service worker has not reported yet. */
+const dropReport = Effect.ignore(attempt("ServiceUnavailable", () => caches.delete("effect-realtime")))
 
 const decodeKey = (text: string): Effect.Effect<Uint8Array, PushClientError> => {
   const key = Base64Url.decode(text.trim())

@@ -280,7 +280,9 @@ export const make = Effect.fnUntraced(function*<R = never>(options: EventBroker.
           ),
           Effect.interruptible,
           Effect.forkIn(scope),
-          Effect.tap((fiber) => Effect.sync(() => connection.onStop(() => fiber.unsafeInterruptAsFork(FiberId.none)))),
+          Effect.tap((fiber) =>
+            Effect.sync(() => fiber.addObserver(connection.onStop(() => fiber.unsafeInterruptAsFork(FiberId.none))))
+          ),
           Effect.provide(context)
         )
       connection.heartbeat = () => hub.heartbeatOf(subscriber)
@@ -432,7 +434,7 @@ export const make = Effect.fnUntraced(function*<R = never>(options: EventBroker.
   // Events published just before are on their way from the log. In real time: the clock of a test stands still.
   yield* Effect.addFinalizer(() =>
     Effect.zipRight(
-      hub.all.size === 0 ? shutdown : Effect.withClock(Effect.delay(drain, "10 millis"), Clock.make()),
+      hub.isEmpty ? shutdown : Effect.withClock(Effect.delay(drain, "10 millis"), Clock.make()),
       within(FiberSet.awaitEmpty(departures))
     )
   )

@@ -172,10 +172,14 @@ export class Connection {
   /**
    * Calls back once, when nothing that is published can reach the client any more: the client left or was cut off, the time
    * is up, the server shuts down, or the last of what was queued at `end` is delivered. At once if that has happened.
+   * Returns what removes the listener.
    */
-  onStop(listener: () => void): void {
+  onStop(listener: () => void): () => void {
     if (this.isStopped) listener()
     else this.stopListeners.add(listener)
+    return () => {
+      this.stopListeners.delete(listener)
+    }
   }
 
   /** Calls back when the connection has ended: nothing is queued, and no sink carries it any more. */
@@ -345,8 +349,9 @@ export class Connection {
   }
 
   private tellTaken(): void {
-    this.takenListener?.()
+    const listener = this.takenListener
     this.takenListener = undefined
+    listener?.()
   }
 
   private stopProducers(): void {

@@ -203,15 +203,18 @@ const textEncoder = new TextEncoder()
 // Held weakly on either side: a log keeps its entries for long, and their frames would take twice the memory again.
 const frames = new WeakMap<Entry, WeakRef<Frame.Frame>>()
 
+const newline = 0x0a
+const lineEnd = Uint8Array.of(newline)
+
+/** Returns false for comments and `retry`, which have no blank line. With an id they need one: it takes effect there. */
+const endsEvent = (data: Uint8Array): boolean => data.at(-1) === newline && data.at(-2) === newline
+
 /** The frame of an entry, made once for all connections that it goes to at the time. */
 export const frameOf = (entry: Entry): Frame.Frame => {
   let frame = frames.get(entry)?.deref()
   if (frame === undefined) {
     const id = textEncoder.encode(`id: ${entry.epoch}.${entry.seq}\n`)
-    const bytes = new Uint8Array(id.length + entry.data.length)
-    bytes.set(id)
-    bytes.set(entry.data, id.length)
-    frame = new Frame.Frame(bytes)
+    frame = new Frame.Frame(Frame.concat(endsEvent(entry.data) ? [id, entry.data] : [id, entry.data, lineEnd]))
     frames.set(entry, new WeakRef(frame))
   }
   return frame

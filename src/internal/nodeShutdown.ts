@@ -37,7 +37,13 @@ export interface Closing {
   /** The application of the server answers nothing any more. */
   readonly hasBegun: () => boolean
   /** The open streams of the server. */
-  readonly streams: Set<{ readonly shutdown: () => void }>
+  readonly streams: Set<OpenStream>
+  /** Returns the open streams of the session of HTTP/2 that carries a response, if one does. */
+  readonly streamsOf: (response: Http.ServerResponse) => Set<OpenStream> | undefined
+}
+
+interface OpenStream {
+  readonly shutdown: () => void
 }
 
 interface Server {
@@ -58,8 +64,8 @@ interface Server {
 const grace = 1_000
 /** The part of it that remains in any case when the server is closed. */
 const minGrace = 100
-/** The silence in milliseconds after which a connection of HTTP/2 that is about to be closed is probed. */
-const probeInterval = 1_000
+/** The silence in milliseconds after which a connection of HTTP/2 ends that its client has announced to close. */
+const silence = 30_000
 
 const closings = new WeakMap<Server, Closing>()
 
@@ -73,12 +79,19 @@ export const closingOf = (response: Http.ServerResponse): Closing | undefined =>
 
 const watch = (server: Server): Closing => {
   const sockets = new Set<Net.Socket>()
-  const sessions = new Set<Http2.Http2Session>()
+  const sessions = new Map<Http2.Http2Session, Set<OpenStream>>()
   const streams: Closing["streams"] = new Set()
   let isClosing = false
   let lostListenerAt = 0
   const hasBegun = () => isClosing || server.listenerCount("request") === 0
-  const closing: Closing = { hasBegun, streams }
+  const closing: Closing = {
+    hasBegun,
+    streams,
+    streamsOf: (response) => {
+      const session = sessionOf(response)
+      return session === undefined ? undefined : sessions.get(session)
+    }
+  }
   closings.set(server, closing)
 
   server.on("connection", (socket) => {
@@ -91,14 +104,14 @@ const watch = (server: Server): Closing => {
     socket.off("error", ignore).on("error", ignore)
   })
   server.on("session", (session) => {
-    sessions.add(session)
+    const carried = new Set<OpenStream>()
+    sessions.set(session, carried)
     session.once("close", () => sessions.delete(session))
-    // Once a client has announced to close the connection, Node may not notice that it does: a ping that is cancelled shows it.
-    session.once("goaway", () =>
-      session.setTimeout(
-        probeInterval,
-        () => session.destroyed || session.ping((error) => error === null ? undefined : session.destroy())
-      ))
+    // A client announces that it closes the connection. Node may not notice any more when it does, nor can it be probed.
+    session.once("goaway", () => {
+      for (const stream of carried) stream.shutdown()
+      endSilent(session)
+    })
   })
   server.on("removeListener", (event) => {
     if (event === "request") lostListenerAt = performance.now()
@@ -128,9 +141,9 @@ const watch = (server: Server): Closing => {
       const elapsed = hasBegun() ? performance.now() - lostListenerAt : 0
       isClosing = true
       for (const stream of streams) stream.shutdown()
-      for (const session of sessions) session.close()
+      for (const session of sessions.keys()) session.close()
       const timer = setTimeout(() => {
-        for (const session of sessions) session.destroy()
+        for (const session of sessions.keys()) session.destroy()
         for (const socket of sockets) socket.destroy()
         server.closeAllConnections?.()
       }, Math.max(grace - elapsed, minGrace))
@@ -144,6 +157,19 @@ const watch = (server: Server): Closing => {
   return closing
 }
 
+/** Destroys a session after a time without progress. A timeout of the session itself would outlive it. */
+const endSilent = (session: Http2.Http2Session): void => {
+  const progress = () => session.destroyed ? 0 : session.socket.bytesRead + session.socket.bytesWritten
+  let last = progress()
+  const timer = setTimeout(() => {
+    const now = progress()
+    if (now === last) return session.destroy()
+    last = now
+    timer.refresh()
+  }, silence)
+  session.once("close", () => clearTimeout(timer))
+}
+
 /**
  * Keeps a request from the application until its response has its turn: over HTTP/1.1, a client may send further requests
  * before the first one is answered. Where that is a stream, they would be answered in memory, and no longer read. Each
@@ -153,6 +179,7 @@ const postpone = (server: Server, request: Http.IncomingMessage, response: Http.
   if (hasBody(request)) {
     // The client's leaving is seen only while its connection is read.
     const timer = setTimeout(() => {
+      if (request.complete) return
       unread.add(request)
       request.resume()
     }, drainDelay)
@@ -226,6 +253,14 @@ const isServer = (u: unknown): u is Server =>
   Predicate.hasProperty(u, "setTimeout")
 
 const isRequest = (u: unknown): u is Http.IncomingMessage => Predicate.hasProperty(u, "httpVersionMajor")
+
+const isSession = (u: unknown): u is Http2.Http2Session => Predicate.hasProperty(u, "goaway")
+
+const sessionOf = (response: Http.ServerResponse): Http2.Http2Session | undefined =>
+  Predicate.hasProperty(response, "stream") && Predicate.hasProperty(response.stream, "session") &&
+    isSession(response.stream.session)
+    ? response.stream.session
+    : undefined
 
 const isResponse = (u: unknown): u is Http.ServerResponse => Predicate.hasProperty(u, "writeHead")
 

@@ -162,6 +162,8 @@ class NodeSink implements Sink {
   /** Where the bytes go, if they go around the response. */
   private readonly socket: Net.Socket | undefined
   private readonly closing: NodeShutdown.Closing | undefined
+  /** The streams of the same session of HTTP/2. */
+  private readonly carried: Set<{ readonly shutdown: () => void }> | undefined
   private isScheduled = false
   private isEnding = false
   private drainTimer: NodeJS.Timeout | undefined
@@ -171,6 +173,7 @@ class NodeSink implements Sink {
     this.response = response
     this.onEnd = onEnd
     this.closing = NodeShutdown.closingOf(response)
+    this.carried = this.closing?.streamsOf(response)
     this.socket = response.socket !== null && response.chunkedEncoding && !Object.hasOwn(response, "write")
       ? response.socket
       : undefined
@@ -184,6 +187,7 @@ class NodeSink implements Sink {
     }
     if (this.closing?.hasBegun() === true) this.shutdown()
     this.closing?.streams.add(this)
+    this.carried?.add(this)
     response.once("close", this.leave)
     const { socket } = response
     if (Predicate.isNullable(socket) || socket.destroyed) return this.leave()
@@ -200,6 +204,7 @@ class NodeSink implements Sink {
     clearTimeout(this.drainTimer)
     this.response.off("close", this.leave)
     this.closing?.streams.delete(this)
+    this.carried?.delete(this)
     this.connection.detach()
     this.response.end()
   }

@@ -82,14 +82,21 @@ const isInTransaction = (sql: SqlClient.SqlClient): Effect.Effect<boolean> =>
 const gates = new WeakMap<SqlClient.SqlClient, Effect.Semaphore>()
 
 const inTurn = <A>(sql: SqlClient.SqlClient, write: Effect.Effect<A, SqlError>): Effect.Effect<A, SqlError> =>
-  Effect.uninterruptibleMask((restore) => {
+  Effect.suspend(() => {
     const gate = gates.get(sql) ?? Effect.unsafeMakeSemaphore(1)
     gates.set(sql, gate)
-    const turn = Effect.timeoutFail(gate.take(1), {
-      duration: "15 seconds",
-      onTimeout: () => new SqlError({ cause: { code: "SQLITE_BUSY" }, message: "Failed to acquire the lock" })
+    let hasTurn = false
+    const turn = Effect.suspend(() => {
+      hasTurn = true
+      return write
     })
-    return Effect.zipRight(restore(turn), Effect.ensuring(restore(write), gate.release(1)))
+    const tooLate = Effect.suspend(() =>
+      hasTurn
+        ? Effect.never
+        : new SqlError({ cause: { code: "SQLITE_BUSY" }, message: "Failed to acquire the lock" })
+    )
+    // The wait and the write are one fiber: an interruption between them would keep the turn for ever.
+    return Effect.raceFirst(gate.withPermits(1)(turn), Effect.delay(tooLate, "15 seconds"))
   })
 
 /**

@@ -350,6 +350,7 @@ const makeTransport = (options: Options) => {
     const end = (isAlive: boolean) => {
       if (connection.checking !== waiting) return
       connection.checking = undefined
+      connection.session.off("close", onClose)
       clearTimeout(timer)
       if (isAlive) connection.heardAt = performance.now()
       else retire(origin, connection)
@@ -357,7 +358,8 @@ const makeTransport = (options: Options) => {
     }
     // On a busy machine the answer may be there, and not yet be read.
     const timer = setTimeout(() => setImmediate(() => end(false)), pingMillis)
-    connection.session.once("close", () => end(false))
+    const onClose = () => end(false)
+    connection.session.once("close", onClose)
     connection.session.ping((error) => end(error === null))
     return waiting
   }
@@ -455,7 +457,10 @@ const makeTransport = (options: Options) => {
     connecting.waiting.add(exchange)
     exchange.cancel = () => {
       connecting.waiting.delete(exchange)
-      if (connecting.waiting.size === 0) connecting.socket.destroy()
+      if (connecting.waiting.size > 0) return
+      // The next message must not wait for a socket that is being destroyed.
+      forget(exchange.url.origin, connecting)
+      connecting.socket.destroy()
     }
   }
 

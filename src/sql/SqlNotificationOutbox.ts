@@ -25,6 +25,7 @@ import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 
 import { deliver, isGone } from "../internal/deliver.js"
+import * as Frame from "../internal/frame.js"
 import * as Sql from "../internal/sql.js"
 import { maxPayloadBytes } from "../internal/webPushCrypto.js"
 import type { Notification, NotifyOptions } from "../Notifier.js"
@@ -296,7 +297,7 @@ const toMessage = (
   { delay, timeout, ttl, ...options }: NotifyOptions
 ): Either.Either<string, ServerSentEvent.InvalidServerSentEvent | NotificationOutboxError> =>
   Either.gen(function*() {
-    yield* ServerSentEvent.encodeString(event)
+    yield* Frame.fromEvent(event)
     if (event.id !== undefined) {
       return yield* Either.left(new ServerSentEvent.InvalidServerSentEvent({ field: "id", reason: "Assigned" }))
     }
@@ -306,14 +307,22 @@ const toMessage = (
     }
     const wait = yield* duration("delay", delay)
     if (wait !== undefined && !Duration.isFinite(wait)) return yield* Either.left(invalid("delay must be finite"))
+    const limit = yield* duration("timeout", timeout)
+    if (limit !== undefined && Duration.toMillis(limit) === 0) {
+      return yield* Either.left(invalid("timeout must be longer than zero"))
+    }
+    const life = yield* duration("ttl", ttl)
+    if (wait !== undefined && life !== undefined && Duration.toMillis(wait) >= lifeOf(life)) {
+      return yield* Either.left(invalid("delay must be shorter than ttl"))
+    }
     const message = {
       event: { ...event, data: textOf(event.data) },
       push: bytes,
       options: {
         ...options,
         delay: wait,
-        timeout: yield* duration("timeout", timeout),
-        ttl: yield* duration("ttl", ttl)
+        timeout: limit,
+        ttl: life
       }
     }
     return yield* Either.mapLeft(encodeMessage(message), (error) => {
@@ -329,10 +338,12 @@ const longestRetryAfter = 86_400_000
 // A push service keeps none of what has a ttl of zero, but the outbox needs a moment.
 const shortestTtl = 10_000
 
+const lifeOf = (ttl: Duration.Duration): number => Duration.toMillis(ttl) || shortestTtl
+
 const expiryOf = ({ createdAt, message: { options } }: Row): number =>
   options.ttl === undefined
     ? Number.POSITIVE_INFINITY
-    : createdAt.epochMillis + (Duration.toMillis(options.ttl) || shortestTtl)
+    : createdAt.epochMillis + (lifeOf(options.ttl))
 
 /** One run of `drain`: the mark on the rows that it claims, the ids of those that it has not settled, and until when they were renewed. */
 interface Run {

@@ -169,6 +169,8 @@ const suite = <R, E>(it: Vitest.MethodsNonLive<R, true>, client: Layer.Layer<Sql
             ["anna", "", { ttl: "soon" }, /^ttl /],
             ["anna", "", { ttl: NaN }, /^ttl /],
             ["anna", "", { timeout: -1 }, /^timeout /],
+            ["anna", "", { timeout: 0 }, /^timeout /],
+            ["anna", "", { delay: "2 minutes", ttl: "60 seconds" }, /^delay /],
             ["anna", "", { delay: "-1 seconds" }, /^delay /],
             ["anna", "", { delay: Infinity }, /^delay /],
             ["anna", "", { padding: 1.5 }, /^padding /],
