@@ -313,8 +313,7 @@ describe("EventBroker in trouble", () => {
             assert.deepStrictEqual(yield* broker.channels, [])
           }).pipe(
             Effect.scoped,
-            Effect.provide(EventLog.layerMemory()),
-            Effect.provide(Logger.replace(Logger.defaultLogger, logger))
+            Effect.provide(Layer.merge(EventLog.layerMemory(), Logger.replace(Logger.defaultLogger, logger)))
           )
           assert.strictEqual(logged.filter((line) => line.includes("onJoin")).length, 1)
           assert.strictEqual(logged.filter((line) => line.includes("onLeave")).length, 1)
