@@ -837,10 +837,13 @@ describe.skipIf(isMissing)("Web Push in Chromium", () => {
       const change = (subscriptions: object) =>
         within("the server to be told", async () => {
           await worker.evaluate(
+            // A change that comes before the last one is noted as reported tells of both.
             (subscriptions) =>
-              void dispatchEvent(
-                Object.assign(new Event("pushsubscriptionchange"), subscriptions, { waitUntil: () => {} })
-              ),
+              new Promise<void>((resolve, reject) => {
+                const waitUntil = (report: Promise<unknown>) =>
+                  void report.then(() => resolve(), reject)
+                dispatchEvent(Object.assign(new Event("pushsubscriptionchange"), subscriptions, { waitUntil }))
+              }),
             subscriptions
           )
           return Effect.runPromise(Queue.take(received))
