@@ -166,9 +166,11 @@ export const make = Effect.fnUntraced(function*<R = never>(options: EventBroker.
 
   const leave = (subscriber: Subscriber) =>
     Effect.suspend(() => {
-      subscriber.connection.end()
-      hub.forget(subscriber.connection)
+      const { announcement, connection, followed, isPresent } = subscriber
+      connection.end()
+      hub.forget(connection)
       remove(subscriber)
+      if (followed.length === 0 && !isPresent && announcement !== "joined") return Effect.void
       const departure = runDeparture(depart(subscriber))
       return departure.unsafePoll() === null ? within(Fiber.await(departure)) : Effect.void
     })
@@ -224,16 +226,19 @@ export const make = Effect.fnUntraced(function*<R = never>(options: EventBroker.
     requested: Admission["channels"],
     options: SubscribeOptions<E1, R1>
   ): Effect.Effect<Either.Either<Admission, EventLog.EventLogError>, E1, R1> =>
-    Effect.flatMap(turn, () =>
-      options.authorize === undefined
-        ? Effect.succeed(Either.right<Admission>({ channels: requested, expiresAt: undefined }))
-        : Effect.map(options.authorize(Array.from(requested.values())), ({ channels, expiresAt }) =>
-          Either.map(check(channels), (channels): Admission => ({ channels, expiresAt })))).pipe(
-        Effect.map(Either.filterOrLeft(
-          ({ channels }) => channels.size <= maxChannels,
-          () => invalidChannel(`a connection must not have more than ${maxChannels} channels`)
-        ))
+    Effect.map(
+      Effect.flatMap(turn, () =>
+        options.authorize === undefined
+          ? Effect.succeed(Either.right<Admission>({ channels: requested, expiresAt: undefined }))
+          : Effect.map(
+            options.authorize(Array.from(requested.values())),
+            ({ channels, expiresAt }) => Either.map(check(channels), (channels): Admission => ({ channels, expiresAt }))
+          )),
+      Either.filterOrLeft(
+        ({ channels }) => channels.size <= maxChannels,
+        () => invalidChannel(`a connection must not have more than ${maxChannels} channels`)
       )
+    )
 
   const isRefused = (subscriber: Subscriber, admission: Admission, pending: Pending) =>
     isDraining ||

@@ -33,6 +33,8 @@ export interface Settings {
   readonly sendsRetry: boolean
 }
 
+const none: ReadonlyArray<Frame.Frame> = []
+
 interface Publisher {
   readonly frame: Frame.Frame
   readonly resume: (taken: boolean) => void
@@ -58,7 +60,7 @@ export class Connection {
   private sink: Sink | undefined
   private opening: Frame.Frame | undefined
   /** The parts of a frame larger than one write, and the number of those that were taken. */
-  private parts: ReadonlyArray<Frame.Frame> = []
+  private parts = none
   private partsTaken = 0
   private queuedBytes = 0
   private gap = 0
@@ -139,7 +141,7 @@ export class Connection {
     if (this.state === "ended") return
     this.state = "ended"
     MutableList.reset(this.queue)
-    this.parts = []
+    this.parts = none
     this.partsTaken = 0
     this.queuedBytes = 0
     this.tellTaken()
@@ -307,7 +309,7 @@ export class Connection {
     if (part === undefined) return 0
     taken.push(part)
     if (++this.partsTaken === this.parts.length) {
-      this.parts = []
+      this.parts = none
       this.partsTaken = 0
     }
     return part.bytes.length

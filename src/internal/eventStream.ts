@@ -23,12 +23,16 @@ export const open = (settings: Settings, clock: Clock.Clock): Effect.Effect<Conn
     const signal = Option.isSome(request) && request.value.source instanceof Request
       ? request.value.source.signal
       : undefined
-    const leave = () => connection.disconnect("Left")
-    if (signal?.aborted === true) leave()
-    signal?.addEventListener("abort", leave)
-    connection.onStop(() => signal?.removeEventListener("abort", leave))
+    if (signal !== undefined) endWithSignal(connection, signal)
     return connection
   })
+
+const endWithSignal = (connection: Connection, signal: AbortSignal): void => {
+  const leave = () => connection.disconnect("Left")
+  if (signal.aborted) leave()
+  signal.addEventListener("abort", leave)
+  connection.onStop(() => signal.removeEventListener("abort", leave))
+}
 
 /** Returns true in a HEAD request, which is answered by `head` and starts nothing. */
 export const isHead: Effect.Effect<boolean> = Effect.map(

@@ -94,11 +94,14 @@ const watch = (server: Server): Closing => {
   }
   closings.set(server, closing)
 
+  const forget = function(this: Net.Socket) {
+    sockets.delete(this)
+  }
   server.on("connection", (socket) => {
     if (sockets.has(socket)) return
     sockets.add(socket)
     // An upgraded socket has no other listener, and its error would end the process.
-    socket.on("error", ignore).once("close", () => sockets.delete(socket))
+    socket.on("error", ignore).on("close", forget)
   })
   server.on("secureConnection", (socket) => {
     socket.off("error", ignore).on("error", ignore)
@@ -123,7 +126,7 @@ const watch = (server: Server): Closing => {
     if (event === "request" && isRequest(request) && isResponse(second)) {
       if (second.socket === null) return postpone(server, request, second)
       if (hasBegun() || unread.has(request)) return refuse(request, second)
-      endWithConnection(second)
+      second.end = endWithConnection
     }
     if (event === "upgrade" && isRequest(request) && isDuplex(second) && isBytes(head)) {
       if (NodeUpgrade.isAnswering(second)) return second.destroy().destroyed
@@ -194,23 +197,21 @@ const postpone = (server: Server, request: Http.IncomingMessage, response: Http.
 }
 
 /**
- * Lets `end` call back when the connection or the stream of the response closes, too. Node calls back only once all is sent,
+ * The `end` of a response that calls back when the connection or the stream of the response closes, too. Node calls back only once all is sent,
  * and Effect's server waits for that, uninterruptible: a client that resets a stream before it has read the response would
  * leave a fiber for each.
  */
-const endWithConnection = (response: Http.ServerResponse): void => {
-  const end = response.end
-  response.end = (...args: Array<unknown>) => {
-    const callback = args.at(-1)
-    if (!Predicate.isFunction(callback)) return Reflect.apply(end, response, args)
-    let isDone = false
-    const done = () => {
-      if (!isDone) callback()
-      isDone = true
-    }
-    response.once("close", done)
-    return Reflect.apply(end, response, [...args.slice(0, -1), done])
+const endWithConnection = function(this: Http.ServerResponse, ...args: Array<unknown>): Http.ServerResponse {
+  const { end }: Http.ServerResponse = Object.getPrototypeOf(this)
+  const callback = args.at(-1)
+  if (!Predicate.isFunction(callback)) return Reflect.apply(end, this, args)
+  let isDone = false
+  const done = () => {
+    if (!isDone) callback()
+    isDone = true
   }
+  this.once("close", done)
+  return Reflect.apply(end, this, [...args.slice(0, -1), done])
 }
 
 /** Requests that lost their body while they waited. */

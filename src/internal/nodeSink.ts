@@ -188,7 +188,7 @@ class NodeSink implements Sink {
     if (this.closing?.hasBegun() === true) this.shutdown()
     this.closing?.streams.add(this)
     this.carried?.add(this)
-    response.once("close", this.leave)
+    response.on("close", this.leave)
     const { socket } = response
     if (Predicate.isNullable(socket) || socket.destroyed) return this.leave()
     NodeUpgrade.onEnd(response.req, this.leave)
