@@ -401,7 +401,7 @@ describe("EventBroker", () => {
       run(Effect.gen(function*() {
         yield* Effect.flatMap(connect(EventBroker.respond(names(128))), hasCursor)
         assert.strictEqual((yield* connect(EventBroker.respond(names(129)))).status, 400)
-        assert.deepInclude(yield* Effect.flip(EventBroker.subscribe(names(129))), {
+        assert.deepInclude(yield* Effect.flip(Effect.asVoid(EventBroker.subscribe(names(129)))), {
           reason: "InvalidChannel",
           retryable: false
         })
@@ -460,7 +460,7 @@ describe("EventBroker", () => {
           Effect.as(Ref.update(asked, (n) => n + 1), { channels })
         for (const name of [...patterns, ...broken]) {
           for (const channels of [name, ["news", name]]) {
-            const refused = yield* Effect.flip(EventBroker.subscribe(channels, { authorize }))
+            const refused = yield* Effect.flip(Effect.asVoid(EventBroker.subscribe(channels, { authorize })))
             assert.strictEqual(refused._tag, "EventLogError")
             assert.strictEqual(refused.reason, "InvalidChannel")
             if (patterns.includes(name)) assert.match(refused.detail, /Topic\.pattern/)
@@ -477,7 +477,7 @@ describe("EventBroker", () => {
       run(Effect.gen(function*() {
         for (const name of [...patterns, ...broken]) {
           const authorize = () => Effect.succeed({ channels: ["news", name] })
-          const refused = yield* Effect.flip(EventBroker.subscribe("news", { authorize }))
+          const refused = yield* Effect.flip(Effect.asVoid(EventBroker.subscribe("news", { authorize })))
           assert.strictEqual(refused.reason, "InvalidChannel")
           assert.strictEqual((yield* connect(EventBroker.respond("news", { authorize }))).status, 400)
         }
@@ -487,7 +487,9 @@ describe("EventBroker", () => {
     it.effect("of what JSON can make, only a string is a channel", () =>
       run(Effect.gen(function*() {
         for (const forged of [{ path: "*" }, JSON.parse(JSON.stringify(Topic.pattern(Orders))), 1, null, ["a"]]) {
-          const refused = yield* Effect.flip(EventBroker.subscribe(JSON.parse(JSON.stringify(["news", forged]))))
+          const refused = yield* Effect.flip(
+            Effect.asVoid(EventBroker.subscribe(JSON.parse(JSON.stringify(["news", forged]))))
+          )
           assert.strictEqual(refused.reason, "InvalidChannel")
         }
       })))
@@ -879,7 +881,7 @@ describe("EventBroker", () => {
           for (
             const refused of [
               yield* Effect.flip(a.publish("$effect-realtime/revoked", { data: "eve" })),
-              yield* Effect.flip(a.subscribe(["news", "$effect-realtime/revoked"]))
+              yield* Effect.flip(Effect.asVoid(a.subscribe(["news", "$effect-realtime/revoked"])))
             ]
           ) {
             assert.deepInclude(refused, { _tag: "EventLogError", reason: "InvalidChannel" })
