@@ -285,7 +285,8 @@ export const suite = <E>(name: string, options: {
                 size += item.data.length
                 covered = item.seq
               } else {
-                assert.sameMembers([...item.channels], ["a/*", "b/1"])
+                // All of them if too much waited, one if an event of it was gone before it was read.
+                assert.include(item.channels, "a/*")
                 assert.isAbove(item.position.seq, covered)
                 lost++
                 covered = item.position.seq

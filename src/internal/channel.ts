@@ -30,7 +30,7 @@ export const isHidden = (channel: string): boolean => channel.startsWith(hidden)
 export const withoutCovered = (names: ReadonlyArray<string>): ReadonlyArray<string> => {
   const patterns = new PatternMap<true>()
   for (const name of names) if (isPattern(name)) patterns.set(name, true)
-  return patterns.isEmpty
+  return patterns.size === 0
     ? names
     : names.filter((name) => patterns.match(name).length <= (isPattern(name) ? 1 : 0))
 }
@@ -53,8 +53,8 @@ export class PatternMap<A> {
   private readonly values = new Map<string, A>()
   private readonly root = new Node<A>()
 
-  get isEmpty(): boolean {
-    return this.values.size === 0
+  get size(): number {
+    return this.values.size
   }
 
   get(pattern: string): A | undefined {

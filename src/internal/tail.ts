@@ -10,13 +10,13 @@ const maxBytes = 16 * 1024 * 1024
 
 /** What a backend's listener puts its entries in: it keeps those that are followed until they are taken. */
 export class TailBuffer {
-  private readonly followed = new PatternMap<true>()
+  private readonly followed = new PatternMap<string>()
   private readonly latch = Effect.unsafeMakeLatch(false)
   private items: Array<Item> = []
   private bytes = 0
 
   follow(pattern: string): void {
-    this.followed.set(pattern, true)
+    this.followed.set(pattern, pattern)
   }
 
   unfollow(pattern: string): void {
@@ -41,6 +41,15 @@ export class TailBuffer {
     if (channels.length === 0) return
     this.items = [{ _tag: "Lost", channels, position: { epoch, seq } }]
     this.bytes = 0
+    this.latch.unsafeOpen()
+  }
+
+  /** Up to this place, entries of its channel may be missing: what waits of others stays. */
+  loseOf({ channel, epoch, seq }: Cursor & { readonly channel: string }): void {
+    const channels = this.followed.match(channel)
+    if (channels.length === 0) return
+    if (this.items.length >= maxItems) return this.lose({ epoch, seq })
+    this.items.push({ _tag: "Lost", channels, position: { epoch, seq } })
     this.latch.unsafeOpen()
   }
 

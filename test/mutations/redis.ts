@@ -94,6 +94,22 @@ export default [
     name: "many channels"
   },
   {
+    promise: "a node that missed events is not asked for each name that it follows",
+    file: log,
+    find: "const maxNames = 512",
+    replace: "const maxNames = 1_000_000",
+    test,
+    name: "no command for each name"
+  },
+  {
+    promise: "an event that was trimmed before it was read is lost for its own channel only",
+    file: log,
+    find: "else loseOne(item)",
+    replace: "else loseUntil(item)",
+    test,
+    name: "its own channel only"
+  },
+  {
     promise: "a capacity that cannot be dies",
     file: log,
     find: "Number.isSafeInteger(capacity) && capacity >= 1",

@@ -449,6 +449,87 @@ describeRedis("RedisEventLog", () => {
     40_000
   )
 
+  it.scopedLive(
+    "loses an event that was trimmed before it was read for its own channel only",
+    () =>
+      Effect.gen(function*() {
+        const redis = yield* Redis.make()
+        const proxy = yield* Proxy.make(redis.port)
+        const options = { capacity: 1, timeout: "10 seconds" } as const
+        const [away, here] = yield* Effect.all([
+          node({ url: `redis://127.0.0.1:${proxy.port}`, ...options }),
+          node({ url: redis.url, ...options })
+        ])
+        const [named, pattern, other] = yield* Effect.all([away.tail, away.tail, away.tail])
+        for (const channel of ["a/1", "a/2"]) yield* named.follow(channel)
+        yield* pattern.follow("a/*")
+        yield* other.follow("a/2")
+        yield* proxy.pause
+        const large = new Uint8Array(100_000)
+        const first = yield* here.append("a/1", large)
+        yield* here.append("a/1", large)
+        yield* here.append("a/2", bytes("last"))
+        yield* proxy.resume
+        const takeAll = (tail: EventLog.Tail) =>
+          Effect.gen(function*() {
+            const items: Array<string | EventLog.Lost> = []
+            while (items.at(-1) !== "a/2") {
+              for (const item of yield* tail.take) items.push(item._tag === "Entry" ? item.channel : item)
+            }
+            return items
+          })
+        const lost = (channel: string) => ({ _tag: "Lost" as const, channels: [channel], position: first })
+        assert.deepStrictEqual(yield* takeAll(named), [lost("a/1"), "a/1", "a/2"])
+        assert.deepStrictEqual(yield* takeAll(pattern), [lost("a/*"), "a/1", "a/2"])
+        assert.deepStrictEqual(yield* takeAll(other), ["a/2"])
+      }),
+    40_000
+  )
+
+  it.scopedLive(
+    "costs Redis no command for each name that a node follows when the node has missed something",
+    () =>
+      Effect.gen(function*() {
+        const redis = yield* Redis.make()
+        const proxy = yield* Proxy.make(redis.port)
+        const [away, here] = yield* Effect.all([
+          node({ url: `redis://127.0.0.1:${proxy.port}`, timeout: "20 seconds" }),
+          node({ url: redis.url, timeout: "20 seconds" })
+        ])
+        const client = yield* admin(redis.url)
+        const tail = yield* away.tail
+        const count = 10_000
+        yield* Effect.forEach(Array.from({ length: count }), (_, i) => tail.follow(`users/${i}`), {
+          concurrency: "unbounded",
+          discard: true
+        })
+        yield* tail.follow("teams/*")
+        yield* here.append("users/0", bytes("known"))
+        yield* tail.take
+        yield* proxy.down
+        const expected: Array<string> = []
+        for (let i = 0; i < 1_000; i++) {
+          const channel = [`users/${i}`, `teams/${i}`, `others/${i}`][i % 3] ?? ""
+          yield* here.append(channel, new Uint8Array(1_000))
+          if (i % 3 !== 2) expected.push(channel)
+        }
+        yield* Effect.promise(() => client.sendCommand(["CONFIG", "RESETSTAT"]))
+        yield* proxy.resume
+        const given: Array<string> = []
+        while (given.length < expected.length) {
+          for (const item of yield* tail.take) given.push(item._tag === "Entry" ? item.channel : item._tag)
+        }
+        assert.deepStrictEqual(given, expected)
+        const stats = yield* Effect.promise(() => client.info("commandstats"))
+        const calls = Array.from(stats.matchAll(/cmdstat_\w+:calls=(\d+)/g), ([, calls]) => Number(calls))
+        const commands = calls.reduce((sum, calls) => sum + calls, 0)
+        assert.isBelow(commands, 2_000)
+        yield* here.append("users/1", bytes("live"))
+        assert.deepStrictEqual(texts(yield* tail.take), ["live"])
+      }),
+    60_000
+  )
+
   it.scopedLive("gives nothing of another database of the same Redis", () =>
     Effect.gen(function*() {
       const { url } = yield* Redis.make()

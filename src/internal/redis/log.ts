@@ -17,7 +17,7 @@ import { ClientClosedError, ClientOfflineError, createClient, ErrorReply, RESP_T
 import type { Cursor, Entry, EventLog, Page, Presence, Tail } from "../../EventLog.js"
 import { EventLogError } from "../../EventLog.js"
 import type { Options } from "../../redis/RedisEventLog.js"
-import { isPattern } from "../channel.js"
+import { isPattern, PatternMap } from "../channel.js"
 import { TailBuffer } from "../tail.js"
 import { Attendance } from "./attendance.js"
 import type { Context, Read } from "./scripts.js"
@@ -52,7 +52,8 @@ const makeClient = ({ password, timeout, url, username }: Settings) =>
       head: Scripts.head,
       append: Scripts.append,
       readLog: Scripts.read,
-      readOne: Scripts.readOne,
+      list: Scripts.list,
+      readAt: Scripts.readAt,
       lacking: Scripts.lacking,
       attend: Scripts.attend,
       leave: Scripts.leave,
@@ -158,7 +159,7 @@ export const make = (options: Options): Effect.Effect<EventLog.Service, EventLog
     const connected = yield* Deferred.make<void, EventLogError>()
     const tails = new Set<TailBuffer>()
     // How many tails follow it.
-    const follows = new Map<string, number>()
+    const follows = new PatternMap<number>()
     const joining = new Set<Joining>()
     const changed = Effect.unsafeMakeLatch(false)
     const nodes = new Set<Attendance>()
@@ -217,12 +218,21 @@ export const make = (options: Options): Effect.Effect<EventLog.Service, EventLog
       for (const tail of tails) tail.lose(cursor)
     }
 
-    /** What several followed patterns match comes several times. */
+    /** Returns false if the tails are as far as that: what several followed patterns match comes several times. */
+    const advanceTo = ({ epoch, seq }: Cursor): boolean => {
+      if (epoch !== position.epoch) loseUntil({ epoch, seq: seq - 1 })
+      if (seq <= position.seq) return false
+      position = { epoch, seq }
+      return true
+    }
+
     const give = (entry: Entry) => {
-      if (entry.epoch !== position.epoch) loseUntil({ epoch: entry.epoch, seq: entry.seq - 1 })
-      if (entry.seq <= position.seq) return
-      position = { epoch: entry.epoch, seq: entry.seq }
-      for (const tail of tails) tail.offer(entry)
+      if (advanceTo(entry)) { for (const tail of tails) tail.offer(entry) }
+    }
+
+    /** Loses an event whose data is gone. Other channels lose nothing by that. */
+    const loseOne = (pointer: Pointer) => {
+      if (advanceTo(pointer)) { for (const tail of tails) tail.loseOf(pointer) }
     }
 
     /** A page or a large event takes its time. The connection is lost if none of them came for long. */
@@ -293,11 +303,11 @@ export const make = (options: Options): Effect.Effect<EventLog.Service, EventLog
           if (item._tag === "Entry") {
             give(item)
           } else if (item.epoch !== position.epoch || item.seq > position.seq) {
-            const data = yield* reading(() => reads.readOne(keys, item.channel, item.seq))
+            const [data] = yield* reading(() => reads.readAt(keys, item.epoch, [item], maxPageBytes))
             // Pages have it, or say that it is gone.
             if (isBehind || held?.[0] !== item) return
-            if (data === undefined) loseUntil(item)
-            else give({ ...item, _tag: "Entry", data })
+            if (data instanceof Uint8Array) give({ ...item, _tag: "Entry", data })
+            else loseOne(item)
           }
           heldBytes -= item._tag === "Entry" ? item.data.length : 0
           held?.shift()
@@ -318,7 +328,7 @@ export const make = (options: Options): Effect.Effect<EventLog.Service, EventLog
     const subscribeTo = (listener: Client, context: Context, subscribed: Set<string>) =>
       Effect.gen(function*() {
         const added = Array.from(follows.keys()).filter((pattern) => !subscribed.has(pattern))
-        const removed = Array.from(subscribed).filter((pattern) => !follows.has(pattern))
+        const removed = Array.from(subscribed).filter((pattern) => follows.get(pattern) === undefined)
         const [plain, patterns] = split(added)
         const [plainRemoved, patternsRemoved] = split(removed)
         const names = (channels: ReadonlyArray<string>) => channels.map((channel) => keys.announcements + channel)
@@ -341,6 +351,7 @@ export const make = (options: Options): Effect.Effect<EventLog.Service, EventLog
       Effect.gen(function*() {
         isBehind = false
         drain()
+        if (follows.size > maxNames) return yield* catchUpInOrder(reads, context)
         const found = yield* reading(() => reads.readLog(context, follows.keys(), position, pageSize, maxPageBytes))
         yield* foundForeign(found.foreign)
         see(found.position)
@@ -348,6 +359,28 @@ export const make = (options: Options): Effect.Effect<EventLog.Service, EventLog
         for (const entry of toPage(found).entries) give(entry)
         position = found.position
         if (found.more || found.missing !== undefined) isBehind = true
+      })
+
+    /** Reads a page by the places of all events: it would cost Redis a command for each of the names to ask for these. */
+    const catchUpInOrder = (reads: Client, context: Context) =>
+      Effect.gen(function*() {
+        const { missing, more, places, position: end } = yield* reading(() => reads.list(context, position, maxListed))
+        see(end)
+        // Which of the channels lost something is not known: readers of each find that out.
+        if (missing !== undefined) loseUntil(end)
+        const wanted = places.filter(({ channel }) => follows.has(channel))
+        const asked = wanted.slice(0, pageSize)
+        const found = asked.length === 0
+          ? []
+          : yield* reading(() => reads.readAt(keys, end.epoch, asked, maxPageBytes))
+        found.forEach((data, i) => {
+          const place = asked[i]
+          if (place === undefined) return
+          if (data === null) loseOne({ _tag: "Pointer", epoch: end.epoch, ...place })
+          else give({ _tag: "Entry", epoch: end.epoch, ...place, data })
+        })
+        if (found.length === wanted.length) position = end
+        if (more || missing !== undefined || found.length < wanted.length) isBehind = true
       })
 
     const listen = (listener: Client, reads: Client, context: Context) =>
@@ -721,6 +754,9 @@ const maxPageBytes = 256 * 1024
 const mostPageBytes = 4 * 1024 * 1024
 // Pages at once for clients that resume: more would wait in memory, and a publish behind them in Redis.
 const maxReads = 2
+// More names than these are not sent with each page.
+const maxNames = 512
+const maxListed = 1024
 const maxHeld = 16_384
 const maxHeldBytes = 16 * 1024 * 1024
 const maxWaiting = 16_384

@@ -222,6 +222,15 @@ return {epoch, place, foreign}`,
 // In bytes.
 const maxAnnounced = 64 * 1024
 
+// The variable `after` is the place that is read from.
+const ordered = `
+-- The place before the first that the order knows. Something evicted it if there is none.
+local first = redis.pcall('XRANGE', order, '-', '+', 'COUNT', 1)
+local fields = not first.err and first[1] and first[1][2] or {}
+local floor = #fields == 4 and tonumber(fields[4]) and tonumber(string.match(first[1][1], '^%d+')) - tonumber(fields[4])
+local isOrdered = after >= (floor or last)
+`
+
 export interface Read {
   /** Up to here, nothing is left to be given; if something is missing, this is the head. */
   readonly position: Cursor
@@ -290,12 +299,7 @@ local function wants(channel)
   return isWanted[channel]
 end
 
--- The place before the first that the order knows. Something evicted it if there is none.
-local first = redis.pcall('XRANGE', order, '-', '+', 'COUNT', 1)
-local fields = not first.err and first[1] and first[1][2] or {}
-local floor = #fields == 4 and tonumber(fields[4]) and tonumber(string.match(first[1][1], '^%d+')) - tonumber(fields[4])
-local isOrdered = after >= (floor or last)
-
+${ordered}
 local function toEvent(channel, item)
   local place, fields = tonumber(string.match(item[1], '^(%d+)%-0$')), item[2]
   local previous = #fields == 4 and fields[1] == 'p' and fields[3] == 'd' and tonumber(fields[2])
@@ -411,18 +415,81 @@ return done('', found, found[#found][1])`,
 
 const missings: ReadonlyArray<Missing> = ["Evicted", "OtherEpoch", "Future"]
 
-/** Reads an event that was announced without its data, if it is still there. */
-export const readOne = defineScript({
-  SCRIPT: `
-local items = redis.pcall('XRANGE', KEYS[1], ARGV[1] .. '-0', ARGV[1] .. '-0')
-local fields = not items.err and items[1] and items[1][2] or {}
-return #fields == 4 and fields[3] == 'd' and fields[4] or false`,
-  parseCommand: (parser: CommandParser, keys: Keys, channel: string, seq: number) => {
-    parser.push("1")
-    parser.pushKey(keys.streams + channel)
-    parser.push(String(seq))
+/** The place of an event of a channel. */
+export interface Place {
+  readonly seq: number
+  readonly channel: string
+}
+
+export interface Listed {
+  /** Up to here, all events are listed; if something is missing, this is the head. */
+  readonly position: Cursor
+  readonly missing: Missing | undefined
+  readonly more: boolean
+  readonly places: ReadonlyArray<Place>
+}
+
+/** Lists the places of at most `limit` events of any channels after a cursor, unless the order does not reach so far back. */
+export const list = defineScript({
+  SCRIPT: `${prelude}
+local after, limit = tonumber(ARGV[7]), tonumber(ARGV[8])
+${ordered}
+local missing = ARGV[6] ~= epoch and 'OtherEpoch' or (after > seq or isInGap(after)) and 'Future'
+  or not isOrdered and 'Evicted' or ''
+local batch = missing == '' and redis.call('XRANGE', order, '(' .. int(after), '+', 'COUNT', limit) or {}
+local isFull = #batch == limit
+local reply = {epoch, isFull and string.match(batch[limit][1], '^%d+') or int(seq), missing, isFull and '1' or '0'}
+for _, item in ipairs(batch) do
+  reply[#reply + 1], reply[#reply + 2] = string.match(item[1], '^%d+'), item[2][2]
+end
+return reply`,
+  parseCommand: (parser: CommandParser, context: Context, after: Cursor, limit: number) => {
+    pushContext(parser, context)
+    parser.push(after.epoch, String(after.seq), String(limit))
   },
-  transformReply: (data: Buffer | null) => data ?? undefined
+  transformReply: ([epoch, seq, missing, more, ...places]: ReadonlyArray<Buffer>): Listed => ({
+    position: toCursor(epoch, seq),
+    missing: missings.find((name) => name === String(missing)),
+    more: String(more) === "1",
+    places: Array.from({ length: places.length / 2 }, (_, i) => ({
+      seq: Number(String(places[i * 2])),
+      channel: String(places[i * 2 + 1])
+    }))
+  })
+})
+
+/**
+ * Reads the data of the events at some places, `null` where it is gone: of the first places only, if all of it is more than
+ * `maxBytes` bytes, and of none if the log began another epoch.
+ */
+export const readAt = defineScript({
+  SCRIPT: `
+local found, bytes = {}, 0
+if redis.call('HGET', KEYS[1], 'epoch') ~= ARGV[1] then return found end
+for i = 2, #KEYS do
+  local place = ARGV[i + 1] .. '-0'
+  local items = redis.pcall('XRANGE', KEYS[i], place, place)
+  local fields = not items.err and items[1] and items[1][2] or {}
+  local data = #fields == 4 and fields[3] == 'd' and fields[4]
+  bytes = bytes + (data and #data or 0)
+  if i > 2 and bytes > tonumber(ARGV[2]) then break end
+  found[i - 1] = data
+end
+return found`,
+  parseCommand: (
+    parser: CommandParser,
+    keys: Keys,
+    epoch: string,
+    places: ReadonlyArray<Place>,
+    maxBytes: number
+  ) => {
+    parser.push(String(places.length + 1))
+    parser.pushKey(keys.state[0] ?? "")
+    for (const { channel } of places) parser.pushKey(keys.streams + channel)
+    parser.push(epoch, String(maxBytes))
+    for (const { seq } of places) parser.push(String(seq))
+  },
+  transformReply: (data: ReadonlyArray<Buffer | null>) => data
 })
 
 /** The permissions of the scripts that the user of Redis lacks, tried on a key and a channel that nothing else uses. */
