@@ -47,6 +47,16 @@ const untilZero = (count: Ref.Ref<number>) =>
     until: (n) => n === 0
   })
 
+/** Lets time pass until something is done. */
+const untilDone = (deferred: Deferred.Deferred<void>) =>
+  Effect.repeat(
+    TestClock.adjust("1 second").pipe(
+      Effect.zipRight(Effect.promise(() => new Promise(setImmediate))),
+      Effect.zipRight(Deferred.isDone(deferred))
+    ),
+    { until: (isDone) => isDone }
+  )
+
 /** The server knows that the client is gone. */
 const closed = Effect.flatMap(HttpServerRequest.HttpServerRequest, (request) =>
   Effect.async<void>((resume) => {
@@ -679,6 +689,37 @@ describe("EventStream", () => {
           assert.isTrue(second && (yield* EventStream.publish(second, { data: "x" })))
         }).pipe(LeakCheck.run))
 
+      it.effect("times a client that never reads the end of its stream", () =>
+        Effect.gen(function*() {
+          const [stalled, ended, released] = yield* Effect.all([
+            Deferred.make<void>(),
+            Deferred.make<void>(),
+            Deferred.make<void>()
+          ])
+          const source = yield* open(
+            Effect.zipRight(
+              Effect.addFinalizer(() => Deferred.succeed(released, undefined)),
+              EventStream.respond((stream) =>
+                Deferred.await(stalled).pipe(
+                  Effect.zipRight(publishAll(stream, Array.replicate("x".repeat(1_000_000), 40))),
+                  Effect.zipRight(EventStream.end(stream)),
+                  Effect.zipRight(Deferred.succeed(ended, undefined))
+                ), { heartbeat: "off", writeTimeout: "10 seconds", maxBytes: 64_000_000 })
+            )
+          )
+          yield* TestEventSource.awaitText(source, (text) => text.length > 0)
+          yield* TestEventSource.stall(source)
+          yield* Deferred.succeed(stalled, undefined)
+          yield* Deferred.await(ended)
+          if (serve === serveNode) yield* untilDone(released)
+          else yield* TestClock.adjust("10 seconds")
+          yield* TestEventSource.resume(source)
+          // Behind a web handler the socket is the runtime's: what it has taken is delivered, and then the end.
+          assert.strictEqual(yield* TestEventSource.end(source), serve === serveNode ? "truncated" : "clean")
+          assert.isBelow((yield* TestEventSource.text(source)).length, 39_000_000)
+          yield* Deferred.await(released)
+        }).pipe(LeakCheck.run))
+
       describe("a producer that fails", () => {
         const run = (
           producer: Effect.Effect<void, string>,
@@ -860,6 +901,51 @@ describe("EventStream", () => {
         const retry = Number(/retry: (\d+)\n$/.exec(wire)?.[1])
         assert.isTrue(retry >= 1_000 && retry <= 3_000)
       }).pipe(LeakCheck.run))
+
+    // The kind: what has left the queue, but not the process, is unread too: the last bytes, and the end of the body.
+    for (const size of [10, 8_000]) {
+      it.effect(`times a client that reads all but the end of its stream: events of ${size} bytes`, () =>
+        Effect.gen(function*() {
+          const [stalled, ended, released] = yield* Effect.all([
+            Deferred.make<void>(),
+            Deferred.make<void>(),
+            Deferred.make<void>()
+          ])
+          const url = yield* serveNode(Effect.gen(function*() {
+            yield* Effect.addFinalizer(() => Deferred.succeed(released, undefined))
+            const response = NodeHttpServerRequest.toServerResponse(yield* HttpServerRequest.HttpServerRequest)
+            const isFull = Effect.map(
+              Effect.promise(() => new Promise(setImmediate)),
+              () => (response.socket?.writableLength ?? 0) > 0
+            )
+            return yield* EventStream.respond(
+              (stream) =>
+                Deferred.await(stalled).pipe(
+                  Effect.zipRight(
+                    Effect.repeat(
+                      Effect.zipRight(EventStream.publish(stream, { data: "x".repeat(8_000) }), isFull),
+                      { until: (full) => full }
+                    )
+                  ),
+                  Effect.zipRight(EventStream.publish(stream, { data: "x".repeat(size) })),
+                  Effect.zipRight(EventStream.end(stream)),
+                  Effect.zipRight(Deferred.succeed(ended, undefined))
+                ),
+              { heartbeat: "off", writeTimeout: "10 seconds" }
+            )
+          }))
+          const source = yield* TestEventSource.make(url)
+          yield* TestEventSource.awaitText(source, (text) => text.length > 0)
+          yield* TestEventSource.stall(source)
+          yield* Deferred.succeed(stalled, undefined)
+          yield* Deferred.await(ended)
+          yield* TestClock.adjust("9 seconds")
+          assert.isFalse(yield* Deferred.isDone(released))
+          yield* untilDone(released)
+          yield* TestEventSource.resume(source)
+          assert.strictEqual(yield* TestEventSource.end(source), "truncated")
+        }).pipe(LeakCheck.run))
+    }
 
     it.effect("shuts down without a retry if that is off", () =>
       Effect.gen(function*() {

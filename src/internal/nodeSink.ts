@@ -236,9 +236,9 @@ class NodeSink implements Sink {
     }
     if (connection.isDrained && connection.blockedSince === undefined) {
       this.isEnding = true
-      // The stream is over when its last byte has left, not when it was queued: until then the client is timed.
+      // The stream is over when the end of its body has left, not when it was queued: until then the client is timed.
       connection.block()
-      writable.write(nothing, this.leave)
+      response.end(this.leave)
     }
   }
 
@@ -279,5 +279,3 @@ const flushScheduled = (): void => {
   scheduled = []
   for (const sink of sinks) sink.flush()
 }
-
-const nothing = new Uint8Array(0)

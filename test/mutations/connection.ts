@@ -53,6 +53,22 @@ export default [
     name: "ends when no sink takes it"
   },
   {
+    promise: "a client that never reads the end of its stream is timed",
+    file: "src/internal/nodeSink.ts",
+    find: "      connection.block()\n      response.end(this.leave)",
+    replace: "      response.end(this.leave)",
+    test,
+    name: "reads all but the end of its stream"
+  },
+  {
+    promise: "a client that never reads what is queued at the end of its stream is timed",
+    file: connection,
+    find: "if (unreadSince !== undefined && now - unreadSince >= writeTimeout)",
+    replace: "if (this.isOpen && unreadSince !== undefined && now - unreadSince >= writeTimeout)",
+    test,
+    name: "never reads the end of its stream"
+  },
+  {
     promise: "a stream ends with the request of a web handler",
     file: "src/internal/eventStream.ts",
     find: `signal?.addEventListener("abort", leave)`,
