@@ -162,7 +162,7 @@ export const make = (options: Options = {}): Effect.Effect<EventStream, never, S
   Effect.gen(function*() {
     yield* NodeSink.turn
     const connection = yield* Internal.open(yield* Settings.make(options), yield* Effect.clock)
-    yield* Effect.addFinalizer(() => Effect.sync(() => connection.end()))
+    yield* Effect.addFinalizer(() => finish(connection))
     // A handler may be uninterruptible, and a fiber inherits that.
     yield* Effect.forkScoped(Effect.interruptible(keepTime(connection)))
     return Internal.fromConnection(connection)
@@ -419,6 +419,18 @@ const toBody = (connection: Connection): Stream.Stream<Uint8Array> =>
         onNone: () => StreamSink.toBody(connection, () => Option.map(request, NodeSink.cutOff))
       }))
   )
+
+/** Ends a connection whose scope closes. If a client has not read all of it yet, that client is timed until it has. */
+const finish = (connection: Connection): Effect.Effect<void> =>
+  Effect.suspend(() => {
+    connection.end()
+    return connection.isCarried
+      ? Effect.map(
+        Effect.forkDaemon(Effect.interruptible(keepTime(connection))),
+        (fiber) => connection.onEnd(() => fiber.unsafeInterruptAsFork(FiberId.none))
+      )
+      : Effect.void
+  })
 
 const keepTime = (connection: Connection): Effect.Effect<void> =>
   Effect.suspend(() => {

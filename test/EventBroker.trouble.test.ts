@@ -1,3 +1,6 @@
+import { connect } from "node:net"
+
+import { HttpApp } from "@effect/platform"
 import { assert, describe, it } from "@effect/vitest"
 import {
   Cause,
@@ -161,6 +164,122 @@ describe("EventBroker in trouble", () => {
         assert.strictEqual(yield* broker.subscribers("a"), 0)
       })
     ))
+
+  // The kind: a connection that is timed only while it has a place.
+  describe("times a client that reads nothing", () => {
+    const options = { heartbeat: "off", writeTimeout: "10 seconds", maxBytes: 64_000_000 } as const
+    /** Lets time pass until something is done. */
+    const pass = (isDone: Effect.Effect<boolean>) =>
+      Effect.repeat(
+        TestClock.adjust("1 second").pipe(
+          Effect.zipRight(Effect.promise(() => new Promise(setImmediate))),
+          Effect.zipRight(isDone)
+        ),
+        { until: (is) => is }
+      )
+    // With turns between, so that all of it is delivered.
+    const publishMuch = Effect.replicateEffect(
+      Effect.zipRight(
+        EventBroker.publish("a", { data: "x".repeat(1_000_000) }),
+        Effect.promise(() => new Promise(setImmediate))
+      ),
+      40
+    )
+    const isReleased = () => {
+      let is = false
+      const release = Effect.addFinalizer(() => Effect.sync(() => is = true))
+      return { release, is: Effect.sync(() => is) }
+    }
+
+    it.effect("after a disconnect", () =>
+      run(() =>
+        Effect.gen(function*() {
+          const broker = yield* EventBroker.EventBroker
+          const { is, release } = isReleased()
+          const source = yield* TestEventSource.make(
+            yield* serveNode(Effect.zipRight(release, broker.respond("a", options)))
+          )
+          yield* TestEventSource.awaitText(source, (text) => text.includes("id"))
+          yield* TestEventSource.stall(source)
+          yield* publishMuch
+          yield* EventBroker.disconnect(() => true)
+          yield* pass(is)
+          yield* TestEventSource.resume(source)
+          assert.strictEqual(yield* TestEventSource.end(source), "truncated")
+        })
+      ))
+
+    it.effect("after a disconnect, when the scope of the subscription has closed", () =>
+      run(() =>
+        Effect.gen(function*() {
+          const scope = yield* Scope.make()
+          const { is, release } = isReleased()
+          const stream = yield* Scope.extend(EventBroker.subscribe("a", options), scope)
+          const source = yield* TestEventSource.make(
+            yield* serveNode(Effect.as(release, EventStream.toResponse(stream)))
+          )
+          yield* TestEventSource.awaitText(source, (text) => text.includes("id"))
+          yield* TestEventSource.stall(source)
+          yield* publishMuch
+          yield* EventBroker.disconnect(() => true)
+          yield* Scope.close(scope, Exit.void)
+          yield* pass(is)
+          yield* TestEventSource.resume(source)
+          assert.strictEqual(yield* TestEventSource.end(source), "truncated")
+        })
+      ))
+
+    it.effect("beyond a limit, over a socket", () =>
+      run(() =>
+        Effect.gen(function*() {
+          const broker = yield* EventBroker.EventBroker
+          yield* broker.subscribe("a", { writeTimeout: "1 hour" })
+          const headers = { "x-padding": "x".repeat(60_000) }
+          let requests = 0
+          const url = yield* serveNode(
+            Effect.zipRight(Effect.sync(() => requests++), broker.respond("a", { ...options, headers }))
+          )
+          const client = yield* Effect.acquireRelease(
+            Effect.sync(() => connect(Number(new URL(url).port), "127.0.0.1").pause()),
+            (client) => Effect.sync(() => client.destroy())
+          )
+          // So many answers that the last ones stay at the server.
+          client.on("error", () => {}).write(
+            "GET / HTTP/1.1\r\nHost: a\r\nAccept: text/event-stream\r\n\r\n".repeat(300)
+          )
+          let before = -1
+          while (requests === 0 || requests !== before) {
+            before = requests
+            yield* Effect.repeatN(Effect.promise(() => new Promise(setImmediate)), 50)
+          }
+          assert.isBelow(requests, 300)
+          let isClosed = false
+          client.on("close", () => isClosed = true)
+          yield* TestClock.adjust("9 seconds")
+          assert.isFalse(client.destroyed)
+          yield* pass(Effect.sync(() => {
+            if (client.readableFlowing === false) client.resume()
+            return isClosed
+          }))
+          assert.isBelow(requests, 300)
+        }), { maxConnections: 1 }))
+
+    it.effect("beyond a limit, behind a web handler", () =>
+      run(() =>
+        Effect.gen(function*() {
+          const broker = yield* EventBroker.EventBroker
+          yield* broker.subscribe("a", { writeTimeout: "1 hour" })
+          const { is, release } = isReleased()
+          const handler = HttpApp.toWebHandlerRuntime(yield* Effect.runtime())(
+            Effect.zipRight(release, broker.respond("a", options))
+          )
+          const response = yield* Effect.promise(() => handler(new Request("http://localhost/")))
+          assert.strictEqual(response.status, 200)
+          yield* TestClock.adjust("9 seconds")
+          assert.isFalse(yield* is)
+          yield* pass(is)
+        }), { maxConnections: 1 }))
+  })
 
   describe("limits", () => {
     it.effect("hold for whoever comes at the same time", () =>

@@ -947,6 +947,29 @@ describe("EventStream", () => {
         }).pipe(LeakCheck.run))
     }
 
+    // The kind: a timer that ends with a scope, while what it is to time does not.
+    it.effect("times a client that never reads the end of a stream whose scope has closed", () =>
+      Effect.gen(function*() {
+        const scope = yield* Scope.make()
+        const released = yield* Deferred.make<void>()
+        const stream = yield* Scope.extend(
+          EventStream.make({ heartbeat: "off", writeTimeout: "10 seconds", maxBytes: 64_000_000 }),
+          scope
+        )
+        const url = yield* serveNode(Effect.as(
+          Effect.addFinalizer(() => Deferred.succeed(released, undefined)),
+          EventStream.toResponse(stream)
+        ))
+        const source = yield* TestEventSource.make(url)
+        yield* TestEventSource.awaitText(source, (text) => text.length > 0)
+        yield* TestEventSource.stall(source)
+        yield* publishAll(stream, Array.replicate("x".repeat(1_000_000), 40))
+        yield* Scope.close(scope, Exit.void)
+        yield* untilDone(released)
+        yield* TestEventSource.resume(source)
+        assert.strictEqual(yield* TestEventSource.end(source), "truncated")
+      }).pipe(LeakCheck.run))
+
     it.effect("shuts down without a retry if that is off", () =>
       Effect.gen(function*() {
         const scope = yield* Scope.make()

@@ -168,7 +168,7 @@ export const make = Effect.fnUntraced(function*<R = never>(options: EventBroker.
     Effect.suspend(() => {
       const { announcement, connection, followed, isPresent } = subscriber
       connection.end()
-      hub.forget(connection)
+      if (!connection.isCarried) hub.forget(connection)
       remove(subscriber)
       if (followed.length === 0 && !isPresent && announcement !== "joined") return Effect.void
       const departure = runDeparture(depart(subscriber))
@@ -253,22 +253,20 @@ export const make = Effect.fnUntraced(function*<R = never>(options: EventBroker.
   const limit = (connection: Connection, expiresAt: DateTime.DateTime | undefined) =>
     expiresAt === undefined || connection.expireAt(DateTime.toEpochMillis(expiresAt))
 
-  const makeConnection = (options: EventStream.Options) =>
-    Effect.flatMap(
-      Settings.make({
-        ...options,
-        retry: options.retry ?? "3 seconds",
-        strategy: options.strategy ?? "disconnect"
-      }),
-      (settings) => openConnection(settings, clock)
-    )
+  const toStreamOptions = (options: EventStream.Options): EventStream.Options => ({
+    ...options,
+    retry: options.retry ?? "3 seconds",
+    strategy: options.strategy ?? "disconnect"
+  })
 
-  /** A stream that only says when to come back. */
+  const makeConnection = (options: EventStream.Options) =>
+    Effect.flatMap(Settings.make(toStreamOptions(options)), (settings) => openConnection(settings, clock))
+
+  /** A stream that only says when to come back. It has no place in the hub, and keeps its time itself. */
   const shed = (options: EventStream.Options) =>
-    Effect.map(makeConnection(options), (connection) => {
+    Effect.tap(EventStream.make(toStreamOptions(options)), (stream) => {
       Metrics.add(Metrics.shed, 1)
-      connection.shutdown()
-      return fromConnection(connection)
+      stream[EventStream.TypeId].shutdown()
     })
 
   /** The subscription, unless there is no place for it. Nothing remains of one that fails. */

@@ -95,6 +95,11 @@ export class Connection {
     return this.state === "open"
   }
 
+  /** A sink carries it to a client, which has not read all of it. */
+  get isCarried(): boolean {
+    return this.sink !== undefined && this.state !== "ended"
+  }
+
   /**
    * Returns the milliseconds for which a publisher may wait for room, or undefined if it may not. A burst can fill the queue
    * of a client that keeps up, and a busy machine can keep that client from reading. A client that makes no progress is

@@ -128,8 +128,8 @@ export default [
   {
     promise: "A client authorised anew with an expired grant is sent away before anything is replayed",
     file: broker,
-    find: "limit(connection, answer.right.expiresAt)\n            ? Replay",
-    replace: "true\n            ? Replay",
+    find: "limit(connection, answer.right.expiresAt)\n              ? Replay",
+    replace: "true\n              ? Replay",
     test: trouble,
     name: "authorised anew with an expired credential"
   },
@@ -172,6 +172,22 @@ export default [
     replace: "options?.maxAge ?? \"11 minutes\"",
     test: "test/EventLog.test.ts",
     name: "10 minutes of a channel by default"
+  },
+  {
+    promise: "A client that reads nothing is timed beyond a limit",
+    file: broker,
+    find: "Effect.tap(EventStream.make(toStreamOptions(options)), (stream) => {",
+    replace: "Effect.tap(Effect.map(makeConnection(options), fromConnection), (stream) => {",
+    test: trouble,
+    name: "beyond a limit"
+  },
+  {
+    promise: "A client that reads nothing is timed after the scope of its subscription has closed",
+    file: broker,
+    find: "if (!connection.isCarried) hub.forget(connection)",
+    replace: "hub.forget(connection)",
+    test: trouble,
+    name: "when the scope of the subscription has closed"
   },
   {
     promise: "The shapes of patterns are bounded",

@@ -69,9 +69,17 @@ export default [
     name: "never reads the end of its stream"
   },
   {
+    promise: "a client that never reads the end of a stream is timed after the scope of the stream has closed",
+    file: "src/EventStream.ts",
+    find: "return connection.isCarried",
+    replace: "return !connection.isCarried",
+    test,
+    name: "a stream whose scope has closed"
+  },
+  {
     promise: "a stream ends with the request of a web handler",
     file: "src/internal/eventStream.ts",
-    find: `signal?.addEventListener("abort", leave)`,
+    find: `signal.addEventListener("abort", leave)`,
     replace: "",
     test,
     name: "ends with a request that is aborted"

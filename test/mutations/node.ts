@@ -49,8 +49,8 @@ export default [
   {
     promise: "the error of an upgraded socket does not end the process",
     file: shutdown,
-    find: "    socket.on(\"error\", ignore).once(",
-    replace: "    socket.once(",
+    find: "    socket.on(\"error\", ignore).on(",
+    replace: "    socket.on(",
     test,
     name: "foo: a client that vanishes while it is written to"
   },
@@ -89,7 +89,7 @@ export default [
   {
     promise: "a broker that is released waits for readers that read",
     file: "src/internal/broker.ts",
-    find: "hub.all.size === 0 ? shutdown : Effect.withClock(Effect.delay(drain, \"10 millis\"), Clock.make())",
+    find: "hub.isEmpty ? shutdown : Effect.withClock(Effect.delay(drain, \"10 millis\"), Clock.make())",
     replace: "shutdown",
     test: "test/nodeShutdown.test.ts",
     name: "only the broker"
@@ -98,7 +98,7 @@ export default [
     promise: "an idle session of HTTP/2 does not hold up the closing",
     file: shutdown,
     find:
-      "        for (const session of sessions) session.destroy()\n        for (const socket of sockets) socket.destroy()\n",
+      "        for (const session of sessions.keys()) session.destroy()\n        for (const socket of sockets) socket.destroy()\n",
     replace: "",
     test: "test/nodeShutdown.test.ts",
     name: "does not wait for a request that is not complete"
@@ -106,7 +106,7 @@ export default [
   {
     promise: "A response of HTTP/2 that is reset before it is sent leaves no fiber.",
     file: "src/internal/nodeShutdown.ts",
-    find: "response.once(\"close\", done)",
+    find: "this.once(\"close\", done)",
     replace: "",
     test: "test/http2Connection.test.ts",
     name: "reset before it is sent"
