@@ -11,8 +11,8 @@ const bundles: ReadonlyArray<{ readonly name: string; readonly source: string; r
   { name: "all of it", source: `export * from "./index.js"`, limit: 98_900 },
   { name: "EventSourceClient", source: `export { EventSourceClient } from "./index.js"`, limit: 96_200 },
   { name: "PushClient", source: `export { PushClient } from "./index.js"`, limit: 85_200 },
-  { name: "ServiceWorker", source: `export { ServiceWorker } from "./index.js"`, limit: 2_380 },
-  { name: "service-worker.js", source: `import "./service-worker.js"`, limit: 2_370 }
+  { name: "ServiceWorker", source: `export { ServiceWorker } from "./index.js"`, limit: 2_600 },
+  { name: "service-worker.js", source: `import "./service-worker.js"`, limit: 2_600 }
 ]
 
 for (const { limit, name, source } of bundles) {

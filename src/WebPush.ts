@@ -70,7 +70,7 @@ export class WebPushGone extends Schema.TaggedError<WebPushGone>("effect-realtim
  * - `Unauthorized`: the VAPID token was refused.
  * - `InvalidSubscription`: its keys cannot be encrypted for.
  * - `Blocked`: the endpoint is not one that this server may send to. With a `detail` (`ERR_BLOCKED_ADDRESS`) it is its address,
- *   which may be another one when the name is resolved again.
+ *   which may be another one when the name is resolved again. An address that stands in the endpoint itself is blocked for good.
  * - `Timeout`: no whole answer within `timeout`. The service may have the message, unless `neverSent`.
  * - `Transport`: the connection failed; `detail` is the code of the failure. The service may have the message, unless `neverSent`.
  * - `Unavailable`: the service has a problem (5xx), or turned the message away for now (408, 421, 425).
@@ -128,7 +128,9 @@ export class WebPushFailure extends Schema.TaggedError<WebPushFailure>("effect-r
    * @since 0.1.0
    */
   get isFinal(): boolean {
-    return this.reason === "Blocked" ? this.detail === undefined : !transient.has(this.reason)
+    return this.reason === "Blocked"
+      ? this.detail === undefined || isAddress.test(this.endpointId)
+      : !transient.has(this.reason)
   }
 
   /**
@@ -144,6 +146,9 @@ export class WebPushFailure extends Schema.TaggedError<WebPushFailure>("effect-r
       (this.reason === "Rejected" && PushStatus.unusableEndpoint.has(this.detail ?? ""))
   }
 }
+
+// An endpointId begins with the host, and no name ends in a label of digits.
+const isAddress = /^(\[|[\d.]+[:/])/
 
 const transient = new Set<WebPushFailure["reason"]>(["RateLimited", "Timeout", "Transport", "Unavailable"])
 

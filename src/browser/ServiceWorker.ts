@@ -12,8 +12,9 @@ import type { Notification } from "../WebPushPayload.js"
 export interface Options {
   /**
    * The route that takes `{ oldEndpoint, subscription }` by POST when the browser has replaced a subscription, and `subscription: null`
-   * when the permission is gone. Cookies go with it. A request that fails (401, 503, offline) is repeated at the next event of the worker,
-   * and by Background Sync where there is one. Left out, the server learns of it when the page next calls `PushClient.register`.
+   * when the permission is gone. Cookies go with it. A request that fails (offline, 5xx, 401, 408, 425, 429) is repeated at the next event
+   * of the worker, and by Background Sync where there is one. After any other 4xx this subscription is not sent again. Left out, the server
+   * learns of it when the page next calls `PushClient.register`.
    */
   readonly resubscribe?: string | undefined
   /**
@@ -33,7 +34,8 @@ export interface Options {
   readonly toNotification?: ((payload: unknown) => Notification | undefined) | undefined
   /**
    * The open window that a click focuses: one that shows exactly the URL, one with the same path (it is taken to the other query or hash),
-   * or any of the same origin (it is taken to the URL). Without such a window, or if it cannot be focused, a new one is opened. Default `path`.
+   * or any of the same origin (it is taken to the URL). A new one is opened if there is no such window, if it cannot be focused, or if it
+   * cannot be taken to the URL, as a window that another worker controls, or none. Default `path`.
    */
   readonly match?: "exact" | "path" | "origin" | undefined
 }
@@ -232,21 +234,26 @@ const destination = (data: unknown, action: string): string | undefined => {
   return valid ?? registration.scope
 }
 
-const windows = () => self.clients.matchAll({ type: "window", includeUncontrolled: true })
+const windows = (includeUncontrolled = true) => self.clients.matchAll({ type: "window", includeUncontrolled })
 
 const show = async (url: string, match: Options["match"]): Promise<unknown> => {
   const pageOf = (address: string): string => {
     const { href, origin, pathname } = new URL(address)
     return match === "exact" ? href : match === "origin" ? origin : origin + pathname
   }
-  const open = await optional(windows) ?? []
-  const window = open.find((window) => window.url === url) ?? open.find((window) => pageOf(window.url) === pageOf(url))
+  // Only a window that this worker controls can be taken elsewhere. The others are not focused: a click may focus a window or open one.
+  const [open = [], controlled = []] = await Promise.all([optional(windows), optional(() => windows(false))])
+  const isMatch = (window: WindowClient) => pageOf(window.url) === pageOf(url)
+  // A page that is at the same place but for its own hash stays there: to lose the hash it would have to load again.
+  const isThere = (window: WindowClient) => window.url === url || window.url.split("#")[0] === url
+  const window = open.find((window) => window.url === url) ?? controlled.find(isMatch) ??
+    open.find((window) => isMatch(window) && isThere(window))
   if (window === undefined || !(await optional(() => window.focus().then(() => true)))) {
     return self.clients.openWindow(url)
   }
-  // A page that is at the same place but for its own hash stays there: to lose the hash it would have to load again.
-  if (window.url === url || window.url.split("#")[0] === url) return undefined
-  return optional(() => window.navigate(url))
+  if (isThere(window)) return undefined
+  const navigate = async () => window.navigate(url)
+  return optional(() => navigate().catch(() => self.clients.openWindow(url)))
 }
 
 // A change that the server does not know of yet outlives the worker.
@@ -254,6 +261,8 @@ interface Change {
   readonly oldEndpoint?: string | undefined
   readonly key?: string | undefined
   readonly subscription?: unknown
+  /** The endpoint that the server refused. */
+  readonly refused?: unknown
 }
 
 const name = "effect-realtime"
@@ -266,9 +275,11 @@ const save = (change: Change) =>
 
 const change = async ({ newSubscription, oldSubscription }: SubscriptionChange, options: Options): Promise<unknown> => {
   const key = keyOf(oldSubscription) || options.applicationServerKey
+  const known = await load()
   const change = {
     // The server knows the first endpoint of a series of changes that it has not learned of.
-    oldEndpoint: (await load())?.oldEndpoint ?? oldSubscription?.endpoint,
+    oldEndpoint: known?.oldEndpoint ?? oldSubscription?.endpoint,
+    refused: known?.refused,
     key,
     subscription: newSubscription ? toJson(newSubscription, key) : undefined
   }
@@ -280,8 +291,11 @@ const report = async ({ resubscribe }: Options, pending?: Change): Promise<void>
   const change = pending ?? await load()
   if (change === undefined) return
   try {
-    const { key, oldEndpoint } = change
+    const { key, oldEndpoint, refused } = change
     let subscription = change.subscription ?? await subscribe(key)
+    if (refused !== undefined && isRecord(subscription) && refused === subscription["endpoint"]) {
+      return void await save({ ...change, subscription })
+    }
     const post = async () => {
       if (resubscribe === undefined || subscription === undefined) return
       await save({ ...change, subscription })
@@ -302,6 +316,12 @@ const report = async ({ resubscribe }: Options, pending?: Change): Promise<void>
         isRecord(answer) && typeof answer["publicKey"] === "string" ? answer["publicKey"] : key
       )
       response = await post()
+    }
+    const status = response?.status ?? 0
+    if (status >= 400 && status < 500 && ![401, 408, 425, 429].includes(status)) {
+      reportError(new Error(`ServiceWorker reported a subscription and was refused (${status}): it is not sent again`))
+      if (isRecord(subscription)) return void await save({ ...change, subscription, refused: subscription["endpoint"] })
+      response = undefined
     }
     // A page that asks to log in is an answer too, but not of the route.
     if (response !== undefined && (!response.ok || response.redirected)) throw new Error(`${response.status}`)

@@ -61,7 +61,11 @@ declare global {
     init: { readonly notification: Notification | undefined; readonly action: string }
   ) => Event & { waitUntil: (work?: Promise<unknown>) => void }
   var WindowClient: {
-    readonly prototype: { focus: (this: { readonly url: string }) => Promise<void>; postMessage: () => void }
+    readonly prototype: {
+      focus: (this: { readonly url: string }) => Promise<void>
+      navigate: () => Promise<never>
+      postMessage: () => void
+    }
   }
   var clients: { openWindow: (url: string) => Promise<void>; matchAll: () => Promise<never> }
   var pushService: {
@@ -143,15 +147,15 @@ const click = (worker: Worker, action = "", trouble?: "focus rejects" | "matchAl
     worker.evaluate(async ({ action, trouble }) => {
       const { clients, registration } = globalThis
       const [notification] = await registration.getNotifications()
-      let leads = "nothing"
+      const leads: Array<string> = []
       WindowClient.prototype.focus = function() {
         if (trouble === "focus rejects") return Promise.reject(new Error("no focus"))
-        leads = `focused ${this.url}`
+        leads.push(`focused ${this.url}`)
         return Promise.resolve()
       }
       if (trouble === "matchAll rejects") clients.matchAll = () => Promise.reject(new Error("no windows"))
       clients.openWindow = (url) => {
-        leads = `opened ${url}`
+        leads.push(`opened ${url}`)
         return Promise.resolve()
       }
       const event = new NotificationEvent("notificationclick", { notification, action })
@@ -162,7 +166,7 @@ const click = (worker: Worker, action = "", trouble?: "focus rejects" | "matchAl
       }
       dispatchEvent(event)
       await handled
-      return { leads, left: (await registration.getNotifications()).length }
+      return { leads: leads.join(", ") || "nothing", left: (await registration.getNotifications()).length }
     }, { action, trouble })).pipe(Effect.map(({ leads, left }) => left === 0 ? leads : `left ${left}`))
 
 /** Shows a notification with this data, and waits until it is. */
@@ -517,9 +521,9 @@ describe.skipIf(isMissing)("Web Push in Chromium", () => {
         )
         const page = yield* newPage(context, url)
         yield* grant(context, url)
+        const { worker } = yield* register(page, `/service-worker.js${query}`)
         yield* newPage(context, `${url}/orders/7#comments`)
         yield* newPage(context, `${url}/orders?id=7`)
-        const { worker } = yield* register(page, `/service-worker.js${query}`)
         for (const [to, action, leads] of cases) {
           yield* show(worker, { url: to })
           const led = (yield* click(worker, action)).replace(url, "")
@@ -533,60 +537,102 @@ describe.skipIf(isMissing)("Web Push in Chromium", () => {
       }))
   }
 
-  it.scopedLive("reports a change again after a failure, and gives the old endpoint up when the permission is gone", () =>
+  it.scopedLive("opens a window where the open ones cannot be taken to the URL", () =>
     Effect.gen(function*() {
-      const received = yield* Queue.unbounded<unknown>()
-      const answers: Array<HttpServerResponse.HttpServerResponse> = []
-      const url = yield* pages.pipe(
-        HttpRouter.get("/login", HttpServerResponse.html("<!doctype html>")),
-        HttpRouter.post(
-          "/push/resubscribe",
-          Effect.flatMap(
-            HttpServerRequest.HttpServerRequest,
-            ({ json }) => Effect.flatMap(json, (body) => Queue.offer(received, body))
-          )
-            .pipe(
-              Effect.map(() => answers.shift() ?? HttpServerResponse.unsafeJson({ endpointId: "" }, { status: 201 }))
-            )
-        ),
-        serve
-      )
       const context = yield* persistentContext
+      const empty = HttpServerResponse.html("<!doctype html>")
+      const url = yield* serve(pages.pipe(HttpRouter.get("/orders/7", empty), HttpRouter.get("/orders", empty)))
       const page = yield* newPage(context, url)
       yield* grant(context, url)
-      const { deliver, worker } = yield* register(page, "/service-worker.js?resubscribe=/push/resubscribe")
-      const [old, current] = [yield* serverKey, yield* serverKey]
-      yield* within("the push service to be played", () => worker.evaluate(playPushService))
-      const change = (endpoint: string | undefined) =>
-        within("the change to be handled", () =>
-          worker.evaluate(({ endpoint, key }) => {
-            const bytes = Uint8Array.from(
-              atob(key.replaceAll("-", "+").replaceAll("_", "/")),
-              (char) => char.charCodeAt(0)
-            )
-            const oldSubscription = endpoint === undefined
-              ? null
-              : { endpoint, options: { applicationServerKey: bytes.buffer } }
-            return new Promise<void>((resolve) =>
-              dispatchEvent(
-                Object.assign(new Event("pushsubscriptionchange"), {
-                  oldSubscription,
-                  newSubscription: null,
-                  waitUntil: (work: Promise<unknown>) => work.then(() => resolve(), () => resolve())
-                })
-              )
-            )
-          }, { endpoint, key: old }))
-      const next = within("a report", () => Effect.runPromise(Queue.take(received)))
-      const reported = (oldEndpoint: string, n: number, applicationServerKey: string) => ({
-        oldEndpoint,
-        subscription: {
-          endpoint: `https://push.example/${n}`,
-          expirationTime: null,
-          keys: { p256dh: "p", auth: "a" },
-          applicationServerKey
+      // It was loaded before there was a worker, which does not control it.
+      yield* newPage(context, `${url}/orders/7?tab=1#comments`)
+      const { worker } = yield* register(page, "/service-worker.js")
+      const clicks = [
+        ["/orders/7", "opened /orders/7"],
+        ["/orders/7?from=push", "opened /orders/7?from=push"],
+        ["/orders/7#other", "opened /orders/7#other"],
+        ["/orders/7?tab=1", "focused /orders/7?tab=1#comments"],
+        ["/orders/7?tab=1#comments", "focused /orders/7?tab=1#comments"],
+        ["/pay", "opened /pay"]
+      ] as const
+      const leads = function*(cases: ReadonlyArray<readonly [to: string, leads: string]>) {
+        for (const [to, leads] of cases) {
+          yield* show(worker, { url: to })
+          assert.strictEqual((yield* click(worker)).replaceAll(url, ""), leads, to)
         }
-      })
+      }
+      yield* leads(clicks)
+      // One that can be taken there is preferred to one that cannot.
+      yield* newPage(context, `${url}/orders/7?tab=2`)
+      yield* leads([["/orders/7?from=push", "focused /orders/7?tab=2"]])
+      // A window that has another worker by now refuses when it is asked.
+      yield* within("the refusal", () =>
+        worker.evaluate(() =>
+          void (WindowClient.prototype.navigate = () => Promise.reject(new TypeError("refused")))
+        ))
+      yield* leads([["/orders/7?from=click", "focused /orders/7?from=push, opened /orders/7?from=click"]])
+    }))
+
+  /** A worker that reports to a route, the answers of that route, and what it received. */
+  const reporter = Effect.gen(function*() {
+    const received = yield* Queue.unbounded<unknown>()
+    const answers: Array<HttpServerResponse.HttpServerResponse> = []
+    const url = yield* pages.pipe(
+      HttpRouter.get("/login", HttpServerResponse.html("<!doctype html>")),
+      HttpRouter.post(
+        "/push/resubscribe",
+        Effect.flatMap(
+          HttpServerRequest.HttpServerRequest,
+          ({ json }) => Effect.flatMap(json, (body) => Queue.offer(received, body))
+        )
+          .pipe(
+            Effect.map(() => answers.shift() ?? HttpServerResponse.unsafeJson({ endpointId: "" }, { status: 201 }))
+          )
+      ),
+      serve
+    )
+    const context = yield* persistentContext
+    const page = yield* newPage(context, url)
+    yield* grant(context, url)
+    const { deliver, worker } = yield* register(page, "/service-worker.js?resubscribe=/push/resubscribe")
+    const [old, current] = [yield* serverKey, yield* serverKey]
+    yield* within("the push service to be played", () => worker.evaluate(playPushService))
+    const change = (endpoint: string | undefined, isReplaced = false) =>
+      within("the change to be handled", () =>
+        worker.evaluate(({ endpoint, isReplaced, key }) => {
+          const bytes = Uint8Array.from(
+            atob(key.replaceAll("-", "+").replaceAll("_", "/")),
+            (char) => char.charCodeAt(0)
+          )
+          const oldSubscription = endpoint === undefined
+            ? null
+            : { endpoint, options: { applicationServerKey: bytes.buffer } }
+          return new Promise<void>((resolve) =>
+            dispatchEvent(
+              Object.assign(new Event("pushsubscriptionchange"), {
+                oldSubscription,
+                newSubscription: isReplaced ? globalThis.pushService.current : null,
+                waitUntil: (work: Promise<unknown>) => work.then(() => resolve(), () => resolve())
+              })
+            )
+          )
+        }, { endpoint, isReplaced, key: old }))
+    const next = within("a report", () => Effect.runPromise(Queue.take(received)))
+    const reported = (oldEndpoint: string, n: number, applicationServerKey: string) => ({
+      oldEndpoint,
+      subscription: {
+        endpoint: `https://push.example/${n}`,
+        expirationTime: null,
+        keys: { p256dh: "p", auth: "a" },
+        applicationServerKey
+      }
+    })
+    return { answers, change, current, deliver, next, old, received, reported, worker }
+  })
+
+  it.scopedLive("reports a change again after a failure, and gives the old endpoint up when the permission is gone", () =>
+    Effect.gen(function*() {
+      const { answers, change, current, deliver, next, old, received, reported, worker } = yield* reporter
       const login = HttpServerResponse.empty({ status: 302, headers: { location: "/login" } })
       answers.push(HttpServerResponse.empty({ status: 503 }), HttpServerResponse.empty({ status: 401 }), login)
       yield* change("https://push.example/0")
@@ -624,6 +670,59 @@ describe.skipIf(isMissing)("Web Push in Chromium", () => {
       yield* Effect.promise(() => worker.evaluate(() => void (globalThis.pushService.next = ["denied"])))
       yield* change("https://push.example/7")
       assert.deepStrictEqual(yield* next, { oldEndpoint: "https://push.example/7", subscription: null })
+    }))
+
+  it.scopedLive("reports a subscription that the server refused not again, and one that it could not take", () =>
+    Effect.gen(function*() {
+      const { answers, change, deliver, next, old, received, reported, worker } = yield* reporter
+      const origin = "https://push.example/0"
+      let made = 0
+      for (const status of [400, 403, 404, 413, 415, 422]) {
+        answers.push(HttpServerResponse.empty({ status }))
+        yield* change(made === 0 ? origin : `https://push.example/${made}`)
+        // The server knows the first endpoint alone.
+        assert.deepStrictEqual(yield* next, reported(origin, ++made, old))
+        yield* deliver("a start")
+        yield* change(`https://push.example/${made}`, true)
+        yield* change(undefined, true)
+        yield* deliver("a start")
+        assert.strictEqual(yield* Queue.size(received), 0, String(status))
+      }
+      // One that was made anew, as the server had asked, is no other case.
+      answers.push(HttpServerResponse.empty({ status: 410 }), HttpServerResponse.empty({ status: 410 }))
+      yield* change(`https://push.example/${made}`)
+      assert.deepStrictEqual(yield* next, reported(origin, ++made, old))
+      assert.deepStrictEqual(yield* next, reported(origin, ++made, old))
+      yield* deliver("a start")
+      assert.strictEqual(yield* Queue.size(received), 0)
+
+      // Chromium itself repeats what is answered 408, so that the answer is put in place of the one of the route.
+      const answer = (status: number) =>
+        worker.evaluate((status) => {
+          const { fetch } = globalThis
+          globalThis.fetch = async (...request) => {
+            globalThis.fetch = fetch
+            await fetch(...request)
+            if (status === 0) throw new TypeError("offline")
+            return new Response(null, { status })
+          }
+        }, status)
+      yield* Effect.promise(() => answer(0))
+      yield* change(`https://push.example/${made}`)
+      const last = reported(origin, ++made, old)
+      assert.deepStrictEqual(yield* next, last)
+      for (const status of [401, 408, 425, 429, 500, 502, 503, 504, 201]) {
+        yield* Effect.promise(() => answer(status))
+        yield* deliver("a start")
+        assert.deepStrictEqual(yield* next, last, String(status))
+      }
+      // That the old endpoint has ended.
+      answers.push(HttpServerResponse.empty({ status: 400 }))
+      yield* Effect.promise(() => worker.evaluate(() => void (globalThis.pushService.next = ["denied"])))
+      yield* change(`https://push.example/${made}`)
+      assert.deepStrictEqual(yield* next, { oldEndpoint: `https://push.example/${made}`, subscription: null })
+      yield* deliver("a start")
+      assert.strictEqual(yield* Queue.size(received), 0)
     }))
 
   it.scopedLive("registers at the documented routes, by the documented example", () =>

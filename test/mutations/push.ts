@@ -227,5 +227,13 @@ export default [
     name: "may be repeated where its code",
     find: `/^(connect|getaddrinfo|query\\w*)$/`,
     replace: `/^(getaddrinfo|query\\w*)$/`
+  },
+  {
+    promise: "an address that stands in the endpoint is blocked for good",
+    file: "src/WebPush.ts",
+    find: "this.detail === undefined || isAddress.test(this.endpointId)",
+    replace: "this.detail === undefined",
+    test: "test/node/PushHttpClient.test.ts",
+    name: "blocked for good"
   }
 ] satisfies ReadonlyArray<Mutation>

@@ -138,6 +138,38 @@ export default [
     name: "opens one: ?match=origin"
   },
   {
+    promise: "a window that no worker controls is not taken to the URL: a new one is opened",
+    file: "src/browser/ServiceWorker.ts",
+    find: "controlled.find(isMatch)",
+    replace: "open.find(isMatch)",
+    test: "test/browser/PushClient.test.ts",
+    name: "opens a window where the open ones cannot"
+  },
+  {
+    promise: "a window that refuses the URL is replaced by a new one",
+    file: "src/browser/ServiceWorker.ts",
+    find: "navigate().catch(() => self.clients.openWindow(url))",
+    replace: "navigate()",
+    test: "test/browser/PushClient.test.ts",
+    name: "opens a window where the open ones cannot"
+  },
+  {
+    promise: "a lasting refusal of a subscription ends its reports",
+    file: "src/browser/ServiceWorker.ts",
+    find: "status >= 400 && status < 500 && ",
+    replace: "status >= 400 && status < 400 && ",
+    test: "test/browser/PushClient.test.ts",
+    name: "refused not again"
+  },
+  {
+    promise: "a subscription that the server could not take for now is reported again",
+    file: "src/browser/ServiceWorker.ts",
+    find: "![401, 408, 425, 429].includes(status)",
+    replace: "![401, 408, 425].includes(status)",
+    test: "test/browser/PushClient.test.ts",
+    name: "refused not again"
+  },
+  {
     promise: "a report that failed is repeated",
     file: "src/browser/ServiceWorker.ts",
     find: "!response.ok || response.redirected",

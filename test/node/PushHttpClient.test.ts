@@ -686,6 +686,21 @@ describe("addresses", () => {
       assert.strictEqual(opened(), 0)
     }).pipe(Effect.scoped))
 
+  it.live("that stand in the endpoint are blocked for good", () =>
+    Effect.gen(function*() {
+      const hosts = ["127.0.0.1", "10.0.0.1", "[::1]", "[::ffff:7f00:1]"].flatMap((host) => [host, `${host}:8443`])
+      const push = Layer.unwrapEffect(
+        Effect.map(VapidKeys.generate, (vapid) => WebPush.layer({ vapid, subject: "mailto:ops@example.com", hosts }))
+      )
+      yield* Effect.forEach(hosts, (host) =>
+        Effect.gen(function*() {
+          const error = yield* Effect.flip(WebPush.send(subscribe(`https://${host}/x`), "hello"))
+          if (error._tag !== "WebPushFailure") return assert.fail(error._tag)
+          assert.strictEqual(describeError(error), "Blocked ERR_BLOCKED_ADDRESS", host)
+          assert.deepStrictEqual([error.isFinal, error.needsNewSubscription], [true, true], host)
+        })).pipe(Effect.provide(Layer.provide(push, PushHttpClient.layer({ ca: certificate.cert }))))
+    }))
+
   it.live("are checked again for the next connection, when the name has come to mean something else", () =>
     Effect.gen(function*() {
       for (
