@@ -57,14 +57,14 @@ describeRedis("RedisEventLog", () => {
       }
       yield* Fiber.join(reading)
       waited.sort((a, b) => a - b)
-      const median = waited[waited.length >> 1] ?? Number.NaN
+      const [median, most] = [waited[waited.length >> 1] ?? Number.NaN, waited.at(-1) ?? Number.NaN]
       const peak = (yield* memory("used_memory_peak")) - before
       process.stdout.write(
-        `${waited.length} publishes during ${pages} pages, each behind ${median} (median); peak of Redis +${
+        `${waited.length} publishes during ${pages} pages, behind ${median} in the median and ${most} at most; peak of Redis +${
           (peak / 1e6).toFixed(1)
         } MB\n`
       )
       assert.isBelow(peak, 16_000_000)
-      assert.isAtMost(median, 10)
+      assert.isAtMost(most, 10)
     }), 120_000)
 })
