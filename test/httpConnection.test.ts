@@ -378,6 +378,33 @@ describe("a server that is closed before any stream was opened", () => {
       assert.isBelow(Duration.toMillis(duration), 2_000)
     }).pipe(LeakCheck.run))
 
+  it.live("refuses what is asked meanwhile by what it accepts, as RFC 9110 reads it", () =>
+    Effect.gen(function*() {
+      const accepts = {
+        "text/event-stream;q=0": 503,
+        "application/json, text/event-stream; q=0.0": 503,
+        "application/x-text/event-stream": 503,
+        "text/event-streams": 503,
+        "*/*": 503,
+        "Text/Event-Stream": 200,
+        "text/event-stream;q=0.5, */*;q=0": 200
+      }
+      const { scope, server } = yield* serveOn(Http.createServer(), greet)
+      const url = yield* addressOf(server)
+      const sockets = yield* Effect.forEach(Object.entries(accepts), ([accept, status]) =>
+        Effect.map(openSocket(url), (socket) => ({ accept, socket, status })))
+      yield* awaitConnections(server, sockets.length)
+      const closed = yield* Effect.fork(Scope.close(scope, Exit.void))
+      yield* closing(server)
+      yield* Effect.forEach(sockets, ({ accept, socket, status }) =>
+        Effect.map(
+          exchange(socket, request("GET", `Accept: ${accept}\r\n`), (received) =>
+            received.includes("\r\n\r\n")),
+          (received) => assert.strictEqual(received.slice(9, 12), String(status), accept)
+        ), { concurrency: "unbounded" })
+      yield* closed
+    }).pipe(LeakCheck.run))
+
   it.live("refuses what is asked between the end of its application and its own", () =>
     Effect.gen(function*() {
       const server = Http.createServer()

@@ -1,11 +1,13 @@
 import * as Http from "node:http"
 import * as Http2 from "node:http2"
+import type { Socket } from "node:net"
+import { connect } from "node:net"
 
 import type { HttpApp } from "@effect/platform"
 import { HttpServer, HttpServerRequest, HttpServerResponse } from "@effect/platform"
 import { NodeHttpServer } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
-import { Context, Deferred, Duration, Effect, Exit, Layer, Predicate, Ref, Scope } from "effect"
+import { Context, Deferred, Duration, Effect, Exit, Fiber, Layer, Predicate, Queue, Ref, Scope } from "effect"
 import { EventBroker, EventLog, EventStream } from "effect-realtime"
 import { LeakCheck, TestEventSource } from "effect-realtime/testing"
 
@@ -68,6 +70,52 @@ describe("readers that read get all that is queued, and a time to come back, whe
       const port = address !== null && typeof address === "object" ? address.port : 0
       yield* release(`http://127.0.0.1:${port}`, Context.get(context, EventBroker.EventBroker), scope)
     }).pipe(Effect.orDie, LeakCheck.run))
+})
+
+describe("a request with a body behind a response that takes its time", () => {
+  const size = 4_000_000
+  const post = `POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: ${size}\r\n\r\n${"x".repeat(size)}`
+
+  for (const kind of ["a stream", "a slow response"]) {
+    it.live(`behind a response: is read, and refused with 503 when its turn comes (${kind})`, () =>
+      Effect.gen(function*() {
+        const goOn = yield* Deferred.make<void>()
+        const methods: Array<string> = []
+        const server = Http.createServer()
+        const sockets = yield* Queue.unbounded<Socket>()
+        server.on("connection", (socket) => sockets.unsafeOffer(socket))
+        const app = Effect.flatMap(HttpServerRequest.HttpServerRequest, ({ method }) => {
+          methods.push(method)
+          return kind === "a stream"
+            ? EventStream.respond(() => Deferred.await(goOn))
+            : Effect.as(Deferred.await(goOn), HttpServerResponse.text("late"))
+        })
+        const context = yield* Layer.build(
+          HttpServer.serve(app).pipe(
+            Layer.provideMerge(NodeHttpServer.layer(() => server, { port: 0, host: "127.0.0.1" }))
+          )
+        )
+        const url = yield* Effect.provide(HttpServer.addressFormattedWith(Effect.succeed), context)
+        const client = yield* Effect.acquireRelease(
+          Effect.sync(() => connect(Number(new URL(url).port), "127.0.0.1").setEncoding("utf8")),
+          (client) => Effect.sync(() => client.destroy())
+        )
+        let received = ""
+        const closed = yield* Effect.fork(Effect.async<void>((resume) => {
+          client.on("data", (text) => received += String(text)).on("close", () => resume(Effect.void))
+        }))
+        const text = `GET / HTTP/1.1\r\nHost: localhost\r\n\r\n${post}`
+        client.write(text)
+        const served = yield* Queue.take(sockets)
+        yield* Effect.repeat(Effect.delay(Effect.sync(() => served.bytesRead), "10 millis"), {
+          until: (bytes) => bytes === text.length
+        })
+        yield* Deferred.succeed(goOn, undefined)
+        yield* Fiber.join(closed)
+        assert.deepStrictEqual(methods, ["GET"])
+        assert.match(received, /^HTTP\/1.1 200 [^]*HTTP\/1.1 503 [^]*connection: close\r\n/i)
+      }).pipe(Effect.orDie, LeakCheck.run))
+  }
 })
 
 /** Effect's server takes one of HTTP/2 too, though its types do not say so. */

@@ -20,6 +20,7 @@ import { channelFault, isHidden, patternFault, withoutCovered } from "./channel.
 import type { Connection } from "./connection.js"
 import { fromConnection, open as openConnection } from "./eventStream.js"
 import { Hub, Subscriber } from "./hub.js"
+import { acceptsEvents } from "./mediaType.js"
 import * as Metrics from "./metrics.js"
 import { handOver, turn } from "./nodeSink.js"
 import * as Replay from "./replay.js"
@@ -559,17 +560,6 @@ const toHead = (options: EventStream.ResponseOptions) =>
     }),
     HttpServerResponse.setHeaders(options.headers ?? {})
   )
-
-/** Returns true if the response may be an event stream (RFC 9110, section 12.5.1). */
-const acceptsEvents = (accept = ""): boolean => {
-  if (accept.trim() === "") return true
-  const ranges = accept.split(",").map((range) => range.split(";").map((part) => part.trim().toLowerCase()))
-  for (const media of ["text/event-stream", "text/*", "*/*"]) {
-    const range = ranges.find(([type]) => type === media)
-    if (range !== undefined) return !range.some((part) => /^q=0(\.0*)?$/.test(part))
-  }
-  return false
-}
 
 const sendAway = ({ connection }: Subscriber) => Effect.sync(() => connection.shutdown())
 

@@ -7,6 +7,7 @@ import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
 
+import { namesEvents } from "./mediaType.js"
 import * as NodeUpgrade from "./nodeUpgrade.js"
 
 /**
@@ -233,7 +234,7 @@ export const hasBody = (request: Http.IncomingMessage): boolean =>
 const refuse = (request: Http.IncomingMessage, response: Http.ServerResponse): true => {
   request.resume()
   if (request.httpVersionMajor === 1) response.setHeader("connection", "close")
-  if (request.headers.accept?.includes("text/event-stream") !== true) {
+  if (!namesEvents(request.headers.accept)) {
     response.writeHead(503, { "retry-after": "3" }).end()
     return true
   }

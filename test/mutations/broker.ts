@@ -71,7 +71,7 @@ export default [
   },
   {
     promise: "A client that accepts any type is told when to return",
-    file: broker,
+    file: "src/internal/mediaType.ts",
     find: "[\"text/event-stream\", \"text/*\", \"*/*\"]",
     replace: "[\"text/event-stream\", \"text/*\"]",
     test,

@@ -33,8 +33,8 @@ export default [
   {
     promise: "an EventSource is never answered 503",
     file: shutdown,
-    find: "includes(\"text/event-stream\") !== true",
-    replace: "includes(\"text/event-stream\") !== false",
+    find: "if (!namesEvents(request.headers.accept)) {",
+    replace: "if (namesEvents(request.headers.accept)) {",
     test,
     name: "refuses at once what is asked meanwhile"
   },
@@ -77,6 +77,30 @@ export default [
     replace: "",
     test,
     name: "h2c: the application gets the body"
+  },
+  {
+    promise: "a request that wants no event stream is refused with 503, though it names one",
+    file: "src/internal/mediaType.ts",
+    find: "return !range.some(",
+    replace: "return range.length > 0 || range.some(",
+    test,
+    name: "by what it accepts"
+  },
+  {
+    promise: "a request that lost its body while it waited for its turn does not reach the application",
+    file: shutdown,
+    find: "      unread.add(request)\n",
+    replace: "",
+    test: "test/nodeShutdown.test.ts",
+    name: "behind a response"
+  },
+  {
+    promise: "a body that waits for its turn does not hold up its upload",
+    file: shutdown,
+    find: "      unread.add(request)\n      request.resume()",
+    replace: "      unread.add(request)",
+    test: "test/nodeShutdown.test.ts",
+    name: "behind a response"
   },
   {
     promise: "a body that no producer reads does not hold up its upload",
