@@ -19,7 +19,7 @@ import {
   Stream,
   TestClock
 } from "effect"
-import { EventBroker, EventLog, EventStream, ServerSentEvent } from "effect-realtime"
+import { EventBroker, EventLog, EventStream, ServerSentEvent, type Topic } from "effect-realtime"
 import { LeakCheck, TestEventSource } from "effect-realtime/testing"
 
 import { serveNode } from "./support/servers.js"
@@ -567,6 +567,41 @@ describe("EventBroker in trouble", () => {
             yield* TestClock.adjust("20 seconds")
           }))
           yield* until(isAlone)
+        })
+      ))
+
+    // The kind: one event for all connections, which costs a call of the application's for each.
+    it.effect("is authorised anew by 16 at a time, also when some of them hang, and delivery goes on meanwhile", () =>
+      run((trouble) =>
+        Effect.gen(function*() {
+          let [running, most, calls] = [0, 0, 0]
+          let hanging = 16
+          let isAnew = false
+          const authorize = (channels: ReadonlyArray<string | Topic.Pattern>) =>
+            Effect.acquireUseRelease(
+              Effect.sync(() => {
+                calls++
+                most = Math.max(most, ++running)
+              }),
+              () => Effect.suspend(() => isAnew && hanging-- > 0 ? Effect.never : Effect.repeatN(Effect.yieldNow(), 3)),
+              () => Effect.sync(() => running--)
+            ).pipe(Effect.as({ channels }))
+          const streams = yield* Effect.replicateEffect(EventBroker.subscribe("a", { authorize }), 60)
+          const reading = yield* Effect.forEach(streams, (stream) => Effect.fork(take(stream, 1)))
+          assert.deepStrictEqual([most, calls], [1, 60])
+          isAnew = true
+          trouble.loses = true
+          yield* publishAll("1")
+          yield* until(Effect.sync(() => calls > 60))
+          const other = yield* EventBroker.subscribe("b")
+          yield* EventBroker.publish("b", { data: "live" })
+          assert.deepStrictEqual(yield* take(other, 1), ["live"])
+          yield* Effect.repeatN(Effect.yieldNow(), 100)
+          assert.deepStrictEqual([most, calls], [16, 76])
+          yield* TestClock.adjust("1 second")
+          yield* until(Effect.sync(() => calls === 120 && running === 16))
+          assert.isAtMost(most, 32)
+          for (const fiber of reading.slice(16)) assert.deepStrictEqual(yield* Fiber.join(fiber), ["1"])
         })
       ))
 

@@ -64,6 +64,7 @@ export const make = Effect.fnUntraced(function*<R = never>(options: EventBroker.
   const runDeparture = yield* FiberSet.runtime(departures)<never>()
   const hub = new Hub()
   const replays = Replay.makeTurns()
+  const reauthorizations = Effect.unsafeMakeSemaphore(maxReauthorizations)
   const follows = new Map<string, Follow>()
   const present = new Map<string, number>()
   const pendings = new Set<Pending>()
@@ -241,6 +242,20 @@ export const make = Effect.fnUntraced(function*<R = never>(options: EventBroker.
       )
     )
 
+  /**
+   * Bounds how many connections are authorised anew at once: a tail that is lost sends all of them to the log. An
+   * authorisation that takes longer than a second lets the next one begin.
+   */
+  const pace = <A, E1, R1>(authorization: Effect.Effect<A, E1, R1>) =>
+    Effect.uninterruptibleMask((restore) =>
+      Effect.gen(function*() {
+        const release = yield* Effect.once(reauthorizations.release(1))
+        yield* restore(reauthorizations.take(1))
+        const timer = yield* Effect.fork(Effect.interruptible(Effect.delay(release, patience)))
+        return yield* Effect.ensuring(restore(authorization), Effect.zipRight(release, Fiber.interrupt(timer)))
+      })
+    )
+
   const isRefused = (subscriber: Subscriber, admission: Admission, pending: Pending) =>
     isDraining ||
     pending.isRefused ||
@@ -298,7 +313,7 @@ export const make = Effect.fnUntraced(function*<R = never>(options: EventBroker.
       // Made when it is needed, which for most it never is.
       subscriber.goAstray = Effect.suspend(() =>
         goOn(
-          Effect.flatMap(authorize(admission.channels, options), (answer) =>
+          Effect.flatMap(pace(authorize(admission.channels, options)), (answer) =>
             Either.isRight(answer) && subscriber.channels.every((channel) =>
                 answer.right.channels.has(channel)
               ) &&
@@ -577,6 +592,8 @@ const within = <A>(effect: Effect.Effect<A>): Effect.Effect<void> =>
 // The keys whose connections are to end, on every node.
 const revocations = "$effect-realtime/revoked"
 const maxMissed = 1000
+const maxReauthorizations = 16
+const patience = "1 second"
 const grace = "1 second"
 const minTick = 100
 const maxTick = 1000

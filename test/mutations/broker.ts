@@ -190,6 +190,22 @@ export default [
     name: "when the scope of the subscription has closed"
   },
   {
+    promise: "Connections are authorised anew by 16 at a time",
+    file: broker,
+    find: "pace(authorize(admission.channels, options))",
+    replace: "authorize(admission.channels, options)",
+    test: trouble,
+    name: "16 at a time"
+  },
+  {
+    promise: "Authorisations that hang do not keep others from being authorised anew",
+    file: broker,
+    find: "Effect.fork(Effect.interruptible(Effect.delay(release, patience)))",
+    replace: "Effect.fork(Effect.interruptible(Effect.never))",
+    test: trouble,
+    name: "16 at a time"
+  },
+  {
     promise: "The shapes of patterns are bounded",
     file: "src/internal/hub.ts",
     find: "this.shapes.size + added.size <= maxShapes",
