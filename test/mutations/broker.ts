@@ -212,5 +212,13 @@ export default [
     replace: "true",
     test: "test/EventBroker.load.test.ts",
     name: "a bounded number of patterns"
+  },
+  {
+    promise: "The event loop turns between two full pages of replays",
+    file: "src/internal/replay.ts",
+    find: "if (turns.spent >= pageBytes) {",
+    replace: "if (turns.spent < 0) {",
+    test: "test/EventBroker.load.test.ts",
+    name: "waits for no replay"
   }
 ] satisfies ReadonlyArray<Mutation>
