@@ -18,6 +18,8 @@ export default defineConfig({
     exclude: ["browser", "chaos", "processes", "soak"].map((name) => `test/${name}/**`),
     // A test file waits for servers more than it computes.
     maxWorkers: "100%",
-    testTimeout: 20_000
+    // A limit only ends what hangs: on a busy machine each test takes many times as long.
+    testTimeout: 60_000,
+    hookTimeout: 60_000
   }
 })

@@ -267,7 +267,7 @@ describe("a push service that misbehaves", () => {
         Layer.unwrapEffect(
           Effect.map(VapidKeys.generate, (vapid) => WebPush.layer({ vapid, subject: "mailto:ops@example.com" }))
         ).pipe(Layer.provideMerge(TestPushService.layer({ protocol })))
-      )), 30_000)
+      )))
   }
 })
 

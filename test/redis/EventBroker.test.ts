@@ -23,7 +23,7 @@ describeRedis("EventBroker over Redis", () => {
   beforeAll(async () => {
     redis = await Effect.runPromise(Scope.extend(Redis.make(), scope))
     client = await Effect.runPromise(connect(redis.url))
-  }, 20_000)
+  })
   afterAll(() => {
     client.destroy()
     return Effect.runPromise(Scope.close(scope, Exit.void))

@@ -44,7 +44,7 @@ describeRedis("RedisEventLog", () => {
   let redis: Redis.Redis
   beforeAll(async () => {
     redis = await Effect.runPromise(Scope.extend(Redis.make(), scope))
-  }, 20_000)
+  })
   afterAll(() => Effect.runPromise(Scope.close(scope, Exit.void)))
 
   let logs = 0
@@ -234,7 +234,7 @@ describeRedis("RedisEventLog", () => {
       yield* proxy.down
       yield* proxy.resume
       yield* others(0)
-    }), 30_000)
+    }))
 
   it.scopedLive("counts a node once on a channel that is shorter than another of its patterns", () =>
     Effect.gen(function*() {
@@ -363,7 +363,7 @@ describeRedis("RedisEventLog", () => {
       assert.deepStrictEqual(taken, ["a/1", "a/2"])
       const presence = yield* log.presence
       assert.strictEqual(yield* presence.others("a/1"), 0)
-    }), 30_000)
+    }))
 
   it.scopedLive("tells channels apart under a prefix that is not ASCII", () =>
     Effect.gen(function*() {
@@ -597,7 +597,7 @@ describeRedis("RedisEventLog", () => {
         yield* newcomer.append("a", bytes("two"))
         for (const { take } of [tail, late]) assert.deepStrictEqual(texts(yield* take), ["two"])
         yield* counts(2)
-      }), 40_000)
+      }))
   }
 
   it.scopedLive(
@@ -648,7 +648,7 @@ describeRedis("RedisEventLog", () => {
         assert.strictEqual(given, expected)
         assert.isBelow((yield* spent) - before, 0.5, `seconds of Redis for ${pattern}`)
       }
-    }), 40_000)
+    }))
 
   it.scopedLive("closes within a second or two while Redis is frozen", () =>
     Effect.gen(function*() {
@@ -663,7 +663,7 @@ describeRedis("RedisEventLog", () => {
         duration: "5 seconds",
         onTimeout: () => "the scope did not close"
       })
-    }), 40_000)
+    }))
 
   it.scopedLive("refuses connections that were led to two servers", () =>
     Effect.gen(function*() {
@@ -686,7 +686,7 @@ describeRedis("RedisEventLog", () => {
         assert.deepInclude(error, { _tag: "EventLogError", reason: "Unavailable" })
         assert.include(String(error), "different servers")
       }
-    }), 40_000)
+    }))
 
   // As the guide lists it.
   const permissions = readFileSync(join(import.meta.dirname, "../../guides/redis.md"), "utf8")
