@@ -465,7 +465,7 @@ describe("EventBroker", () => {
             assert.strictEqual(refused.reason, "InvalidChannel")
             if (patterns.includes(name)) assert.match(refused.detail, /Topic\.pattern/)
             const source = yield* connect(EventBroker.respond(channels, { authorize }))
-            assert.strictEqual(source.status, 400, JSON.stringify(name))
+            assert.strictEqual(source.status, 400, JSON.stringify(name.slice(0, 40)))
           }
           assert.deepInclude(yield* Effect.flip(EventBroker.publish(name, { data: "x" })), { reason: "InvalidChannel" })
         }
