@@ -281,6 +281,8 @@ export declare namespace WebPush {
     readonly publicKey: string
     /** The public keys that this server can send with: the current one first, then the older ones of `vapid`. */
     readonly publicKeys: ReadonlyArray<string>
+    /** The `ttl` of a message that has none of its own, if the layer was given one. */
+    readonly ttl?: Duration.Duration | undefined
     /** Whether the endpoint is one that messages may be sent to. */
     readonly isAllowed: (endpoint: string) => boolean
     readonly send: (
@@ -758,6 +760,7 @@ export const make = (
     return WebPush.of({
       publicKey,
       publicKeys: Array.from(ring.keys()),
+      ttl: options.ttl === undefined ? undefined : Duration.decode(options.ttl),
       isAllowed: (endpoint) => policy(endpoint) !== undefined,
       send,
       sendMany,

@@ -1,7 +1,21 @@
 import { inspect } from "node:util"
 
 import { assert, describe, it } from "@effect/vitest"
-import { Context, Deferred, Effect, Either, Exit, Fiber, Layer, Option, Scope, Stream, TestClock } from "effect"
+import {
+  Cause,
+  Context,
+  Deferred,
+  Effect,
+  Either,
+  Exit,
+  Fiber,
+  Layer,
+  Logger,
+  Option,
+  Scope,
+  Stream,
+  TestClock
+} from "effect"
 import { EventBroker, EventLog, Notifier, SubscriptionStore, VapidKeys, WebPush } from "effect-realtime"
 import { TestEventSource } from "effect-realtime/testing"
 import * as TestPush from "effect-realtime/testing/TestPushService"
@@ -47,6 +61,15 @@ const makeNode = Effect.gen(function*() {
   }
 })
 
+/** The lines of the log, with all that is annotated and every cause. */
+const logged = (lines: Array<string>) =>
+  Logger.replace(
+    Logger.defaultLogger,
+    Logger.make(({ annotations, cause, message }) =>
+      void lines.push(`${inspect(message, { depth: 9 })} ${Cause.pretty(cause)} ${inspect([...annotations])}`)
+    )
+  )
+
 /** Two nodes, and an owner with two devices. */
 const run = <A, E>(
   body: (cluster: {
@@ -83,6 +106,26 @@ const endpoints = (...devices: ReadonlyArray<SubscriptionStore.Device>) =>
 const isAccepted = ({ result }: WebPush.Outcome) => Either.isRight(result)
 
 describe("Notifier", () => {
+  // Kind: a cause that is not the library's own, and may quote a secret.
+  it.effect("logs nothing of what a store dies of but that it did", () =>
+    run(({ service, store }) =>
+      Effect.gen(function*() {
+        const quoting = (devices: Iterable<{ readonly endpoint: string }>) =>
+          Effect.die(new Error(`INSERT failed: ${Array.from(devices, ({ endpoint }) => endpoint).join()}`))
+        const lines: Array<string> = []
+        const custom = SubscriptionStore.SubscriptionStore.of({ ...store, prune: quoting, touch: quoting })
+        const notifier = yield* Notifier.make.pipe(
+          Effect.provide(EventBroker.layer()),
+          Effect.provideService(SubscriptionStore.SubscriptionStore, custom)
+        )
+        const report = yield* notifier.notify("anna", news).pipe(Effect.provide(logged(lines)))
+        assert.strictEqual(report.outcomes.length, 2)
+        assert.strictEqual((yield* service.received).length, 2)
+        assert.isTrue(lines.some((line) => line.includes("SubscriptionStore could not store")))
+        assert.notMatch(lines.join("\n"), /https?:/)
+      })
+    ))
+
   it.effect("gives the event to an open page, and the devices nothing", () =>
     run(({ here, service }) =>
       Effect.gen(function*() {

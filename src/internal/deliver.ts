@@ -1,6 +1,9 @@
 import * as Arr from "effect/Array"
+import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
+import * as Option from "effect/Option"
+import * as Predicate from "effect/Predicate"
 
 import type { Device, SubscriptionStore } from "../SubscriptionStore.js"
 import type * as WebPush from "../WebPush.js"
@@ -30,13 +33,22 @@ export const deliver = (
     return { outcomes, pruned: pruned ?? 0 }
   })
 
+/** The reason of a typed failure. Nothing else of a cause may be logged: a store or a driver may quote an endpoint in it. */
+export const reasonOf = (cause: Cause.Cause<unknown>): string =>
+  Option.match(Cause.failureOption(cause), {
+    onNone: () => "defect",
+    onSome: (error) => Predicate.hasProperty(error, "reason") ? String(error.reason) : "unknown"
+  })
+
 // A store that throws or dies does not take the outcomes with it either.
 const keep = <A, E>(effect: () => Effect.Effect<A, E>) =>
   Effect.catchAllCause(
     Effect.suspend(effect),
     (cause) =>
       Effect.as(
-        Effect.logWarning("The outcome of a push could not be stored: the report has it alone", cause),
+        Effect.logWarning(
+          `SubscriptionStore could not store the outcome of a push (${reasonOf(cause)}): the report has it alone`
+        ),
         undefined
       )
   )

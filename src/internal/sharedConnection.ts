@@ -51,7 +51,7 @@ export interface Buffer {
 
 /**
  * Bounds the signals that wait where nothing slows the sender down: events beyond 1,000, or 16 Mi characters, are dropped, and the
- * event `gap` stands in their place, as a server has it.
+ * event `gap` stands in their place, as a server has it: before the next event, or once the reader has taken all that waited.
  */
 export const makeBuffer = (): Buffer => {
   const sizeOf = (signal: Signal) => signal._tag === "Frame" ? String(signal.frame.data).length : 0
@@ -59,6 +59,7 @@ export const makeBuffer = (): Buffer => {
   let size = 0
   let dropped = 0
   let droppedId: string | undefined
+  let flush = () => {}
   const add = (signal: Signal, emit: (signal: Signal) => unknown) => {
     signals++
     size += sizeOf(signal)
@@ -70,18 +71,23 @@ export const makeBuffer = (): Buffer => {
       if (isEvent && (signals >= 1_000 || size >= 16 * 1024 * 1024)) {
         dropped++
         droppedId = signal.frame.id ?? droppedId
+        flush = () => {
+          const frame = { event: "gap", data: JSON.stringify({ dropped }), id: droppedId }
+          dropped = 0
+          droppedId = undefined
+          flush = () => {}
+          add({ _tag: "Frame", frame }, emit)
+        }
         return
       }
-      if (dropped > 0) {
-        add({ _tag: "Frame", frame: { event: "gap", data: JSON.stringify({ dropped }), id: droppedId } }, emit)
-        dropped = 0
-        droppedId = undefined
-      }
+      flush()
       add(signal, emit)
     },
     take: (signal) => {
       signals--
       size -= sizeOf(signal)
+      // The next event may never come.
+      if (signals === 0) flush()
       return signal
     }
   }

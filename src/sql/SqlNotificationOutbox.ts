@@ -24,7 +24,7 @@ import * as Random from "effect/Random"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 
-import { deliver, isGone } from "../internal/deliver.js"
+import { deliver, isGone, reasonOf } from "../internal/deliver.js"
 import * as Frame from "../internal/frame.js"
 import * as Sql from "../internal/sql.js"
 import { maxPayloadBytes } from "../internal/webPushCrypto.js"
@@ -134,7 +134,7 @@ export declare namespace NotificationOutbox {
      * Accepts a notification and returns its id. Inside a transaction of the `SqlClient` it is accepted if that commits, and a failure of
      * the database is not tried again.
      *
-     * A `ttl` counts from here: the push service gets the rest of it, and once nothing is left the notification becomes a dead letter. A
+     * A `ttl`, or else that of the `WebPush` layer, counts from here: the push service gets the rest of it, and once nothing is left the notification becomes a dead letter. A
      * `ttl` of zero is sent within 10 seconds or not at all. From the second attempt on the id is the push `topic` if none was asked for,
      * so that a repetition replaces an earlier one that is not delivered yet.
      */
@@ -678,15 +678,17 @@ const makeWithWakeUp = (
       (row.attempts > maxAttempts ? Effect.succeedNone : Effect.asSome(attempt(row))).pipe(
         Effect.catchAllCause((cause) =>
           Effect.as(
-            Effect.logWarning("NotificationOutbox could not process a notification: it will be tried again", cause),
+            Effect.logWarning(
+              `NotificationOutbox could not process a notification (${reasonOf(cause)}): it will be tried again`
+            ),
             Option.none<Attempt>()
           )
         ),
         Effect.flatMap((outcome) => settle(run, row, outcome)),
         Effect.catchAllCause((cause) =>
           Effect.logError(
-            "NotificationOutbox could not store what became of a notification: it will be tried again after its lease",
-            cause
+            `NotificationOutbox could not store what became of a notification (${reasonOf(cause)}): ` +
+              "it will be tried again after its lease"
           )
         )
       )
@@ -709,7 +711,7 @@ const makeWithWakeUp = (
           if (!isOwner(owner)) {
             return yield* invalid("owner must be well-formed text without NUL, of at most 1,024 bytes in UTF-8")
           }
-          const message = yield* toMessage(notification, options)
+          const message = yield* toMessage(notification, { ...options, ttl: options.ttl ?? webPush.ttl })
           const now = yield* Clock.currentTimeMillis
           const id = crypto.randomUUID()
           const row = {

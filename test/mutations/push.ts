@@ -235,5 +235,13 @@ export default [
     replace: "this.detail === undefined",
     test: "test/node/PushHttpClient.test.ts",
     name: "blocked for good"
+  },
+  {
+    promise: "the endpoint is in no log of a store that dies",
+    file: "src/internal/deliver.ts",
+    find: "the outcome of a push (${reasonOf(cause)})",
+    replace: "the outcome of a push (${cause})",
+    test: "test/Notifier.test.ts",
+    name: "logs nothing of what a store"
   }
 ] satisfies ReadonlyArray<Mutation>

@@ -180,5 +180,13 @@ export default [
     replace: "yield* countConnections(channel)",
     test: "test/Notifier.test.ts",
     name: "opened after the event"
+  },
+  {
+    promise: "the ttl of the WebPush layer counts from enqueue",
+    file: "src/sql/SqlNotificationOutbox.ts",
+    find: "ttl: options.ttl ?? webPush.ttl",
+    replace: "ttl: options.ttl",
+    test: "test/sql/SqlNotificationOutbox.test.ts",
+    name: "ttl of the WebPush layer"
   }
 ] satisfies ReadonlyArray<Mutation>

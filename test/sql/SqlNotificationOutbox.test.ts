@@ -237,6 +237,26 @@ const suite = <R, E>(it: Vitest.MethodsNonLive<R, true>, client: Layer.Layer<Sql
       })
     ))
 
+  it.effect("counts the ttl of the WebPush layer from enqueue, as its own", () =>
+    run(({ advance, outbox: { deadLetters }, service }) =>
+      Effect.gen(function*() {
+        const vapid = yield* VapidKeys.generate
+        const push = yield* Layer.build(
+          WebPush.layer({ vapid, subject: "mailto:ops@example.com", ttl: "1 hour" }).pipe(
+            Layer.provide(TestPushService.layer())
+          )
+        )
+        const outbox = yield* SqlNotificationOutbox.make().pipe(Effect.provide(push))
+        const expired = yield* outbox.enqueue("anna", news)
+        const own = yield* outbox.enqueue("anna", { ...news, push: "own" }, { ttl: "1 day" })
+        yield* advance(3 * 3_600_000)
+        assert.strictEqual(yield* outbox.drain, 2)
+        assert.deepStrictEqual((yield* service.received).map(({ text }) => text), ["own", "own"])
+        assert.notStrictEqual(own, expired)
+        assert.deepStrictEqual(Array.from(yield* Stream.runCollect(deadLetters), ({ id }) => id), [expired])
+      })
+    ))
+
   it.effect("gives up at the end of the ttl a device that is still to be tried again", () =>
     run(({ advance, outbox, phone, service }) =>
       Effect.gen(function*() {
