@@ -135,4 +135,26 @@ describe("event streams over HTTP/2", () => {
       assert.isBelow(Duration.toMillis(duration), 2_000)
       assert.match(yield* received, /\n\nretry: \d+\n$/)
     }).pipe(LeakCheck.run))
+
+  // Kind: work that one client orders in one packet, and that is done in one turn of the event loop.
+  it.live("begin over several turns of the event loop when one packet opens many", () =>
+    Effect.gen(function*() {
+      let begun = 0
+      let inTurn = 0
+      let most = 0
+      const connect = yield* serve(
+        Effect.sync(() => {
+          if (inTurn === 0) setImmediate(() => inTurn = 0)
+          begun++
+          most = Math.max(most, ++inTurn)
+          for (const at = performance.now(); performance.now() - at < 2;);
+          return HttpServerResponse.text("hello")
+        }),
+        yield* Effect.scope
+      )
+      const session = yield* connect
+      yield* Effect.forEach(Array.from({ length: 100 }, () => open(session)), read, { concurrency: "unbounded" })
+      assert.strictEqual(begun, 100)
+      assert.isBelow(most, 10)
+    }).pipe(LeakCheck.run))
 })

@@ -107,6 +107,39 @@ describe("event streams on one connection of Node's server", () => {
       assert.deepStrictEqual(warnings, [])
     }).pipe(LeakCheck.run))
 
+  // Kind: work that one client orders in one packet, and that Node does in one turn of the event loop.
+  it.live("close a connection on which thousands of requests wait for a second, and read no more of it", () =>
+    Effect.gen(function*() {
+      const { app, running, started } = yield* endless(1)
+      const { scope, server } = yield* serveOn(Http.createServer(), app)
+      yield* Effect.addFinalizer(() => Scope.close(scope, Exit.void))
+      const sockets = yield* Queue.unbounded<Socket>()
+      server.on("connection", (socket) => sockets.unsafeOffer(socket))
+      const socket = yield* openSocket(yield* addressOf(server))
+      const requests = request().repeat(30_000)
+      const closed = Effect.async<void>((resume) => {
+        socket.on("error", () => {}).once("close", () => resume(Effect.void)).resume()
+      })
+      socket.write(requests)
+      yield* started
+      const served = yield* Queue.take(sockets)
+      yield* closed
+      assert.isBelow(served.bytesRead, 200_000)
+      yield* awaitCondition(Effect.map(Ref.get(running), (n) => n === 0))
+    }).pipe(LeakCheck.run))
+
+  it.live("do not keep thousands of pipelined requests from being answered", () =>
+    Effect.gen(function*() {
+      const app = Effect.map(
+        HttpServerRequest.HttpServerRequest,
+        ({ url }) => HttpServerResponse.text(url === "/last" ? "last" : "hello")
+      )
+      const socket = yield* openSocket(yield* serveNode(app))
+      // More than wait before the connection is no longer read.
+      const isDone = (received: string) => received.endsWith("last")
+      yield* exchange(socket, `${request().repeat(3_000)}${request().replace("/", "/last")}`, isDone)
+    }).pipe(LeakCheck.run), 120_000)
+
   it.live("do not let a request behind them reach the application", () =>
     Effect.gen(function*() {
       const { app, started } = yield* endless(1)

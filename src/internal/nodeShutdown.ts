@@ -122,17 +122,21 @@ const watch = (server: Server): Closing => {
   })
 
   const emit = server.emit
+  const request = (request: Http.IncomingMessage, response: Http.ServerResponse): boolean => {
+    if (hasBegun() || unread.has(request)) return refuse(request, response)
+    response.end = endWithConnection
+    return emit.call(server, "request", request, response)
+  }
   server.emit = (event, ...args) => {
-    const [request, second, head] = args
-    if (event === "request" && isRequest(request) && isResponse(second)) {
-      if (second.socket === null) return postpone(server, request, second)
-      if (hasBegun() || unread.has(request)) return refuse(request, second)
-      second.end = endWithConnection
+    const [first, second, head] = args
+    if (event === "request" && isRequest(first) && isResponse(second)) {
+      if (first.httpVersionMajor === 2) return spread(second, () => request(first, second))
+      return second.socket === null ? postpone(server, first, second) : request(first, second)
     }
-    if (event === "upgrade" && isRequest(request) && isDuplex(second) && isBytes(head)) {
+    if (event === "upgrade" && isRequest(first) && isDuplex(second) && isBytes(head)) {
       if (NodeUpgrade.isAnswering(second)) return second.destroy().destroyed
-      if (isClosing || NodeUpgrade.isIgnored(request)) {
-        return NodeUpgrade.undo(request, second, head, (event, socket) => server.emit(event, socket))
+      if (isClosing || NodeUpgrade.isIgnored(first)) {
+        return NodeUpgrade.undo(first, second, head, (event, socket) => server.emit(event, socket))
       }
       NodeUpgrade.release(second)
     }
@@ -180,6 +184,7 @@ const endSilent = (session: Http2.Http2Session): void => {
  * begins in a turn of the event loop of its own, because thousands may arrive in one packet.
  */
 const postpone = (server: Server, request: Http.IncomingMessage, response: Http.ServerResponse): true => {
+  limitWaiting(request.socket, response)
   if (hasBody(request)) {
     // The client's leaving is seen only while its connection is read.
     const timer = setTimeout(() => {
@@ -195,6 +200,100 @@ const postpone = (server: Server, request: Http.IncomingMessage, response: Http.
     () => setImmediate(() => request.socket.destroyed || server.emit("request", request, response))
   )
   return true
+}
+
+/**
+ * Stops reading a connection on which too many requests wait, because Node destroys all of them in one turn of the event
+ * loop when the client leaves. Where none of them gets its turn for a second, the connection is closed: the client's
+ * leaving would not be seen.
+ */
+const limitWaiting = (socket: Net.Socket, response: Http.ServerResponse): void => {
+  const count = (waiting.get(socket) ?? 0) + 1
+  waiting.set(socket, count)
+  if (count > maxWaiting && !stopped.has(socket)) {
+    const timer = setTimeout(() => socket.destroy(), drainDelay)
+    stopped.set(socket, timer)
+    // Node resumes the connection after each request.
+    socket.on("resume", pause).once("close", () => clearTimeout(timer)).pause()
+  }
+  response.once("socket", () => {
+    const left = (waiting.get(socket) ?? 0) - 1
+    waiting.set(socket, left)
+    const timer = stopped.get(socket)
+    if (timer === undefined) return
+    timer.refresh()
+    if (left > maxWaiting / 2) return
+    clearTimeout(timer)
+    stopped.delete(socket)
+    socket.off("resume", pause).resume()
+  })
+}
+
+const pause = function(this: Net.Socket) {
+  this.pause()
+}
+
+/** The number of requests that wait behind another one on a connection of HTTP/1.1 before it is no longer read. */
+const maxWaiting = 2_500
+
+const waiting = new WeakMap<Net.Socket, number>()
+
+/** The connections that are not read, each with the timer that closes it. */
+const stopped = new WeakMap<Net.Socket, NodeJS.Timeout>()
+
+/**
+ * Begins and closes a response of HTTP/2 in a turn of the event loop that has time for it: one packet begins hundreds of
+ * streams, and the end of a session closes all of them. A stream that is over before its request had its turn is dropped.
+ */
+const spread = (response: Http.ServerResponse, begin: () => void): true => {
+  let hasBegun = false
+  let isClosed = false
+  const emit = response.emit
+  response.emit = (event: string | symbol, ...args: Array<unknown>) => {
+    if (event !== "close") return emit.call(response, event, ...args)
+    isClosed = true
+    if (hasBegun) takeTurn(() => emit.call(response, event, ...args))
+    return true
+  }
+  takeTurn(() => {
+    if (isClosed) return
+    hasBegun = true
+    begin()
+  })
+  return true
+}
+
+/** The time in milliseconds that is spent on streams of HTTP/2 in one turn of the event loop. */
+const turnTime = 5
+
+const tasks: Array<() => void> = []
+let spent = 0
+let isTurnEnding = false
+
+/** Runs a task at once, or in a later turn of the event loop when this one has spent its time. */
+const takeTurn = (task: () => void): void => {
+  if (tasks.length > 0 || spent > turnTime) tasks.push(task)
+  else runTask(task)
+  endTurn()
+}
+
+const endTurn = (): void => {
+  if (isTurnEnding) return
+  isTurnEnding = true
+  setImmediate(() => {
+    isTurnEnding = false
+    spent = 0
+    let done = 0
+    for (; done < tasks.length && spent <= turnTime; done++) runTask(tasks[done] ?? ignore)
+    tasks.splice(0, done)
+    if (done > 0) endTurn()
+  })
+}
+
+const runTask = (task: () => void): void => {
+  const at = performance.now()
+  task()
+  spent += performance.now() - at
 }
 
 /**

@@ -142,5 +142,21 @@ export default [
     replace: "",
     test: "test/http2Connection.test.ts",
     name: "announces to close its connection"
+  },
+  {
+    promise: "A connection on which thousands of requests wait is read no more.",
+    file: "src/internal/nodeShutdown.ts",
+    find: "socket.on(\"resume\", pause)",
+    replace: "socket",
+    test: "test/httpConnection.test.ts",
+    name: "thousands of requests wait for a second"
+  },
+  {
+    promise: "Streams of HTTP/2 that one packet opens begin over several turns of the event loop.",
+    file: "src/internal/nodeShutdown.ts",
+    find: "tasks.length > 0 || spent > turnTime",
+    replace: "tasks.length > 0",
+    test: "test/http2Connection.test.ts",
+    name: "over several turns"
   }
 ] satisfies ReadonlyArray<Mutation>
