@@ -113,7 +113,7 @@ const watch = (server: Server): Closing => {
     session.once("close", () => sessions.delete(session))
     // A client announces that it closes the connection. Node may not notice any more when it does, nor can it be probed.
     session.once("goaway", () => {
-      for (const stream of carried) stream.shutdown()
+      for (const stream of carried) takeTurn(() => carried.has(stream) && stream.shutdown())
       endSilent(session)
     })
   })
@@ -266,12 +266,15 @@ const spread = (response: Http.ServerResponse, begin: () => void): true => {
 /** The time in milliseconds that is spent on streams of HTTP/2 in one turn of the event loop. */
 const turnTime = 5
 
-const tasks: Array<() => void> = []
+/** The least time in milliseconds that a task counts for: fibers that it wakes run after it, in the same turn. */
+const minTaskTime = 0.25
+
+const tasks: Array<() => unknown> = []
 let spent = 0
 let isTurnEnding = false
 
 /** Runs a task at once, or in a later turn of the event loop when this one has spent its time. */
-const takeTurn = (task: () => void): void => {
+const takeTurn = (task: () => unknown): void => {
   if (tasks.length > 0 || spent > turnTime) tasks.push(task)
   else runTask(task)
   endTurn()
@@ -290,10 +293,10 @@ const endTurn = (): void => {
   })
 }
 
-const runTask = (task: () => void): void => {
+const runTask = (task: () => unknown): void => {
   const at = performance.now()
   task()
-  spent += performance.now() - at
+  spent += Math.max(performance.now() - at, minTaskTime)
 }
 
 /**

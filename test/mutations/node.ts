@@ -138,7 +138,7 @@ export default [
   {
     promise: "A stream of HTTP/2 ends when its client announces to close the connection.",
     file: "src/internal/nodeShutdown.ts",
-    find: "for (const stream of carried) stream.shutdown()",
+    find: "for (const stream of carried) takeTurn(() => carried.has(stream) && stream.shutdown())",
     replace: "",
     test: "test/http2Connection.test.ts",
     name: "announces to close its connection"
