@@ -25,7 +25,7 @@ export default [
   {
     promise: "a request that arrives while the server closes is refused at once",
     file: shutdown,
-    find: "      if (hasBegun() || unread.has(request)) return refuse(request, second)\n",
+    find: "    if (hasBegun() || unread.has(request)) return refuse(request, response)\n",
     replace: "",
     test,
     name: "refuses at once what is asked meanwhile"
@@ -41,8 +41,8 @@ export default [
   {
     promise: "no request reaches the application before its response has its turn",
     file: shutdown,
-    find: "      if (second.socket === null) return postpone(server, request, second)\n",
-    replace: "",
+    find: "second.socket === null ? postpone(server, first, second) : request(first, second)",
+    replace: "request(first, second)",
     test,
     name: "do not let a request behind them"
   },
