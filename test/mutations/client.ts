@@ -198,5 +198,13 @@ export default [
     replace: "false",
     test: inChromium,
     name: "drops events for a reader that is too slow, and says so, over native"
+  },
+  {
+    promise: "a gap comes once a slow reader has read all, though no event follows",
+    file: shared,
+    find: "if (signals === 0) flush()",
+    replace: "if (signals < 0) flush()",
+    test: inChromium,
+    name: "for a reader that is too slow, and says so, over native"
   }
 ] satisfies ReadonlyArray<Mutation>
