@@ -243,6 +243,35 @@ describe("EventBroker under load", () => {
     120_000
   )
 
+  it.live("lets the event loop turn while it delivers much at once to many", () =>
+    Effect.gen(function*() {
+      const published = yield* Deferred.make<void>()
+      const takesLate = Layer.effect(
+        EventLog.EventLog,
+        Effect.map(EventLog.EventLog, (log): EventLog.EventLog["Type"] => ({
+          ...log,
+          tail: Effect.map(
+            log.tail,
+            (tail) => ({ ...tail, take: Effect.zipRight(Deferred.await(published), tail.take) })
+          )
+        }))
+      ).pipe(Layer.provide(EventLog.layerMemory()))
+      yield* Effect.gen(function*() {
+        yield* Effect.replicateEffect(EventBroker.subscribe("a", { strategy: "sliding" }), 400)
+        const url = yield* serve(EventBroker.respond(["a", "end"], { strategy: "sliding", capacity: 10_000 }))
+        const source = yield* Effect.tap(TestEventSource.make(url), hasCursor)
+        for (let i = 0; i < 4000; i++) yield* EventBroker.publish("a", { data: i })
+        const last = yield* EventBroker.publish("end", { data: "end" })
+        let count = 0
+        const counting = yield* Effect.fork(Effect.forever(Effect.map(turn, () => ++count)))
+        yield* Deferred.succeed(published, undefined)
+        const taken = yield* TestEventSource.take(source, 4001)
+        assert.strictEqual(taken.at(-1)?.id, last)
+        yield* Fiber.interrupt(counting)
+        assert.isAtLeast(count, 15)
+      }).pipe(Effect.scoped, Effect.provide(EventBroker.layer().pipe(Layer.provide(takesLate))))
+    }))
+
   it.effect(`spreads the return of ${returning} clients whose server closes`, () =>
     Effect.gen(function*() {
       const scope = yield* Scope.make()

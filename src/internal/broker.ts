@@ -421,17 +421,29 @@ export const make = Effect.fnUntraced(function*<R = never>(options: EventBroker.
     )
   })
 
+  const dispatch = (items: Arr.NonEmptyReadonlyArray<EventLog.Item>) =>
+    Effect.suspend(() => {
+      const astray = hub.dispatch(items)
+      if (items.some(({ _tag }) => _tag === "Lost")) {
+        lostFrom ??= revokedUntil
+        lost.unsafeOpen()
+      }
+      const last = Arr.lastNonEmpty(items)
+      revokedUntil = last._tag === "Lost" ? last.position : last
+      return Effect.forEach(astray, (subscriber) => subscriber.goAstray, { discard: true })
+    })
+
+  /** Delivers what the tail has, in parts between which the event loop turns: there may be much, and many connections. */
   const deliver = Effect.flatMap(tail.take, (items) => {
-    const entries = items.filter((item) => item._tag === "Entry")
-    revoke(entries.filter(({ channel }) => channel === revocations))
-    const astray = hub.dispatch(items)
-    if (entries.length < items.length) {
-      lostFrom ??= revokedUntil
-      lost.unsafeOpen()
-    }
-    const last = Arr.lastNonEmpty(items)
-    revokedUntil = last._tag === "Lost" ? last.position : last
-    return Effect.forEach(astray, (subscriber) => subscriber.goAstray, { discard: true })
+    revoke(items.filter((item) => item._tag === "Entry").filter(({ channel }) => channel === revocations))
+    const itemsPerTurn = Math.ceil(offersPerTurn / (hub.all.size + 100))
+    return items.length <= itemsPerTurn
+      ? dispatch(items)
+      : Effect.forEach(
+        Arr.chunksOf(items, itemsPerTurn),
+        (part) => Effect.zipRight(dispatch(part), Replay.nextTurn),
+        { discard: true }
+      )
   })
 
   /** Without it nobody would get anything any more, and not know. */
@@ -592,6 +604,8 @@ const within = <A>(effect: Effect.Effect<A>): Effect.Effect<void> =>
 // The keys whose connections are to end, on every node.
 const revocations = "$effect-realtime/revoked"
 const maxMissed = 1000
+/** The offers to connections in one turn of the event loop. An item that reaches none counts as a hundred. */
+const offersPerTurn = 100_000
 const maxReauthorizations = 16
 const patience = "1 second"
 const grace = "1 second"

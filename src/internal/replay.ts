@@ -143,7 +143,8 @@ const give = (connection: Connection, frame: Frame.Frame): Effect.Effect<boolean
       })
   )
 
-const nextTurn = Effect.async<void>((resume) => {
+/** Lets the event loop turn once. */
+export const nextTurn = Effect.async<void>((resume) => {
   const done = () => resume(Effect.void)
   if (typeof setImmediate === "function") setImmediate(done)
   else setTimeout(done, 0)

@@ -220,5 +220,13 @@ export default [
     replace: "if (turns.spent < 0) {",
     test: "test/EventBroker.load.test.ts",
     name: "waits for no replay"
+  },
+  {
+    promise: "The event loop turns while much is delivered to many",
+    file: broker,
+    find: "items.length <= itemsPerTurn",
+    replace: "true",
+    test: "test/EventBroker.load.test.ts",
+    name: "delivers much at once"
   }
 ] satisfies ReadonlyArray<Mutation>
