@@ -323,6 +323,68 @@ describe("a request that asks for another protocol", () => {
       }).pipe(LeakCheck.run))
   }
 
+  // Kind: a wait for an event that does not come once the connection is gone.
+  for (const headers of ["", upgrade("foo"), upgrade("websocket")]) {
+    const name = /^Upgrade: (.*)$/m.exec(headers)?.[1] ?? "no other protocol"
+
+    it.live(`${name}: a response that begins once its connection is gone leaves no fiber`, () =>
+      Effect.gen(function*() {
+        const started = yield* Deferred.make<void>()
+        const gone = yield* Deferred.make<void>()
+        const app = Deferred.succeed(started, undefined).pipe(
+          Effect.zipRight(Deferred.await(gone)),
+          Effect.as(HttpServerResponse.text("hello")),
+          Effect.uninterruptible
+        )
+        const { scope, server } = yield* serveOn(Http.createServer(), app)
+        const sockets = yield* Queue.unbounded<Socket>()
+        server.on("connection", (socket) => sockets.unsafeOffer(socket))
+        const socket = yield* openSocket(yield* addressOf(server))
+        socket.on("error", () => {}).write(request("GET", headers))
+        yield* Deferred.await(started)
+        const served = yield* Queue.take(sockets)
+        served.destroy()
+        yield* closeOf(served)
+        yield* Deferred.succeed(gone, undefined)
+        yield* Scope.close(scope, Exit.void)
+      }).pipe(LeakCheck.run))
+
+    it.live(`${name}: a response whose client leaves before it is sent leaves no fiber`, () =>
+      Effect.gen(function*() {
+        const { scope, server } = yield* serveOn(
+          Http.createServer(),
+          Effect.sync(() => HttpServerResponse.text("x".repeat(30_000_000)))
+        )
+        const sockets = yield* Queue.unbounded<Socket>()
+        server.on("connection", (socket) => sockets.unsafeOffer(socket))
+        const socket = yield* openSocket(yield* addressOf(server))
+        socket.on("error", () => {}).pause().write(request("GET", headers))
+        const served = yield* Queue.take(sockets)
+        yield* awaitCondition(Effect.sync(() => served.writableLength > 0))
+        socket.resetAndDestroy()
+        yield* closeOf(served)
+        yield* Scope.close(scope, Exit.void)
+      }).pipe(LeakCheck.run))
+  }
+
+  it.live("foo: the application gets the body, and a client that leaves within it leaves nothing", () =>
+    Effect.gen(function*() {
+      const { scope, server } = yield* serveOn(Http.createServer(), echo.pipe(Effect.orDie))
+      const url = yield* addressOf(server)
+      const post = request("POST", `${upgrade("foo")}Content-Length: 4\r\n`)
+      const response = yield* exchange(yield* openSocket(url), `${post}body`, (received) => received.endsWith("body"))
+      assert.isTrue(response.startsWith("HTTP/1.1 200"))
+      const sockets = yield* Queue.unbounded<Socket>()
+      server.on("connection", (socket) => sockets.unsafeOffer(socket))
+      const socket = yield* openSocket(url)
+      socket.write(`${post}bo`)
+      const served = yield* Queue.take(sockets)
+      yield* awaitCondition(Effect.sync(() => served.bytesRead === post.length + 2))
+      socket.resetAndDestroy()
+      yield* closeOf(served)
+      yield* Scope.close(scope, Exit.void)
+    }).pipe(LeakCheck.run))
+
   it.live("behind a stream: is cut off with it, and leaves nothing", () =>
     Effect.gen(function*() {
       const { app, running, started } = yield* endless(1, { heartbeat: "off" })

@@ -135,10 +135,14 @@ const watch = (server: Server): Closing => {
     }
     if (event === "upgrade" && isRequest(first) && isDuplex(second) && isBytes(head)) {
       if (NodeUpgrade.isAnswering(second)) return second.destroy().destroyed
-      if (isClosing || NodeUpgrade.isIgnored(first)) {
+      // The body would be lost, and a reader of it would not see that the client leaves.
+      if (isClosing || NodeUpgrade.isIgnored(first) || hasBody(first)) {
         return NodeUpgrade.undo(first, second, head, (event, socket) => server.emit(event, socket))
       }
       NodeUpgrade.release(second)
+      NodeUpgrade.onResponse(second, (response) => {
+        if (isResponse(response)) response.end = endWithConnection
+      })
     }
     return emit.call(server, event, ...args)
   }
@@ -234,7 +238,7 @@ const pause = function(this: Net.Socket) {
 }
 
 /** The number of requests that wait behind another one on a connection of HTTP/1.1 before it is no longer read. */
-const maxWaiting = 2_500
+const maxWaiting = 2_000
 
 const waiting = new WeakMap<Net.Socket, number>()
 
@@ -267,7 +271,7 @@ const spread = (response: Http.ServerResponse, begin: () => void): true => {
 const turnTime = 5
 
 /** The least time in milliseconds that a task counts for: fibers that it wakes run after it, in the same turn. */
-const minTaskTime = 0.25
+const minTaskTime = 0.5
 
 const tasks: Array<() => unknown> = []
 let spent = 0
@@ -314,6 +318,8 @@ const endWithConnection = function(this: Http.ServerResponse, ...args: Array<unk
     isDone = true
   }
   this.once("close", done)
+  // The response over an upgraded socket may be made once that has closed.
+  if (this.socket?.destroyed === true) setImmediate(done)
   return Reflect.apply(end, this, [...args.slice(0, -1), done])
 }
 

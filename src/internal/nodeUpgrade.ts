@@ -8,7 +8,8 @@ import * as Predicate from "effect/Predicate"
  *
  * For them Node stops parsing the connection, takes its own listeners off and leaves the socket to the listener of
  * `upgrade`. Effect's listener is made for WebSocket; any other request it answers over that socket, which then has no
- * reader: the body of the request is lost, the leaving of the client is not seen, and the socket is never closed.
+ * reader: the body of the request is lost, the leaving of the client is not seen, the socket is never closed, and the end
+ * of the response is awaited for ever if the client has left.
  */
 
 /**
@@ -23,6 +24,14 @@ export const isIgnored = (request: Http.IncomingMessage): boolean => {
 /** Returns true while the connection owes a response to an earlier request. */
 export const isAnswering = (socket: Duplex): boolean =>
   Predicate.hasProperty(socket, "_httpMessage") && Predicate.isNotNullable(socket._httpMessage)
+
+/** Calls back with the response that an application makes for the socket: the server does not publish it. */
+export const onResponse = (socket: Duplex, listener: (response: unknown) => void): void => {
+  // Node assigns the response to the socket, and then adds a listener.
+  socket.on("newListener", (event) => {
+    if (event === "close" && Predicate.hasProperty(socket, "_httpMessage")) listener(socket._httpMessage)
+  })
+}
 
 /** Gives the connection back to the server, from the head of the request on, without what asked for another protocol. */
 export const undo = (

@@ -158,5 +158,21 @@ export default [
     replace: "tasks.length > 0",
     test: "test/http2Connection.test.ts",
     name: "over several turns"
+  },
+  {
+    promise: "A response over an upgraded socket leaves no fiber when its client leaves.",
+    file: "src/internal/nodeShutdown.ts",
+    find: "if (isResponse(response)) response.end = endWithConnection",
+    replace: "",
+    test: "test/httpConnection.test.ts",
+    name: "leaves before it is sent"
+  },
+  {
+    promise: "A request with a body that asks for another protocol is answered as without that.",
+    file: "src/internal/nodeShutdown.ts",
+    find: " || hasBody(first)) {",
+    replace: ") {",
+    test: "test/httpConnection.test.ts",
+    name: "the application gets the body, and a client"
   }
 ] satisfies ReadonlyArray<Mutation>
