@@ -8,7 +8,7 @@ import type * as Net from "node:net"
 
 import { HttpClient, HttpRouter, HttpServer, HttpServerRequest, HttpServerResponse } from "@effect/platform"
 import { NodeHttpServer, NodeRuntime } from "@effect/platform-node"
-import { Console, Effect, Fiber, Layer, Option, Predicate, Ref, Schema } from "effect"
+import { Console, Context, Effect, Fiber, Layer, Option, Predicate, Ref, Schema } from "effect"
 import {
   EventBroker,
   EventLog,
@@ -42,13 +42,19 @@ const watchTurns = () => {
   }
 }
 
-const countFibers = Effect.gen(function*() {
+const findFibers = Effect.gen(function*() {
   const found = new Set<Fiber.RuntimeFiber<unknown, unknown>>(yield* Fiber.roots)
   for (const fiber of found) {
     for (const child of yield* Fiber.children(fiber)) found.add(child)
   }
-  return found.size
+  return Array.from(found)
 })
+
+const requestOf = (fiber: Fiber.RuntimeFiber<unknown, unknown>) =>
+  Option.match(Context.getOption(fiber.currentContext, HttpServerRequest.HttpServerRequest), {
+    onNone: () => [],
+    onSome: ({ headers, method, url }) => [{ method, url, headers }]
+  })
 
 const countSockets = (server: Net.Server) =>
   Effect.async<number>((resume) => void server.getConnections((_, count) => resume(Effect.succeed(count))))
@@ -110,9 +116,11 @@ const makeRouter = Effect.gen(function*() {
     HttpRouter.get(
       "/state",
       Effect.gen(function*() {
+        const fibers = yield* findFibers
         // This request is a connection of its own server.
         return yield* HttpServerResponse.json({
-          fibers: yield* countFibers,
+          fibers: fibers.length,
+          requests: fibers.flatMap(requestOf),
           sockets: (yield* countSockets(servers.http)) + (yield* countSockets(servers.http2)) - 1,
           producers: Array.from(producing, ({ headers, method, url }) => ({ headers, method, url })),
           joined: yield* joined,
