@@ -318,8 +318,6 @@ const endWithConnection = function(this: Http.ServerResponse, ...args: Array<unk
     isDone = true
   }
   this.once("close", done)
-  // The response over an upgraded socket may be made once that has closed.
-  if (this.socket?.destroyed === true) setImmediate(done)
   return Reflect.apply(end, this, [...args.slice(0, -1), done])
 }
 

@@ -165,7 +165,7 @@ export default [
     find: "if (isResponse(response)) response.end = endWithConnection",
     replace: "",
     test: "test/httpConnection.test.ts",
-    name: "leaves before it is sent"
+    name: "begins once its connection is gone"
   },
   {
     promise: "A request with a body that asks for another protocol is answered as without that.",
