@@ -23,12 +23,15 @@ const openAll = (n: number, url: string, concurrency: number) =>
       } ms in the median, ` +
         `${sorted.at(-1)?.toFixed(1)} ms at most`
     )
-    return sorted.at(-1) ?? NaN
+    return { median, most: sorted.at(-1) ?? NaN }
   })
 
 it.scopedLive("the head and the first comment of an idle stream reach its client at once", () =>
   Effect.gen(function*() {
     const { url } = yield* startServer({ file: "test/processes/servers/idle.ts" })
-    assert.isBelow(yield* openAll(50, url, 1), 100)
+    const { median, most } = yield* openAll(50, url, 1)
+    assert.isBelow(median, 100)
+    // The next comment is the heartbeat, after 15 seconds. A busy machine may hold up a single one.
+    assert.isBelow(most, 5_000)
     yield* openAll(1_000, url, 50)
   }).pipe(Effect.provide(NodeContext.layer)))
