@@ -323,6 +323,24 @@ describe("a request that asks for another protocol", () => {
       }).pipe(LeakCheck.run))
   }
 
+  for (const method of ["GET", "HEAD"]) {
+    it.live(`leaves no fiber of a ${method} request whose client leaves before its response begins`, () =>
+      Effect.gen(function*() {
+        const started = yield* Deferred.make<void>()
+        const app = Effect.zipRight(Deferred.succeed(started, undefined), Effect.interruptible(Effect.never))
+        const { scope, server } = yield* serveOn(Http.createServer(), app)
+        const sockets = yield* Queue.unbounded<Socket>()
+        server.on("connection", (socket) => sockets.unsafeOffer(socket))
+        const socket = yield* openSocket(yield* addressOf(server))
+        socket.on("error", () => {}).write(request(method, ""))
+        yield* Deferred.await(started)
+        const served = yield* Queue.take(sockets)
+        socket.resetAndDestroy()
+        yield* closeOf(served)
+        yield* Scope.close(scope, Exit.void)
+      }).pipe(LeakCheck.run))
+  }
+
   // Kind: a wait for an event that does not come once the connection is gone.
   for (const headers of ["", upgrade("foo"), upgrade("websocket")]) {
     const name = /^Upgrade: (.*)$/m.exec(headers)?.[1] ?? "no other protocol"

@@ -304,9 +304,9 @@ const runTask = (task: () => unknown): void => {
 }
 
 /**
- * The `end` of a response that calls back when the connection or the stream of the response closes, too. Node calls back only once all is sent,
- * and Effect's server waits for that, uninterruptible: a client that resets a stream before it has read the response would
- * leave a fiber for each.
+ * The `end` of a response that calls back when the connection or the stream of the response closes, too. Node calls back
+ * only once all is sent, and Effect's server waits for that, uninterruptible: a client that resets a stream before it has
+ * read the response would leave a fiber for each.
  */
 const endWithConnection = function(this: Http.ServerResponse, ...args: Array<unknown>): Http.ServerResponse {
   const { end }: Http.ServerResponse = Object.getPrototypeOf(this)
@@ -318,8 +318,15 @@ const endWithConnection = function(this: Http.ServerResponse, ...args: Array<unk
     isDone = true
   }
   this.once("close", done)
+  if (isGone(this)) setImmediate(done)
   return Reflect.apply(end, this, [...args.slice(0, -1), done])
 }
+
+/** Returns true if the connection or the stream of the response has closed: its `close` may be past. */
+const isGone = (response: Http.ServerResponse): boolean =>
+  response.destroyed || Predicate.isNullable(response.socket) || response.socket.destroyed ||
+  (Predicate.hasProperty(response, "stream") && Predicate.hasProperty(response.stream, "destroyed") &&
+    response.stream.destroyed === true)
 
 /** Requests that lost their body while they waited. */
 const unread = new WeakSet<Http.IncomingMessage>()

@@ -174,5 +174,13 @@ export default [
     replace: ") {",
     test: "test/httpConnection.test.ts",
     name: "the application gets the body, and a client"
+  },
+  {
+    promise: "A response that ends after its connection has closed leaves no fiber",
+    file: "src/internal/nodeShutdown.ts",
+    find: "if (isGone(this)) setImmediate(done)",
+    replace: "",
+    test: "test/httpConnection.test.ts",
+    name: "of a HEAD request whose client leaves"
   }
 ] satisfies ReadonlyArray<Mutation>
