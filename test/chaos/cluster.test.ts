@@ -362,7 +362,7 @@ const runSchedule = (world: World, number: number) =>
           Effect.tap((now) => Effect.sync(() => (count = now))),
           Effect.repeat({ until: (count) => count === expected, schedule: Schedule.spaced("20 millis") }),
           Effect.timeoutFail({
-            duration: "10 seconds",
+            duration: "60 seconds",
             onTimeout: () => `schedule ${number} (${chosen.join(", ")}): ${count} subscribers instead of ${expected}`
           })
         )
