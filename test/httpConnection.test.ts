@@ -140,25 +140,28 @@ describe("event streams on one connection of Node's server", () => {
       yield* exchange(socket, `${request().repeat(3_000)}${request().replace("/", "/last")}`, isDone)
     }).pipe(LeakCheck.run), 120_000)
 
-  it.live("do not let a request behind them reach the application", () =>
-    Effect.gen(function*() {
-      const { app, started } = yield* endless(1)
-      const requests = yield* Ref.make(0)
-      const { scope, server } = yield* serveOn(
-        Http.createServer(),
-        Effect.zipRight(Ref.update(requests, (n) => n + 1), app)
-      )
-      const sockets = yield* Queue.unbounded<Socket>()
-      server.on("connection", (socket) => sockets.unsafeOffer(socket))
-      const socket = yield* openSocket(yield* addressOf(server))
-      const text = request().repeat(10)
-      socket.write(text)
-      yield* started
-      const served = yield* Queue.take(sockets)
-      yield* awaitCondition(Effect.sync(() => served.bytesRead === text.length))
-      assert.strictEqual(yield* Ref.get(requests), 1)
-      yield* Scope.close(scope, Exit.void)
-    }).pipe(LeakCheck.run))
+  // The version that a request names is its client's claim.
+  for (const version of ["HTTP/1.1", "HTTP/1.0", "HTTP/2.0"]) {
+    it.live(`do not let a request behind them reach the application (${version})`, () =>
+      Effect.gen(function*() {
+        const { app, started } = yield* endless(1)
+        const requests = yield* Ref.make(0)
+        const { scope, server } = yield* serveOn(
+          Http.createServer(),
+          Effect.zipRight(Ref.update(requests, (n) => n + 1), app)
+        )
+        const sockets = yield* Queue.unbounded<Socket>()
+        server.on("connection", (socket) => sockets.unsafeOffer(socket))
+        const socket = yield* openSocket(yield* addressOf(server))
+        const text = request() + request().replace("HTTP/1.1", version).repeat(9)
+        socket.write(text)
+        yield* started
+        const served = yield* Queue.take(sockets)
+        yield* awaitCondition(Effect.sync(() => served.bytesRead === text.length))
+        assert.strictEqual(yield* Ref.get(requests), 1)
+        yield* Scope.close(scope, Exit.void)
+      }).pipe(LeakCheck.run))
+  }
 
   it.live("end when the server shuts down, and no other begins", () =>
     Effect.gen(function*() {
@@ -345,27 +348,29 @@ describe("a request that asks for another protocol", () => {
   for (const headers of ["", upgrade("foo"), upgrade("websocket")]) {
     const name = /^Upgrade: (.*)$/m.exec(headers)?.[1] ?? "no other protocol"
 
-    it.live(`${name}: a response that begins once its connection is gone leaves no fiber`, () =>
-      Effect.gen(function*() {
-        const started = yield* Deferred.make<void>()
-        const gone = yield* Deferred.make<void>()
-        const app = Deferred.succeed(started, undefined).pipe(
-          Effect.zipRight(Deferred.await(gone)),
-          Effect.as(HttpServerResponse.text("hello")),
-          Effect.uninterruptible
-        )
-        const { scope, server } = yield* serveOn(Http.createServer(), app)
-        const sockets = yield* Queue.unbounded<Socket>()
-        server.on("connection", (socket) => sockets.unsafeOffer(socket))
-        const socket = yield* openSocket(yield* addressOf(server))
-        socket.on("error", () => {}).write(request("GET", headers))
-        yield* Deferred.await(started)
-        const served = yield* Queue.take(sockets)
-        served.destroy()
-        yield* closeOf(served)
-        yield* Deferred.succeed(gone, undefined)
-        yield* Scope.close(scope, Exit.void)
-      }).pipe(LeakCheck.run))
+    for (const method of ["GET", "HEAD"]) {
+      it.live(`${name}: a response to ${method} that begins once its connection is gone leaves no fiber`, () =>
+        Effect.gen(function*() {
+          const started = yield* Deferred.make<void>()
+          const gone = yield* Deferred.make<void>()
+          const app = Deferred.succeed(started, undefined).pipe(
+            Effect.zipRight(Deferred.await(gone)),
+            Effect.as(HttpServerResponse.text("hello")),
+            Effect.uninterruptible
+          )
+          const { scope, server } = yield* serveOn(Http.createServer(), app)
+          const sockets = yield* Queue.unbounded<Socket>()
+          server.on("connection", (socket) => sockets.unsafeOffer(socket))
+          const socket = yield* openSocket(yield* addressOf(server))
+          socket.on("error", () => {}).write(request(method, headers))
+          yield* Deferred.await(started)
+          const served = yield* Queue.take(sockets)
+          served.destroy()
+          yield* closeOf(served)
+          yield* Deferred.succeed(gone, undefined)
+          yield* Scope.close(scope, Exit.void)
+        }).pipe(LeakCheck.run))
+    }
 
     it.live(`${name}: a response whose client leaves before it is sent leaves no fiber`, () =>
       Effect.gen(function*() {

@@ -130,7 +130,7 @@ const watch = (server: Server): Closing => {
   server.emit = (event, ...args) => {
     const [first, second, head] = args
     if (event === "request" && isRequest(first) && isResponse(second)) {
-      if (first.httpVersionMajor === 2) return spread(second, () => request(first, second))
+      if (isHttp2(second)) return spread(second, () => request(first, second))
       return second.socket === null ? postpone(server, first, second) : request(first, second)
     }
     if (event === "upgrade" && isRequest(first) && isDuplex(second) && isBytes(head)) {
@@ -346,7 +346,7 @@ export const hasBody = (request: Http.IncomingMessage): boolean =>
  */
 const refuse = (request: Http.IncomingMessage, response: Http.ServerResponse): true => {
   request.resume()
-  if (request.httpVersionMajor === 1) response.setHeader("connection", "close")
+  if (!isHttp2(response)) response.setHeader("connection", "close")
   if (!namesEvents(request.headers.accept)) {
     response.writeHead(503, { "retry-after": "3" }).end()
     return true
@@ -378,6 +378,9 @@ const sessionOf = (response: Http.ServerResponse): Http2.Http2Session | undefine
     : undefined
 
 const isResponse = (u: unknown): u is Http.ServerResponse => Predicate.hasProperty(u, "writeHead")
+
+/** Returns true for a response of HTTP/2. The version that a request names is written by its client. */
+export const isHttp2 = (response: Http.ServerResponse): boolean => Predicate.hasProperty(response, "stream")
 
 const isDuplex = (u: unknown): u is Duplex => Predicate.hasProperty(u, "unshift") && Predicate.hasProperty(u, "write")
 

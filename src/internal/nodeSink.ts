@@ -251,7 +251,7 @@ class NodeSink implements Sink {
     const { connection, response } = this
     connection.shutdown()
     // A connection of HTTP/2 carries other streams too: the server closes it once they have ended.
-    if (response.req.httpVersionMajor === 1) response.once("finish", () => response.req.socket.destroySoon())
+    if (!NodeShutdown.isHttp2(response)) response.once("finish", () => response.req.socket.destroySoon())
   }
 
   /**

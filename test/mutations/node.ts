@@ -182,5 +182,13 @@ export default [
     replace: "",
     test: "test/httpConnection.test.ts",
     name: "of a HEAD request whose client leaves"
+  },
+  {
+    promise: "A request over HTTP/1.1 that claims to be of HTTP/2 waits for its turn too.",
+    file: "src/internal/nodeShutdown.ts",
+    find: "if (isHttp2(second)) return spread",
+    replace: "if (first.httpVersionMajor === 2) return spread",
+    test: "test/httpConnection.test.ts",
+    name: "reach the application (HTTP/2.0)"
   }
 ] satisfies ReadonlyArray<Mutation>
