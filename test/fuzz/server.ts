@@ -59,6 +59,9 @@ const requestOf = (fiber: Fiber.RuntimeFiber<unknown, unknown>) =>
 const countSockets = (server: Net.Server) =>
   Effect.async<number>((resume) => void server.getConnections((_, count) => resume(Effect.succeed(count))))
 
+// A server that is built maps no stack of an error to its sources: each stream that a client leaves makes one.
+process.setSourceMapsEnabled(false)
+
 const servers = { http: Http.createServer(), http2: Http2.createServer() }
 const takeLongestTurn = watchTurns()
 
