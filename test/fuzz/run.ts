@@ -1,6 +1,6 @@
 /**
  * Attacks a server with requests of every shape, over HTTP/1.1 and HTTP/2, and stops it while connections of every kind
- * are open: `npm run test:fuzz`, or `REQUESTS=2000 ROUNDS=1 SEED=7 npm run test:fuzz`. After each round the server must
+ * are open: `npm run test:fuzz`, or `REQUESTS=2000 ROUNDS=1 SEED=7 TURN=400 npm run test:fuzz`. After each round the server must
  * hold nothing any more, and must end within two seconds of SIGTERM.
  *
  * Before the rounds, one client at a time sends the largest batch of each shape to a server that has compiled its code,
@@ -17,7 +17,7 @@ import { setTimeout as sleep } from "node:timers/promises"
 const total = Number(process.env.REQUESTS ?? 200_000)
 const rounds = Number(process.env.ROUNDS ?? 50)
 const seed = Number(process.env.SEED ?? 1)
-const longestTurnAllowed = 200
+const longestTurnAllowed = Number(process.env.TURN ?? 200)
 const shutdownAllowed = 2_000
 
 const print = (line: string) => process.stdout.write(`${line}\n`)
