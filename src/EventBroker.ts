@@ -15,7 +15,7 @@ import type * as Scope from "effect/Scope"
 
 import type * as EventLog from "./EventLog.js"
 import type * as EventStream from "./EventStream.js"
-import * as Broker from "./internal/broker.js"
+import * as Broker from "./EventBroker/internal/broker.js"
 import type * as ServerSentEvent from "./ServerSentEvent.js"
 import * as Topic from "./Topic.js"
 

@@ -20,12 +20,12 @@ import type * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 
-import type { Connection } from "./internal/connection.js"
-import * as Internal from "./internal/eventStream.js"
-import * as Frame from "./internal/frame.js"
-import * as NodeSink from "./internal/nodeSink.js"
-import * as Settings from "./internal/settings.js"
-import * as StreamSink from "./internal/streamSink.js"
+import type { Connection } from "./EventStream/internal/connection.js"
+import * as Internal from "./EventStream/internal/eventStream.js"
+import * as Frame from "./EventStream/internal/frame.js"
+import * as NodeSink from "./EventStream/internal/nodeSink.js"
+import * as Settings from "./EventStream/internal/settings.js"
+import * as StreamSink from "./EventStream/internal/streamSink.js"
 import type * as ServerSentEvent from "./ServerSentEvent.js"
 
 /**

@@ -10,7 +10,7 @@ import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 
-import * as Decoder from "./internal/decoder.js"
+import * as Decoder from "./ServerSentEvent/internal/decoder.js"
 
 /**
  * A frame. Every field is optional: a frame without `data` dispatches no event in the browser, but its `id` moves the

@@ -4,7 +4,7 @@
  *
  * @since 0.1.0
  */
-import("./internal/vapidCommand.js").catch((error: unknown) => {
+import("./cli/vapid.js").catch((error: unknown) => {
   if (!(error instanceof Error && "code" in error && error.code === "ERR_MODULE_NOT_FOUND")) throw error
   process.stderr.write(
     "The command line needs two more packages. Run\n\n" +

@@ -1,7 +1,7 @@
 import { assert, it } from "@effect/vitest"
 
 // The key and the salt of a message cannot be chosen through the public API, and must not be.
-import { encrypt } from "../src/internal/webPushCrypto.js"
+import { encrypt } from "../src/WebPush/internal/crypto.js"
 import { decrypt, verify } from "./noble.js"
 
 const bytes = (text: string) => Buffer.from(text, "base64url")

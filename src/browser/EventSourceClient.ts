@@ -14,10 +14,10 @@ import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 
-import * as Decoder from "../internal/decoder.js"
-import * as Page from "../internal/page.js"
-import type { Session, Signal } from "../internal/sharedConnection.js"
-import * as SharedConnection from "../internal/sharedConnection.js"
+import * as Decoder from "../ServerSentEvent/internal/decoder.js"
+import * as Page from "./internal/page.js"
+import type { Session, Signal } from "./internal/sharedConnection.js"
+import * as SharedConnection from "./internal/sharedConnection.js"
 import * as Topic from "../Topic.js"
 
 /**

@@ -12,7 +12,7 @@ import * as Layer from "effect/Layer"
 import type * as Redacted from "effect/Redacted"
 
 import * as EventLog from "../EventLog.js"
-import * as RedisLog from "../internal/redis/log.js"
+import * as RedisLog from "./internal/log.js"
 
 /**
  * Where Redis is, and what bounds the log in it.

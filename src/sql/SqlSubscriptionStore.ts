@@ -17,7 +17,7 @@ import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 
 import * as Base64Url from "../internal/base64url.js"
-import * as Sql from "../internal/sql.js"
+import * as Sql from "./internal/sql.js"
 import type { Options } from "../SubscriptionStore.js"
 import * as Store from "../SubscriptionStore.js"
 import { Device, SubscriptionStore, SubscriptionStoreError } from "../SubscriptionStore.js"

@@ -22,7 +22,7 @@ import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 
-import * as Decoder from "../internal/decoder.js"
+import * as Decoder from "../ServerSentEvent/internal/decoder.js"
 import type { ServerSentEvent } from "../ServerSentEvent.js"
 
 const TypeId = "~effect-realtime/testing/TestEventSource"

@@ -20,7 +20,7 @@ import * as Either from "effect/Either"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 
-import * as TestCertificate from "../internal/testCertificate.js"
+import * as TestCertificate from "./internal/testCertificate.js"
 import * as PushHttpClient from "../node/PushHttpClient.js"
 import { WebPushSubscription } from "../WebPushSubscription.js"
 

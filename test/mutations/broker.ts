@@ -1,6 +1,6 @@
 import type { Mutation } from "./mutation.js"
 
-const broker = "src/internal/broker.ts"
+const broker = "src/EventBroker/internal/broker.ts"
 const test = "test/EventBroker.test.ts"
 const trouble = "test/EventBroker.trouble.test.ts"
 
@@ -71,7 +71,7 @@ export default [
   },
   {
     promise: "A client that accepts any type is told when to return",
-    file: "src/internal/mediaType.ts",
+    file: "src/EventStream/internal/mediaType.ts",
     find: "[\"text/event-stream\", \"text/*\", \"*/*\"]",
     replace: "[\"text/event-stream\", \"text/*\"]",
     test,
@@ -151,7 +151,7 @@ export default [
   },
   {
     promise: "What is missing of a pattern is said",
-    file: "src/internal/ring.ts",
+    file: "src/EventLog/internal/ring.ts",
     find: "entry !== undefined || (ring.floor === seq && !ring.isForgotten)",
     replace: "entry !== undefined",
     test: "test/EventLog.test.ts",
@@ -207,7 +207,7 @@ export default [
   },
   {
     promise: "The shapes of patterns are bounded",
-    file: "src/internal/hub.ts",
+    file: "src/EventBroker/internal/hub.ts",
     find: "this.shapes.size + added.size <= maxShapes",
     replace: "true",
     test: "test/EventBroker.load.test.ts",
@@ -215,7 +215,7 @@ export default [
   },
   {
     promise: "The event loop turns between two full pages of replays",
-    file: "src/internal/replay.ts",
+    file: "src/EventBroker/internal/replay.ts",
     find: "if (turns.spent >= pageBytes) {",
     replace: "if (turns.spent < 0) {",
     test: "test/EventBroker.load.test.ts",

@@ -1,8 +1,8 @@
 import type { Mutation } from "./mutation.js"
 
 const client = "src/browser/EventSourceClient.ts"
-const shared = "src/internal/sharedConnection.ts"
-const decoder = "src/internal/decoder.ts"
+const shared = "src/browser/internal/sharedConnection.ts"
+const decoder = "src/ServerSentEvent/internal/decoder.ts"
 const test = "test/EventSourceClient.test.ts"
 const inChromium = "test/browser/EventSourceClient.test.ts"
 

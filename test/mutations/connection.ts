@@ -1,6 +1,6 @@
 import type { Mutation } from "./mutation.js"
 
-const connection = "src/internal/connection.ts"
+const connection = "src/EventStream/internal/connection.ts"
 const test = "test/EventStream.test.ts"
 
 export default [
@@ -14,7 +14,7 @@ export default [
   },
   {
     promise: "maxAge has jitter",
-    file: "src/internal/settings.ts",
+    file: "src/EventStream/internal/settings.ts",
     find: "Math.round(maxAge * (1 - jitter * spread))",
     replace: "maxAge",
     test,
@@ -38,7 +38,7 @@ export default [
   },
   {
     promise: "the timer counts time without progress: large events leave in parts",
-    file: "src/internal/frame.ts",
+    file: "src/EventStream/internal/frame.ts",
     find: "export const maxWrite = 64 * 1024",
     replace: "export const maxWrite = 64 * 1024 * 1024",
     test,
@@ -54,7 +54,7 @@ export default [
   },
   {
     promise: "a client that never reads the end of its stream is timed",
-    file: "src/internal/nodeSink.ts",
+    file: "src/EventStream/internal/nodeSink.ts",
     find: "      connection.block()\n      response.end(this.leave)",
     replace: "      response.end(this.leave)",
     test,
@@ -78,7 +78,7 @@ export default [
   },
   {
     promise: "a stream ends with the request of a web handler",
-    file: "src/internal/eventStream.ts",
+    file: "src/EventStream/internal/eventStream.ts",
     find: `signal.addEventListener("abort", leave)`,
     replace: "",
     test,
@@ -86,7 +86,7 @@ export default [
   },
   {
     promise: "a response that is dropped ends after writeTimeout",
-    file: "src/internal/streamSink.ts",
+    file: "src/EventStream/internal/streamSink.ts",
     find: "return [[bytes.subarray(0, 1)], [bytes.subarray(1)]]",
     replace: "return [[bytes]]",
     test,
@@ -118,7 +118,7 @@ export default [
   },
   {
     promise: "the names of the library's own events are refused",
-    file: "src/internal/frame.ts",
+    file: "src/EventStream/internal/frame.ts",
     find: `new Set(["end", "gap", "resync"])`,
     replace: `new Set(["gap", "resync"])`,
     test,
@@ -134,7 +134,7 @@ export default [
   },
   {
     promise: "retry: \"off\" sends none, not even at shutdown",
-    file: "src/internal/settings.ts",
+    file: "src/EventStream/internal/settings.ts",
     find: `sendsRetry: retry !== "off"`,
     replace: "sendsRetry: true",
     test,

@@ -1,8 +1,8 @@
 import type { Mutation } from "./mutation.js"
 
-const shutdown = "src/internal/nodeShutdown.ts"
-const upgrade = "src/internal/nodeUpgrade.ts"
-const sink = "src/internal/nodeSink.ts"
+const shutdown = "src/EventStream/internal/nodeShutdown.ts"
+const upgrade = "src/EventStream/internal/nodeUpgrade.ts"
+const sink = "src/EventStream/internal/nodeSink.ts"
 const test = "test/httpConnection.test.ts"
 
 export default [
@@ -80,7 +80,7 @@ export default [
   },
   {
     promise: "a request that wants no event stream is refused with 503, though it names one",
-    file: "src/internal/mediaType.ts",
+    file: "src/EventStream/internal/mediaType.ts",
     find: "return !range.some(",
     replace: "return range.length > 0 || range.some(",
     test,
@@ -112,7 +112,7 @@ export default [
   },
   {
     promise: "a broker that is released waits for readers that read",
-    file: "src/internal/broker.ts",
+    file: "src/EventBroker/internal/broker.ts",
     find: "hub.isEmpty ? shutdown : Effect.withClock(Effect.delay(drain, \"10 millis\"), Clock.make())",
     replace: "shutdown",
     test: "test/nodeShutdown.test.ts",
@@ -129,7 +129,7 @@ export default [
   },
   {
     promise: "A response of HTTP/2 that is reset before it is sent leaves no fiber.",
-    file: "src/internal/nodeShutdown.ts",
+    file: "src/EventStream/internal/nodeShutdown.ts",
     find: "this.once(\"close\", done)",
     replace: "",
     test: "test/http2Connection.test.ts",
@@ -137,7 +137,7 @@ export default [
   },
   {
     promise: "A stream of HTTP/2 ends when its client announces to close the connection.",
-    file: "src/internal/nodeShutdown.ts",
+    file: "src/EventStream/internal/nodeShutdown.ts",
     find: "for (const stream of carried) takeTurn(() => carried.has(stream) && stream.shutdown())",
     replace: "",
     test: "test/http2Connection.test.ts",
@@ -145,7 +145,7 @@ export default [
   },
   {
     promise: "A connection on which thousands of requests wait is read no more.",
-    file: "src/internal/nodeShutdown.ts",
+    file: "src/EventStream/internal/nodeShutdown.ts",
     find: "socket.on(\"resume\", pause)",
     replace: "socket",
     test: "test/httpConnection.test.ts",
@@ -153,7 +153,7 @@ export default [
   },
   {
     promise: "Streams of HTTP/2 that one packet opens begin over several turns of the event loop.",
-    file: "src/internal/nodeShutdown.ts",
+    file: "src/EventStream/internal/nodeShutdown.ts",
     find: "tasks.length > 0 || spent > turnTime",
     replace: "tasks.length > 0",
     test: "test/http2Connection.test.ts",
@@ -161,7 +161,7 @@ export default [
   },
   {
     promise: "A response over an upgraded socket leaves no fiber when its client leaves.",
-    file: "src/internal/nodeShutdown.ts",
+    file: "src/EventStream/internal/nodeShutdown.ts",
     find: "if (isResponse(response)) response.end = endWithConnection",
     replace: "",
     test: "test/httpConnection.test.ts",
@@ -169,7 +169,7 @@ export default [
   },
   {
     promise: "A request with a body that asks for another protocol is answered as without that.",
-    file: "src/internal/nodeShutdown.ts",
+    file: "src/EventStream/internal/nodeShutdown.ts",
     find: " || hasBody(first)) {",
     replace: ") {",
     test: "test/httpConnection.test.ts",
@@ -177,7 +177,7 @@ export default [
   },
   {
     promise: "A response that ends after its connection has closed leaves no fiber",
-    file: "src/internal/nodeShutdown.ts",
+    file: "src/EventStream/internal/nodeShutdown.ts",
     find: "if (isGone(this)) setImmediate(done)",
     replace: "",
     test: "test/httpConnection.test.ts",
@@ -185,7 +185,7 @@ export default [
   },
   {
     promise: "A request over HTTP/1.1 that claims to be of HTTP/2 waits for its turn too.",
-    file: "src/internal/nodeShutdown.ts",
+    file: "src/EventStream/internal/nodeShutdown.ts",
     find: "if (isHttp2(second)) return spread",
     replace: "if (first.httpVersionMajor === 2) return spread",
     test: "test/httpConnection.test.ts",

@@ -1,10 +1,10 @@
 import type { Mutation } from "./mutation.js"
 
 const client = { file: "src/node/PushHttpClient.ts", test: "test/node/PushHttpClient.test.ts" }
-const addresses = { file: "src/internal/addressPolicy.ts", test: "test/node/addressPolicy.test.ts" }
-const endpoints = { file: "src/internal/endpointPolicy.ts", test: "test/WebPush.test.ts" }
+const addresses = { file: "src/node/internal/addressPolicy.ts", test: "test/node/addressPolicy.test.ts" }
+const endpoints = { file: "src/WebPush/internal/endpoint.ts", test: "test/WebPush.test.ts" }
 const answers = {
-  file: "src/internal/pushStatus.ts",
+  file: "src/WebPush/internal/response.ts",
   test: "test/WebPushWire.test.ts",
   name: "means what the table says"
 }
@@ -189,7 +189,7 @@ export default [
     replace: `Duration.hours(2))`
   },
   {
-    file: "src/internal/pushStatus.ts",
+    file: "src/WebPush/internal/response.ts",
     test: "test/WebPush.test.ts",
     promise: "A Retry-After of any number of digits is a wait, and a finite one",
     name: "does not wait for more than an hour: 9999999999",
@@ -238,7 +238,7 @@ export default [
   },
   {
     promise: "the endpoint is in no log of a store that dies",
-    file: "src/internal/deliver.ts",
+    file: "src/Notifier/internal/deliver.ts",
     find: "the outcome of a push (${reasonOf(cause)})",
     replace: "the outcome of a push (${cause})",
     test: "test/Notifier.test.ts",

@@ -1,7 +1,7 @@
 import type { Mutation } from "./mutation.js"
 
-const log = "src/internal/redis/log.ts"
-const scripts = "src/internal/redis/scripts.ts"
+const log = "src/redis/internal/log.ts"
+const scripts = "src/redis/internal/scripts.ts"
 const test = "test/redis/RedisEventLog.test.ts"
 
 export default [

@@ -7,7 +7,7 @@ const outbox = {
 
 const store = { file: "src/sql/SqlSubscriptionStore.ts", test: "test/SubscriptionStore.test.ts" }
 
-const database = { file: "src/internal/sql.ts", test: "test/sql/SqlSubscriptionStore.test.ts" }
+const database = { file: "src/sql/internal/sql.ts", test: "test/sql/SqlSubscriptionStore.test.ts" }
 
 export default [
   {
@@ -132,7 +132,7 @@ export default [
   {
     promise: "Inside a transaction of the caller nothing is tried again",
     ...outbox,
-    file: "src/internal/sql.ts",
+    file: "src/sql/internal/sql.ts",
     find: "onTrue: () => statement,",
     replace: "onTrue: () => Effect.retry(statement, { schedule: untilFree, while: isConflict }),",
     name: "fails at once in a transaction"
@@ -140,7 +140,7 @@ export default [
   {
     promise: "The first failure in a transaction of PostgreSQL reaches the caller",
     ...outbox,
-    file: "src/internal/sql.ts",
+    file: "src/sql/internal/sql.ts",
     find: "Effect.map(Effect.serviceOption(SqlClient.TransactionConnection), Option.isSome)",
     replace: "Effect.succeed(Option.isSome(Option.none()))",
     name: "shows the caller the deadlock"

@@ -15,7 +15,7 @@ import * as VapidKeys from "effect-realtime/VapidKeys"
 import * as WebPush from "effect-realtime/WebPush"
 import { WebPushSubscription } from "effect-realtime/WebPushSubscription"
 
-import * as TestCertificate from "../../src/internal/testCertificate.js"
+import * as TestCertificate from "../../src/testing/internal/testCertificate.js"
 import { forbiddenUrls, pushServiceUrls } from "../endpoints.js"
 
 const { publicKey: p256dh } = Effect.runSync(VapidKeys.generate)

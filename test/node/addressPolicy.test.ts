@@ -1,7 +1,7 @@
 import { assert, it } from "@effect/vitest"
 
 // Through the client itself it could be seen only by connecting to addresses that are not of this machine.
-import * as AddressPolicy from "../../src/internal/addressPolicy.js"
+import * as AddressPolicy from "../../src/node/internal/addressPolicy.js"
 
 const publicAddresses = [
   "1.1.1.1",

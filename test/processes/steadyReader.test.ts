@@ -10,7 +10,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect, Predicate, type Scope } from "effect"
 import { EventStream } from "effect-realtime"
 
-import * as TestCertificate from "../../src/internal/testCertificate.js"
+import * as TestCertificate from "../../src/testing/internal/testCertificate.js"
 import { serveWeb } from "../support/servers.js"
 
 const megabyte = 1_000_000

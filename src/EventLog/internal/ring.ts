@@ -1,4 +1,4 @@
-import type { Entry } from "../EventLog.js"
+import type { Entry } from "../../EventLog.js"
 
 /** The place of an entry in its ring and in the sequence of all. */
 export interface Slot {

@@ -1,7 +1,7 @@
 import type * as Types from "effect/Types"
 import { createParser } from "eventsource-parser"
 
-import type { ServerSentEvent } from "../ServerSentEvent.js"
+import type { ServerSentEvent } from "../../ServerSentEvent.js"
 
 export const tooLarge = Symbol.for("effect-realtime/ServerSentEvent/tooLarge")
 

@@ -5,8 +5,8 @@ import * as Either from "effect/Either"
 import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
 
-import type { Device, SubscriptionStore } from "../SubscriptionStore.js"
-import type * as WebPush from "../WebPush.js"
+import type { Device, SubscriptionStore } from "../../SubscriptionStore.js"
+import type * as WebPush from "../../WebPush.js"
 
 export interface Delivery {
   readonly outcomes: ReadonlyArray<WebPush.Outcome>

@@ -4,15 +4,15 @@ import * as Metric from "effect/Metric"
 import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
 
-import type { Snapshot } from "../EventBroker.js"
-import type { Cursor, EventLog, Missing } from "../EventLog.js"
-import { formatEventId, parseEventId } from "../EventLog.js"
-import * as ServerSentEvent from "../ServerSentEvent.js"
-import type { Pattern } from "../Topic.js"
-import type { Connection } from "./connection.js"
-import * as Frame from "./frame.js"
+import type { Snapshot } from "../../EventBroker.js"
+import type { Cursor, EventLog, Missing } from "../../EventLog.js"
+import { formatEventId, parseEventId } from "../../EventLog.js"
+import * as ServerSentEvent from "../../ServerSentEvent.js"
+import type { Pattern } from "../../Topic.js"
+import type { Connection } from "../../EventStream/internal/connection.js"
+import * as Frame from "../../EventStream/internal/frame.js"
 import { frameOf, type Subscriber } from "./hub.js"
-import * as Metrics from "./metrics.js"
+import * as Metrics from "../../EventStream/internal/metrics.js"
 
 type TakeSnapshot<R> = ((channels: ReadonlyArray<string | Pattern>) => Effect.Effect<Snapshot, unknown, R>) | undefined
 

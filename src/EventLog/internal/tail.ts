@@ -1,8 +1,8 @@
 import * as Arr from "effect/Array"
 import * as Effect from "effect/Effect"
 
-import type { Cursor, Entry, Item } from "../EventLog.js"
-import { PatternMap } from "./channel.js"
+import type { Cursor, Entry, Item } from "../../EventLog.js"
+import { PatternMap } from "../../internal/channel.js"
 
 // What may wait for a taker that does not take. A taker that keeps up has a batch of what was appended in one tick.
 const maxItems = 16_384

@@ -1,6 +1,6 @@
 import * as Either from "effect/Either"
 
-import * as ServerSentEvent from "../ServerSentEvent.js"
+import * as ServerSentEvent from "../../ServerSentEvent.js"
 
 const textEncoder = new TextEncoder()
 

@@ -3,7 +3,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Random from "effect/Random"
 
-import type { Options } from "../EventStream.js"
+import type { Options } from "../../EventStream.js"
 import type { Settings } from "./connection.js"
 
 /** The options of a connection with their defaults, and with the random part of its own. */

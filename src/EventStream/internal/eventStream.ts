@@ -5,7 +5,7 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import { Prototype } from "effect/Pipeable"
 
-import type { EventStream, ResponseOptions } from "../EventStream.js"
+import type { EventStream, ResponseOptions } from "../../EventStream.js"
 import { Connection, type Settings } from "./connection.js"
 
 export const TypeId = "~effect-realtime/EventStream"

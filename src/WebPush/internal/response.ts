@@ -1,6 +1,6 @@
 import * as Duration from "effect/Duration"
 
-import type { Vendor } from "./endpointPolicy.js"
+import type { Vendor } from "./endpoint.js"
 
 export interface Answer {
   readonly vendor: Vendor

@@ -1,4 +1,4 @@
-import { isPattern, shapeOf } from "../channel.js"
+import { isPattern, shapeOf } from "../../internal/channel.js"
 
 /** Who is present at this node, and how much of it Redis has not been told. */
 export class Attendance {
