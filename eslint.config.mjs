@@ -4,13 +4,15 @@ import simpleImportSort from "eslint-plugin-simple-import-sort"
 import sortDestructureKeys from "eslint-plugin-sort-destructure-keys"
 import tseslint from "typescript-eslint"
 
+import comments from "./scripts/comments.mjs"
+
 export default tseslint.config(
   { ignores: ["**/dist", "docs", "coverage", ".changeset"] },
   eslint.configs.recommended,
   ...tseslint.configs.recommended,
   ...effectEslint.configs.dprint,
   {
-    plugins: { "simple-import-sort": simpleImportSort, "sort-destructure-keys": sortDestructureKeys },
+    plugins: { comments, "simple-import-sort": simpleImportSort, "sort-destructure-keys": sortDestructureKeys },
     rules: {
       "@effect/dprint": ["error", {
         config: {
@@ -27,6 +29,15 @@ export default tseslint.config(
       "@typescript-eslint/no-empty-object-type": "off",
       "@typescript-eslint/no-namespace": "off",
       "@typescript-eslint/no-unused-vars": ["error", { argsIgnorePattern: "^_", varsIgnorePattern: "^_" }],
+      "comments/subjects": "warn",
+      "comments/tag-order": "warn",
+      "max-len": ["warn", {
+        code: 120,
+        ignoreRegExpLiterals: true,
+        ignoreStrings: true,
+        ignoreTemplateLiterals: true,
+        ignoreUrls: true
+      }],
       "no-console": "error",
       "no-control-regex": "off",
       "require-yield": "off",

@@ -21,9 +21,9 @@ import * as WebPush from "effect-realtime/WebPush"
 import { WebPushSubscription } from "effect-realtime/WebPushSubscription"
 import webpush from "web-push"
 
-import * as EndpointPolicy from "../src/WebPush/internal/endpoint.js"
 import * as TestCertificate from "../src/testing/internal/testCertificate.js"
 import * as Crypto from "../src/WebPush/internal/crypto.js"
+import * as EndpointPolicy from "../src/WebPush/internal/endpoint.js"
 
 const message = "x".repeat(1024)
 const subject = "mailto:ops@example.com"

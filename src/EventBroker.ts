@@ -13,9 +13,9 @@ import * as Layer from "effect/Layer"
 import type * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 
+import * as Broker from "./EventBroker/internal/broker.js"
 import type * as EventLog from "./EventLog.js"
 import type * as EventStream from "./EventStream.js"
-import * as Broker from "./EventBroker/internal/broker.js"
 import type * as ServerSentEvent from "./ServerSentEvent.js"
 import * as Topic from "./Topic.js"
 

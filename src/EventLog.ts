@@ -23,9 +23,9 @@ import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 
-import { channelFault, isPattern, patternFault, PatternMap } from "./internal/channel.js"
 import { merge, Ring, Sequence } from "./EventLog/internal/ring.js"
 import { TailBuffer } from "./EventLog/internal/tail.js"
+import { channelFault, isPattern, patternFault, PatternMap } from "./internal/channel.js"
 
 /**
  * A place in a log: after the event with this `seq`, or before all of them if it is 0. The `epoch` tells one life of a

@@ -2,7 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Duration, Effect, FastCheck as fc, Option, TestClock } from "effect"
 import * as EventLog from "effect-realtime/EventLog"
 
-import { suite } from "./EventLog.suite.js"
+import { suite } from "./EventLog/suite.js"
 import { stepTimeOfDay } from "./support/timeOfDay.js"
 
 suite("memory", { layer: EventLog.layerMemory, runs: 1000 })

@@ -3,7 +3,7 @@ import { Layer } from "effect"
 import { SqlSubscriptionStore } from "effect-realtime/sql"
 import * as SubscriptionStore from "effect-realtime/SubscriptionStore"
 
-import { suite } from "./SubscriptionStore.suite.js"
+import { suite } from "./SubscriptionStore/suite.js"
 import * as Postgres from "./support/postgres.js"
 import * as Sqlite from "./support/sqlite.js"
 

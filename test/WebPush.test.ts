@@ -26,8 +26,8 @@ import * as WebPush from "effect-realtime/WebPush"
 import * as WebPushPayload from "effect-realtime/WebPushPayload"
 import { WebPushSubscription } from "effect-realtime/WebPushSubscription"
 
-import { forbiddenUrls, pushServiceUrls } from "./endpoints.js"
-import { verify } from "./noble.js"
+import { forbiddenUrls, pushServiceUrls } from "./support/endpoints.js"
+import { verify } from "./support/noble.js"
 
 const { publicKey: p256dh } = Effect.runSync(VapidKeys.generate)
 const auth = randomBytes(16).toString("base64url")

@@ -15,10 +15,10 @@ import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 
 import * as Decoder from "../ServerSentEvent/internal/decoder.js"
+import * as Topic from "../Topic.js"
 import * as Page from "./internal/page.js"
 import type { Session, Signal } from "./internal/sharedConnection.js"
 import * as SharedConnection from "./internal/sharedConnection.js"
-import * as Topic from "../Topic.js"
 
 /**
  * Reasons for which there is no connection. The client comes back by itself after:

@@ -24,8 +24,8 @@ import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 
-import * as AddressPolicy from "./internal/addressPolicy.js"
 import { Transmission } from "../WebPush/internal/transmission.js"
+import * as AddressPolicy from "./internal/addressPolicy.js"
 
 /**
  * @since 0.1.0

@@ -24,17 +24,17 @@ import * as Random from "effect/Random"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 
-import { deliver, isGone, reasonOf } from "../Notifier/internal/deliver.js"
 import * as Frame from "../EventStream/internal/frame.js"
-import * as Sql from "./internal/sql.js"
-import { maxPayloadBytes } from "../WebPush/internal/crypto.js"
 import type { Notification, NotifyOptions } from "../Notifier.js"
 import { Notifier } from "../Notifier.js"
+import { deliver, isGone, reasonOf } from "../Notifier/internal/deliver.js"
 import * as ServerSentEvent from "../ServerSentEvent.js"
 import type { Device } from "../SubscriptionStore.js"
 import { SubscriptionStore } from "../SubscriptionStore.js"
 import * as WebPush from "../WebPush.js"
+import { maxPayloadBytes } from "../WebPush/internal/crypto.js"
 import { isWebPushPayload } from "../WebPushPayload.js"
+import * as Sql from "./internal/sql.js"
 
 /**
  * @since 0.1.0

@@ -17,11 +17,11 @@ import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 
 import * as Base64Url from "../internal/base64url.js"
-import * as Sql from "./internal/sql.js"
 import type { Options } from "../SubscriptionStore.js"
 import * as Store from "../SubscriptionStore.js"
 import { Device, SubscriptionStore, SubscriptionStoreError } from "../SubscriptionStore.js"
 import type { WebPushSubscription } from "../WebPushSubscription.js"
+import * as Sql from "./internal/sql.js"
 
 const column = <A, I>(schema: Schema.Schema<A, I>, name: string) =>
   Schema.propertySignature(schema).pipe(Schema.fromKey(name))

@@ -22,8 +22,8 @@ import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 
-import * as Decoder from "../ServerSentEvent/internal/decoder.js"
 import type { ServerSentEvent } from "../ServerSentEvent.js"
+import * as Decoder from "../ServerSentEvent/internal/decoder.js"
 
 const TypeId = "~effect-realtime/testing/TestEventSource"
 

@@ -20,9 +20,9 @@ import * as Either from "effect/Either"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 
-import * as TestCertificate from "./internal/testCertificate.js"
 import * as PushHttpClient from "../node/PushHttpClient.js"
 import { WebPushSubscription } from "../WebPushSubscription.js"
+import * as TestCertificate from "./internal/testCertificate.js"
 
 /**
  * Whose push service it passes for: the host of a subscription's endpoint.

@@ -19,8 +19,8 @@ import * as WebPushPayload from "effect-realtime/WebPushPayload"
 import { WebPushSubscription } from "effect-realtime/WebPushSubscription"
 import type { BrowserContext, Page, Worker } from "playwright-core"
 
-import { decrypt } from "../noble.js"
 import { bundleOf, isMissing, newPage, pages, persistentContext, serve, until } from "../support/chromium.js"
+import { decrypt } from "../support/noble.js"
 
 const serverKey = Effect.map(VapidKeys.generate, ({ publicKey }) => publicKey)
 

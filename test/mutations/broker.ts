@@ -2,7 +2,7 @@ import type { Mutation } from "./mutation.js"
 
 const broker = "src/EventBroker/internal/broker.ts"
 const test = "test/EventBroker.test.ts"
-const trouble = "test/EventBroker.trouble.test.ts"
+const trouble = "test/EventBroker/trouble.test.ts"
 
 export default [
   {
@@ -210,7 +210,7 @@ export default [
     file: "src/EventBroker/internal/hub.ts",
     find: "this.shapes.size + added.size <= maxShapes",
     replace: "true",
-    test: "test/EventBroker.load.test.ts",
+    test: "test/EventBroker/load.test.ts",
     name: "a bounded number of patterns"
   },
   {
@@ -218,7 +218,7 @@ export default [
     file: "src/EventBroker/internal/replay.ts",
     find: "if (turns.spent >= pageBytes) {",
     replace: "if (turns.spent < 0) {",
-    test: "test/EventBroker.load.test.ts",
+    test: "test/EventBroker/load.test.ts",
     name: "waits for no replay"
   },
   {
@@ -226,7 +226,7 @@ export default [
     file: broker,
     find: "items.length <= itemsPerTurn",
     replace: "true",
-    test: "test/EventBroker.load.test.ts",
+    test: "test/EventBroker/load.test.ts",
     name: "delivers much at once"
   }
 ] satisfies ReadonlyArray<Mutation>

@@ -3,7 +3,7 @@ import type { Mutation } from "./mutation.js"
 const shutdown = "src/EventStream/internal/nodeShutdown.ts"
 const upgrade = "src/EventStream/internal/nodeUpgrade.ts"
 const sink = "src/EventStream/internal/nodeSink.ts"
-const test = "test/httpConnection.test.ts"
+const test = "test/EventStream/httpConnection.test.ts"
 
 export default [
   {
@@ -91,7 +91,7 @@ export default [
     file: shutdown,
     find: "      unread.add(request)\n",
     replace: "",
-    test: "test/nodeShutdown.test.ts",
+    test: "test/EventStream/nodeShutdown.test.ts",
     name: "behind a response"
   },
   {
@@ -99,7 +99,7 @@ export default [
     file: shutdown,
     find: "      unread.add(request)\n      request.resume()",
     replace: "      unread.add(request)",
-    test: "test/nodeShutdown.test.ts",
+    test: "test/EventStream/nodeShutdown.test.ts",
     name: "behind a response"
   },
   {
@@ -115,7 +115,7 @@ export default [
     file: "src/EventBroker/internal/broker.ts",
     find: "hub.isEmpty ? shutdown : Effect.withClock(Effect.delay(drain, \"10 millis\"), Clock.make())",
     replace: "shutdown",
-    test: "test/nodeShutdown.test.ts",
+    test: "test/EventStream/nodeShutdown.test.ts",
     name: "only the broker"
   },
   {
@@ -124,7 +124,7 @@ export default [
     find:
       "        for (const session of sessions.keys()) session.destroy()\n        for (const socket of sockets) socket.destroy()\n",
     replace: "",
-    test: "test/nodeShutdown.test.ts",
+    test: "test/EventStream/nodeShutdown.test.ts",
     name: "does not wait for a request that is not complete"
   },
   {
@@ -132,7 +132,7 @@ export default [
     file: "src/EventStream/internal/nodeShutdown.ts",
     find: "this.once(\"close\", done)",
     replace: "",
-    test: "test/http2Connection.test.ts",
+    test: "test/EventStream/http2Connection.test.ts",
     name: "reset before it is sent"
   },
   {
@@ -140,7 +140,7 @@ export default [
     file: "src/EventStream/internal/nodeShutdown.ts",
     find: "for (const stream of carried) takeTurn(() => carried.has(stream) && stream.shutdown())",
     replace: "",
-    test: "test/http2Connection.test.ts",
+    test: "test/EventStream/http2Connection.test.ts",
     name: "announces to close its connection"
   },
   {
@@ -148,7 +148,7 @@ export default [
     file: "src/EventStream/internal/nodeShutdown.ts",
     find: "socket.on(\"resume\", pause)",
     replace: "socket",
-    test: "test/httpConnection.test.ts",
+    test: "test/EventStream/httpConnection.test.ts",
     name: "thousands of requests wait for a second"
   },
   {
@@ -156,7 +156,7 @@ export default [
     file: "src/EventStream/internal/nodeShutdown.ts",
     find: "tasks.length > 0 || spent > turnTime",
     replace: "tasks.length > 0",
-    test: "test/http2Connection.test.ts",
+    test: "test/EventStream/http2Connection.test.ts",
     name: "over several turns"
   },
   {
@@ -164,7 +164,7 @@ export default [
     file: "src/EventStream/internal/nodeShutdown.ts",
     find: "if (isResponse(response)) response.end = endWithConnection",
     replace: "",
-    test: "test/httpConnection.test.ts",
+    test: "test/EventStream/httpConnection.test.ts",
     name: "begins once its connection is gone"
   },
   {
@@ -172,7 +172,7 @@ export default [
     file: "src/EventStream/internal/nodeShutdown.ts",
     find: " || hasBody(first)) {",
     replace: ") {",
-    test: "test/httpConnection.test.ts",
+    test: "test/EventStream/httpConnection.test.ts",
     name: "the application gets the body, and a client"
   },
   {
@@ -180,7 +180,7 @@ export default [
     file: "src/EventStream/internal/nodeShutdown.ts",
     find: "if (isGone(this)) setImmediate(done)",
     replace: "",
-    test: "test/httpConnection.test.ts",
+    test: "test/EventStream/httpConnection.test.ts",
     name: "of a HEAD request whose client leaves"
   },
   {
@@ -188,7 +188,7 @@ export default [
     file: "src/EventStream/internal/nodeShutdown.ts",
     find: "if (isHttp2(second)) return spread",
     replace: "if (first.httpVersionMajor === 2) return spread",
-    test: "test/httpConnection.test.ts",
+    test: "test/EventStream/httpConnection.test.ts",
     name: "reach the application (HTTP/2.0)"
   }
 ] satisfies ReadonlyArray<Mutation>

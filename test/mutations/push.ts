@@ -5,7 +5,7 @@ const addresses = { file: "src/node/internal/addressPolicy.ts", test: "test/node
 const endpoints = { file: "src/WebPush/internal/endpoint.ts", test: "test/WebPush.test.ts" }
 const answers = {
   file: "src/WebPush/internal/response.ts",
-  test: "test/WebPushWire.test.ts",
+  test: "test/WebPush/wire.test.ts",
   name: "means what the table says"
 }
 const sender = { file: "src/WebPush.ts", test: "test/WebPush.test.ts" }

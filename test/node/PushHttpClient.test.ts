@@ -16,7 +16,7 @@ import * as WebPush from "effect-realtime/WebPush"
 import { WebPushSubscription } from "effect-realtime/WebPushSubscription"
 
 import * as TestCertificate from "../../src/testing/internal/testCertificate.js"
-import { forbiddenUrls, pushServiceUrls } from "../endpoints.js"
+import { forbiddenUrls, pushServiceUrls } from "../support/endpoints.js"
 
 const { publicKey: p256dh } = Effect.runSync(VapidKeys.generate)
 const auth = randomBytes(16).toString("base64url")

@@ -4,7 +4,7 @@ import { EventBroker, EventStream, Topic } from "effect-realtime"
 import { RedisEventLog } from "effect-realtime/redis"
 import { createClient } from "redis"
 
-import { suite } from "../EventBroker.suite.js"
+import { suite } from "../EventBroker/suite.js"
 import { describeRedis } from "../support/describeRedis.js"
 import * as Redis from "../support/redis.js"
 

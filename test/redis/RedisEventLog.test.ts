@@ -8,7 +8,7 @@ import { EventLog } from "effect-realtime"
 import { RedisEventLog } from "effect-realtime/redis"
 import { createClient } from "redis"
 
-import { suite } from "../EventLog.suite.js"
+import { suite } from "../EventLog/suite.js"
 import { describeRedis } from "../support/describeRedis.js"
 import { freePort } from "../support/freePort.js"
 import * as Proxy from "../support/proxy.js"

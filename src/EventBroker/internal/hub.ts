@@ -1,11 +1,11 @@
 import * as Effect from "effect/Effect"
 
 import type { Cursor, Entry, Item } from "../../EventLog.js"
-import type { Pattern } from "../../Topic.js"
-import { isPattern, PatternMap, shapeOf } from "../../internal/channel.js"
 import type { Connection } from "../../EventStream/internal/connection.js"
 import * as Frame from "../../EventStream/internal/frame.js"
 import * as Metrics from "../../EventStream/internal/metrics.js"
+import { isPattern, PatternMap, shapeOf } from "../../internal/channel.js"
+import type { Pattern } from "../../Topic.js"
 
 /**
  * A connection and the place in the log up to which it has been given everything.

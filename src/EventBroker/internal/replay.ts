@@ -7,12 +7,12 @@ import * as Schedule from "effect/Schedule"
 import type { Snapshot } from "../../EventBroker.js"
 import type { Cursor, EventLog, Missing } from "../../EventLog.js"
 import { formatEventId, parseEventId } from "../../EventLog.js"
-import * as ServerSentEvent from "../../ServerSentEvent.js"
-import type { Pattern } from "../../Topic.js"
 import type { Connection } from "../../EventStream/internal/connection.js"
 import * as Frame from "../../EventStream/internal/frame.js"
-import { frameOf, type Subscriber } from "./hub.js"
 import * as Metrics from "../../EventStream/internal/metrics.js"
+import * as ServerSentEvent from "../../ServerSentEvent.js"
+import type { Pattern } from "../../Topic.js"
+import { frameOf, type Subscriber } from "./hub.js"
 
 type TakeSnapshot<R> = ((channels: ReadonlyArray<string | Pattern>) => Effect.Effect<Snapshot, unknown, R>) | undefined
 

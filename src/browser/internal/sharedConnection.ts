@@ -2,8 +2,8 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
 
-import type { EventSourceError } from "../EventSourceClient.js"
 import type { ServerSentEvent } from "../../ServerSentEvent.js"
+import type { EventSourceError } from "../EventSourceClient.js"
 import * as Page from "./page.js"
 
 /** An observation of a connection. It is posted from tab to tab, and so is plain data. `retryAfter` in milliseconds. */

@@ -16,9 +16,9 @@ import { ClientClosedError, ClientOfflineError, createClient, ErrorReply, RESP_T
 
 import type { Cursor, Entry, EventLog, Page, Presence, Tail } from "../../EventLog.js"
 import { EventLogError } from "../../EventLog.js"
-import type { Options } from "../RedisEventLog.js"
-import { isPattern, PatternMap } from "../../internal/channel.js"
 import { TailBuffer } from "../../EventLog/internal/tail.js"
+import { isPattern, PatternMap } from "../../internal/channel.js"
+import type { Options } from "../RedisEventLog.js"
 import { Attendance } from "./attendance.js"
 import type { Context, Read } from "./scripts.js"
 import * as Scripts from "./scripts.js"

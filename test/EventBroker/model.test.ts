@@ -1,6 +1,6 @@
 import { EventLog } from "effect-realtime"
 
-import { suite } from "./EventBroker.suite.js"
+import { suite } from "./suite.js"
 
 // `npm run test:soak` runs more of them.
 const streams = Number(process.env.SCHEDULES ?? 1_000)

@@ -7,10 +7,10 @@ import type { Layer } from "effect"
 import { Context, Effect, Exit, FastCheck as fc, Fiber, Logger, Scope, Stream } from "effect"
 import { EventBroker, EventLog, EventStream, ServerSentEvent, Topic } from "effect-realtime"
 
-import * as Model from "./support/brokerModel.js"
-import * as ManualClock from "./support/manualClock.js"
-import { serveNode } from "./support/servers.js"
-import * as TroubledLog from "./support/troubledLog.js"
+import * as Model from "../support/brokerModel.js"
+import * as ManualClock from "../support/manualClock.js"
+import { serveNode } from "../support/servers.js"
+import * as TroubledLog from "../support/troubledLog.js"
 
 const channels = ["a/1", "a/2", "b/1", "c"]
 const patterns: ReadonlyMap<string, Topic.Pattern> = new Map(

@@ -21,7 +21,7 @@ import * as VapidKeys from "effect-realtime/VapidKeys"
 import * as WebPush from "effect-realtime/WebPush"
 import { WebPushSubscription } from "effect-realtime/WebPushSubscription"
 
-import { decrypt, verify } from "./noble.js"
+import { decrypt, verify } from "../support/noble.js"
 
 const live = (options?: TestPushService.Options & Partial<WebPush.Options>) =>
   Layer.unwrapEffect(

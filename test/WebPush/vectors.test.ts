@@ -1,8 +1,8 @@
 import { assert, it } from "@effect/vitest"
 
 // The key and the salt of a message cannot be chosen through the public API, and must not be.
-import { encrypt } from "../src/WebPush/internal/crypto.js"
-import { decrypt, verify } from "./noble.js"
+import { encrypt } from "../../src/WebPush/internal/crypto.js"
+import { decrypt, verify } from "../support/noble.js"
 
 const bytes = (text: string) => Buffer.from(text, "base64url")
 

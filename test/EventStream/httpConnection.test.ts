@@ -11,7 +11,7 @@ import { Deferred, Duration, Effect, Exit, Layer, Queue, Ref, Schedule, Scope } 
 import { EventStream } from "effect-realtime"
 import { LeakCheck, TestEventSource } from "effect-realtime/testing"
 
-import { serveNode } from "./support/servers.js"
+import { serveNode } from "../support/servers.js"
 
 const openSocket = (url: string) =>
   Effect.acquireRelease(

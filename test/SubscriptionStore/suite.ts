@@ -5,7 +5,7 @@ import { assert } from "@effect/vitest"
 import { Array as Arr, Cause, Chunk, Clock, Effect, Either, Exit, Layer, Stream } from "effect"
 import * as SubscriptionStore from "effect-realtime/SubscriptionStore"
 
-import { newEndpoint, newKeys, newSubscription } from "./support/subscriptions.js"
+import { newEndpoint, newKeys, newSubscription } from "../support/subscriptions.js"
 
 const maxDevicesPerOwner = 5
 

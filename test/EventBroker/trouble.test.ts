@@ -22,8 +22,8 @@ import {
 import { EventBroker, EventLog, EventStream, ServerSentEvent, type Topic } from "effect-realtime"
 import { LeakCheck, TestEventSource } from "effect-realtime/testing"
 
-import { serveNode } from "./support/servers.js"
-import * as TroubledLog from "./support/troubledLog.js"
+import { serveNode } from "../support/servers.js"
+import * as TroubledLog from "../support/troubledLog.js"
 
 type Log = EventLog.EventLog.Service
 

@@ -7,7 +7,7 @@ import { Array, Deferred, Duration, Effect, Exit, Fiber, Layer, Order, Schedule,
 import { EventBroker, EventLog, Topic } from "effect-realtime"
 import { LeakCheck, TestEventSource } from "effect-realtime/testing"
 
-import { serveNode } from "./support/servers.js"
+import { serveNode } from "../support/servers.js"
 
 const broker = EventBroker.layer().pipe(Layer.provide(EventLog.layerMemory()))
 
