@@ -31,7 +31,6 @@ import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
 import * as Redacted from "effect/Redacted"
 import * as Schedule from "effect/Schedule"
-import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 
 import * as VapidKeys from "./VapidKeys.js"
@@ -39,141 +38,10 @@ import * as Crypto from "./WebPush/internal/crypto.js"
 import * as EndpointPolicy from "./WebPush/internal/endpoint.js"
 import * as PushStatus from "./WebPush/internal/response.js"
 import { Transmission } from "./WebPush/internal/transmission.js"
+import { WebPushConfigError, WebPushFailure, WebPushGone } from "./WebPushError.js"
 import type { WebPushPayload } from "./WebPushPayload.js"
 import { isWebPushPayload } from "./WebPushPayload.js"
 import type { WebPushSubscription } from "./WebPushSubscription.js"
-
-/**
- * The subscription has expired or was revoked (404 or 410): delete it.
- *
- * @since 0.1.0
- * @category errors
- */
-export class WebPushGone extends Schema.TaggedError<WebPushGone>("effect-realtime/WebPushGone")("WebPushGone", {
-  endpointId: Schema.String,
-  status: Schema.Literal(404, 410)
-}) {
-  /**
-   * @since 0.1.0
-   */
-  override get message(): string {
-    return `The subscription ${this.endpointId} is gone (${this.status})`
-  }
-}
-
-/**
- * The message was not taken, and the subscription is still good:
- *
- * - `RateLimited`: too many messages; `retryAfter` says how long to wait, if the service said so.
- * - `PayloadTooLarge`: more than 3,993 bytes, or more than the service takes.
- * - `KeyMismatch`: the subscription was made with another VAPID key. Only the browser can make it anew.
- * - `Unauthorized`: the VAPID token was refused.
- * - `InvalidSubscription`: its keys cannot be encrypted for.
- * - `Blocked`: the endpoint is not one that this server may send to. With a `detail` (`ERR_BLOCKED_ADDRESS`) it is its address,
- *   which may be another one when the name is resolved again. An address that stands in the endpoint itself is blocked for good.
- * - `Timeout`: no whole answer within `timeout`. The service may have the message, unless `neverSent`.
- * - `Transport`: the connection failed; `detail` is the code of the failure. The service may have the message, unless `neverSent`.
- * - `Unavailable`: the service has a problem (5xx), or turned the message away for now (408, 421, 425).
- * - `Rejected`: any other answer; `detail` is the service's own word for it, if it is a known one.
- *
- * @since 0.1.0
- * @category errors
- */
-export class WebPushFailure extends Schema.TaggedError<WebPushFailure>("effect-realtime/WebPushFailure")(
-  "WebPushFailure",
-  {
-    reason: Schema.Literal(
-      "RateLimited",
-      "PayloadTooLarge",
-      "KeyMismatch",
-      "Unauthorized",
-      "InvalidSubscription",
-      "Blocked",
-      "Timeout",
-      "Transport",
-      "Unavailable",
-      "Rejected"
-    ),
-    endpointId: Schema.String,
-    status: Schema.optional(Schema.Int),
-    retryAfter: Schema.optional(Schema.Duration),
-    detail: Schema.optional(Schema.String),
-    /** `true` if the transport knows that the service did not get the message. */
-    neverSent: Schema.optional(Schema.Boolean)
-  }
-) {
-  /**
-   * @since 0.1.0
-   */
-  override get message(): string {
-    const facts = [this.status, this.detail].filter(Predicate.isNotUndefined).join(", ")
-    return `${this.reason}${facts === "" ? "" : ` (${facts})`}: push to ${this.endpointId}`
-  }
-
-  /**
-   * Returns `true` if the same message may be sent again: the service turned it away for now, or never got it. A service that
-   * answers 5xx may have taken the message all the same, and the device then shows it twice. With a `topic` the second message
-   * replaces the first one while it is not delivered, with a `tag` in its payload the device replaces the notification.
-   *
-   * @since 0.1.0
-   */
-  get isRetryable(): boolean {
-    return this.reason === "RateLimited" || this.reason === "Unavailable" || this.neverSent === true ||
-      (this.reason === "Transport" && neverSent.test(this.detail ?? ""))
-  }
-
-  /**
-   * Returns `true` if no later attempt to send this message to this subscription can succeed.
-   *
-   * @since 0.1.0
-   */
-  get isFinal(): boolean {
-    return this.reason === "Blocked"
-      ? this.detail === undefined || isAddress.test(this.endpointId)
-      : !transient.has(this.reason)
-  }
-
-  /**
-   * Returns `true` if this server can send no message at all to the subscription, so that the browser has to make a new one: its
-   * keys cannot be used, it was made with another VAPID key, its host is not allowed, or the service does not know the endpoint.
-   * If all subscriptions fail like this at once, it is the settings of the server that are wrong.
-   *
-   * @since 0.1.0
-   */
-  get needsNewSubscription(): boolean {
-    return this.reason === "KeyMismatch" || this.reason === "InvalidSubscription" ||
-      (this.reason === "Blocked" && this.isFinal) ||
-      (this.reason === "Rejected" && PushStatus.unusableEndpoint.has(this.detail ?? ""))
-  }
-}
-
-// An endpointId begins with the host, and no name ends in a label of digits.
-const isAddress = /^(\[|[\d.]+[:/])/
-
-const transient = new Set<WebPushFailure["reason"]>(["RateLimited", "Timeout", "Transport", "Unavailable"])
-
-// The codes of failures that come before anything is sent, for clients that do not count what they send: of name resolution (the
-// system's and that of c-ares), of routes, and of connections.
-const neverSent =
-  /^(EAI_\w+|ENOTFOUND|ENODATA|ESERVFAIL|EREFUSED|ETIMEOUT|ECONNREFUSED|EHOSTUNREACH|ENETUNREACH|UND_ERR_CONNECT_TIMEOUT|NGHTTP2_REFUSED_STREAM)$/
-
-/**
- * A setting with which the layer cannot be built.
- *
- * @since 0.1.0
- * @category errors
- */
-export class WebPushConfigError extends Schema.TaggedError<WebPushConfigError>("effect-realtime/WebPushConfigError")(
-  "WebPushConfigError",
-  { field: Schema.String, reason: Schema.String }
-) {
-  /**
-   * @since 0.1.0
-   */
-  override get message(): string {
-    return `${this.field} ${this.reason}`
-  }
-}
 
 /**
  * What is sent: text, bytes, or a payload that `WebPushPayload` made.

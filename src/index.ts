@@ -75,6 +75,13 @@ export * as WebPush from "./WebPush.js"
 export * as WebPushApi from "./WebPushApi.js"
 
 /**
+ * The errors of `WebPush`.
+ *
+ * @since 0.1.0
+ */
+export * as WebPushError from "./WebPushError.js"
+
+/**
  * What the service worker receives: a notification, or a declarative one.
  *
  * @since 0.1.0

@@ -23,6 +23,7 @@ import {
 } from "effect"
 import * as VapidKeys from "effect-realtime/VapidKeys"
 import * as WebPush from "effect-realtime/WebPush"
+import type { WebPushFailure, WebPushGone } from "effect-realtime/WebPushError"
 import * as WebPushPayload from "effect-realtime/WebPushPayload"
 import { WebPushSubscription } from "effect-realtime/WebPushSubscription"
 
@@ -83,7 +84,7 @@ const tokenOf = (request: HttpClientRequest.HttpClientRequest | undefined) => {
 const bodyOf = (request: HttpClientRequest.HttpClientRequest | undefined): Uint8Array =>
   request?.body._tag === "Uint8Array" ? request.body.body : new Uint8Array()
 
-const reasonOf = (outcome: Either.Either<WebPush.Receipt, WebPush.WebPushGone | WebPush.WebPushFailure>) =>
+const reasonOf = (outcome: Either.Either<WebPush.Receipt, WebPushGone | WebPushFailure>) =>
   Either.match(outcome, {
     onRight: () => "Accepted",
     onLeft: (error) => error._tag === "WebPushGone" ? "Gone" : error.reason

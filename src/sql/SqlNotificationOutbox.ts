@@ -33,6 +33,7 @@ import type { Device } from "../SubscriptionStore.js"
 import { SubscriptionStore } from "../SubscriptionStore.js"
 import * as WebPush from "../WebPush.js"
 import { maxPayloadBytes } from "../WebPush/internal/crypto.js"
+import { WebPushFailure } from "../WebPushError.js"
 import { isWebPushPayload } from "../WebPushPayload.js"
 import * as Sql from "./internal/sql.js"
 
@@ -63,7 +64,7 @@ export interface Options {
  */
 export const Failure = Schema.Struct({
   device: Schema.String,
-  reason: Schema.Literal(...WebPush.WebPushFailure.fields.reason.literals, "Expired", "Removed"),
+  reason: Schema.Literal(...WebPushFailure.fields.reason.literals, "Expired", "Removed"),
   isFinal: Schema.Boolean
 })
 

@@ -19,6 +19,7 @@ import {
 import * as TestPushService from "effect-realtime/testing/TestPushService"
 import * as VapidKeys from "effect-realtime/VapidKeys"
 import * as WebPush from "effect-realtime/WebPush"
+import { WebPushFailure } from "effect-realtime/WebPushError"
 import { WebPushSubscription } from "effect-realtime/WebPushSubscription"
 
 import { decrypt, verify } from "../support/noble.js"
@@ -348,7 +349,7 @@ describe("secrets", () => {
           )
         )
         assert.deepStrictEqual(
-          unsent.map((error) => error instanceof WebPush.WebPushFailure && error.reason),
+          unsent.map((error) => error instanceof WebPushFailure && error.reason),
           ["Blocked", "KeyMismatch", "InvalidSubscription", "PayloadTooLarge", "Transport"]
         )
         const told = [...shown, ...logged].join("\n") + inspect(

@@ -8,6 +8,7 @@ const answers = {
   test: "test/WebPush/wire.test.ts",
   name: "means what the table says"
 }
+const errors = { file: "src/WebPushError.ts", test: "test/WebPush.test.ts" }
 const sender = { file: "src/WebPush.ts", test: "test/WebPush.test.ts" }
 
 export default [
@@ -30,7 +31,7 @@ export default [
     replace: `isForbidden(address)`
   },
   {
-    ...sender,
+    ...errors,
     promise: "A Blocked that comes from name resolution is not final",
     test: "test/node/PushHttpClient.test.ts",
     name: "are all checked, each time",
@@ -147,11 +148,11 @@ export default [
     replace: `  "BadEnvironmentKeyIdInToken",`
   },
   {
-    ...sender,
+    ...errors,
     promise: "The subscriptions that accept no message can be found",
     name: "names the endpoints that accept no message",
-    find: `PushStatus.unusableEndpoint.has(this.detail ?? "")`,
-    replace: `PushStatus.unusableEndpoint.has("")`
+    find: `unusableEndpoint.has(this.detail ?? "")`,
+    replace: `unusableEndpoint.has("")`
   },
   {
     ...endpoints,
@@ -230,7 +231,7 @@ export default [
   },
   {
     promise: "an address that stands in the endpoint is blocked for good",
-    file: "src/WebPush.ts",
+    file: "src/WebPushError.ts",
     find: "this.detail === undefined || isAddress.test(this.endpointId)",
     replace: "this.detail === undefined",
     test: "test/node/PushHttpClient.test.ts",

@@ -13,6 +13,7 @@ import * as PushHttpClient from "effect-realtime/node/PushHttpClient"
 import * as TestPushService from "effect-realtime/testing/TestPushService"
 import * as VapidKeys from "effect-realtime/VapidKeys"
 import * as WebPush from "effect-realtime/WebPush"
+import type { WebPushFailure, WebPushGone } from "effect-realtime/WebPushError"
 import { WebPushSubscription } from "effect-realtime/WebPushSubscription"
 
 import * as TestCertificate from "../../src/testing/internal/testCertificate.js"
@@ -87,7 +88,7 @@ const until = (condition: () => boolean) =>
     Effect.timeoutFail({ duration: "5 seconds", onTimeout: () => "it did not come to be" })
   )
 
-const describeError = (error: WebPush.WebPushGone | WebPush.WebPushFailure) =>
+const describeError = (error: WebPushGone | WebPushFailure) =>
   error._tag === "WebPushGone" ? "Gone" : error.detail === undefined ? error.reason : `${error.reason} ${error.detail}`
 
 describe("a push service that misbehaves", () => {

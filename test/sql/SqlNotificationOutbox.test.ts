@@ -32,6 +32,7 @@ import {
 } from "effect-realtime"
 import { SqlNotificationOutbox, SqlSubscriptionStore } from "effect-realtime/sql"
 import * as TestPushService from "effect-realtime/testing/TestPushService"
+import { WebPushFailure } from "effect-realtime/WebPushError"
 import type { WebPushSubscription } from "effect-realtime/WebPushSubscription"
 
 import * as Postgres from "../support/postgres.js"
@@ -434,7 +435,7 @@ const suite = <R, E>(it: Vitest.MethodsNonLive<R, true>, client: Layer.Layer<Sql
               outcomes: Arr.map([...subscriptions], (subscription) => ({
                 subscription,
                 result: Either.left(
-                  new WebPush.WebPushFailure({ reason: "Blocked", endpointId: subscription.endpointId, detail })
+                  new WebPushFailure({ reason: "Blocked", endpointId: subscription.endpointId, detail })
                 )
               }))
             }))

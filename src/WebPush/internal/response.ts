@@ -61,19 +61,6 @@ const appleReasons = new Set([
   "VapidPkHashMismatch"
 ])
 
-/** Details of answers that mean the endpoint and not the message: the service takes nothing for it. */
-export const unusableEndpoint: ReadonlySet<string> = new Set([
-  "BadDeviceToken",
-  "DeviceTokenNotForTopic",
-  "MissingDeviceToken",
-  "InvalidRegistration",
-  // Of Mozilla: no such endpoint, expired, no longer reachable, no such subscription.
-  "errno 102",
-  "errno 103",
-  "errno 105",
-  "errno 106"
-])
-
 const parseJson = (text: string): unknown => {
   try {
     return JSON.parse(text)
