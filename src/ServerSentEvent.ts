@@ -9,8 +9,8 @@ import { dual } from "effect/Function"
 import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
-
-import * as Decoder from "./ServerSentEvent/internal/decoder.js"
+import type * as Types from "effect/Types"
+import { createParser } from "eventsource-parser"
 
 /**
  * A frame. Every field is optional: a frame without `data` dispatches no event in the browser, but its `id` moves the
@@ -181,14 +181,33 @@ export const encode = (self: ServerSentEvent): Either.Either<Uint8Array, Invalid
   Either.map(encodeString(self), (frame) => textEncoder.encode(frame))
 
 /**
- * Decodes an event stream, given as bytes or as text in pieces of any size, into its frames. Frames come as they were
- * sent: `data` is a string, `event` is left out where the browser would say `message`, and an `id` without data is a
- * frame too. Fields and lines that the standard says to ignore are ignored, as are the fields of a last frame without its
- * blank line, except `retry` and comments, which need none. A comment or `retry` without a blank line comes with the frame
- * that follows it, or at the end of the stream.
+ * Limits and timing of a decoder.
  *
- * Fails with `InvalidServerSentEvent` (`TooLarge`) if a frame is longer than `maxSize` characters (16 Mi by default), so
- * that a server that never ends its frame cannot fill the memory.
+ * @since 0.1.0
+ * @category models
+ */
+export interface DecodeOptions {
+  /**
+   * Length of the longest frame, in characters. 16 Mi (16,777,216) by default. A longer frame fails with `TooLarge`, so
+   * that a server that never ends its frame cannot fill the memory.
+   */
+  readonly maxSize?: number | undefined
+  /**
+   * Emission of comments and of `retry` at the end of their own line, as frames of their own, if they stand before the
+   * other fields of a frame. By the standard they take effect there, and a server may send nothing else for hours. By
+   * default (`false`) they are part of the frame that follows them.
+   */
+  readonly eager?: boolean | undefined
+}
+
+/**
+ * Decodes an event stream, given as bytes or as text in pieces of any size, into its frames. Each frame has the fields
+ * that were sent: `data` is a string, `event` is absent where the browser says `message`, and an `id` without data is a
+ * frame too. Fields and lines that the standard ignores are ignored, and so are the fields of a last frame without its
+ * blank line. Comments and `retry` need no blank line: without the option `eager` they are part of the frame that
+ * follows, or a frame of their own at the end of the stream or after 64 Ki characters.
+ *
+ * Fails with `InvalidServerSentEvent` (`TooLarge`) after the frames before the one that is longer than `maxSize`.
  *
  * @since 0.1.0
  * @category decoding
@@ -205,7 +224,7 @@ export const encode = (self: ServerSentEvent): Either.Either<Uint8Array, Invalid
  */
 export const decode: {
   (
-    options?: { readonly maxSize?: number | undefined }
+    options?: DecodeOptions
   ): <E, R>(self: Stream.Stream<string | Uint8Array, E, R>) => Stream.Stream<
     ServerSentEvent,
     E | InvalidServerSentEvent,
@@ -213,23 +232,43 @@ export const decode: {
   >
   <E, R>(
     self: Stream.Stream<string | Uint8Array, E, R>,
-    options?: { readonly maxSize?: number | undefined }
+    options?: DecodeOptions
   ): Stream.Stream<ServerSentEvent, E | InvalidServerSentEvent, R>
 } = dual(
   (args) => Predicate.hasProperty(args[0], Stream.StreamTypeId),
   <E, R>(
     self: Stream.Stream<string | Uint8Array, E, R>,
-    options?: { readonly maxSize?: number | undefined }
+    options: DecodeOptions = {}
   ): Stream.Stream<ServerSentEvent, E | InvalidServerSentEvent, R> =>
-    Stream.suspend(() => {
-      const feed = Decoder.make(options?.maxSize ?? 16 * 1024 * 1024)
-      return self.pipe(
+    Stream.suspend(() =>
+      self.pipe(
         Stream.concat(Stream.succeed(undefined)),
-        Stream.mapConcat(feed),
-        Stream.mapEffect((frame) => frame === Decoder.tooLarge ? invalid("data", "TooLarge") : Either.right(frame))
+        Stream.mapConcat(makeDecoder(options)),
+        Stream.mapEffect((frame) => frame instanceof InvalidServerSentEvent ? Either.left(frame) : Either.right(frame))
       )
-    })
+    )
 )
+
+/**
+ * Returns true if the value of a `Content-Type` header is that of an event stream. Several header lines are joined with
+ * a comma, and the last value that is a media type counts (Fetch, "extract a MIME type"). Parameters are ignored: the
+ * body is UTF-8, whatever `charset` says.
+ *
+ * @since 0.1.0
+ * @category decoding
+ * @example
+ * ```ts
+ * import { ServerSentEvent } from "effect-realtime"
+ *
+ * ServerSentEvent.isContentType("text/event-stream; charset=utf-8") // true
+ * ServerSentEvent.isContentType("text/html") // false
+ * ```
+ */
+export const isContentType = (contentType: string | null | undefined): boolean =>
+  (contentType ?? "").match(/(?:[^",]|"(?:\\.|[^"\\])*"?)+/g)?.reduce((essence, value) => {
+    const found = /^\s*([\w!#$%&'*+.^`|~-]+\/[\w!#$%&'*+.^`|~-]+)\s*(?:;|$)/.exec(value)?.[1]
+    return found === undefined || found === "*/*" ? essence : found
+  }, "").toLowerCase() === "text/event-stream"
 
 const textEncoder = new TextEncoder()
 const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true })
@@ -275,4 +314,95 @@ const dataToString = (data: unknown): Either.Either<string, InvalidServerSentEve
   return Either.try({ try: (): string | undefined => JSON.stringify(data), catch: notJson }).pipe(
     Either.filterOrLeft((json) => json !== undefined, notJson)
   )
+}
+
+/** Number of characters after which comments and `retry` that no other field has followed become a frame. */
+const maxPendingLines = 64 * 1024
+
+/**
+ * Makes the decoder of one event stream: a function that takes the stream piece by piece and returns the frames that
+ * each piece completes, with an error in place of a frame that is too long. It is called without a piece at the end of
+ * the stream.
+ *
+ * `eventsource-parser` reports events, comments and reconnection times one by one, and does not report an `id` without
+ * data. Therefore it is fed one frame at a time, each with one more, empty, line of data: then it reports every frame,
+ * and a frame that had no data of its own is reported with empty data.
+ */
+const makeDecoder = (
+  { eager = false, maxSize = 16 * 1024 * 1024 }: DecodeOptions
+): (piece: string | Uint8Array | undefined) => Array<ServerSentEvent | InvalidServerSentEvent> => {
+  // The byte order mark is removed below, once.
+  const textDecoder = new TextDecoder("utf-8", { ignoreBOM: true })
+  let isStart = true
+  let afterCarriageReturn = false
+  let pending: Array<string> = []
+  let pendingLength = 0
+
+  let frame: Types.Mutable<ServerSentEvent> = {}
+  const parser = createParser({
+    onEvent: ({ data, event, id }) => {
+      if (data !== "") frame.data = data.slice(0, -1)
+      if (event !== undefined) frame.event = event
+      if (id !== undefined) frame.id = id
+    },
+    onRetry: (retry) => {
+      frame.retry = retry
+    },
+    onComment: (line) => {
+      frame.comment = frame.comment === undefined ? line : `${frame.comment}\n${line}`
+    }
+  })
+  // The parser takes "ï»¿" at the start of its first piece for a byte order mark. The real one is removed by then.
+  parser.feed("")
+  const parse = (block: string): ServerSentEvent => {
+    frame = {}
+    parser.feed(`${block}\ndata\n\n`)
+    return frame
+  }
+
+  // Takes the lines that take effect at their end from the start of the pending frame.
+  const takeLines = (): Array<ServerSentEvent> => {
+    const rest = pending.join("")
+    let end = 0
+    for (let next = rest.indexOf("\n"); next !== -1; next = rest.indexOf("\n", end)) {
+      if (next > end && !rest.startsWith(":", end) && !rest.startsWith("retry:", end)) break
+      end = next + 1
+    }
+    pending = end === rest.length ? [] : [rest.slice(end)]
+    pendingLength = rest.length - end
+    const frame = parse(rest.slice(0, end))
+    return Object.keys(frame).length > 0 ? [frame] : []
+  }
+
+  const tooLarge = () => new InvalidServerSentEvent({ field: "data", reason: "TooLarge" })
+  return (piece) => {
+    if (piece === undefined) return takeLines()
+    let text = typeof piece === "string" ? piece : textDecoder.decode(piece, { stream: true })
+    if (text === "") return []
+    if (isStart && text.startsWith("\uFEFF")) text = text.slice(1)
+    isStart = false
+    if (afterCarriageReturn && text.startsWith("\n")) text = text.slice(1)
+    afterCarriageReturn = text.endsWith("\r")
+    text = text.replace(/\r\n?/g, "\n")
+
+    const seam = pending.at(-1)?.endsWith("\n") === true ? `\n${text}` : text
+    if (text !== "") pending.push(text)
+    pendingLength += text.length
+    const frames: Array<ServerSentEvent | InvalidServerSentEvent> = []
+    if (seam.includes("\n\n")) {
+      const blocks = pending.join("").split("\n\n")
+      const rest = blocks.pop() ?? ""
+      pending = rest === "" ? [] : [rest]
+      pendingLength = rest.length
+      for (const block of blocks) {
+        if (block.length > maxSize) return [...frames, tooLarge()]
+        const frame = parse(block)
+        if (Object.keys(frame).length > 0) frames.push(frame)
+      }
+    }
+    if ((eager || pendingLength > maxPendingLines) && text.includes("\n") && /^[:r\n]/.test(pending[0] ?? "")) {
+      frames.push(...takeLines())
+    }
+    return pendingLength > maxSize ? [...frames, tooLarge()] : frames
+  }
 }

@@ -14,7 +14,7 @@ import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 
-import * as Decoder from "../ServerSentEvent/internal/decoder.js"
+import * as ServerSentEvent from "../ServerSentEvent.js"
 import * as Topic from "../Topic.js"
 import * as Page from "./internal/page.js"
 import type { Session, Signal } from "./internal/sharedConnection.js"
@@ -627,17 +627,14 @@ const overFetch = ({ address, options, session }: Target, clock: Clock.Clock, he
     }
     const { body } = response
     heard()
-    const decode = Decoder.make(maxSize, true)
     return Stream.fromReadableStream({ evaluate: () => body, onError: failed }).pipe(
       Stream.timeoutFail(silent, patience),
-      Stream.mapConcat((bytes) => {
-        heard()
-        return decode(bytes)
-      }),
-      Stream.mapEffect((frame) =>
-        frame === Decoder.tooLarge
-          ? Effect.fail(lost(new EventSourceError({ reason: "TooLarge" })))
-          : Effect.succeed(frame)
+      Stream.tap(() => Effect.sync(heard)),
+      ServerSentEvent.decode({ eager: true }),
+      Stream.mapError((error) =>
+        error instanceof ServerSentEvent.InvalidServerSentEvent
+          ? lost(new EventSourceError({ reason: "TooLarge" }))
+          : error
       ),
       Stream.filter(({ data, id, retry }) => data !== undefined || id !== undefined || retry !== undefined),
       Stream.map((frame): Signal => ({ _tag: "Frame", frame })),
@@ -647,8 +644,6 @@ const overFetch = ({ address, options, session }: Target, clock: Clock.Clock, he
       Stream.catchAll((error) => isHidden ? Stream.never : Stream.fail(error))
     )
   }))
-
-const maxSize = 16 * 1024 * 1024
 
 const isCrossOrigin = (address: URL): boolean =>
   globalThis.location !== undefined && address.origin !== globalThis.location.origin
@@ -684,7 +679,7 @@ const faultOf = (
 ): EventSourceError | undefined => {
   if (status === 204) return undefined
   if (status === 200) {
-    return Decoder.isEventStream(headers.get("content-type"))
+    return ServerSentEvent.isContentType(headers.get("content-type"))
       ? undefined
       : new EventSourceError({ reason: "NotEventStream", status })
   }

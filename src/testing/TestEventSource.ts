@@ -22,8 +22,7 @@ import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 
-import type { ServerSentEvent } from "../ServerSentEvent.js"
-import * as Decoder from "../ServerSentEvent/internal/decoder.js"
+import * as ServerSentEvent from "../ServerSentEvent.js"
 
 const TypeId = "~effect-realtime/testing/TestEventSource"
 
@@ -47,6 +46,8 @@ interface Connection {
   readonly request: Http.ClientRequest
   readonly response: Http.IncomingMessage
   readonly isEventStream: boolean
+  /** The text of an event stream that is still to be decoded. */
+  readonly pieces: Mailbox.Mailbox<string>
   readonly events: Mailbox.Mailbox<Event>
   readonly comments: Array<string>
   readonly waiting: Set<() => void>
@@ -146,6 +147,7 @@ const open = Effect.fnUntraced(function*(
   lastEventId: string,
   retry: Duration.Duration
 ) {
+  const pieces = yield* Mailbox.make<string>()
   const events = yield* Mailbox.make<Event>()
   const opened = yield* Deferred.make<TestEventSource, TestEventSourceError>()
   const request = yield* Effect.acquireRelease(
@@ -164,13 +166,14 @@ const open = Effect.fnUntraced(function*(
         })
         return request.on("response", (response) => {
           const isEventStream = response.statusCode === 200 &&
-            Decoder.isEventStream(response.headersDistinct["content-type"]?.join())
+            ServerSentEvent.isContentType(response.headersDistinct["content-type"]?.join())
           const connection: Connection = {
             url,
             requestHeaders,
             request,
             response,
             isEventStream,
+            pieces,
             events,
             comments: [],
             waiting: new Set(),
@@ -199,6 +202,8 @@ const open = Effect.fnUntraced(function*(
     reset
   )
   const source = yield* Deferred.await(opened).pipe(Effect.onInterrupt(() => reset(request)))
+  // A fiber that is interrupted before it has begun would not report the end.
+  yield* Effect.uninterruptible(Effect.forkScoped(decode(source[TypeId])))
   yield* Effect.addFinalizer(() => drop(source))
   return source
 })
@@ -213,28 +218,40 @@ const reset = (request: Http.ClientRequest): Effect.Effect<void> =>
   })
 
 const receive = (connection: Connection): void => {
-  const { events, isEventStream, response, waiting } = connection
+  const { isEventStream, pieces, response } = connection
   const textDecoder = new TextDecoder()
-  const decode = Decoder.make(Number.POSITIVE_INFINITY, true)
-  const wake = () => waiting.forEach((check) => check())
   response.on("data", (bytes: Uint8Array) => {
     const text = textDecoder.decode(bytes, { stream: true })
     connection.text += text
-    if (isEventStream) {
-      for (const frame of decode(text)) if (frame !== Decoder.tooLarge) dispatch(connection, frame)
-    }
-    wake()
+    if (isEventStream) pieces.unsafeOffer(text)
+    wake(connection)
   })
-  // A cut connection is an error here, and then a close: the close tells which end it was.
+  // A connection that is cut off emits an error, and then a close: the close shows how it ended.
   response.on("error", () => {})
-  response.on("close", () => {
-    connection.end = connection.dropped ? "dropped" : response.complete ? "clean" : "truncated"
-    events.unsafeDone(Exit.void)
-    wake()
-  })
+  response.on("close", () => pieces.unsafeDone(Exit.void))
 }
 
-const dispatch = (connection: Connection, { comment, data, event, id, retry }: ServerSentEvent): void => {
+/** Dispatches the frames, and then the end of the connection. */
+const decode = (connection: Connection): Effect.Effect<void> =>
+  Mailbox.toStream(connection.pieces).pipe(
+    ServerSentEvent.decode({ eager: true, maxSize: Number.POSITIVE_INFINITY }),
+    Stream.runForEach((frame) => Effect.sync(() => dispatch(connection, frame))),
+    Effect.orDie,
+    Effect.interruptible,
+    Effect.ensuring(Effect.sync(() => {
+      const { dropped, events, response } = connection
+      connection.end = dropped ? "dropped" : response.complete ? "clean" : "truncated"
+      events.unsafeDone(Exit.void)
+      wake(connection)
+    }))
+  )
+
+const wake = ({ waiting }: Connection): void => waiting.forEach((check) => check())
+
+const dispatch = (
+  connection: Connection,
+  { comment, data, event, id, retry }: ServerSentEvent.ServerSentEvent
+): void => {
   if (comment !== undefined) connection.comments.push(...comment.split("\n"))
   if (retry !== undefined) connection.retry = Duration.millis(retry)
   if (id !== undefined) connection.lastEventId = id

@@ -2,7 +2,7 @@ import type { Mutation } from "./mutation.js"
 
 const client = "src/browser/EventSourceClient.ts"
 const shared = "src/browser/internal/sharedConnection.ts"
-const decoder = "src/ServerSentEvent/internal/decoder.ts"
+const decoder = "src/ServerSentEvent.ts"
 const test = "test/EventSourceClient.test.ts"
 const inChromium = "test/browser/EventSourceClient.test.ts"
 
@@ -130,15 +130,15 @@ export default [
   {
     promise: "`retry` and comments take effect at the end of their line",
     file: client,
-    find: "Decoder.make(maxSize, true)",
-    replace: "Decoder.make(maxSize, false)",
+    find: "ServerSentEvent.decode({ eager: true })",
+    replace: "ServerSentEvent.decode()",
     test,
     name: "takes retry without an empty line"
   },
   {
     promise: "a line or an event without an end is an error, and not memory",
     file: decoder,
-    find: "return pendingLength > maxSize ? [...frames, tooLarge] : frames",
+    find: "return pendingLength > maxSize ? [...frames, tooLarge()] : frames",
     replace: "return frames",
     test,
     name: "fails for good: TooLarge"
