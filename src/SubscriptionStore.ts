@@ -9,13 +9,13 @@ import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
 import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
+import * as Encoding from "effect/Encoding"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 
-import * as Base64Url from "./internal/base64url.js"
-import { WebPushSubscription } from "./WebPushSubscription.js"
+import { identityOf, WebPushSubscription } from "./WebPushSubscription.js"
 
 /**
  * A subscription as it is kept: it can be sent to as it is. Like any `WebPushSubscription` it shows its `endpointId` alone when it is
@@ -142,7 +142,13 @@ export declare namespace SubscriptionStore {
 const isText = (text: string | undefined): boolean =>
   text === undefined || (text.isWellFormed() && !text.includes("\0"))
 
-const isOwner = (owner: string): boolean => isText(owner) && new TextEncoder().encode(owner).length <= 1024
+/**
+ * Returns `true` if all stores accept the owner: well-formed text without NUL, of at most 1,024 bytes in UTF-8.
+ *
+ * @since 0.1.0
+ * @category guards
+ */
+export const isOwner = (owner: string): boolean => isText(owner) && new TextEncoder().encode(owner).length <= 1024
 
 const invalidInput = (field: string, rule: string) =>
   new SubscriptionStoreError({ reason: "InvalidInput", detail: `${field} must be ${rule}` })
@@ -209,12 +215,18 @@ const haveSameKeys = (a: WebPushSubscription, b: WebPushSubscription): boolean =
 
 const pageSize = 1000
 
-// Enough for pages that come back in the weeks after; one that is forgotten is pruned once more, and remembered again.
-const maxPruned = 10_000
+/**
+ * The number of pruned subscriptions that a store remembers, so that it can refuse them with `Gone`. One that it has
+ * forgotten is accepted, fails at the next message, and is pruned again.
+ *
+ * @since 0.1.0
+ * @category constants
+ */
+export const maxPruned = 10_000
 
 /** Names a subscription with its keys in 43 characters, however long the endpoint. */
-const hashOf = ({ endpoint, keys }: WebPushSubscription): string =>
-  Base64Url.encode(sha256(new TextEncoder().encode(`${endpoint} ${keys.p256dh} ${keys.auth}`)))
+const hashOf = (subscription: WebPushSubscription): string =>
+  Encoding.encodeBase64Url(sha256(new TextEncoder().encode(identityOf(subscription))))
 
 /**
  * A store in memory, for a single process and for tests.

@@ -10,11 +10,11 @@ import * as Config from "effect/Config"
 import * as ConfigError from "effect/ConfigError"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
+import * as Encoding from "effect/Encoding"
 import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
 
-import * as Base64Url from "./internal/base64url.js"
 import * as P256 from "./internal/p256.js"
 
 /**
@@ -65,7 +65,7 @@ const scalarOf = (input: PrivateKeyInput): Either.Either<Uint8Array, InvalidVapi
   try {
     const key = createPrivateKey(input)
     const d = key.asymmetricKeyDetails?.namedCurve === "prime256v1" ? key.export({ format: "jwk" }).d : undefined
-    const scalar = d === undefined ? undefined : Base64Url.decode(d)
+    const scalar = d === undefined ? undefined : P256.decode(d)
     return scalar === undefined ? Either.left(wrongKey()) : Either.right(scalar)
   } catch {
     return Either.left(wrongKey())
@@ -74,11 +74,11 @@ const scalarOf = (input: PrivateKeyInput): Either.Either<Uint8Array, InvalidVapi
 
 const fromJwk = (jwk: object): Either.Either<Uint8Array, InvalidVapidKeys> => {
   const { crv, d, kty, x, y } = { crv: undefined, d: undefined, kty: undefined, x: undefined, y: undefined, ...jwk }
-  const bytes = kty === "EC" && crv === "P-256" && typeof d === "string" ? Base64Url.decode(d) : undefined
+  const bytes = kty === "EC" && crv === "P-256" && typeof d === "string" ? P256.decode(d) : undefined
   const point = bytes === undefined ? undefined : publicPointOf(bytes)
   if (bytes === undefined || point === undefined) return Either.left(wrongKey())
   const isOwn = (coordinate: unknown, start: number) =>
-    coordinate === undefined || coordinate === Base64Url.encode(point.subarray(start, start + 32))
+    coordinate === undefined || coordinate === Encoding.encodeBase64Url(point.subarray(start, start + 32))
   return isOwn(x, 1) && isOwn(y, 33) ? fromScalar(bytes) : Either.left(wrongKey())
 }
 
@@ -118,7 +118,7 @@ const fromText = (text: string): Either.Either<Uint8Array, InvalidVapidKeys> => 
       return Either.left(wrongKey())
     }
   }
-  const bytes = Base64Url.decode(trimmed.replace(/\s/g, ""))
+  const bytes = P256.decode(trimmed.replace(/\s/g, ""))
   if (bytes === undefined) return Either.left(privateKeyError("is not base64url, PEM or a JWK"))
   return bytes.length > maxScalarBytes && isDer(bytes) ? fromDer(bytes) : fromScalar(bytes)
 }
@@ -133,21 +133,21 @@ const pairOf = (scalar: Uint8Array): Either.Either<VapidKeys, InvalidVapidKeys> 
   return point === undefined
     ? Either.left(privateKeyError("is not a scalar of the curve P-256"))
     : Either.right({
-      publicKey: Base64Url.encode(point),
-      privateKey: Redacted.make(Base64Url.encode(scalar))
+      publicKey: Encoding.encodeBase64Url(point),
+      privateKey: Redacted.make(Encoding.encodeBase64Url(scalar))
     })
 }
 
 const checked = (keys: VapidKeys): Either.Either<VapidKeys, InvalidVapidKeys> => {
   const invalid = (reason: string) => Either.left(new InvalidVapidKeys({ field: "publicKey", reason }))
-  const publicKey = Base64Url.decode(keys.publicKey.trim())
+  const publicKey = P256.decode(keys.publicKey.trim())
   if (publicKey === undefined) return invalid("is not base64url")
   if (publicKey.length !== 65) return invalid("is not 65 bytes long")
   if (!P256.isPoint(publicKey)) return invalid("is not a point on the curve P-256")
   return fromText(Redacted.value(keys.privateKey)).pipe(
     Either.flatMap(pairOf),
     Either.filterOrLeft(
-      (pair) => pair.publicKey === Base64Url.encode(publicKey),
+      (pair) => pair.publicKey === Encoding.encodeBase64Url(publicKey),
       () => privateKeyError("does not belong to the public key")
     )
   )
@@ -228,7 +228,10 @@ export const generate: Effect.Effect<VapidKeys> = Effect.sync(() => {
   const publicKey = ecdh.generateKeys()
   // OpenSSL drops the leading zeros of the scalar.
   const privateKey = Buffer.concat([Buffer.alloc(32), ecdh.getPrivateKey()]).subarray(-32)
-  return { publicKey: Base64Url.encode(publicKey), privateKey: Redacted.make(Base64Url.encode(privateKey)) }
+  return {
+    publicKey: Encoding.encodeBase64Url(publicKey),
+    privateKey: Redacted.make(Encoding.encodeBase64Url(privateKey))
+  }
 })
 
 /**

@@ -4,14 +4,13 @@
  *
  * @since 0.1.0
  */
-import { createHash } from "node:crypto"
-
 import * as FetchHttpClient from "@effect/platform/FetchHttpClient"
 import * as HttpBody from "@effect/platform/HttpBody"
 import * as HttpClient from "@effect/platform/HttpClient"
 import type * as HttpClientError from "@effect/platform/HttpClientError"
 import * as HttpClientRequest from "@effect/platform/HttpClientRequest"
 import type * as HttpClientResponse from "@effect/platform/HttpClientResponse"
+import { sha256 } from "@noble/hashes/sha2.js"
 import * as Arr from "effect/Array"
 import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
@@ -21,6 +20,7 @@ import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
+import * as Encoding from "effect/Encoding"
 import * as Fiber from "effect/Fiber"
 import { dual } from "effect/Function"
 import * as Inspectable from "effect/Inspectable"
@@ -40,8 +40,9 @@ import * as PushStatus from "./WebPush/internal/response.js"
 import { Transmission } from "./WebPush/internal/transmission.js"
 import { WebPushConfigError, WebPushFailure, WebPushGone } from "./WebPushError.js"
 import type { WebPushPayload } from "./WebPushPayload.js"
-import { isWebPushPayload } from "./WebPushPayload.js"
+import { isWebPushPayload, maxBytes, toBytes } from "./WebPushPayload.js"
 import type { WebPushSubscription } from "./WebPushSubscription.js"
+import { identityOf } from "./WebPushSubscription.js"
 
 /**
  * What is sent: text, bytes, or a payload that `WebPushPayload` made.
@@ -197,10 +198,7 @@ export const tokensSigned: Metric.Metric.Counter<number> = Metric.counter("web_p
 const legalTopic = (topic: string): string =>
   /^[A-Za-z0-9_-]{1,32}$/.test(topic) && topic.length % 4 !== 1 // Apple decodes it as base64
     ? topic
-    : createHash("sha256").update(topic).digest("base64url").slice(0, 32)
-
-const bytesOf = (message: Message): Uint8Array =>
-  typeof message === "string" ? Buffer.from(message) : isWebPushPayload(message) ? message.bytes : message
+    : Encoding.encodeBase64Url(sha256(new TextEncoder().encode(topic))).slice(0, 32)
 
 const reservedDomain = /(^|\.)(localhost|local|internal|invalid|test|example|arpa)$/
 
@@ -381,9 +379,6 @@ const checkOptions = ({ padding = 0, timeout, ttl, urgency = "normal" }: SendOpt
   return wholeNumber("padding", padding, 0)
 }
 
-// Two subscriptions of one endpoint with other keys are of two times, and only one of them can be read.
-const identityOf = ({ endpoint, keys }: WebPushSubscription): string => `${endpoint} ${keys.p256dh} ${keys.auth}`
-
 const validate = (options: Options): Effect.Effect<void, WebPushConfigError> =>
   Effect.gen(function*() {
     if (!isSubject(options.subject)) {
@@ -455,8 +450,8 @@ export const make = (
       const urgency = call?.urgency ?? options.urgency
       const topic = call?.topic ?? options.topic
       const prepared: Prepared = {
-        bytes: bytesOf(message),
-        padding: Math.min(call?.padding ?? options.padding ?? 0, Crypto.maxPayloadBytes),
+        bytes: toBytes(message),
+        padding: Math.min(call?.padding ?? options.padding ?? 0, maxBytes),
         timeout: Duration.decode(call?.timeout ?? options.timeout ?? Duration.seconds(10)),
         headers: {
           "content-encoding": "aes128gcm",
@@ -479,7 +474,7 @@ export const make = (
           facts?: Partial<Pick<WebPushFailure, "status" | "retryAfter" | "detail" | "neverSent">>
         ) => new WebPushFailure({ reason, endpointId: subscription.endpointId, ...facts })
 
-        if (message.bytes.length > Crypto.maxPayloadBytes) return yield* failure("PayloadTooLarge")
+        if (message.bytes.length > maxBytes) return yield* failure("PayloadTooLarge")
         if (endpoint === undefined) return yield* failure("Blocked")
         const authorize = ring.get(subscription.applicationServerKey ?? publicKey)
         if (authorize === undefined) return yield* failure("KeyMismatch")

@@ -32,6 +32,33 @@ export interface WebPushPayload extends Inspectable.Inspectable {
 export const isWebPushPayload = (u: unknown): u is WebPushPayload => Predicate.hasProperty(u, TypeId)
 
 /**
+ * The largest message in bytes: its one encrypted record fits the 4,096 bytes that every push service accepts (RFC 8030, 7.2).
+ *
+ * @since 0.1.0
+ * @category constants
+ */
+export const maxBytes = 3993
+
+/**
+ * Returns the bytes of a message before its encryption: those of a text in UTF-8.
+ *
+ * @since 0.1.0
+ * @category getters
+ * @example
+ * ```ts
+ * import * as WebPushPayload from "effect-realtime/WebPushPayload"
+ *
+ * const fits = (text: string) => WebPushPayload.toBytes(text).length <= WebPushPayload.maxBytes
+ * ```
+ */
+export const toBytes = (message: string | Uint8Array | WebPushPayload): Uint8Array =>
+  typeof message === "string"
+    ? new TextEncoder().encode(message)
+    : isWebPushPayload(message)
+    ? message.bytes
+    : message
+
+/**
  * Says which member of a payload breaks which rule. Never holds the value.
  *
  * @since 0.1.0

@@ -5,13 +5,13 @@
  */
 import { sha256 } from "@noble/hashes/sha2.js"
 import * as Arr from "effect/Array"
+import * as Encoding from "effect/Encoding"
 import * as Inspectable from "effect/Inspectable"
 import * as Option from "effect/Option"
 import type * as ParseResult from "effect/ParseResult"
 import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
 
-import * as Base64Url from "./internal/base64url.js"
 import * as P256 from "./internal/p256.js"
 
 // Every leaf has a message of its own: the default one would quote the value, and the value is a capability.
@@ -20,14 +20,14 @@ const base64Bytes = (rule: string, isValid: (bytes: Uint8Array) => boolean) => {
   return Schema.transform(
     Schema.String.annotations({ message }).pipe(
       Schema.filter((text) => {
-        const bytes = Base64Url.decode(text)
+        const bytes = P256.decode(text)
         return bytes !== undefined && isValid(bytes)
       }, { message })
     ),
     Schema.String.annotations({ message }),
     {
       strict: true,
-      decode: (text) => Base64Url.encode(Base64Url.decode(text) ?? new Uint8Array()),
+      decode: (text) => Encoding.encodeBase64Url(P256.decode(text) ?? new Uint8Array()),
       encode: (text) => text
     }
   )
@@ -36,10 +36,18 @@ const base64Bytes = (rule: string, isValid: (bytes: Uint8Array) => boolean) => {
 const publicKeyRule = "must be a point on the curve P-256: 65 bytes, uncompressed, in base64url"
 const PublicKey = base64Bytes(publicKeyRule, P256.isPoint)
 
+/**
+ * The longest endpoint that a subscription may have, in characters.
+ *
+ * @since 0.1.0
+ * @category constants
+ */
+export const maxEndpointLength = 4096
+
 const endpointRule = "must be an absolute https URL of at most 4,096 printable ASCII characters"
 const Endpoint = Schema.String.annotations({ message: () => endpointRule }).pipe(
   Schema.filter(
-    (text) => text.length <= 4096 && /^https:\/\/[\x21-\x7e]+$/.test(text) && URL.canParse(text),
+    (text) => text.length <= maxEndpointLength && /^https:\/\/[\x21-\x7e]+$/.test(text) && URL.canParse(text),
     { message: () => endpointRule }
   )
 )
@@ -56,6 +64,11 @@ const optionalMember = <A, I>(schema: Schema.Schema<A, I>, rule: string) =>
     Schema.UndefinedOr(schema).annotations({ message: () => ({ message: rule, override: true }) }),
     { exact: true }
   )
+
+const endpointIdOf = (endpoint: string): string => {
+  const prefix = Encoding.encodeHex(sha256(new TextEncoder().encode(endpoint)).subarray(0, 6))
+  return `${URL.canParse(endpoint) ? new URL(endpoint).host : ""}/${prefix}`
+}
 
 const encodingRule = "must be or contain aes128gcm: no other encoding is sent (RFC 8291)"
 const encodingMessage = () => ({ message: encodingRule, override: true })
@@ -114,15 +127,16 @@ export class WebPushSubscription extends Schema.Class<WebPushSubscription>("effe
   },
   [objectRule("a WebPushSubscription"), objectRule("a push subscription"), objectRule("a push subscription")]
 ) {
+  #endpointId: string | undefined
+
   /**
-   * Names the subscription without giving it away: the host, and the first 12 hexadecimal digits of the endpoint's SHA-256.
+   * The name of the subscription in logs, spans and errors, from which its endpoint cannot be derived: the host, and the
+   * first 12 hexadecimal digits of the endpoint's SHA-256.
    *
    * @since 0.1.0
    */
   get endpointId(): string {
-    const digest = sha256(new TextEncoder().encode(this.endpoint))
-    const prefix = Array.from(digest.subarray(0, 6), (byte) => byte.toString(16).padStart(2, "0")).join("")
-    return `${URL.canParse(this.endpoint) ? new URL(this.endpoint).host : ""}/${prefix}`
+    return this.#endpointId ??= endpointIdOf(this.endpoint)
   }
 
   /**
@@ -146,3 +160,21 @@ export class WebPushSubscription extends Schema.Class<WebPushSubscription>("effe
     return this.toJSON()
   }
 }
+
+/**
+ * Returns the endpoint together with the keys. A browser that subscribes again may get the same endpoint with other keys,
+ * and a message for the old keys cannot be read any more: the two are different subscriptions.
+ *
+ * @since 0.1.0
+ * @category getters
+ * @example
+ * ```ts
+ * import { Array } from "effect"
+ * import type { WebPushSubscription } from "effect-realtime/WebPushSubscription"
+ * import { identityOf } from "effect-realtime/WebPushSubscription"
+ *
+ * const unique = (subscriptions: ReadonlyArray<WebPushSubscription>) =>
+ *   Array.dedupeWith(subscriptions, (a, b) => identityOf(a) === identityOf(b))
+ * ```
+ */
+export const identityOf = ({ endpoint, keys }: WebPushSubscription): string => `${endpoint} ${keys.p256dh} ${keys.auth}`

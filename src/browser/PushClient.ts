@@ -4,13 +4,14 @@
  * @since 0.1.0
  */
 import * as Effect from "effect/Effect"
+import * as Encoding from "effect/Encoding"
 import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
 import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 
-import * as Base64Url from "../internal/base64url.js"
+import * as P256 from "../internal/p256.js"
 import type { WebPushSubscription } from "../WebPushSubscription.js"
 
 /**
@@ -338,14 +339,14 @@ const attempt = <A>(
 const dropReport = Effect.ignore(attempt("ServiceUnavailable", () => caches.delete("effect-realtime")))
 
 const decodeKey = (text: string): Effect.Effect<Uint8Array, PushClientError> => {
-  const key = Base64Url.decode(text.trim())
+  const key = P256.decode(text.trim())
   return key?.length === 65 ? Effect.succeed(key) : new PushClientError({ reason: "InvalidServerKey" })
 }
 
 /** The subscription that there is if it was made with the key, or one in its place. */
 const hold = (registration: ServiceWorkerRegistration, key: Uint8Array): Effect.Effect<Subscribed, PushClientError> =>
   Effect.flatMap(attempt("ServiceUnavailable", () => registration.pushManager.getSubscription()), (before) => {
-    const passed = Base64Url.encode(key)
+    const passed = Encoding.encodeBase64Url(key)
     const kept = Option.filter(
       toSubscription(before, passed),
       ({ applicationServerKey }) => applicationServerKey === passed
@@ -384,7 +385,7 @@ const make = (registration: ServiceWorkerRegistration, key: Uint8Array): Effect.
       duration: limit,
       onTimeout: () => new PushClientError({ reason: "ServiceUnavailable" })
     }))
-    const subscription = toSubscription(made, Base64Url.encode(key))
+    const subscription = toSubscription(made, Encoding.encodeBase64Url(key))
     if (Option.isSome(subscription)) return subscription.value
     // Kept, it would be the subscription of the next load.
     if (made) yield* Effect.ignore(attempt("ServiceUnavailable", () => made.unsubscribe()))
@@ -530,7 +531,7 @@ const activation = (worker: ServiceWorker): Effect.Effect<void, PushClientError>
     return Effect.sync(() => abort.abort())
   })
 
-const toBase64Url = (bytes: ArrayBuffer): string => Base64Url.encode(new Uint8Array(bytes))
+const toBase64Url = (bytes: ArrayBuffer): string => Encoding.encodeBase64Url(new Uint8Array(bytes))
 
 /** The members for the server, if it can send to them. A browser that does not say the key has used the one it was passed. */
 const toSubscription = Option.liftThrowable((

@@ -30,11 +30,10 @@ import { Notifier } from "../Notifier.js"
 import { deliver, isGone, reasonOf } from "../Notifier/internal/deliver.js"
 import * as ServerSentEvent from "../ServerSentEvent.js"
 import type { Device } from "../SubscriptionStore.js"
-import { SubscriptionStore } from "../SubscriptionStore.js"
+import { isOwner, SubscriptionStore } from "../SubscriptionStore.js"
 import * as WebPush from "../WebPush.js"
-import { maxPayloadBytes } from "../WebPush/internal/crypto.js"
 import { WebPushFailure } from "../WebPushError.js"
-import { isWebPushPayload } from "../WebPushPayload.js"
+import { maxBytes, toBytes } from "../WebPushPayload.js"
 import * as Sql from "./internal/sql.js"
 
 /**
@@ -275,13 +274,6 @@ const textOf = (data: unknown): string | undefined =>
     ? utf8.decode(data)
     : JSON.stringify(data)
 
-// The rule of the SubscriptionStore.
-const isOwner = (owner: string): boolean =>
-  owner.isWellFormed() && !owner.includes("\0") && new TextEncoder().encode(owner).length <= 1024
-
-const bytesOf = (message: WebPush.Message): Uint8Array =>
-  typeof message === "string" ? new TextEncoder().encode(message) : isWebPushPayload(message) ? message.bytes : message
-
 const invalid = (detail: string) => new NotificationOutboxError({ reason: "InvalidNotification", detail })
 
 // `Duration.decode` makes zero of what is negative or no number.
@@ -302,9 +294,9 @@ const toMessage = (
     if (event.id !== undefined) {
       return yield* Either.left(new ServerSentEvent.InvalidServerSentEvent({ field: "id", reason: "Assigned" }))
     }
-    const bytes = bytesOf(push)
-    if (Predicate.isUint8Array(bytes) && bytes.length > maxPayloadBytes) {
-      return yield* Either.left(invalid(`push must be at most ${maxPayloadBytes} bytes long`))
+    const bytes = toBytes(push)
+    if (Predicate.isUint8Array(bytes) && bytes.length > maxBytes) {
+      return yield* Either.left(invalid(`push must be at most ${maxBytes} bytes long`))
     }
     const wait = yield* duration("delay", delay)
     if (wait !== undefined && !Duration.isFinite(wait)) return yield* Either.left(invalid("delay must be finite"))

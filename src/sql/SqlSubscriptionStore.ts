@@ -11,16 +11,17 @@ import * as Arr from "effect/Array"
 import * as Chunk from "effect/Chunk"
 import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
+import * as Encoding from "effect/Encoding"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 
-import * as Base64Url from "../internal/base64url.js"
 import type { Options } from "../SubscriptionStore.js"
 import * as Store from "../SubscriptionStore.js"
 import { Device, SubscriptionStore, SubscriptionStoreError } from "../SubscriptionStore.js"
 import type { WebPushSubscription } from "../WebPushSubscription.js"
+import { identityOf } from "../WebPushSubscription.js"
 import * as Sql from "./internal/sql.js"
 
 const column = <A, I>(schema: Schema.Schema<A, I>, name: string) =>
@@ -84,10 +85,9 @@ export const migrations: Record<string, Effect.Effect<void, SqlError, SqlClient.
   })
 }
 
-const hashOf = (text: string): string => Base64Url.encode(sha256(new TextEncoder().encode(text)))
+const hashOf = (text: string): string => Encoding.encodeBase64Url(sha256(new TextEncoder().encode(text)))
 
-const prunedHashOf = ({ endpoint, keys }: WebPushSubscription): string =>
-  hashOf(`${endpoint} ${keys.p256dh} ${keys.auth}`)
+const prunedHashOf = (subscription: WebPushSubscription): string => hashOf(identityOf(subscription))
 
 const toDevice = ({ auth, endpointHash: _, p256dh, ...row }: typeof Row.Type): Device => {
   const { applicationServerKey, lastSuccessAt, userAgent, ...required } = row
@@ -115,9 +115,6 @@ const pageSize = 1000
 
 // SQLite takes 32,766 parameters.
 const maxKeysPerStatement = 5000
-
-// As the store in memory.
-const maxPruned = 10_000
 
 /**
  * A store in the database of the `SqlClient`. Creates its tables if they are not there.
@@ -278,7 +275,7 @@ export const make = (
               yield* write(sql`
                 DELETE FROM web_push_pruned WHERE subscription_hash IN (
                   SELECT subscription_hash FROM web_push_pruned
-                  ORDER BY pruned_at DESC, subscription_hash LIMIT 1000000 OFFSET ${maxPruned}
+                  ORDER BY pruned_at DESC, subscription_hash LIMIT 1000000 OFFSET ${Store.maxPruned}
                 )
               `)
               return yield* write(

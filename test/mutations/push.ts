@@ -169,11 +169,12 @@ export default [
     replace: `name.length > 2530`
   },
   {
-    ...endpoints,
+    file: "src/WebPushSubscription.ts",
+    test: "test/WebPush.test.ts",
     promise: "An endpoint of more than 4,096 letters is refused",
     name: "blocks everything",
-    find: `const maxLength = 4096`,
-    replace: `const maxLength = 40_960`
+    find: `const maxEndpointLength = 4096`,
+    replace: `const maxEndpointLength = 40_960`
   },
   {
     ...sender,

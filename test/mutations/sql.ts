@@ -90,14 +90,15 @@ export default [
   {
     promise: "A push that is too large is refused at enqueue",
     ...outbox,
-    find: "bytes.length > maxPayloadBytes",
+    find: "bytes.length > maxBytes",
     replace: "bytes.length < 0",
     name: "SQLite refuses at enqueue"
   },
   {
     promise: "An owner that a database would cut is refused at enqueue",
     ...outbox,
-    find: "owner.isWellFormed() && ",
+    file: "src/SubscriptionStore.ts",
+    find: "text.isWellFormed() && ",
     replace: "",
     name: "SQLite refuses at enqueue"
   },

@@ -1,9 +1,6 @@
 import type { KeyObject } from "node:crypto"
 import { createCipheriv, createECDH, createHmac, createPrivateKey, randomBytes, sign } from "node:crypto"
 
-/** The largest payload whose one encrypted record still fits the 4,096 bytes that every push service takes. */
-export const maxPayloadBytes = 3993
-
 const recordSize = 4096
 
 const hmac = (key: Uint8Array, ...parts: ReadonlyArray<Uint8Array>): Buffer => {

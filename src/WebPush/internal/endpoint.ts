@@ -1,3 +1,5 @@
+import { maxEndpointLength } from "../../WebPushSubscription.js"
+
 /** Who runs a push service: the few names that metrics and the meaning of a status depend on. */
 export type Vendor = "fcm" | "mozilla" | "apple" | "wns" | "other"
 
@@ -14,9 +16,6 @@ export interface Endpoint {
   readonly origin: string
 }
 
-// The longest endpoint that a subscription may have.
-const maxLength = 4096
-
 // A name, or a label of it, that DNS cannot hold (RFC 1035, 2.3.4), or a label that no host has (RFC 1123, 2.1).
 const isTooLong = (name: string): boolean => name.length > 253 || /[^.]{64}/.test(name)
 const hyphenAtEnd = /(^|\.)-|-(\.|$)/
@@ -27,7 +26,7 @@ const authority = /^https:\/\/((?:[a-z0-9-]+(?:\.[a-z0-9-]+)*|\[[0-9a-f:]+\])(?:
 
 /** Reads a URL in which every parser finds the host and the path that are written there. */
 const read = (endpoint: string): URL | undefined => {
-  const match = endpoint.length <= maxLength ? authority.exec(endpoint) : null
+  const match = endpoint.length <= maxEndpointLength ? authority.exec(endpoint) : null
   if (match === null || !URL.canParse(endpoint)) return undefined
   const [start, written = ""] = match
   const url = new URL(endpoint)
