@@ -18,10 +18,11 @@ import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Encoding from "effect/Encoding"
+import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
-import type * as Scope from "effect/Scope"
+import * as Scope from "effect/Scope"
 
 import { merge, Ring, Sequence } from "./EventLog/internal/ring.js"
 import { TailBuffer } from "./EventLog/internal/tail.js"
@@ -128,11 +129,11 @@ export type Item = Entry | Lost
  * @category models
  */
 export interface Tail {
-  readonly follow: (channel: string) => Effect.Effect<void, EventLogError>
   /**
-   * Entries that were waiting already may still come out.
+   * Follows a channel, or a pattern, until the scope is closed. A channel that several scopes follow is unfollowed when the
+   * last of them closes. Entries that are pending by then may still be taken.
    */
-  readonly unfollow: (channel: string) => Effect.Effect<void>
+  readonly follow: (channel: string) => Effect.Effect<void, EventLogError, Scope.Scope>
   /**
    * Waits for at least one item and gives all there are. For one taker at a time.
    */
@@ -236,8 +237,9 @@ export declare namespace EventLog {
 }
 
 /**
- * A log over a backend, which need not check names: those that break a rule fail with `EventLogError` (`InvalidChannel`)
- * before they reach it.
+ * Makes a log of a backend, which need neither check names nor count followers: a name that breaks a rule fails with
+ * `EventLogError` (`InvalidChannel`) before it reaches the backend, and a tail of the backend is asked to follow a channel
+ * that it does not follow yet.
  *
  * @since 0.1.0
  * @category constructors
@@ -267,11 +269,10 @@ export const make = (backend: EventLog.Service): EventLog.Service => ({
         () => backend.read(names, after, limit, maxBytes)
       )
     }),
-  tail: Effect.map(backend.tail, (tail) => ({
-    follow: (channel) => valid(patternFault(channel), () => tail.follow(channel)),
-    unfollow: tail.unfollow,
-    take: tail.take
-  })),
+  tail: Effect.map(backend.tail, (tail) => {
+    const follow = countFollowers(tail)
+    return { follow: (channel) => valid(patternFault(channel), () => follow(channel)), take: tail.take }
+  }),
   presence: Effect.map(backend.presence, (presence) => ({
     set: presence.set,
     others: (channel) => valid(channelFault(channel), () => presence.others(channel))
@@ -280,10 +281,68 @@ export const make = (backend: EventLog.Service): EventLog.Service => ({
 
 const maxPageBytes = 1024 * 1024
 
-const valid = <A>(
+/** A channel that a tail follows, or is about to follow or to unfollow. */
+interface Followed {
+  followers: number
+  /** The scope in which the backend follows the channel, while it does. */
+  scope: Scope.CloseableScope | undefined
+  /** The permit to ask the backend: an unfollow that is on its way would undo a later follow. */
+  readonly turn: Effect.Semaphore
+}
+
+/** Follows a channel once for all scopes that ask for it. */
+const countFollowers = (tail: Tail): Tail["follow"] => {
+  const channels = new Map<string, Followed>()
+
+  const open = (channel: string, followed: Followed) =>
+    Effect.suspend(() =>
+      followed.scope !== undefined ?
+        Effect.void :
+        Effect.flatMap(Scope.make(), (scope) =>
+          Effect.onExit(Scope.extend(tail.follow(channel), scope), (exit) => {
+            if (Exit.isFailure(exit)) return Scope.close(scope, exit)
+            followed.scope = scope
+            return Effect.void
+          }))
+    )
+
+  const close = (channel: string, followed: Followed) =>
+    Effect.suspend(() => {
+      const { followers, scope } = followed
+      if (followers > 0) return Effect.void
+      followed.scope = undefined
+      return Effect.map(scope === undefined ? Effect.void : Scope.close(scope, Exit.void), () => {
+        if (followed.followers === 0 && channels.get(channel) === followed) channels.delete(channel)
+      })
+    })
+
+  const leave = (channel: string, followed: Followed) =>
+    Effect.suspend(() =>
+      --followed.followers > 0 ? Effect.void : followed.turn.withPermits(1)(close(channel, followed))
+    )
+
+  return (channel) =>
+    Effect.uninterruptibleMask((restore) =>
+      Effect.flatMap(Effect.scope, (scope) => {
+        const followed = channels.get(channel) ??
+          { followers: 0, scope: undefined, turn: Effect.unsafeMakeSemaphore(1) }
+        channels.set(channel, followed)
+        followed.followers++
+        const opened = followed.scope !== undefined
+          ? Effect.void
+          : Effect.onError(
+            restore(followed.turn.withPermits(1)(open(channel, followed))),
+            () => leave(channel, followed)
+          )
+        return Effect.zipRight(opened, Scope.addFinalizer(scope, leave(channel, followed)))
+      })
+    )
+}
+
+const valid = <A, R>(
   fault: string | undefined,
-  then: () => Effect.Effect<A, EventLogError>
-): Effect.Effect<A, EventLogError> =>
+  then: () => Effect.Effect<A, EventLogError, R>
+): Effect.Effect<A, EventLogError, R> =>
   fault === undefined ? then() : new EventLogError({ reason: "InvalidChannel", detail: `a channel ${fault}` })
 
 /**
@@ -454,8 +513,11 @@ const makeMemory = (options: MemoryOptions | undefined): EventLog.Service => {
         (tail) => Effect.sync(() => tails.delete(tail))
       ),
       (tail): Tail => ({
-        follow: (channel) => Effect.sync(() => tail.follow(channel)),
-        unfollow: (channel) => Effect.sync(() => tail.unfollow(channel)),
+        follow: (channel) =>
+          Effect.acquireRelease(
+            Effect.sync(() => tail.follow(channel)),
+            () => Effect.sync(() => tail.unfollow(channel))
+          ),
         take: tail.take
       })
     ),

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Duration, Effect, FastCheck as fc, Option, TestClock } from "effect"
+import { Duration, Effect, FastCheck as fc, Fiber, Option, type Scope, TestClock } from "effect"
 import * as EventLog from "effect-realtime/EventLog"
 
 import { suite } from "./EventLog/suite.js"
@@ -56,6 +56,84 @@ describe("EventId", () => {
       Option.some({ epoch: "a", seq: Number.MAX_SAFE_INTEGER })
     )
   })
+})
+
+describe("EventLog.make", () => {
+  const unavailable = new EventLog.EventLogError({ reason: "Unavailable", detail: "it is out" })
+
+  /** A log that notes when its backend is asked to follow and to unfollow. */
+  const observed = (
+    follow: Effect.Effect<void, EventLog.EventLogError>,
+    unfollow: Effect.Effect<void>,
+    body: (
+      tail: EventLog.Tail,
+      calls: ReadonlyArray<string>
+    ) => Effect.Effect<void, EventLog.EventLogError, Scope.Scope>
+  ) =>
+    Effect.gen(function*() {
+      const log = yield* EventLog.EventLog
+      const calls: Array<string> = []
+      const tail = yield* EventLog.make({
+        ...log,
+        tail: Effect.map(log.tail, (tail) => ({
+          ...tail,
+          follow: (channel) =>
+            Effect.sync(() => calls.push("follow")).pipe(
+              Effect.zipRight(follow),
+              Effect.zipRight(Effect.addFinalizer(() => {
+                calls.push("unfollow")
+                return unfollow
+              })),
+              Effect.zipRight(tail.follow(channel))
+            )
+        }))
+      }).tail
+      yield* body(tail, calls)
+    }).pipe(Effect.scoped, Effect.provide(EventLog.layerMemory()))
+
+  it.effect("asks the backend to follow a channel once for all scopes, and to unfollow it after the last one", () =>
+    observed(Effect.void, Effect.void, (tail, calls) =>
+      Effect.gen(function*() {
+        yield* Effect.scoped(Effect.zipRight(tail.follow("a"), Effect.scoped(tail.follow("a"))))
+        assert.deepStrictEqual(calls, ["follow", "unfollow"])
+        yield* Effect.scoped(tail.follow("a"))
+        assert.deepStrictEqual(calls, ["follow", "unfollow", "follow", "unfollow"])
+      })))
+
+  it.effect("does not follow a channel anew before an unfollow that is on its way has ended", () =>
+    Effect.gen(function*() {
+      const latch = yield* Effect.makeLatch(false)
+      yield* observed(Effect.void, latch.await, (tail, calls) =>
+        Effect.gen(function*() {
+          const leaving = yield* Effect.fork(Effect.scoped(tail.follow("a")))
+          yield* Effect.yieldNow()
+          const following = yield* Effect.fork(Effect.scoped(Effect.zipRight(tail.follow("a"), latch.await)))
+          yield* Effect.repeatN(Effect.yieldNow(), 20)
+          assert.deepStrictEqual(calls, ["follow", "unfollow"])
+          yield* latch.open
+          yield* Effect.zipRight(leaving, following)
+          assert.deepStrictEqual(calls, ["follow", "unfollow", "follow", "unfollow"])
+        }))
+    }))
+
+  it.effect("does not count a follower that failed or was interrupted", () =>
+    Effect.gen(function*() {
+      const latch = yield* Effect.makeLatch(true)
+      let isOut = true
+      const follow = Effect.suspend(() => isOut ? Effect.fail(unavailable) : latch.await)
+      yield* observed(follow, Effect.void, (tail, calls) =>
+        Effect.gen(function*() {
+          assert.strictEqual(yield* Effect.flip(tail.follow("a")), unavailable)
+          isOut = false
+          yield* latch.close
+          const fibers = yield* Effect.forEach([1, 2], () => Effect.fork(tail.follow("a")))
+          yield* Effect.repeatN(Effect.yieldNow(), 5)
+          for (const fiber of fibers) yield* Fiber.interrupt(fiber)
+          yield* latch.open
+          yield* Effect.scoped(tail.follow("a"))
+          assert.deepStrictEqual(calls, ["follow", "follow", "follow", "unfollow"])
+        }))
+    }))
 })
 
 describe("EventLog.layerMemory", () => {

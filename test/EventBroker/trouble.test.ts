@@ -97,16 +97,17 @@ describe("EventBroker in trouble", () => {
     it.effect("ends with a client that leaves while the log takes its time", () =>
       Effect.gen(function*() {
         const following = yield* Deferred.make<void>()
-        const log = (log: Log): Log => ({
-          ...log,
-          tail: Effect.map(log.tail, (tail) => ({
-            ...tail,
-            follow: (channel) =>
-              channel === "a"
-                ? Effect.zipRight(Deferred.succeed(following, undefined), Effect.never)
-                : tail.follow(channel)
-          }))
-        })
+        const log = (log: Log): Log =>
+          EventLog.make({
+            ...log,
+            tail: Effect.map(log.tail, (tail) => ({
+              ...tail,
+              follow: (channel) =>
+                channel === "a"
+                  ? Effect.zipRight(Deferred.succeed(following, undefined), Effect.never)
+                  : tail.follow(channel)
+            }))
+          })
         yield* run(() =>
           Effect.gen(function*() {
             const fiber = yield* Effect.fork(Effect.scoped(EventBroker.subscribe("a")))
@@ -123,17 +124,22 @@ describe("EventBroker in trouble", () => {
       Effect.gen(function*() {
         const leaving = yield* Deferred.make<void>()
         const goOn = yield* Deferred.make<void>()
-        const log = (log: Log): Log => ({
-          ...log,
-          tail: Effect.map(log.tail, (tail) => ({
-            ...tail,
-            unfollow: (channel) =>
-              Deferred.succeed(leaving, undefined).pipe(
-                Effect.zipRight(Deferred.await(goOn)),
-                Effect.zipRight(tail.unfollow(channel))
-              )
-          }))
-        })
+        const log = (log: Log): Log =>
+          EventLog.make({
+            ...log,
+            tail: Effect.map(log.tail, (tail) => ({
+              ...tail,
+              follow: (channel) =>
+                channel === "a"
+                  ? Effect.zipRight(
+                    tail.follow(channel),
+                    Effect.addFinalizer(() =>
+                      Effect.zipRight(Deferred.succeed(leaving, undefined), Deferred.await(goOn))
+                    )
+                  )
+                  : tail.follow(channel)
+            }))
+          })
         yield* run(() =>
           Effect.gen(function*() {
             const first = yield* Effect.fork(Effect.scoped(EventBroker.subscribe("a")))

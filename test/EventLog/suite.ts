@@ -229,29 +229,30 @@ export const suite = <E>(name: string, options: {
           const tail = yield* log.tail
           const other = yield* log.tail
           yield* log.append("a/1", bytes("before"))
-          yield* tail.follow("a/1")
-          yield* tail.follow("a/*")
-          yield* tail.follow("a/1")
+          const [one, first, second] = yield* Effect.all([Scope.make(), Scope.make(), Scope.make()])
+          yield* Scope.extend(tail.follow("a/1"), one)
+          yield* Scope.extend(tail.follow("a/*"), first)
+          yield* Scope.extend(tail.follow("a/*"), second)
           yield* other.follow("b/1")
           yield* log.append("b/1", bytes("elsewhere"))
-          const one = yield* log.append("a/1", bytes("one"))
+          const { seq } = yield* log.append("a/1", bytes("one"))
           const taken = yield* tail.take
           assert.deepStrictEqual(
             taken.map((item) => item._tag === "Entry" ? [item.channel, item.seq, text(item)] : item),
             [
-              ["a/1", one.seq, "one"]
+              ["a/1", seq, "one"]
             ]
           )
 
-          yield* tail.unfollow("a/1")
+          yield* Scope.close(one, Exit.void)
+          yield* Scope.close(first, Exit.void)
           const waiting = yield* Effect.fork(tail.take)
           yield* Effect.yieldNow()
           assert.isNull(waiting.unsafePoll())
           yield* log.append("a/2", bytes("two"))
           assert.deepStrictEqual((yield* waiting).map((item) => item._tag === "Entry" ? text(item) : item), ["two"])
 
-          yield* tail.unfollow("a/*")
-          yield* tail.unfollow("never/followed")
+          yield* Scope.close(second, Exit.void)
           yield* tail.follow("c")
           yield* log.append("a/1", bytes("no longer"))
           yield* log.append("c", bytes("three"))
@@ -357,7 +358,8 @@ export const suite = <E>(name: string, options: {
           const tail = yield* log.tail
           const start = yield* log.head
           const history: Array<{ readonly channel: string; readonly seq: number }> = []
-          const followed = new Set<string>()
+          const followers = Array<{ readonly pattern: string; readonly scope: Scope.CloseableScope }>()
+          const isFollowed = (channel: string) => isInSome(followers.map(({ pattern }) => pattern), channel)
           let due: typeof history = []
           let possible: typeof history = []
 
@@ -385,17 +387,18 @@ export const suite = <E>(name: string, options: {
               const seq = start.seq + history.length + 1
               assert.deepStrictEqual(yield* log.append(channel, bytes(String(seq))), { epoch: start.epoch, seq })
               history.push({ channel, seq })
-              if (isInSome(followed, channel)) due.push({ channel, seq })
+              if (isFollowed(channel)) due.push({ channel, seq })
             } else if ("pattern" in step) {
               const pattern = patterns[step.pattern] ?? "*"
               if (step.do === "follow") {
-                yield* tail.follow(pattern)
-                followed.add(pattern)
+                const scope = yield* Scope.make()
+                yield* Scope.extend(tail.follow(pattern), scope)
+                followers.push({ pattern, scope })
               } else {
-                yield* tail.unfollow(pattern)
-                followed.delete(pattern)
-                possible.push(...due.filter(({ channel }) => !isInSome(followed, channel)))
-                due = due.filter(({ channel }) => isInSome(followed, channel))
+                const [follower] = followers.splice(step.pattern % Math.max(1, followers.length), 1)
+                if (follower !== undefined) yield* Scope.close(follower.scope, Exit.void)
+                possible.push(...due.filter(({ channel }) => !isFollowed(channel)))
+                due = due.filter(({ channel }) => isFollowed(channel))
               }
             } else if ("patterns" in step) {
               const chosen = step.patterns.map((i) => patterns[i] ?? "*")

@@ -200,9 +200,11 @@ describeRedis("RedisEventLog", () => {
       const log = yield* node({ url: redis.url, prefix: "closed" })
       const scope = yield* Scope.make()
       const [tail, closed] = yield* Effect.all([log.tail, Scope.extend(log.tail, scope)])
-      yield* Effect.forEach([tail, closed], ({ follow }) => follow("a"))
+      const follower = yield* Scope.make()
+      yield* tail.follow("a")
+      yield* Scope.extend(closed.follow("a"), follower)
       yield* Scope.close(scope, Exit.void)
-      yield* closed.unfollow("a")
+      yield* Scope.close(follower, Exit.void)
       yield* closed.follow("b")
       yield* tail.follow("c") // all that was asked for before it is done by then
       yield* log.append("a", bytes("one"))
@@ -704,12 +706,13 @@ describeRedis("RedisEventLog", () => {
       yield* Effect.gen(function*() {
         const log = yield* node({ ...options, timeout: "5 seconds" })
         const tail = yield* log.tail
-        yield* Effect.forEach(["a", "b/*"], tail.follow)
+        const scope = yield* Scope.make()
+        yield* Scope.extend(Effect.forEach(["a", "b/*"], tail.follow), scope)
         const start = yield* log.head
         yield* log.append("b/1", bytes("one"))
         assert.deepStrictEqual(texts(yield* tail.take), ["one"])
         assert.deepStrictEqual(texts((yield* log.read(["*/*"], start, 10)).entries), ["one"])
-        yield* Effect.forEach(["a", "b/*"], tail.unfollow)
+        yield* Scope.close(scope, Exit.void)
         const presence = yield* log.presence
         yield* presence.set("a", 1)
         assert.strictEqual(yield* presence.others("a"), 0)
@@ -725,8 +728,7 @@ describeRedis("RedisEventLog", () => {
         const error = yield* Effect.gen(function*() {
           const log = yield* node({ ...options, timeout: "5 seconds" })
           const tail = yield* log.tail
-          yield* Effect.forEach(["a", "b/*"], tail.follow)
-          yield* Effect.forEach(["a", "b/*"], tail.unfollow)
+          yield* Effect.scoped(Effect.forEach(["a", "b/*"], tail.follow))
           yield* tail.follow("c")
         }).pipe(Effect.scoped, Effect.flip, Effect.mapErrorCause(() => Cause.die(`${permission} is not needed`)))
         assert.strictEqual(error._tag, "EventLogError", permission)

@@ -32,14 +32,14 @@ export const wrap = (log: EventLog.EventLog.Service, trouble: Trouble): EventLog
     const turns = trouble.pace[calls++ % trouble.pace.length] ?? 0
     return turns === 0 ? Effect.void : Effect.repeatN(trouble.turn, turns - 1)
   })
-  const slow = <A, E>(operation: Effect.Effect<A, E>) => Effect.zipLeft(Effect.zipRight(pass, operation), pass)
-  const failing = <A>(operation: Effect.Effect<A, EventLog.EventLogError>) =>
+  const slow = <A, E, R>(operation: Effect.Effect<A, E, R>) => Effect.zipLeft(Effect.zipRight(pass, operation), pass)
+  const failing = <A, R>(operation: Effect.Effect<A, EventLog.EventLogError, R>) =>
     slow(
       Effect.suspend(() =>
         trouble.isOut ? new EventLog.EventLogError({ reason: "Unavailable", detail: "it is out" }) : operation
       )
     )
-  return {
+  return EventLog.make({
     append: (channel, data) => failing(log.append(channel, data)),
     head: failing(log.head),
     read: (channels, after, limit, maxBytes) =>
@@ -53,9 +53,12 @@ export const wrap = (log: EventLog.EventLog.Service, trouble: Trouble): EventLog
         // What the brokers tell each other is followed before there is any trouble.
         channel.startsWith("$")
           ? tail.follow(channel)
-          : failing(Effect.zipRight(Effect.sync(() => trouble.followed.add(channel)), tail.follow(channel))),
-      unfollow: (channel) =>
-        slow(Effect.zipRight(Effect.sync(() => trouble.followed.delete(channel)), tail.unfollow(channel))),
+          : Effect.addFinalizer(() => Effect.zipRight(Effect.sync(() => trouble.followed.delete(channel)), pass)).pipe(
+            Effect.zipRight(
+              failing(Effect.zipRight(Effect.sync(() => trouble.followed.add(channel)), tail.follow(channel)))
+            ),
+            Effect.zipRight(Effect.addFinalizer(() => pass))
+          ),
       take: Effect.map(tail.take, (items) => {
         if (!trouble.loses) return items
         trouble.loses = false
@@ -65,5 +68,5 @@ export const wrap = (log: EventLog.EventLog.Service, trouble: Trouble): EventLog
       })
     })),
     presence: log.presence
-  }
+  })
 }

@@ -6,6 +6,7 @@ import * as Clock from "effect/Clock"
 import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
+import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as FiberId from "effect/FiberId"
 import * as FiberSet from "effect/FiberSet"
@@ -65,7 +66,6 @@ export const make = Effect.fnUntraced(function*<R = never>(options: EventBroker.
   const hub = new Hub()
   const replays = Replay.makeTurns()
   const reauthorizations = Effect.unsafeMakeSemaphore(maxReauthorizations)
-  const follows = new Map<string, Follow>()
   const present = new Map<string, number>()
   const pendings = new Set<Pending>()
   const someone = Effect.unsafeMakeLatch(false)
@@ -73,40 +73,10 @@ export const make = Effect.fnUntraced(function*<R = never>(options: EventBroker.
   const lost = Effect.unsafeMakeLatch(false)
   let isDraining = false
 
-  interface Follow {
-    users: number
-    isFollowed: boolean
-    /** One at a time: an unfollow that is on its way would undo the follow of whoever comes meanwhile. */
-    readonly turn: Effect.Semaphore
-  }
-
   const follow = (subscriber: Subscriber, channel: string) =>
-    Effect.suspend(() => {
-      if (!hub.all.has(subscriber)) return Effect.void
-      const known = follows.get(channel) ?? { users: 0, isFollowed: false, turn: Effect.unsafeMakeSemaphore(1) }
-      follows.set(channel, known)
-      known.users++
-      subscriber.followed.push(channel)
-      const once = Effect.suspend(() =>
-        known.isFollowed ? Effect.void : Effect.map(tail.follow(channel), () => {
-          known.isFollowed = true
-        })
-      )
-      return known.isFollowed ? Effect.void : known.turn.withPermits(1)(once)
-    })
-
-  const unfollow = (channel: string) =>
-    Effect.suspend(() => {
-      const known = follows.get(channel)
-      if (known === undefined || --known.users > 0) return Effect.void
-      return known.turn.withPermits(1)(Effect.suspend(() => {
-        if (known.users > 0 || follows.get(channel) !== known) return Effect.void
-        known.isFollowed = false
-        return Effect.map(tail.unfollow(channel), () => {
-          if (known.users === 0) follows.delete(channel)
-        })
-      }))
-    })
+    Effect.suspend(() =>
+      hub.all.has(subscriber) ? Scope.extend(tail.follow(channel), subscriber.followed) : Effect.void
+    )
 
   /** Takes a place among the connections, if there is one to be had. */
   const enter = (subscriber: Subscriber, admission: Admission, pending: Pending) =>
@@ -147,7 +117,7 @@ export const make = Effect.fnUntraced(function*<R = never>(options: EventBroker.
   /** Gives back whatever a subscriber has taken, once. */
   const depart = (subscriber: Subscriber): Effect.Effect<void> =>
     Effect.suspend(() => {
-      const unfollowed = Effect.forEach(subscriber.followed.splice(0), unfollow, { discard: true })
+      const unfollowed = Scope.close(subscriber.followed, Exit.void)
       const absent = subscriber.isPresent ? countPresent(subscriber, -1) : Effect.void
       const hasJoined = subscriber.announcement === "joined"
       if (hasJoined) subscriber.announcement = "left"
@@ -168,17 +138,18 @@ export const make = Effect.fnUntraced(function*<R = never>(options: EventBroker.
 
   const leave = (subscriber: Subscriber) =>
     Effect.suspend(() => {
-      const { announcement, connection, followed, isPresent } = subscriber
+      const { announcement, connection, isPresent } = subscriber
       connection.end()
       if (!connection.isCarried) hub.forget(connection)
       remove(subscriber)
-      if (followed.length === 0 && !isPresent && announcement !== "joined") return Effect.void
+      if (!isPresent && announcement !== "joined") return Effect.void
       const departure = runDeparture(depart(subscriber))
       return departure.unsafePoll() === null ? within(Fiber.await(departure)) : Effect.void
     })
 
   const countPresent = (subscriber: Subscriber, change: 1 | -1) =>
     Effect.suspend(() => {
+      if (subscriber.isPresent === (change === 1)) return Effect.void
       subscriber.isPresent = change === 1
       return Effect.forEach(withoutCovered(subscriber.channels), (channel) => {
         const count = (present.get(channel) ?? 0) + change
@@ -291,7 +262,13 @@ export const make = Effect.fnUntraced(function*<R = never>(options: EventBroker.
       const context = yield* Effect.context<R1>()
       const scope = yield* Effect.scope
       const connection = yield* makeConnection(options)
-      const subscriber = new Subscriber(connection, admission.channels, options.key, options.cursor !== "off")
+      const subscriber = new Subscriber(
+        connection,
+        admission.channels,
+        options.key,
+        options.cursor !== "off",
+        yield* Scope.make()
+      )
       const goOn = (reading: Effect.Effect<void, unknown, R1>) =>
         reading.pipe(
           Effect.catchAllCause((cause) =>

@@ -1,4 +1,5 @@
 import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
 
 import type { Cursor, Entry, Item } from "../../EventLog.js"
 import type { Connection } from "../../EventStream/internal/connection.js"
@@ -24,8 +25,8 @@ export class Subscriber {
   isLive = false
   /** Something was published that a connection which is not live may not have read yet. */
   isBehind = false
-  /** Its channels that the log is told to follow for it. */
-  readonly followed: Array<string> = []
+  /** The scope in which the log follows its channels. */
+  readonly followed: Scope.CloseableScope
   isPresent = false
   /** Which of the hooks has run for it. */
   announcement: "none" | "joining" | "joined" | "left" = "none"
@@ -36,13 +37,15 @@ export class Subscriber {
     connection: Connection,
     granted: ReadonlyMap<string, string | Pattern>,
     key: string | undefined,
-    hasCursor: boolean
+    hasCursor: boolean,
+    followed: Scope.CloseableScope
   ) {
     this.connection = connection
     this.granted = granted
     this.channels = Array.from(granted.keys())
     this.key = key
     this.hasCursor = hasCursor
+    this.followed = followed
   }
 
   moveTo({ epoch, seq }: Cursor): void {

@@ -587,11 +587,8 @@ export const make = (options: Options): Effect.Effect<EventLog.Service, EventLog
       Effect.suspend(() => {
         // A closed tail gives nothing, and nobody would unfollow it.
         if (!tails.has(follower.buffer)) return Effect.void
-        const isNew = !follower.patterns.has(pattern)
-        if (isNew) {
-          follower.patterns.add(pattern)
-          follows.set(pattern, (follows.get(pattern) ?? 0) + 1)
-        }
+        follower.patterns.add(pattern)
+        follows.set(pattern, (follows.get(pattern) ?? 0) + 1)
         const join = { follower, pattern, followed: Deferred.unsafeMake<void>(FiberId.none) }
         joining.add(join)
         changed.unsafeOpen()
@@ -600,12 +597,7 @@ export const make = (options: Options): Effect.Effect<EventLog.Service, EventLog
             duration: timeout,
             onTimeout: () => new EventLogError({ reason: "Unavailable", detail: "Redis has not answered in time" })
           }),
-          Effect.onError(() =>
-            Effect.sync(() => {
-              joining.delete(join)
-              if (isNew) unfollow(follower, pattern)
-            })
-          )
+          Effect.onError(() => Effect.sync(() => joining.delete(join)))
         )
       })
 
@@ -652,8 +644,11 @@ export const make = (options: Options): Effect.Effect<EventLog.Service, EventLog
             })
         ),
         (follower): Tail => ({
-          follow: (pattern) => follow(follower, pattern),
-          unfollow: (pattern) => Effect.sync(() => unfollow(follower, pattern)),
+          follow: (pattern) =>
+            Effect.acquireReleaseInterruptible(
+              follow(follower, pattern),
+              () => Effect.sync(() => unfollow(follower, pattern))
+            ),
           take: follower.buffer.take
         })
       ),
