@@ -68,7 +68,7 @@ describe("EventLog.make", () => {
     body: (
       tail: EventLog.Tail,
       calls: ReadonlyArray<string>
-    ) => Effect.Effect<void, EventLog.EventLogError, Scope.Scope>
+    ) => Effect.Effect<void, unknown, Scope.Scope>
   ) =>
     Effect.gen(function*() {
       const log = yield* EventLog.EventLog
