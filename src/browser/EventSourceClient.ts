@@ -4,95 +4,20 @@
  * @since 0.1.0
  */
 import * as Cause from "effect/Cause"
-import type * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as FiberId from "effect/FiberId"
 import * as Option from "effect/Option"
-import * as Random from "effect/Random"
-import * as Schedule from "effect/Schedule"
+import type * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 
-import * as ServerSentEvent from "../ServerSentEvent.js"
 import * as Topic from "../Topic.js"
-import * as Page from "./internal/page.js"
-import type { Session, Signal } from "./internal/sharedConnection.js"
+import { EventSourceError } from "./EventSourceError.js"
+import * as Reconnection from "./internal/reconnection.js"
 import * as SharedConnection from "./internal/sharedConnection.js"
-
-/**
- * Reasons for which there is no connection. The client comes back by itself after:
- *
- * - `Network`: the server could not be reached, or the connection broke (offline, a refused cross-origin request),
- * - `Ended`: the server ended the stream (`EventSource` does not tell that from `Network`),
- * - `Silent`: nothing came for twice the `heartbeat`,
- * - `Suspended`: the device slept, or the page was frozen, or the network changed,
- * - `Unavailable`: the server answered 408, 425, 429 or 5xx; `retryAfter` is its `Retry-After`, where it can be read, and
- *   never more than an hour,
- * - `Unauthorized`: the server answered 401 or 403, and `headers` is an effect, which is run again,
- * - `Closed`: the browser's `EventSource` gave up and does not say why, or came back again and again without a pause; the
- *   server is asked again with `fetch`,
- * - `Handover`: the tab that held the shared connection was closed, or stood still.
- *
- * It does not after:
- *
- * - `Rejected`: the server answered with another status,
- * - `NotEventStream`: what came is not `text/event-stream`,
- * - `TooLarge`: an event is larger than 16 Mi characters.
- *
- * @since 0.1.0
- * @category errors
- */
-export class EventSourceError extends Schema.TaggedError<EventSourceError>("effect-realtime/EventSourceError")(
-  "EventSourceError",
-  {
-    reason: Schema.Literal(
-      "Network",
-      "Ended",
-      "Silent",
-      "Suspended",
-      "Unavailable",
-      "Unauthorized",
-      "Closed",
-      "Handover",
-      "Rejected",
-      "NotEventStream",
-      "TooLarge"
-    ),
-    status: Schema.optional(Schema.Int),
-    retryAfter: Schema.optional(Schema.Duration)
-  }
-) {
-  /**
-   * @since 0.1.0
-   */
-  override get message(): string {
-    return this.status === undefined ? messages[this.reason] : `${messages[this.reason]} (${this.status})`
-  }
-
-  /**
-   * True if the client comes back by itself.
-   *
-   * @since 0.1.0
-   */
-  get isRetryable(): boolean {
-    return this.reason !== "Rejected" && this.reason !== "NotEventStream" && this.reason !== "TooLarge"
-  }
-}
-
-const messages: Record<EventSourceError["reason"], string> = {
-  Network: "The connection failed",
-  Ended: "The server ended the stream",
-  Silent: "No heartbeat came",
-  Suspended: "The page or the network was away",
-  Unavailable: "The server is not available",
-  Unauthorized: "The server did not accept the credentials",
-  Closed: "The browser gave up the connection",
-  Handover: "Another tab holds the connection now",
-  Rejected: "The server refused the stream",
-  NotEventStream: "The answer is not an event stream",
-  TooLarge: "An event is too large"
-}
+import type { Session, Signal } from "./internal/signal.js"
+import { follow } from "./internal/signal.js"
 
 /**
  * Observations of the connection itself, under names that no event of a topic can have:
@@ -258,7 +183,7 @@ export const make = <Path extends string, Events extends Topic.Topic.Events>(
       hasOpened: false,
       hasEvents: false
     }
-    const connections = yield* reconnecting({ address, names, options, session })
+    const connections = yield* Reconnection.make({ address, names, options, session }, options.reconnect)
     const { body, heartbeat = "15 seconds", method, shared, withCredentials = false } = options
     const signals = shared !== undefined && shared !== false && SharedConnection.isSupported()
       ? SharedConnection.make(
@@ -272,7 +197,7 @@ export const make = <Path extends string, Events extends Topic.Topic.Events>(
     return signals.pipe(
       Stream.takeWhile((signal) => signal._tag !== "Frame" || signal.frame.event !== "end"),
       Stream.filterMapEffect((signal) => {
-        SharedConnection.follow(position, signal)
+        follow(position, signal)
         const id = position.lastEventId
         return Option.map(toEvent(own, signal, options), Effect.map((event) => ({ ...event, id })))
       })
@@ -406,298 +331,4 @@ const toEvent = <Events extends Topic.Topic.Events>(
       )
     }
   }
-}
-
-interface Target {
-  readonly address: URL
-  readonly names: ReadonlyArray<string>
-  readonly options: Options
-  readonly session: Session
-}
-
-/** A stream of one connection. `None` is the end that a server means (204): neither a failure nor a reason to come back. */
-type Connection = Stream.Stream<Signal, Option.Option<EventSourceError>>
-
-const toSignal = ({ reason, retryAfter, status }: EventSourceError): Signal => ({
-  _tag: "Lost",
-  error: { reason, status, retryAfter: retryAfter === undefined ? undefined : Duration.toMillis(retryAfter) }
-})
-
-const lost = (error: EventSourceError): Option.Option<EventSourceError> => Option.some(error)
-
-// A server, or an attacker in its place, that says more is not heard: a timer of 25 days and more would never fire.
-const maxDelay = 3_600_000
-const minRetry = 500
-// A connection that lasted so long, in milliseconds, is no sign of a server that is failing.
-const lasting = 5_000
-
-const reconnecting = Effect.fnUntraced(function*(target: Target) {
-  const { options, session } = target
-  let isNative = typeof EventSource === "function" && options.headers === undefined && options.method === undefined &&
-    options.body === undefined && options.heartbeat === undefined && options.lastEventIdHeader !== true
-  // EventSource does not show an id that comes without data.
-  let isBlind = isNative
-  let retryAfter: Duration.Duration | undefined
-  let isProven = false
-  const clock = yield* Effect.clock
-  const patience = options.heartbeat === undefined ? Duration.minutes(1) : Duration.times(options.heartbeat, 2)
-  const retryDelay = Effect.map(
-    Random.next,
-    (random) =>
-      session.retry === undefined
-        ? Duration.zero
-        : Duration.millis(Math.min(Math.max(session.retry, minRetry), maxDelay) * (1 + random / 5))
-  )
-  const backoff = yield* Schedule.driver(
-    Schedule.modifyDelayEffect(
-      options.reconnect ?? defaultBackoff,
-      (_, delay) => Effect.map(retryDelay, (retry) => Duration.max(delay, retryAfter ?? retry))
-    )
-  )
-
-  const wait = Effect.fnUntraced(function*(error: EventSourceError) {
-    if (error.reason === "Suspended") return
-    retryAfter = error.retryAfter
-    const isFirst = isProven
-    isProven = false
-    if (isFirst) yield* backoff.reset
-    const pause = isFirst && session.retry !== undefined
-      ? Effect.flatMap(retryDelay, Effect.sleep)
-      : Effect.mapError(backoff.next(error), () => lost(error))
-    return yield* retryAfter === undefined ? Effect.raceFirst(pause, Page.awaken(() => true)) : pause
-  })
-
-  const connection = Stream.suspend((): Connection => {
-    const isUnsendable = sendableId(session) === undefined
-    let isFirstOpen = true
-    let openedAt: (() => number) | undefined
-    let sinceHeard = stopwatch(clock)
-    const isStale = () => sinceHeard() > Duration.toMillis(patience)
-    const heard = () => {
-      sinceHeard = stopwatch(clock)
-    }
-    const isOver = () => {
-      isProven = isProven || openedAt !== undefined && openedAt() >= lasting
-      openedAt = undefined
-    }
-    /** The reason for which events may have been missed before a connection that has just opened. */
-    const missing = (): ReadonlyArray<Signal> => {
-      const isUnknown = isBlind && !session.hasEvents
-      const isOwn = !isFirstOpen
-      isFirstOpen = false
-      isBlind = isNative
-      if (isUnsendable && !isOwn) return [SharedConnection.resync("Unsendable")]
-      if (session.lastEventId !== "" || !session.hasOpened || (isUnknown && isOwn)) return []
-      return [SharedConnection.resync(isUnknown ? "Unknown" : "NoIds")]
-    }
-    return Stream.interruptWhen(
-      isNative ? overEventSource(target, clock, heard) : overFetch(target, clock, heard),
-      Effect.zipRight(Page.awaken(isStale), Effect.fail(lost(new EventSourceError({ reason: "Suspended" }))))
-    ).pipe(
-      Stream.mapConcat((signal) => {
-        if (signal._tag === "Frame") isProven = isProven || signal.frame.data !== undefined
-        if (signal._tag === "Lost") isOver()
-        if (signal._tag === "Open") openedAt = stopwatch(clock)
-        const missed = signal._tag === "Open" ? missing() : []
-        SharedConnection.follow(session, signal)
-        return [signal, ...missed]
-      }),
-      Stream.tapError(() => Effect.sync(isOver))
-    )
-  })
-
-  return connection.pipe(
-    Stream.catchAll((reason): Connection => {
-      if (Option.isNone(reason)) return Stream.fail(reason)
-      const error = reason.value
-      if (isTooLong(error) && session.lastEventId !== "" && session.lastEventId !== session.refusedId) {
-        session.refusedId = session.lastEventId
-        return Stream.empty
-      }
-      if (!error.isRetryable) return Stream.fail(reason)
-      if (error.reason === "Closed") isNative = false
-      return Stream.concat(Stream.succeed(toSignal(error)), Stream.execute(wait(error)))
-    }),
-    Stream.forever,
-    Stream.catchAll(Option.match({ onNone: () => Stream.empty, onSome: (error) => Stream.fail(error) }))
-  )
-})
-
-const defaultBackoff = Schedule.exponential("1 second").pipe(
-  Schedule.union(Schedule.spaced("30 seconds")),
-  Schedule.jittered
-)
-
-/**
- * Measures a time in milliseconds by the clock that does not step and by the one that runs while the device sleeps: the longer
- * of both.
- */
-const stopwatch = (clock: Clock.Clock) => {
-  const wall = clock.unsafeCurrentTimeMillis()
-  const steady = clock.unsafeCurrentTimeNanos()
-  return () =>
-    Math.max(clock.unsafeCurrentTimeMillis() - wall, Number(clock.unsafeCurrentTimeNanos() - steady) / 1_000_000)
-}
-
-const overEventSource = (
-  { address, names, options, session }: Target,
-  clock: Clock.Clock,
-  heard: () => void
-): Connection => {
-  const buffer = SharedConnection.makeBuffer()
-  return Stream.asyncPush<Signal, Option.Option<EventSourceError>>((emit) =>
-    Effect.acquireRelease(
-      Effect.sync(() => {
-        const id = sendableId(session) ?? ""
-        const source = new EventSource(withLastEventId(address, id), {
-          withCredentials: options.withCredentials === true
-        })
-        let sinceLost: (() => number) | undefined
-        let quick = 0
-        const tell = (signal: Signal) => {
-          heard()
-          buffer.offer(signal, emit.single)
-        }
-        for (const name of names) {
-          source.addEventListener(
-            name,
-            (event: MessageEvent<string>) =>
-              tell({ _tag: "Frame", frame: { event: name, data: event.data, id: event.lastEventId } })
-          )
-        }
-        source.onopen = () => {
-          quick = sinceLost !== undefined && sinceLost() < minRetry ? quick + 1 : 0
-          tell({ _tag: "Open", lastEventId: session.lastEventId })
-        }
-        source.onerror = () => {
-          sinceLost = stopwatch(clock)
-          if (source.readyState !== source.CLOSED && quick < 3) tell({ _tag: "Lost", error: { reason: "Network" } })
-          else emit.fail(lost(new EventSourceError({ reason: "Closed" })))
-        }
-        return source
-      }),
-      (source) => Effect.sync(() => source.close())
-    ).pipe(Effect.flatMap((source) => Page.onHide(() => source.close()))), { bufferSize: "unbounded" }).pipe(
-      Stream.map(buffer.take)
-    )
-}
-
-const overFetch = ({ address, options, session }: Target, clock: Clock.Clock, heard: () => void): Connection =>
-  Stream.unwrapScoped(Effect.gen(function*() {
-    const patience = options.heartbeat === undefined ? Duration.infinity : Duration.times(options.heartbeat, 2)
-    const silent = () => lost(new EventSourceError({ reason: "Silent" }))
-    const failed = () => lost(new EventSourceError({ reason: "Network" }))
-    const ownHeaders = Effect.isEffect(options.headers) ? yield* options.headers : options.headers
-    const id = sendableId(session) ?? ""
-    const header = options.lastEventIdHeader === true || !isCrossOrigin(address) ? toHeader(id) : undefined
-    const abort = yield* Effect.acquireRelease(
-      Effect.sync(() => new AbortController()),
-      (controller) => Effect.sync(() => controller.abort())
-    )
-    let isHidden = false
-    yield* Page.onHide(() => {
-      isHidden = true
-      abort.abort()
-    })
-    // A request that cannot be sent at all, because of a header that is none, is a mistake of the program and not the network's.
-    const request = yield* Effect.try({
-      try: () =>
-        new Request(header === undefined ? withLastEventId(address, id) : address, {
-          method: options.method ?? (options.body === undefined ? "GET" : "POST"),
-          headers: {
-            accept: "text/event-stream",
-            ...(header === undefined ? {} : { "last-event-id": header }),
-            ...ownHeaders
-          },
-          body: options.body ?? null,
-          cache: "no-store",
-          credentials: options.withCredentials === true ? "include" : "same-origin",
-          signal: abort.signal
-        }),
-      catch: () => new Cause.IllegalArgumentException("url, method, body and headers must be those of a request")
-    }).pipe(Effect.orDie)
-    const response = yield* Effect.timeoutFail(
-      Effect.tryPromise({ try: () => fetch(request), catch: failed }),
-      { duration: patience, onTimeout: silent }
-    ).pipe(Effect.catchAll((error) => isHidden ? Effect.never : Effect.fail(error)))
-    const fault = faultOf(response, clock, Effect.isEffect(options.headers))
-    // A browser has a body for 204 too.
-    if (fault !== undefined || response.status === 204 || response.body === null) {
-      return Stream.fail(Option.fromNullable(fault))
-    }
-    const { body } = response
-    heard()
-    return Stream.fromReadableStream({ evaluate: () => body, onError: failed }).pipe(
-      Stream.timeoutFail(silent, patience),
-      Stream.tap(() => Effect.sync(heard)),
-      ServerSentEvent.decode({ eager: true }),
-      Stream.mapError((error) =>
-        error instanceof ServerSentEvent.InvalidServerSentEvent
-          ? lost(new EventSourceError({ reason: "TooLarge" }))
-          : error
-      ),
-      Stream.filter(({ data, id, retry }) => data !== undefined || id !== undefined || retry !== undefined),
-      Stream.map((frame): Signal => ({ _tag: "Frame", frame })),
-      (frames) => Stream.concat(Stream.succeed<Signal>({ _tag: "Open", lastEventId: session.lastEventId }), frames),
-      Stream.concat(Stream.fail(lost(new EventSourceError({ reason: "Ended" })))),
-      // A connection that the page itself has given up is reported once the page is back: as Suspended.
-      Stream.catchAll((error) => isHidden ? Stream.never : Stream.fail(error))
-    )
-  }))
-
-const isCrossOrigin = (address: URL): boolean =>
-  globalThis.location !== undefined && address.origin !== globalThis.location.origin
-
-const withLastEventId = (address: URL, id: string): URL => {
-  if (id === "") return address
-  const resumed = new URL(address)
-  resumed.searchParams.set("lastEventId", id)
-  return resumed
-}
-
-// Servers and proxies take 8 kB for a line, and in a query a byte may become three.
-const sendableId = ({ lastEventId: id, refusedId }: Session): string | undefined =>
-  id === refusedId || id.length > 4096 || new URLSearchParams({ id }).toString().length > 4096 ? undefined : id
-
-/**
- * Returns the id as a header has it, one character for each byte of its UTF-8, or undefined where no header carries it: a
- * control character is refused, and spaces around it are lost (RFC 9110, section 5.5).
- */
-const toHeader = (id: string): string | undefined => {
-  const header = String.fromCharCode(...new TextEncoder().encode(id))
-  return /^[\x21-\x7e\x80-\xff](?:[\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?$/.test(header) ? header : undefined
-}
-
-/** Tests for an answer that a request without an id may not get. */
-const isTooLong = ({ status }: EventSourceError): boolean => status === 414 || status === 431
-
-/** Returns the fault of a response that is no event stream, unless none is meant to come (204). */
-const faultOf = (
-  { headers, status }: Response,
-  clock: Clock.Clock,
-  isRenewed: boolean
-): EventSourceError | undefined => {
-  if (status === 204) return undefined
-  if (status === 200) {
-    return ServerSentEvent.isContentType(headers.get("content-type"))
-      ? undefined
-      : new EventSourceError({ reason: "NotEventStream", status })
-  }
-  if ((status === 401 || status === 403) && isRenewed) return new EventSourceError({ reason: "Unauthorized", status })
-  return status >= 500 || status === 408 || status === 425 || status === 429
-    ? new EventSourceError({
-      reason: "Unavailable",
-      status,
-      retryAfter: retryAfterOf(headers, clock.unsafeCurrentTimeMillis())
-    })
-    : new EventSourceError({ reason: "Rejected", status })
-}
-
-// A date is one of the server's clock, which `Date` gives where it can be read.
-const retryAfterOf = (headers: Headers, now: number): Duration.Duration | undefined => {
-  const header = headers.get("retry-after")?.trim()
-  if (header === undefined || header === "") return undefined
-  const date = Date.parse(headers.get("date") ?? "")
-  const millis = /^\d+$/.test(header) ? Number(header) * 1_000 : Date.parse(header) - (Number.isNaN(date) ? now : date)
-  return Number.isNaN(millis) ? undefined : Duration.millis(Math.min(Math.max(0, millis), maxDelay))
 }

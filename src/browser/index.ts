@@ -1,15 +1,22 @@
 /**
- * What runs in the browser: the client of an event stream, the subscription to Web Push, the service worker.
+ * Modules for the browser: the client of an event stream, the subscription to Web Push, the service worker.
  *
  * @since 0.1.0
  */
 
 /**
- * Typed events from a URL, over a connection that comes back and resumes.
+ * Typed events from a URL, over a connection that reconnects and resumes.
  *
  * @since 0.1.0
  */
 export * as EventSourceClient from "./EventSourceClient.js"
+
+/**
+ * The error of an `EventSourceClient`.
+ *
+ * @since 0.1.0
+ */
+export * as EventSourceError from "./EventSourceError.js"
 
 /**
  * Permission and subscription for Web Push.
@@ -19,7 +26,7 @@ export * as EventSourceClient from "./EventSourceClient.js"
 export * as PushClient from "./PushClient.js"
 
 /**
- * What a service worker does with push messages.
+ * The handlers of a service worker for push messages.
  *
  * @since 0.1.0
  */

@@ -1,6 +1,11 @@
 import type { Mutation } from "./mutation.js"
 
 const client = "src/browser/EventSourceClient.ts"
+const reconnection = "src/browser/internal/reconnection.ts"
+const attempt = "src/browser/internal/attempt.ts"
+const lastEventId = "src/browser/internal/lastEventId.ts"
+const responseError = "src/browser/internal/responseError.ts"
+const buffer = "src/browser/internal/signalBuffer.ts"
 const shared = "src/browser/internal/sharedConnection.ts"
 const decoder = "src/ServerSentEvent.ts"
 const test = "test/EventSourceClient.test.ts"
@@ -9,7 +14,7 @@ const inChromium = "test/browser/EventSourceClient.test.ts"
 export default [
   {
     promise: "an id that no header can carry goes in the query",
-    file: client,
+    file: lastEventId,
     find: "/^[\\x21-\\x7e\\x80-\\xff](?:",
     replace: "/^[\\x20-\\x7e\\x80-\\xff](?:",
     test,
@@ -17,15 +22,15 @@ export default [
   },
   {
     promise: "an id that no request can carry is a resync",
-    file: client,
-    find: "return [SharedConnection.resync(\"Unsendable\")]",
+    file: reconnection,
+    find: "return [resync(\"Unsendable\")]",
     replace: "return []",
     test,
     name: "says resync after an id of 20000 characters"
   },
   {
     promise: "a request that a server found too large because of its id is made without it",
-    file: client,
+    file: responseError,
     find: "status === 414 || status === 431",
     replace: "status === 414",
     test,
@@ -33,9 +38,9 @@ export default [
   },
   {
     promise: "401 and 403 are retried when `headers` is an effect",
-    file: client,
-    find: "(status === 401 || status === 403) && isRenewed",
-    replace: "status === 401 && isRenewed",
+    file: responseError,
+    find: "(status === 401 || status === 403) && hasFreshHeaders",
+    replace: "status === 401 && hasFreshHeaders",
     test,
     name: "comes back after 401 and 403"
   },
@@ -49,7 +54,7 @@ export default [
   },
   {
     promise: "the backoff grows until an event came",
-    file: client,
+    file: reconnection,
     find: "if (signal._tag === \"Frame\") isProven = isProven || signal.frame.data !== undefined",
     replace: "isProven = true",
     test,
@@ -57,15 +62,15 @@ export default [
   },
   {
     promise: "the backoff begins anew after a connection that lasted",
-    file: client,
-    find: "openedAt() >= lasting",
-    replace: "openedAt() < 0",
+    file: reconnection,
+    find: "age() >= provenAge",
+    replace: "age() < 0",
     test,
     name: "begins anew after a connection that lasted"
   },
   {
     promise: "`retry` has a floor",
-    file: client,
+    file: reconnection,
     find: "Math.max(session.retry, minRetry)",
     replace: "session.retry",
     test,
@@ -73,7 +78,7 @@ export default [
   },
   {
     promise: "`retry` has a jitter",
-    file: client,
+    file: reconnection,
     find: " * (1 + random / 5)",
     replace: " + random * 0",
     test,
@@ -81,7 +86,7 @@ export default [
   },
   {
     promise: "Retry-After counts up to an hour",
-    file: client,
+    file: responseError,
     find: "Math.min(Math.max(0, millis), maxDelay)",
     replace: "Math.max(0, millis)",
     test,
@@ -97,9 +102,9 @@ export default [
   },
   {
     promise: "a reconnect to a server that gives no ids is a resync",
-    file: client,
-    find: "return [SharedConnection.resync(isUnknown ? \"Unknown\" : \"NoIds\")]",
-    replace: "return isUnknown ? [SharedConnection.resync(\"Unknown\")] : []",
+    file: reconnection,
+    find: "return [resync(isUnknown ? \"Unknown\" : \"NoIds\")]",
+    replace: "return isUnknown ? [resync(\"Unknown\")] : []",
     test,
     name: "says resync after a reconnect"
   },
@@ -129,7 +134,7 @@ export default [
   },
   {
     promise: "`retry` and comments take effect at the end of their line",
-    file: client,
+    file: attempt,
     find: "ServerSentEvent.decode({ eager: true })",
     replace: "ServerSentEvent.decode()",
     test,
@@ -162,8 +167,8 @@ export default [
   {
     promise: "a tab that stands still loses the lead",
     file: shared,
-    find: "Effect.zipRight(silence, lock(true))",
-    replace: "Effect.zipRight(silence, Effect.never)",
+    find: "Effect.zipRight(leaderSilence, lock(true))",
+    replace: "Effect.zipRight(leaderSilence, Effect.never)",
     test: inChromium,
     name: "takes over from a tab that is stopped without a word"
   },
@@ -177,33 +182,33 @@ export default [
   },
   {
     promise: "EventSource does not come back without a pause for long",
-    file: client,
-    find: "source.readyState !== source.CLOSED && quick < 3",
+    file: attempt,
+    find: "source.readyState !== source.CLOSED && quickReconnects < 3",
     replace: "source.readyState !== source.CLOSED",
     test: inChromium,
     name: "does not let EventSource come back without a pause"
   },
   {
     promise: "`lastEventIdHeader` sends the header to another origin",
-    file: client,
-    find: "options.lastEventIdHeader === true || !isCrossOrigin(address)",
-    replace: "!isCrossOrigin(address)",
+    file: attempt,
+    find: "options.lastEventIdHeader === true || !LastEventId.isCrossOrigin(address)",
+    replace: "!LastEventId.isCrossOrigin(address)",
     test: inChromium,
     name: "sends Last-Event-ID to another origin"
   },
   {
     promise: "the events that wait for a slow reader are bounded, and a gap says so",
-    file: shared,
-    find: "signals >= 1_000 || size >= 16 * 1024 * 1024",
+    file: buffer,
+    find: "signals >= maxSignals || characters >= maxCharacters",
     replace: "false",
     test: inChromium,
     name: "drops events for a reader that is too slow, and says so, over native"
   },
   {
     promise: "a gap comes once a slow reader has read all, though no event follows",
-    file: shared,
-    find: "if (signals === 0) flush()",
-    replace: "if (signals < 0) flush()",
+    file: buffer,
+    find: "if (signals === 0) flushGap()",
+    replace: "if (signals < 0) flushGap()",
     test: inChromium,
     name: "for a reader that is too slow, and says so, over native"
   }

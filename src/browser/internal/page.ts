@@ -2,8 +2,8 @@ import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 
 /**
- * Waits for the page to wake up: it is online again, it is back from the back/forward cache or from being frozen, or it is
- * visible again and the connection is stale. Without a page, that is never.
+ * Waits until the page wakes up: it is online again, it returns from the back/forward cache or from being frozen, or it is
+ * visible again and the connection is stale. Never completes outside of a page.
  */
 export const awaken = (isStale: () => boolean): Effect.Effect<void> =>
   Effect.async((resume) => {
@@ -24,10 +24,10 @@ export const awaken = (isStale: () => boolean): Effect.Effect<void> =>
     return Effect.sync(() => abort.abort())
   })
 
-// A page that is back from the cache fires `resume` and then `pageshow`, which are one awakening.
+// A page that returns from the cache fires `resume` and then `pageshow`. Both are one wake-up.
 const afterEvents = (listener: () => void) => void setTimeout(listener)
 
-/** Calls the listener once, when the page is back from the back/forward cache or from being frozen. */
+/** Calls the listener once, when the page returns from the back/forward cache or from being frozen. */
 export const onReturn = (listener: () => void): void => {
   const abort = new AbortController()
   const onEvent = () => {
@@ -39,8 +39,8 @@ export const onReturn = (listener: () => void): void => {
 }
 
 /**
- * Calls the listener at the moment that the page goes away or is frozen, for as long as the scope lasts. Such a page stands still
- * with its connections open: the server would take it for one that is looked at.
+ * Calls the listener when the page is hidden for good or frozen, until the scope closes. A frozen page does not run, but its
+ * connections would stay open, and the server would count it as present.
  */
 export const onHide = (listener: () => void): Effect.Effect<void, never, Scope.Scope> =>
   Effect.asVoid(Effect.acquireRelease(
