@@ -1,5 +1,5 @@
 /**
- * The browser's end of an event stream: typed events from a URL, over a connection that comes back and resumes.
+ * Client of an event stream in the browser: typed events from a URL, over a connection that reconnects and resumes.
  *
  * @since 0.1.0
  */
@@ -22,14 +22,16 @@ import { follow } from "./internal/signal.js"
 /**
  * Observations of the connection itself, under names that no event of a topic can have:
  *
- * - `open`: connected, at first and after each `error` that the client came back from,
- * - `error`: the connection was lost, or an event was not what its schema says; the stream continues,
- * - `gap`: this many events were dropped, for this client was too slow. The server drops them, or the client itself where nothing
- *   slows the server down, which is over `EventSource` and with `shared`: of 1,000 events or 16 Mi characters that wait,
- * - `resync`: events may have been missed, and cannot be had; load the state anew. The reason is the server's, or the client's:
- *   `NoIds` (the connection was made anew, and the server gives no ids), `Unsendable` (the last id is longer than 4 kB
- *   in a query, or the server found it too large), or `Unknown` (the connection was made anew before an event with an id came, and `EventSource` does not
- *   show an id that comes without data; or a tab joined a shared connection that is elsewhere than the tab was).
+ * - `open`: the client is connected, at first and after each `error` that it recovered from,
+ * - `error`: the connection was lost, or an event did not match its schema. The stream continues,
+ * - `gap`: this many events were dropped, because the client is too slow. The server drops them, or the client itself
+ *   where it cannot slow the server down: over `EventSource` and with `shared`, beyond 1,000 events or 16 Mi
+ *   characters that are pending,
+ * - `resync`: events may have been missed, and cannot be replayed. Load the state again. The reason is the server's,
+ *   or one of the client's: `NoIds` (the client reconnected, and the server sends no ids), `Unsendable` (the last id
+ *   is longer than 4 kB in a query, or the server refused it as too large), or `Unknown` (the client reconnected
+ *   before an event with an id arrived, and `EventSource` does not expose an id without data; or a tab joined a
+ *   shared connection that is at another id than the tab was).
  *
  * @since 0.1.0
  * @category models
@@ -40,8 +42,8 @@ export type Notice =
   | Topic.Topic.Message<typeof serverNotices>
 
 /**
- * An event of the topic, or a notice, told apart by `event`. `id` is the last event id at that moment, which may be an earlier
- * event's, or empty: a stream that is made with it as `lastEventId` resumes after this event.
+ * An event of the topic, or a notice. `event` distinguishes them. `id` is the last event id at that moment, which may
+ * be that of an earlier event, or empty. A stream that is made with it as `lastEventId` resumes after this event.
  *
  * @since 0.1.0
  * @category models
@@ -51,7 +53,7 @@ export type Event<Events extends Topic.Topic.Events> =
   & { readonly id: string }
 
 /**
- * A function for each event that is of interest. It is given the data, and the `id` that a client resumes after.
+ * Handlers of events by name. Each receives the data, and the `id` that a client resumes after.
  *
  * @since 0.1.0
  * @category models
@@ -66,8 +68,8 @@ export type Handlers<Events extends Topic.Topic.Events> =
   }
 
 /**
- * Options of a client. Without `headers`, `method`, `body`, `heartbeat` or `lastEventIdHeader` it is the browser's own
- * `EventSource` that connects, where there is one; with any of them it is `fetch`.
+ * Options of a client. Without `headers`, `method`, `body`, `heartbeat` and `lastEventIdHeader` the client connects
+ * with the browser's own `EventSource`, if there is one. With any of them it connects with `fetch`.
  *
  * @since 0.1.0
  * @category models
@@ -78,68 +80,76 @@ export interface Options {
    */
   readonly withCredentials?: boolean | undefined
   /**
-   * Headers of every request. An effect is run anew for each, so that a token that has expired is not sent again: then the
-   * client comes back after 401 and 403 too, as `reconnect` says. To another origin, headers are preflighted.
+   * Headers of every request. An effect runs for each request, so that an expired token is not sent again. Then the
+   * client reconnects after 401 and 403 too, by the schedule `reconnect`. To another origin, headers cause a
+   * preflight.
    */
   readonly headers?: RequestHeaders | Effect.Effect<RequestHeaders> | undefined
   /**
-   * `GET` by default, `POST` with a `body`.
+   * HTTP method. `GET` by default, `POST` with a `body`.
    */
   readonly method?: string | undefined
+  /**
+   * Body of every request. None by default.
+   */
   readonly body?: string | undefined
   /**
-   * The interval of the server's heartbeat, 15 seconds unless the server says otherwise. A connection on which nothing came
-   * for twice as long is given up for a new one; `EventSource` does not show heartbeats, and so does not do that. A tab that
-   * holds a shared connection and does not answer is replaced within three intervals, of 15 seconds by default.
+   * Interval of the server's heartbeat, in milliseconds or as a Duration. A server of this library uses 15 seconds by
+   * default. A connection without data for twice this time is replaced. `EventSource` does not expose heartbeats:
+   * without this option a silent connection is not noticed. With `shared`, a tab that leads and does not respond is
+   * replaced within three intervals, of 15 seconds by default.
    */
   readonly heartbeat?: Duration.DurationInput | undefined
   /**
-   * The delays until the client comes back: 1 second, 2, 4 and so on to 30, jittered, by default. The stream fails with the
-   * last error when the schedule ends. It begins anew once an event came, or a connection lasted for 5 seconds; after such
-   * a connection the server's `retry` takes the place of the first delay. No delay is shorter than `Retry-After`, or else
-   * than `retry`, which is at least half a second, has a jitter of a fifth, and counts up to an hour, as `Retry-After` does.
-   * `EventSource` follows its own schedule.
+   * Schedule of the delays before a reconnect. By default 1 second, 2, 4 and so on to 30, jittered. When the schedule
+   * ends, the stream fails with the last error. The schedule starts again after an event, and after a connection of 5
+   * seconds or more; then the server's `retry` replaces the first delay. No delay is shorter than `Retry-After`, or
+   * without one than `retry`. `retry` is raised to half a second and jittered by a fifth. Both are limited to one
+   * hour. `EventSource` has a schedule of its own.
    */
   readonly reconnect?: Schedule.Schedule<unknown, EventSourceError> | undefined
   /**
-   * Shares one connection among the tabs of this origin that read the same events from the same URL and name the same key
-   * here: a name of the account, such as `"account-42"`, or `true` for a stream that is the same for every account. Cookies
-   * and headers do not keep two accounts of one browser apart, so a stream with `headers` must name a key. Browsers open no more
-   * than six connections to a server without HTTP/2, and the seventh tab would hang. A tab that joins later gets what is sent
-   * from then on, and no snapshot. False by default.
+   * Key of the connection that the tabs of this origin share, if they read the same events from the same URL. Use a
+   * name of the account, such as `"account-42"`, or `true` for a stream that is the same for every account: cookies
+   * and headers do not separate two accounts in one browser. A stream with `headers` must have a name. Without HTTP/2
+   * a browser opens at most six connections to a server, and the seventh tab hangs. A tab that joins later receives
+   * the events from then on, and no snapshot. False by default.
    */
   readonly shared?: boolean | string | undefined
   /**
-   * The id to resume after, from the `id` of an earlier event. Empty by default: the stream begins where the server begins it.
+   * The id to resume after: the `id` of an earlier event. Empty by default: the server decides where the stream begins.
    */
   readonly lastEventId?: string | undefined
   /**
-   * Sends the id that the client resumes after as the header `Last-Event-ID` to another origin too, for a server that does not
-   * read `lastEventId` in the query. False by default, for it costs a preflight: one request more before each reconnect, which the
-   * server must answer, with `last-event-id` in `Access-Control-Allow-Headers`.
+   * Sends the header `Last-Event-ID` to another origin too, for a server that does not read `lastEventId` in the
+   * query. False by default, because the header costs a preflight before each reconnect. The server must answer the
+   * preflight with `last-event-id` in `Access-Control-Allow-Headers`.
    */
   readonly lastEventIdHeader?: boolean | undefined
   /**
-   * The form of the data: `"json"` by default, or `"text"`, by which each schema is given the data as the string that came,
-   * which may be empty. `gap` and `resync` are JSON always.
+   * Format of the data. `"json"` by default. With `"text"` each schema decodes the data as a string, which may be
+   * empty. `gap` and `resync` are always JSON.
    */
   readonly format?: "json" | "text" | undefined
 }
 
 /**
+ * Header values by name.
+ *
  * @since 0.1.0
  * @category models
  */
 export type RequestHeaders = Readonly<Record<string, string>>
 
 /**
- * Returns the events that a URL sends, as they come, until the server sends the event `end` or answers 204. Events that the
- * topic does not name are passed over. A lost connection is an event `error`, then the client comes back, also when the page
- * wakes up or is online again, and resumes after the last id: as `Last-Event-ID`, or as `lastEventId` in the query where that
- * header would be preflighted, cannot be set, or cannot carry the id.
+ * Returns a stream of the events at a URL. The stream ends when the server sends the event `end` or answers 204.
+ * Events that the topic does not name are ignored. A lost connection is emitted as `error`. Then the client
+ * reconnects, by its schedule or when the page wakes up or is online again. It resumes after the last id, which it
+ * sends as the header `Last-Event-ID`, or as `lastEventId` in the query where the header would cause a preflight,
+ * cannot be set, or cannot carry the id.
  *
- * A record of schemas does in place of a topic. Fails with `EventSourceError` when there is nothing to come back for, and dies
- * with `IllegalArgumentException` when an option cannot be.
+ * `topic` may also be a record of schemas. Fails with `EventSourceError` for a reason that is final, or when the
+ * schedule `reconnect` ends. Dies with `IllegalArgumentException` if an option is invalid.
  *
  * @since 0.1.0
  * @category constructors
@@ -156,7 +166,7 @@ export type RequestHeaders = Readonly<Record<string, string>>
  *     event.event === "paid"
  *       ? Console.log(`${event.data.amount} paid`)
  *       : event.event === "resync"
- *       ? Console.log("load the order anew")
+ *       ? Console.log("load the order again")
  *       : Console.log(event.event)
  *   )
  * )
@@ -171,10 +181,10 @@ export const make = <Path extends string, Events extends Topic.Topic.Events>(
     const own = Topic.isTopic(topic) ? topic : Topic.make("events", topic)
     const address = yield* Effect.try({
       try: () => new URL(url, globalThis.location?.href),
-      catch: () => new Cause.IllegalArgumentException("url must be one")
+      catch: () => new Cause.IllegalArgumentException("url must be a valid URL, or relative to that of the page")
     }).pipe(Effect.orDie)
-    const fault = faultOfOptions(options)
-    if (fault !== undefined) return yield* Effect.die(new Cause.IllegalArgumentException(fault))
+    const violation = violationOf(options)
+    if (violation !== undefined) return yield* Effect.die(new Cause.IllegalArgumentException(violation))
     const names = [...Object.keys(own.events), ...Object.keys(serverNotices), "end"].sort()
     const session: Session = {
       lastEventId: options.lastEventId ?? "",
@@ -204,19 +214,20 @@ export const make = <Path extends string, Events extends Topic.Topic.Events>(
     )
   }))
 
-const faultOfOptions = ({ headers, heartbeat, shared }: Options): string | undefined =>
+/** Returns the rule that the options violate. */
+const violationOf = ({ headers, heartbeat, shared }: Options): string | undefined =>
   heartbeat !== undefined && !Duration.greaterThan(heartbeat, Duration.zero)
-    ? "heartbeat must be longer than nothing"
+    ? "heartbeat must be longer than 0"
     : shared === ""
     ? "shared must not be empty"
     : shared === true && headers !== undefined
-    ? "shared must name the account of the headers"
+    ? "shared must be a name of the account when headers are set"
     : undefined
 
 /**
- * Calls a handler for each event, for pages that do not use Effect. Returns a function that closes the connection. When the
- * client does not come back, `error` is called for the last time; an exception of a handler is reported as the browser reports
- * one of a listener.
+ * Calls a handler for each event, for pages that do not use Effect. Returns a function that closes the connection. A
+ * final error is the last call of `error`. The browser reports an exception of a handler as an uncaught one, and the
+ * other events are handled.
  *
  * @since 0.1.0
  * @category constructors
@@ -265,7 +276,7 @@ export function onEvent(
       make(topic, url, options),
       ({ data, event, id }) => Effect.sync(() => handle(event, data, id))
     ).pipe(
-      // One that the client could have come back from was reported when the connection was lost.
+      // A retryable error has been handled already, when the connection was lost.
       Effect.catchAll((error) =>
         Effect.sync(() => error.isRetryable ? undefined : handle("error", error, lastEventId))
       ),
@@ -287,7 +298,7 @@ const resyncReasons = [
 
 const serverNotices = {
   gap: Schema.Struct({ dropped: Schema.Int }),
-  // A server that is newer than this client may have other reasons, and the page must load its state anew all the same.
+  // A server of a later version may send other reasons. The page must load its state again all the same.
   resync: Schema.Struct({
     reason: Schema.Literal(...resyncReasons).annotations({ decodingFallback: () => Effect.succeed("Unknown" as const) })
   })
@@ -295,6 +306,7 @@ const serverNotices = {
 
 const ServerNotices = { ...Topic.make("notices", {}), events: serverNotices }
 
+/** Decodes a signal. Returns `None` for a frame that the topic does not name. */
 const toEvent = <Events extends Topic.Topic.Events>(
   topic: Topic.Topic<string, Events>,
   signal: Signal,
@@ -325,7 +337,7 @@ const toEvent = <Events extends Topic.Topic.Events>(
           known === topic ? Topic.decode(topic, frame) : Topic.decode(ServerNotices, frame)
         ).pipe(
           Effect.catchAll((error) => Effect.succeed({ event: "error" as const, data: error })),
-          // A schema that throws refuses one event, and does not end the stream.
+          // A schema that throws makes one event invalid, and does not end the stream.
           Effect.catchAllDefect(() => Effect.succeed(invalid()))
         )
       )

@@ -15,8 +15,8 @@ import * as Schema from "effect/Schema"
  * - `Unavailable`: the server answered 408, 425, 429 or 5xx. `retryAfter` is its `Retry-After`, where the page can read
  *   the header, and at most one hour,
  * - `Unauthorized`: the server answered 401 or 403, and `headers` is an effect, which runs again,
- * - `Closed`: the browser's `EventSource` closed the connection without a reason, or reconnected several times without a
- *   pause. The client sends the next request with `fetch`,
+ * - `Closed`: the browser's `EventSource` closed the connection without a reason, or reconnected several times
+ *   without a pause. The client sends the next request with `fetch`,
  * - `Handover`: the tab with the shared connection was closed, or stopped responding.
  *
  * These reasons are final:

@@ -1,5 +1,6 @@
 /**
- * The browser's end of Web Push: ask, subscribe, keep the subscription on the server's key, unsubscribe (W3C Push API).
+ * Client of Web Push in the browser: requests permission, subscribes, renews the subscription when the server's key
+ * changes, unsubscribes (W3C Push API).
  *
  * @since 0.1.0
  */
@@ -15,18 +16,20 @@ import * as P256 from "../internal/p256.js"
 import type { WebPushSubscription } from "../WebPushSubscription.js"
 
 /**
- * The reason why there is no subscription. The message says what the person in front of the page can do, or the operator of the site:
+ * Error for a subscription that could not be made, read or ended. The message addresses the user of the page, or the
+ * operator of the site. Reasons:
  *
  * - `InsecureContext`: the page was not loaded over https,
- * - `HomeScreenRequired`: on iOS and iPadOS only a site on the home screen gets push messages,
+ * - `HomeScreenRequired`: on iOS and iPadOS only a site on the home screen receives push messages,
  * - `Unsupported`: this browser has no Web Push, or not in this window,
- * - `PermissionDenied`: notifications are blocked for this site; asking again does nothing,
- * - `PermissionDismissed`: the question was closed without an answer,
+ * - `PermissionDenied`: notifications are blocked for this site. Another request for permission has no effect,
+ * - `PermissionDismissed`: the permission prompt was closed without an answer,
  * - `NoServiceWorker`: no service worker is registered for this page, or it could not be installed,
  * - `InvalidServerKey`: the server's key is not a VAPID public key,
- * - `ServiceUnavailable`: the browser did not answer within 20 seconds, its push service is turned off, or it gave no subscription that can
- *   be sent to, four times,
- * - `NotRegistered`: the server did not take the subscription; `status` is that of its answer, if there was one within 20 seconds.
+ * - `ServiceUnavailable`: the browser did not respond within 20 seconds, its push service is off, or four times it
+ *   returned a subscription that no message can be sent to,
+ * - `NotRegistered`: the server did not accept the subscription. `status` is that of its response, if one arrived
+ *   within 20 seconds.
  *
  * @since 0.1.0
  * @category errors
@@ -62,16 +65,16 @@ const explanations: Record<PushClientError["reason"], string> = {
   HomeScreenRequired: "On iPhone and iPad, add this site to the home screen, and open it from there",
   Unsupported: "This browser cannot receive push messages: use a current one, and not in a private window",
   PermissionDenied: "Notifications are blocked for this site: allow them in the browser's settings for it",
-  PermissionDismissed: "Notifications were neither allowed nor blocked: ask again and choose",
+  PermissionDismissed: "Notifications were neither allowed nor blocked: try again, and choose",
   NoServiceWorker: "This site has no service worker for notifications: reload the page",
   InvalidServerKey:
     "The server's key is not a VAPID public key (65 bytes in base64url): its settings must be corrected",
-  ServiceUnavailable: "The browser's push service did not answer: check the network, and whether the browser has it on",
-  NotRegistered: "This site could not be reached, or did not take the subscription: try again later"
+  ServiceUnavailable: "The browser's push service did not respond: check the network and the browser's settings",
+  NotRegistered: "This site could not be reached, or did not accept the subscription: try again later"
 }
 
 /**
- * A subscription as the server takes it: what `WebPushSubscription` decodes.
+ * A subscription in the form that `WebPushSubscription` decodes.
  *
  * @since 0.1.0
  * @category models
@@ -79,35 +82,39 @@ const explanations: Record<PushClientError["reason"], string> = {
 export type Subscription = typeof WebPushSubscription.Encoded
 
 /**
+ * The result of `subscribe`.
+ *
  * @since 0.1.0
  * @category models
  */
 export interface Subscribed {
   readonly subscription: Subscription
   /**
-   * The endpoint of the subscription that this one takes the place of, for the server to forget.
+   * Endpoint of the subscription that this one replaces. The server should delete it.
    */
   readonly replaced: Option.Option<string>
 }
 
 /**
+ * Options of `subscribe`.
+ *
  * @since 0.1.0
  * @category models
  */
 export interface SubscribeOptions {
   /**
-   * The server's VAPID public key in base64url.
+   * VAPID public key of the server, in base64url.
    */
   readonly applicationServerKey: string
   /**
-   * The address of the service worker, which is registered if it is not yet. Left out, the page has registered one.
+   * URL of the service worker to register. By default the page has registered one.
    */
   readonly serviceWorker?: string | URL | undefined
 }
 
 /**
- * Succeeds where a subscription is possible, and fails with `InsecureContext`, `HomeScreenRequired` or `Unsupported` where it is
- * not: what decides whether to offer it at all.
+ * Succeeds if a subscription is possible. Fails with `InsecureContext`, `HomeScreenRequired` or `Unsupported` if not.
+ * A page runs it to decide if it offers notifications at all.
  *
  * @since 0.1.0
  * @category accessors
@@ -116,16 +123,16 @@ export const support: Effect.Effect<void, PushClientError> = Effect.suspend(() =
   if (!isSecureContext) return new PushClientError({ reason: "InsecureContext" })
   if (
     "serviceWorker" in navigator && "PushManager" in globalThis && "Notification" in globalThis &&
-    // A browser that decrypts the draft of the standard alone says so.
+    // A browser that decrypts only the draft of the standard lists the encoding "aesgcm" alone.
     (PushManager.supportedContentEncodings ?? ["aes128gcm"]).includes("aes128gcm")
   ) return Effect.void
-  // Only Safari on iOS and iPadOS says whether it was opened from the home screen.
+  // Only Safari on iOS and iPadOS has this member: true if the page was opened from the home screen.
   const isOnHomeScreen = !("standalone" in navigator) || navigator.standalone === true
   return new PushClientError({ reason: isOnHomeScreen ? "Unsupported" : "HomeScreenRequired" })
 })
 
 /**
- * What the person has answered so far: `"granted"`, `"denied"`, or `"default"` for nothing yet. Does not ask.
+ * Returns the current permission: `"granted"`, `"denied"`, or `"default"` before the user has chosen. Shows no prompt.
  *
  * @since 0.1.0
  * @category accessors
@@ -136,7 +143,7 @@ export const permission: Effect.Effect<NotificationPermission, PushClientError> 
 )
 
 /**
- * The subscription that this browser has for the page, if any.
+ * Returns the subscription that this browser has for the page, if any.
  *
  * @since 0.1.0
  * @category accessors
@@ -146,11 +153,12 @@ export const subscription: Effect.Effect<Option.Option<Subscription>, PushClient
 )
 
 /**
- * Asks for permission unless there is an answer already, and subscribes. A subscription that exists is kept if it was made with the
- * server's key, or if the browser does not say with which; it is replaced if the key has changed. Call it again whenever the page loads:
- * it asks nothing twice. `register` posts the subscription to the server as well.
+ * Requests permission unless the user has chosen already, and subscribes. Returns the current subscription if it was
+ * made with the server's key, or if the browser does not expose its key. Replaces it if the key has changed. Run it
+ * at each load of the page: it shows no prompt twice. `register` posts the subscription to the server too.
  *
- * The first time it must run in a handler of a click or a key, before anything else is awaited, or browsers do not ask.
+ * The first run must be in a handler of a click or a key, before any other effect that waits. Otherwise browsers show
+ * no prompt.
  *
  * @since 0.1.0
  * @category combinators
@@ -172,45 +180,48 @@ export const subscribe = (options: SubscribeOptions): Effect.Effect<Subscribed, 
   Effect.gen(function*() {
     yield* support
     const key = yield* decodeKey(options.applicationServerKey)
-    yield* ask
-    return yield* hold(yield* activeRegistration(options.serviceWorker), key)
+    yield* requestPermission
+    return yield* subscribeWith(yield* activeRegistration(options.serviceWorker), key)
   })
 
 /**
+ * Options of `register`.
+ *
  * @since 0.1.0
  * @category models
  */
-export interface RegisterOptions {
+export interface RegisterOptions extends Omit<SubscribeOptions, "applicationServerKey"> {
   /**
-   * The server's VAPID public key in base64url. Left out, it is read from the route `/vapid-public-key`.
+   * VAPID public key of the server, in base64url. Read from the route `/vapid-public-key` by default.
    */
   readonly applicationServerKey?: string | undefined
-  /**
-   * The address of the service worker, which is registered if it is not yet. Left out, the page has registered one.
-   */
-  readonly serviceWorker?: string | URL | undefined
 }
 
 /**
+ * The result of `register`.
+ *
  * @since 0.1.0
  * @category models
  */
 export interface Registered extends Subscribed {
   /**
-   * The name of the device that the server answered with, for `Notifier.channels`.
+   * Name of the device in the server's response, for `Notifier.channels`.
    */
   readonly endpointId: string
 }
 
 /**
- * Subscribes and posts the subscription to the routes of `WebPushApi`, which are mounted at the URL, with the cookies of the page. Succeeds
- * only once the server has taken it. Call it again whenever the page loads: it posts again, so that a request that failed is repeated, and
- * if the server answers that the subscription can only be made anew, it is: unsubscribed, subscribed, posted.
+ * Subscribes and posts the subscription to the routes of `WebPushApi` at the URL, with the cookies of the page.
+ * Succeeds only after the server has accepted the subscription. Run it at each load of the page: it posts again, so a
+ * failed request is repeated. If the server responds that the subscription is no longer valid, it unsubscribes,
+ * subscribes and posts again.
  *
- * The old endpoint goes with a subscription that takes the place of another. If the permission is gone, the server is asked to forget the
- * endpoint that it took last, and the effect fails with `PermissionDenied` or `PermissionDismissed`.
+ * The endpoint of a replaced subscription is posted with the new one. If the permission is gone, the server is asked
+ * to delete the endpoint that it accepted last, and the effect fails with `PermissionDenied` or
+ * `PermissionDismissed`.
  *
- * The first time it must run in a handler of a click or a key, before anything else is awaited, or browsers do not ask.
+ * The first run must be in a handler of a click or a key, before any other effect that waits. Otherwise browsers show
+ * no prompt.
  *
  * @since 0.1.0
  * @category combinators
@@ -219,7 +230,9 @@ export interface Registered extends Subscribed {
  * import { Effect } from "effect"
  * import { PushClient } from "effect-realtime/browser"
  *
- * const enable = PushClient.register("/push", { serviceWorker: "/service-worker.js?resubscribe=/push/resubscribe" }).pipe(
+ * const enable = PushClient.register("/push", {
+ *   serviceWorker: "/service-worker.js?resubscribe=/push/resubscribe"
+ * }).pipe(
  *   Effect.catchTag("PushClientError", (error) => Effect.log(error.message))
  * )
  * ```
@@ -230,9 +243,12 @@ export const register = (
 ): Effect.Effect<Registered, PushClientError> =>
   Effect.gen(function*() {
     yield* support
-    const taken = takenBy(url)
-    const last = yield* taken.get
-    yield* Effect.tapError(ask, () => Option.isNone(last) ? Effect.void : Effect.ignore(forget(url, last.value)))
+    const accepted = acceptedEndpoint(url)
+    const last = yield* accepted.get
+    yield* Effect.tapError(
+      requestPermission,
+      () => Option.isNone(last) ? Effect.void : Effect.ignore(deleteEndpoint(url, last.value))
+    )
     const key = yield* decodeKey(options.applicationServerKey ?? (yield* publicKeyOf(url)))
     const registration = yield* activeRegistration(options.serviceWorker)
     const post = ({ replaced, subscription }: Subscribed) => {
@@ -242,14 +258,14 @@ export const register = (
         ? request(url, "/subscribe", subscription)
         : request(url, "/resubscribe", { oldEndpoint: oldEndpoint.value, subscription })
     }
-    let subscribed = yield* hold(registration, key)
+    let subscribed = yield* subscribeWith(registration, key)
     let answer = yield* post(subscribed)
-    // Gone, made with a key that the server does not have, or with other keys than the device of somebody else.
+    // 410: ended, or made with a key that the server does not have. 409: the endpoint belongs to another owner.
     if (answer.status === 410 || answer.status === 409) {
       const current = memberOf(answer, "publicKey")
       const { replaced } = subscribed
       const renewed = yield* renew(registration, current === undefined ? key : yield* decodeKey(current))
-      // The server knows the one before, if any.
+      // The server may know the earlier endpoint only.
       subscribed = {
         ...renewed,
         replaced: Option.orElse(replaced, () =>
@@ -261,33 +277,35 @@ export const register = (
     if (endpointId === undefined) {
       return yield* new PushClientError({ reason: "NotRegistered", status: answer.status })
     }
-    yield* taken.set(subscribed.subscription.endpoint)
-    yield* dropReport
+    yield* accepted.set(subscribed.subscription.endpoint)
+    yield* discardPendingChange
     return { ...subscribed, endpointId }
   })
 
 /**
- * Ends the subscription, and posts its endpoint to the routes of `WebPushApi`, which are mounted at the URL, for the server to forget. If
- * that fails with `NotRegistered`, the browser has no subscription any more, and a second call posts the endpoint again.
+ * Ends the subscription, and posts its endpoint to the routes of `WebPushApi` at the URL, so that the server deletes
+ * it. If this fails with `NotRegistered`, the browser has no subscription any more, and another run posts the
+ * endpoint again.
  *
  * @since 0.1.0
  * @category combinators
  */
 export const unregister = (url: string | URL): Effect.Effect<void, PushClientError> =>
   Effect.gen(function*() {
-    const last = yield* takenBy(url).get
-    // The service worker would make the subscription anew.
-    yield* dropReport
+    const last = yield* acceptedEndpoint(url).get
+    // With a pending change the service worker would subscribe again.
+    yield* discardPendingChange
     const ended = yield* unsubscribe
     const endpoint = Option.orElse(ended, () => last)
     if (Option.isSome(endpoint)) {
-      yield* takenBy(url).set(endpoint.value)
-      yield* forget(url, endpoint.value)
+      yield* acceptedEndpoint(url).set(endpoint.value)
+      yield* deleteEndpoint(url, endpoint.value)
     }
   })
 
 /**
- * Ends the subscription, and gives its endpoint, for the server to forget. None if there was no subscription.
+ * Ends the subscription, and returns its endpoint for the server to delete. Returns `None` if there was no
+ * subscription.
  *
  * @since 0.1.0
  * @category combinators
@@ -304,7 +322,7 @@ export const unsubscribe: Effect.Effect<Option.Option<string>, PushClientError> 
 )
 
 /**
- * The push messages that the service worker told this page instead of notifying (`tellPages`).
+ * Stream of the push messages that the service worker posts to this page instead of a notification (`tellPages`).
  *
  * @since 0.1.0
  * @category accessors
@@ -317,46 +335,48 @@ export const messages: Stream.Stream<unknown, PushClientError> = Stream.unwrap(
           !Predicate.hasProperty(data, "type") || data.type !== "effect-realtime/push" ||
           !Predicate.hasProperty(data, "payload")
         ) return Option.none()
-        // The worker notifies unless it hears that somebody listens.
+        // Without this reply the worker shows a notification.
         ports[0]?.postMessage(undefined)
         return Option.some(data.payload)
       })
     ))
 )
 
-const limit = "20 seconds"
+/** Limits an effect to 20 seconds. Chrome, for one, waits without a limit for a push service that it cannot reach. */
+const timeout = (reason: PushClientError["reason"]) =>
+  Effect.timeoutFail({ duration: "20 seconds", onTimeout: () => new PushClientError({ reason }) })
 
 const attempt = <A>(
   reason: PushClientError["reason"],
   evaluate: () => Promise<A>
 ): Effect.Effect<A, PushClientError> =>
-  Effect.tryPromise({ try: evaluate, catch: (cause) => new PushClientError({ reason, cause }) }).pipe(
-    // Without a way to its push service, Chrome waits for as long as the page is open.
-    Effect.timeoutFail({ duration: limit, onTimeout: () => new PushClientError({ reason }) })
-  )
+  Effect.tryPromise({ try: evaluate, catch: (cause) => new PushClientError({ reason, cause }) }).pipe(timeout(reason))
 
-/** Deletes the change that the service worker has not reported yet. */
-const dropReport = Effect.ignore(attempt("ServiceUnavailable", () => caches.delete("effect-realtime")))
+/** Deletes the change that the service worker has not reported to the server yet. */
+const discardPendingChange = Effect.ignore(attempt("ServiceUnavailable", () => caches.delete("effect-realtime")))
 
 const decodeKey = (text: string): Effect.Effect<Uint8Array, PushClientError> => {
   const key = P256.decode(text.trim())
   return key?.length === 65 ? Effect.succeed(key) : new PushClientError({ reason: "InvalidServerKey" })
 }
 
-/** The subscription that there is if it was made with the key, or one in its place. */
-const hold = (registration: ServiceWorkerRegistration, key: Uint8Array): Effect.Effect<Subscribed, PushClientError> =>
-  Effect.flatMap(attempt("ServiceUnavailable", () => registration.pushManager.getSubscription()), (before) => {
-    const passed = Encoding.encodeBase64Url(key)
-    const kept = Option.filter(
-      toSubscription(before, passed),
-      ({ applicationServerKey }) => applicationServerKey === passed
+/** Returns the current subscription if it was made with the key, or a new one. */
+const subscribeWith = (
+  registration: ServiceWorkerRegistration,
+  key: Uint8Array
+): Effect.Effect<Subscribed, PushClientError> =>
+  Effect.flatMap(attempt("ServiceUnavailable", () => registration.pushManager.getSubscription()), (current) => {
+    const passedKey = Encoding.encodeBase64Url(key)
+    const valid = Option.filter(
+      toSubscription(current, passedKey),
+      ({ applicationServerKey }) => applicationServerKey === passedKey
     )
-    return Option.isSome(kept)
-      ? Effect.succeed({ subscription: kept.value, replaced: Option.none() })
+    return Option.isSome(valid)
+      ? Effect.succeed({ subscription: valid.value, replaced: Option.none() })
       : renew(registration, key)
   })
 
-/** Ends the subscription that there is, if any, and makes another one. */
+/** Ends the current subscription, if any, and makes a new one. */
 const renew = (registration: ServiceWorkerRegistration, key: Uint8Array): Effect.Effect<Subscribed, PushClientError> =>
   Effect.gen(function*() {
     const before = yield* attempt("ServiceUnavailable", () => registration.pushManager.getSubscription())
@@ -373,7 +393,7 @@ const renew = (registration: ServiceWorkerRegistration, key: Uint8Array): Effect
     }
   })
 
-const unusable = "The browser gave no subscription that can be sent to"
+const unusable = "The browser returned a subscription that no message can be sent to"
 
 const make = (registration: ServiceWorkerRegistration, key: Uint8Array): Effect.Effect<Subscription, PushClientError> =>
   Effect.gen(function*() {
@@ -381,13 +401,10 @@ const make = (registration: ServiceWorkerRegistration, key: Uint8Array): Effect.
       try: () =>
         registration.pushManager.subscribe({ userVisibleOnly: true, applicationServerKey: Uint8Array.from(key) }),
       catch: (cause) => new PushClientError({ reason: subscribeReason(cause), cause })
-    }).pipe(Effect.timeoutFail({
-      duration: limit,
-      onTimeout: () => new PushClientError({ reason: "ServiceUnavailable" })
-    }))
+    }).pipe(timeout("ServiceUnavailable"))
     const subscription = toSubscription(made, Encoding.encodeBase64Url(key))
     if (Option.isSome(subscription)) return subscription.value
-    // Kept, it would be the subscription of the next load.
+    // Otherwise the next load of the page would find it.
     if (made) yield* Effect.ignore(attempt("ServiceUnavailable", () => made.unsubscribe()))
     return yield* new PushClientError({ reason: "ServiceUnavailable", cause: unusable })
   })
@@ -417,9 +434,9 @@ const request = (url: string | URL, path: string, body?: unknown): Effect.Effect
       return { status: response.status, body: await readJson(response) }
     },
     catch: (cause) => new PushClientError({ reason: "NotRegistered", cause })
-  }).pipe(Effect.timeoutFail({ duration: limit, onTimeout: () => new PushClientError({ reason: "NotRegistered" }) }))
+  }).pipe(timeout("NotRegistered"))
 
-/** The JSON of an answer, and `undefined` if it is none, or longer than any of the routes. */
+/** Returns the JSON of a response, or `undefined` if it is none, or longer than a response of the routes can be. */
 const readJson = async (response: Response): Promise<unknown> => {
   const reader = response.body?.getReader()
   const decoder = new TextDecoder()
@@ -449,14 +466,16 @@ const publicKeyOf = (url: string | URL): Effect.Effect<string, PushClientError> 
       : Effect.succeed(publicKey)
   })
 
-const forget = (url: string | URL, endpoint: string): Effect.Effect<void, PushClientError> =>
+const deleteEndpoint = (url: string | URL, endpoint: string): Effect.Effect<void, PushClientError> =>
   Effect.flatMap(request(url, "/unsubscribe", { endpoint }), ({ status }) =>
     status === 200
-      ? takenBy(url).set(undefined)
+      ? acceptedEndpoint(url).set(undefined)
       : new PushClientError({ reason: "NotRegistered", status }))
 
-/** The endpoint that the server took last, which outlives the page. Without storage there is none. */
-const takenBy = (url: string | URL) => {
+/**
+ * The endpoint that the server accepted last. It outlives the page, in `localStorage`. Without storage it is `None`.
+ */
+const acceptedEndpoint = (url: string | URL) => {
   const name = `effect-realtime/push ${url}`
   return {
     get: Effect.sync(() =>
@@ -469,10 +488,10 @@ const takenBy = (url: string | URL) => {
   }
 }
 
-const ask = Effect.gen(function*() {
+const requestPermission = Effect.gen(function*() {
   const answer = Notification.permission === "default"
     ? yield* Effect.tryPromise({
-      // The person may take as long as they like.
+      // Without a timeout: the user decides when to choose.
       try: () => Notification.requestPermission(),
       catch: (cause) => new PushClientError({ reason: "PermissionDismissed", cause })
     })
@@ -501,7 +520,7 @@ const existing = Effect.gen(function*() {
   )
 })
 
-/** A worker that is not active yet cannot be subscribed for. */
+/** Returns the registration after its worker is active: only then can the page subscribe. */
 const activeRegistration = (script: string | URL | undefined) =>
   Effect.gen(function*() {
     const registration = yield* attempt(
@@ -512,9 +531,7 @@ const activeRegistration = (script: string | URL | undefined) =>
     const coming = registration.installing ?? registration.waiting
     if (registration.active !== null) return registration
     if (coming === null) return yield* new PushClientError({ reason: "NoServiceWorker" })
-    yield* activation(coming).pipe(
-      Effect.timeoutFail({ duration: limit, onTimeout: () => new PushClientError({ reason: "NoServiceWorker" }) })
-    )
+    yield* timeout("NoServiceWorker")(activation(coming))
     return registration
   })
 
@@ -533,16 +550,19 @@ const activation = (worker: ServiceWorker): Effect.Effect<void, PushClientError>
 
 const toBase64Url = (bytes: ArrayBuffer): string => Encoding.encodeBase64Url(new Uint8Array(bytes))
 
-/** The members for the server, if it can send to them. A browser that does not say the key has used the one it was passed. */
+/**
+ * Returns the members for the server, or `None` if no message can be sent to the subscription. A browser that does not
+ * expose the key has used the key that was passed.
+ */
 const toSubscription = Option.liftThrowable((
   subscription: PushSubscription | null | undefined,
-  passed?: string
+  passedKey?: string
 ): Subscription => {
-  // Older browsers lack `options`, and some set no key in it.
+  // Older browsers lack `options`, and some leave the key out of it.
   const key = subscription?.options?.applicationServerKey
   const [p256dh, auth] = [subscription?.getKey("p256dh"), subscription?.getKey("auth")]
   if (!subscription || !p256dh || !auth || !isReachable(subscription.endpoint)) throw new Error(unusable)
-  const applicationServerKey = key && key.byteLength > 0 ? toBase64Url(key) : passed
+  const applicationServerKey = key && key.byteLength > 0 ? toBase64Url(key) : passedKey
   return {
     endpoint: subscription.endpoint,
     expirationTime: subscription.expirationTime ?? null,
@@ -551,7 +571,7 @@ const toSubscription = Option.liftThrowable((
   }
 })
 
-// Edge gives out https://permanently-removed.invalid/, above all just after another subscription has ended.
+// Edge may return https://permanently-removed.invalid/, mostly just after another subscription has ended.
 const isReachable = (endpoint: string): boolean => {
   const { hostname, protocol } = new URL(endpoint)
   return protocol === "https:" && !hostname.endsWith(".invalid")

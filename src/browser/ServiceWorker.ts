@@ -1,5 +1,6 @@
 /**
- * The reaction of a service worker to push messages. Without Effect and without imports, for it starts anew for each message.
+ * The reaction of a service worker to push messages. Without Effect and without imports, for it starts anew for each
+ * message.
  *
  * @since 0.1.0
  */
@@ -11,10 +12,11 @@ import type { Notification } from "../WebPushPayload.js"
  */
 export interface Options {
   /**
-   * The route that takes `{ oldEndpoint, subscription }` by POST when the browser has replaced a subscription, and `subscription: null`
-   * when the permission is gone. Cookies go with it. A request that fails (offline, 5xx, 401, 408, 425, 429) is repeated at the next event
-   * of the worker, and by Background Sync where there is one. After any other 4xx this subscription is not sent again. Left out, the server
-   * learns of it when the page next calls `PushClient.register`.
+   * The route that takes `{ oldEndpoint, subscription }` by POST when the browser has replaced a subscription, and
+   * `subscription: null` when the permission is gone. Cookies go with it. A request that fails (offline, 5xx, 401,
+   * 408, 425, 429) is repeated at the next event of the worker, and by Background Sync where there is one. After any
+   * other 4xx this subscription is not sent again. Left out, the server learns of it when the page next calls
+   * `PushClient.register`.
    */
   readonly resubscribe?: string | undefined
   /**
@@ -22,31 +24,37 @@ export interface Options {
    */
   readonly applicationServerKey?: string | undefined
   /**
-   * Sends the payload to the visible pages instead of showing a notification: `PushClient.messages` emits it, and answers. If no page
-   * answers within a second, the notification is shown after all. Browsers allow that only so far: Chrome shows a notification of its own
-   * now and then, and Safari withdraws the permission after three messages without a notification, visible page or not. Default `false`.
+   * Sends the payload to the visible pages instead of showing a notification: `PushClient.messages` emits it, and
+   * answers. If no page answers within a second, the notification is shown after all. Browsers allow that only so
+   * far: Chrome shows a notification of its own now and then, and Safari withdraws the permission after three
+   * messages without a notification, visible page or not. Default `false`.
    */
   readonly tellPages?: boolean | undefined
   /**
-   * Makes a notification of a payload that is none by itself, such as one of `WebPushPayload.fromSchema`. A payload that it leaves
-   * undefined is shown as if there were no `toNotification`, since a push message without a notification counts against the site.
+   * Makes a notification of a payload that is none by itself, such as one of `WebPushPayload.fromSchema`. A payload
+   * that it leaves undefined is shown as if there were no `toNotification`, since a push message without a
+   * notification counts against the site.
    */
   readonly toNotification?: ((payload: unknown) => Notification | undefined) | undefined
   /**
-   * The open window that a click focuses: one that shows exactly the URL, one with the same path (it is taken to the other query or hash),
-   * or any of the same origin (it is taken to the URL). A new one is opened if there is no such window, if it cannot be focused, or if it
-   * cannot be taken to the URL, as a window that another worker controls, or none. Default `path`.
+   * The open window that a click focuses: one that shows exactly the URL, one with the same path (it is taken to the
+   * other query or hash), or any of the same origin (it is taken to the URL). A new one is opened if there is no such
+   * window, if it cannot be focused, or if it cannot be taken to the URL, as a window that another worker controls,
+   * or none. Default `path`.
    */
   readonly match?: "exact" | "path" | "origin" | undefined
 }
 
 /**
- * Handles `push`, `notificationclick` and `pushsubscriptionchange`. To be called when the script of a service worker starts:
+ * Handles `push`, `notificationclick` and `pushsubscriptionchange`. To be called when the script of a service worker
+ * starts:
  *
- * - shows the notification of `WebPushPayload.make` or `WebPushPayload.declarative`, then sets the badge of the app. Text is shown under the
- *   name of the host, as is an object without a title,
- * - on a click, focuses the window of `data.url` (or `navigate`, or that of the action), or opens one. The action `dismiss` opens nothing,
- * - subscribes anew with the same key (or `applicationServerKey`) when the browser has dropped a subscription, and reports it to the server.
+ * - shows the notification of `WebPushPayload.make` or `WebPushPayload.declarative`, then sets the badge of the app.
+ *   Text is shown under the name of the host, as is an object without a title,
+ * - on a click, focuses the window of `data.url` (or `navigate`, or that of the action), or opens one. The action
+ *   `dismiss` opens nothing,
+ * - subscribes anew with the same key (or `applicationServerKey`) when the browser has dropped a subscription, and
+ *   reports it to the server.
  *
  * @since 0.1.0
  * @category constructors
@@ -125,7 +133,10 @@ interface Worker {
 
 declare const self: Worker
 
-/** Runs a step that the notification does not depend on: for a second, unless it may take longer. Its failure is only reported. */
+/**
+ * Runs a step that the notification does not depend on: for a second, unless it may take longer. Its failure is only
+ * reported.
+ */
 const optional = <A>(step: () => A | PromiseLike<A>, millis = 1_000): Promise<A | undefined> =>
   Promise.race([
     new Promise<A>((resolve) => resolve(step())),
@@ -241,7 +252,8 @@ const show = async (url: string, match: Options["match"]): Promise<unknown> => {
     const { href, origin, pathname } = new URL(address)
     return match === "exact" ? href : match === "origin" ? origin : origin + pathname
   }
-  // Only a window that this worker controls can be taken elsewhere. The others are not focused: a click may focus a window or open one.
+  // Only a window that this worker controls can be taken elsewhere. The others are not focused: a click may focus a
+  // window or open one.
   const [open = [], controlled = []] = await Promise.all([optional(windows), optional(() => windows(false))])
   const isMatch = (window: WindowClient) => pageOf(window.url) === pageOf(url)
   // A page that is at the same place but for its own hash stays there: to lose the hash it would have to load again.
@@ -332,7 +344,10 @@ const report = async ({ resubscribe }: Options, pending?: Change): Promise<void>
   }
 }
 
-/** Subscribes, and resolves to `null` if the permission is gone, and to `undefined` if there is no key to subscribe with. */
+/**
+ * Subscribes, and resolves to `null` if the permission is gone, and to `undefined` if there is no key to subscribe
+ * with.
+ */
 const subscribe = async (applicationServerKey: string | undefined, attempts = 2): Promise<unknown> => {
   const { pushManager } = self.registration
   try {

@@ -220,7 +220,7 @@ export default [
   {
     promise: "the endpoint is given up when the permission is gone",
     file: "src/browser/PushClient.ts",
-    find: "Option.isNone(last) ? Effect.void : Effect.ignore(forget(url, last.value))",
+    find: "Option.isNone(last) ? Effect.void : Effect.ignore(deleteEndpoint(url, last.value))",
     replace: "Effect.void",
     test: "test/browser/PushClient.test.ts",
     name: "documented"
@@ -236,7 +236,7 @@ export default [
   {
     promise: "a subscription that does not say its key has the one that was passed",
     file: "src/browser/PushClient.ts",
-    find: "? toBase64Url(key) : passed",
+    find: "? toBase64Url(key) : passedKey",
     replace: "? toBase64Url(key) : \"\"",
     test: "test/browser/PushClient.test.ts",
     name: "copes"

@@ -111,7 +111,8 @@ export const overFetch = (
       isHidden = true
       abort.abort()
     })
-    // An invalid request, such as one with an invalid header, is a mistake of the program, not a failure of the network.
+    // An invalid request, such as one with an invalid header, is a mistake of the program, not a failure of the
+    // network.
     const request = yield* Effect.try({
       try: () =>
         new Request(header === undefined ? LastEventId.inQuery(address, id) : address, {

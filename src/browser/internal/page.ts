@@ -2,8 +2,8 @@ import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 
 /**
- * Waits until the page wakes up: it is online again, it returns from the back/forward cache or from being frozen, or it is
- * visible again and the connection is stale. Never completes outside of a page.
+ * Waits until the page wakes up: it is online again, it returns from the back/forward cache or from being frozen, or
+ * it is visible again and the connection is stale. Never completes outside of a page.
  */
 export const awaken = (isStale: () => boolean): Effect.Effect<void> =>
   Effect.async((resume) => {
@@ -39,8 +39,8 @@ export const onReturn = (listener: () => void): void => {
 }
 
 /**
- * Calls the listener when the page is hidden for good or frozen, until the scope closes. A frozen page does not run, but its
- * connections would stay open, and the server would count it as present.
+ * Calls the listener when the page is hidden for good or frozen, until the scope closes. A frozen page does not run,
+ * but its connections would stay open, and the server would count it as present.
  */
 export const onHide = (listener: () => void): Effect.Effect<void, never, Scope.Scope> =>
   Effect.asVoid(Effect.acquireRelease(

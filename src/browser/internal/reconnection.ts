@@ -29,9 +29,9 @@ const toSignal = ({ reason, retryAfter, status }: EventSourceError): Signal => (
 })
 
 /**
- * Makes a stream of one attempt after another, each of which resumes the session. Emits `Lost` between them, waits for the
- * schedule and the server's delays, and reports by `resync` that events may have been missed. Ends after 204. Fails with an
- * error that is final, or when the schedule ends.
+ * Makes a stream of one attempt after another, each of which resumes the session. Emits `Lost` between them, waits
+ * for the schedule and the server's delays, and reports by `resync` that events may have been missed. Ends after 204.
+ * Fails with an error that is final, or when the schedule ends.
  */
 export const make = Effect.fnUntraced(function*(
   target: Target,

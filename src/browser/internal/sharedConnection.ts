@@ -25,12 +25,12 @@ type Message =
  * Makes a stream of one connection that all tabs share. The tab that holds a Web Lock leads: it connects, and posts its
  * signals on a BroadcastChannel.
  *
- * Every tab reads the channel, the leader too. The channel has one order for all messages. After `Lead`, only signals of that
- * term count. So a leader that was suspended, and has lost the lock without noticing, disturbs no tab, and the next leader
- * resumes exactly after the last signal that all tabs have.
+ * Every tab reads the channel, the leader too. The channel has one order for all messages. After `Lead`, only signals
+ * of that term count. So a leader that was suspended, and has lost the lock without noticing, disturbs no tab, and
+ * the next leader resumes exactly after the last signal that all tabs have.
  *
- * A tab that receives nothing from the leader for two thirds of a heartbeat sends a probe. The leader replies even if the
- * browser throttles its timers. After the same time without a reply the tab steals the lock.
+ * A tab that receives nothing from the leader for two thirds of a heartbeat sends a probe. The leader replies even if
+ * the browser throttles its timers. After the same time without a reply the tab steals the lock.
  */
 export const make = (
   name: string,
