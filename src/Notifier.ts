@@ -16,7 +16,6 @@ import * as Stream from "effect/Stream"
 import { EventBroker } from "./EventBroker.js"
 import * as EventLog from "./EventLog.js"
 import * as EventStream from "./EventStream.js"
-import { deliver } from "./Notifier/internal/deliver.js"
 import * as ServerSentEvent from "./ServerSentEvent.js"
 import type { Device, SubscriptionStoreError } from "./SubscriptionStore.js"
 import { SubscriptionStore } from "./SubscriptionStore.js"
@@ -69,24 +68,33 @@ export interface NotifyManyOptions extends NotifyOptions {
 }
 
 /**
- * What happened.
+ * The result of a push to the devices of an owner.
  *
  * @since 0.1.0
  * @category models
  */
-export interface Report {
+export interface PushReport {
+  /** One outcome for each device that was pushed to. */
+  readonly outcomes: ReadonlyArray<WebPush.Outcome>
+  /** The number of devices that the store has deleted because they are gone. */
+  readonly pruned: number
+}
+
+/**
+ * The result of a notification.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Report extends PushReport {
   /** The id of the event, or why the log did not take it. In that case the devices get a push, whoever is connected. */
   readonly event: Either.Either<EventLog.EventId, EventLog.EventLogError>
   /** How many connections the owner had, from before the event was published until the policy decided. */
   readonly connections: number
   /** Whether a client acknowledged the event in time. */
   readonly acknowledged: boolean
-  /** One for each device that was pushed to. */
-  readonly outcomes: ReadonlyArray<WebPush.Outcome>
   /** The devices that were not pushed to because they are connected, under the policy `unconnected`. */
   readonly connected: ReadonlyArray<Device>
-  /** How many devices were forgotten because they are gone. */
-  readonly pruned: number
 }
 
 /**
@@ -133,6 +141,11 @@ export declare namespace Notifier {
       notification: Notification,
       options?: NotifyManyOptions
     ) => Stream.Stream<Outcome, E, R>
+    readonly push: (
+      devices: ReadonlyArray<Device>,
+      message: WebPush.Message,
+      options?: WebPush.SendOptions
+    ) => Effect.Effect<PushReport>
     readonly acknowledge: (owner: string, eventId: string) => Effect.Effect<void, EventLog.EventLogError>
   }
 }
@@ -163,6 +176,20 @@ export const channels = (owner: string, endpointId?: string): ReadonlyArray<stri
   Topic.channel(Owner, { owner }),
   ...(endpointId === undefined ? [] : [Topic.channel(OwnerDevice, { owner, device: endpointId })])
 ]
+
+// The outcomes are reported even if the store fails, throws or dies. Its error may quote an endpoint: only the reason is
+// logged.
+const tryToStore = <A>(effect: () => Effect.Effect<A, SubscriptionStoreError>): Effect.Effect<Option.Option<A>> =>
+  Effect.suspend(effect).pipe(
+    Effect.asSome,
+    Effect.catchAllDefect(() => Effect.fail({ reason: "defect" })),
+    Effect.catchAll(({ reason }) =>
+      Effect.as(
+        Effect.logWarning(`Notifier could not store the outcomes of a push (${reason}): only the report has them`),
+        Option.none<A>()
+      )
+    )
+  )
 
 /**
  * Builds the service.
@@ -206,9 +233,18 @@ export const make: Effect.Effect<Notifier.Service, never, EventBroker | Subscrip
           )
       )
 
+    const push: Notifier.Service["push"] = Effect.fnUntraced(function*(devices, message, options) {
+      const { outcomes } = yield* webPush.sendMany(devices, message, options)
+      const [failed, reached] = Arr.partition(outcomes, ({ result }) => Either.isRight(result))
+      const gone = Arr.filter(failed, ({ result }) => Either.isLeft(result) && result.left._tag === "WebPushGone")
+      const pruned = yield* tryToStore(() => store.prune(Arr.map(gone, ({ subscription }) => subscription)))
+      yield* tryToStore(() => store.touch(Arr.map(reached, ({ subscription }) => subscription)))
+      return { outcomes, pruned: Option.getOrElse(pruned, () => 0) }
+    })
+
     const notify: Notifier.Service["notify"] = (
       owner,
-      { event, push },
+      { event, push: message },
       { delay, policy = "closed", ...sendOptions } = {}
     ) =>
       Effect.gen(function*() {
@@ -238,7 +274,7 @@ export const make: Effect.Effect<Notifier.Service, never, EventBroker | Subscrip
                 (counts[i] ?? 0) > 0)
           )
           : [devices, []]
-        const { outcomes, pruned } = yield* deliver(webPush, store, unconnected, push, sendOptions)
+        const { outcomes, pruned } = yield* push(unconnected, message, sendOptions)
         yield* Effect.annotateCurrentSpan({ connections, acknowledged, pushed: outcomes.length, pruned })
         return {
           event: Either.map(published, ({ id }) =>
@@ -259,6 +295,7 @@ export const make: Effect.Effect<Notifier.Service, never, EventBroker | Subscrip
           (owner) => Effect.map(Effect.either(notify(owner, notification, options)), (result) => ({ owner, result })),
           { concurrency, unordered: true }
         ),
+      push,
       acknowledge: (owner, eventId) =>
         Option.isNone(EventLog.parseEventId(eventId)) ?
           Effect.void :

@@ -26,6 +26,13 @@ export * as EventLog from "./EventLog.js"
 export * as EventStream from "./EventStream.js"
 
 /**
+ * Notifications that survive the process, and their storage.
+ *
+ * @since 0.1.0
+ */
+export * as NotificationOutbox from "./NotificationOutbox.js"
+
+/**
  * The event to whoever has the page open, a push to the devices when nobody has.
  *
  * @since 0.1.0

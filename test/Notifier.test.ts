@@ -107,7 +107,7 @@ const isAccepted = ({ result }: WebPush.Outcome) => Either.isRight(result)
 
 describe("Notifier", () => {
   // Kind: a cause that is not the library's own, and may quote a secret.
-  it.effect("logs nothing of what a store dies of but that it did", () =>
+  it.effect("logs only the reason when a store dies", () =>
     run(({ service, store }) =>
       Effect.gen(function*() {
         const quoting = (devices: Iterable<{ readonly endpoint: string }>) =>
@@ -121,7 +121,7 @@ describe("Notifier", () => {
         const report = yield* notifier.notify("anna", news).pipe(Effect.provide(logged(lines)))
         assert.strictEqual(report.outcomes.length, 2)
         assert.strictEqual((yield* service.received).length, 2)
-        assert.isTrue(lines.some((line) => line.includes("SubscriptionStore could not store")))
+        assert.isTrue(lines.some((line) => line.includes("Notifier could not store")))
         assert.notMatch(lines.join("\n"), /https?:/)
       })
     ))

@@ -22,7 +22,8 @@ import * as Store from "../SubscriptionStore.js"
 import { Device, SubscriptionStore, SubscriptionStoreError } from "../SubscriptionStore.js"
 import type { WebPushSubscription } from "../WebPushSubscription.js"
 import { identityOf } from "../WebPushSubscription.js"
-import * as Sql from "./internal/sql.js"
+import { migrate } from "./internal/migrate.js"
+import * as Statement from "./internal/statement.js"
 
 const column = <A, I>(schema: Schema.Schema<A, I>, name: string) =>
   Schema.propertySignature(schema).pipe(Schema.fromKey(name))
@@ -136,21 +137,17 @@ export const make = (
   Effect.gen(function*() {
     const { maxDevicesPerOwner = 20 } = options
     const sql = yield* SqlClient.SqlClient
-    yield* Sql.migrate({
+    yield* migrate({
       component: "SqlSubscriptionStore",
       table: "web_push_subscriptions_migrations",
       migrations,
       last: (sql) => sql`SELECT name FROM sqlite_master WHERE name = 'web_push_pruned_by_time'`
     })
 
-    // Names are in snake case already, whatever the client makes of names.
-    const query = (access: "read" | "write") => (statement: Sql.Statement) =>
-      Effect.mapError(
-        Sql.run(sql, access, statement.withoutTransform),
-        (error) => new SubscriptionStoreError({ reason: "Unavailable", detail: Sql.failureCode(error) })
-      )
-    const read = query("read")
-    const write = query("write")
+    const { read, write } = Statement.queries(
+      sql,
+      (code) => new SubscriptionStoreError({ reason: "Unavailable", detail: code })
+    )
 
     const areStored = (subscriptions: Iterable<WebPushSubscription>) =>
       sql`(endpoint_hash, p256dh, auth) IN (VALUES ${

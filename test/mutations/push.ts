@@ -240,10 +240,10 @@ export default [
   },
   {
     promise: "the endpoint is in no log of a store that dies",
-    file: "src/Notifier/internal/deliver.ts",
-    find: "the outcome of a push (${reasonOf(cause)})",
-    replace: "the outcome of a push (${cause})",
+    file: "src/Notifier.ts",
+    find: "Effect.catchAllDefect(() => Effect.fail({ reason: \"defect\" }))",
+    replace: "Effect.catchAllDefect((defect) => Effect.fail({ reason: String(defect) }))",
     test: "test/Notifier.test.ts",
-    name: "logs nothing of what a store"
+    name: "logs only the reason when a store dies"
   }
 ] satisfies ReadonlyArray<Mutation>

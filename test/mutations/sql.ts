@@ -1,13 +1,18 @@
 import type { Mutation } from "./mutation.js"
 
-const outbox = {
-  file: "src/sql/SqlNotificationOutbox.ts",
-  test: "test/sql/SqlNotificationOutbox.test.ts"
-}
+const outbox = { file: "src/NotificationOutbox.ts", test: "test/sql/SqlNotificationOutbox.test.ts" }
+
+const attempt = { ...outbox, file: "src/NotificationOutbox/internal/attempt.ts" }
+
+const message = { ...outbox, file: "src/NotificationOutbox/internal/message.ts" }
+
+const storage = { ...outbox, file: "src/sql/SqlNotificationOutbox.ts" }
+
+const statement = { file: "src/sql/internal/statement.ts", test: "test/sql/SqlSubscriptionStore.test.ts" }
 
 const store = { file: "src/sql/SqlSubscriptionStore.ts", test: "test/SubscriptionStore.test.ts" }
 
-const database = { file: "src/sql/internal/sql.ts", test: "test/sql/SqlSubscriptionStore.test.ts" }
+const migrate = { ...statement, file: "src/sql/internal/migrate.ts" }
 
 export default [
   {
@@ -19,15 +24,15 @@ export default [
   },
   {
     promise: "The ttl counts from enqueue",
-    ...outbox,
-    find: "const left = expiryOf(row) - now",
+    ...attempt,
+    find: "const left = expiryOf(entry) - now",
     replace: "const left = Number.POSITIVE_INFINITY",
     name: "SQLite counts the ttl from enqueue"
   },
   {
     promise: "What has expired is not sent",
-    ...outbox,
-    find: "if (now >= expiryOf(row)) {",
+    ...attempt,
+    find: "if (now >= expiryOf(entry)) {",
     replace: "if (now < 0) {",
     name: "SQLite counts the ttl from enqueue"
   },
@@ -40,57 +45,57 @@ export default [
   },
   {
     promise: "Each device has its own due time",
-    ...outbox,
+    ...attempt,
     find: "({ dueAt = 0 }) => dueAt <= now",
     replace: "() => true",
     name: "SQLite tries each device again at its own time"
   },
   {
     promise: "Retry-After has an upper bound",
-    ...outbox,
+    ...attempt,
     find: "Math.min(longestRetryAfter, Duration.toMillis(retryAfter))",
     replace: "Duration.toMillis(retryAfter)",
     name: "SQLite tries each device again at its own time"
   },
   {
     promise: "A device is given up after its own attempts",
-    ...outbox,
+    ...attempt,
     find: "!isFinal && attempts < maxAttempts",
     replace: "!isFinal",
     name: "SQLite gives up one device after its own attempts"
   },
   {
     promise: "The replacement of an endpoint gets the notification",
-    ...outbox,
-    find: "removed.length === 0 ? [] : newDevices(devices, row)",
-    replace: "newDevices([], row)",
+    ...attempt,
+    find: "removed.length === 0 ? [] : newDevices(devices, entry)",
+    replace: "newDevices([], entry)",
     name: "SQLite sends to the endpoint that has taken the place"
   },
   {
     promise: "A dead letter says that a device was removed",
-    ...outbox,
+    ...attempt,
     find: "Arr.drop(removed, replacements.length)",
     replace: "Arr.drop(removed, removed.length)",
     name: "SQLite says that a device was removed"
   },
   {
     promise: "An endpoint that is replaced while it is found to be gone",
-    ...outbox,
+    ...attempt,
     find: "outcomes.some(isGone)",
     replace: "outcomes.length < 0",
     name: "SQLite sends to the endpoint that takes the place of one while"
   },
   {
     promise: "No topic that was not asked for at the first attempt",
-    ...outbox,
-    find: "topic === undefined && row.failures === null && row.attempts === 1",
-    replace: "topic === undefined && row.attempts < 0",
+    ...attempt,
+    find: "topic === undefined && entry.failures === null && entry.attempts === 1",
+    replace: "topic === undefined && entry.attempts < 0",
     name: "SQLite gives a topic to what is repeated"
   },
   {
     promise: "A push that is too large is refused at enqueue",
-    ...outbox,
-    find: "bytes.length > maxBytes",
+    ...message,
+    find: "bytes.length > WebPushPayload.maxBytes",
     replace: "bytes.length < 0",
     name: "SQLite refuses at enqueue"
   },
@@ -104,15 +109,15 @@ export default [
   },
   {
     promise: "A byte order mark is kept",
-    ...outbox,
+    ...message,
     find: "{ ignoreBOM: true }",
     replace: "{}",
     name: "SQLite keeps bytes that begin with a byte order mark"
   },
   {
     promise: "Rows that were parked beyond the bound are taken up",
-    ...outbox,
-    find: " OR due_at > ${now + farthest}",
+    ...storage,
+    find: " OR due_at > ${latest}",
     replace: "",
     name: "SQLite takes over the rows of an older version"
   },
@@ -126,14 +131,14 @@ export default [
   {
     promise: "The outbox is closed within a second while PostgreSQL is frozen",
     ...outbox,
-    find: "Sql.endWithinASecond\n",
+    find: "endWithinASecond\n",
     replace: "Effect.asSome, Effect.map(() => 0)\n",
     test: "test/processes/outboxShutdown.test.ts"
   },
   {
     promise: "Inside a transaction of the caller nothing is tried again",
     ...outbox,
-    file: "src/sql/internal/sql.ts",
+    file: statement.file,
     find: "onTrue: () => statement,",
     replace: "onTrue: () => Effect.retry(statement, { schedule: untilFree, while: isConflict }),",
     name: "fails at once in a transaction"
@@ -141,28 +146,28 @@ export default [
   {
     promise: "The first failure in a transaction of PostgreSQL reaches the caller",
     ...outbox,
-    file: "src/sql/internal/sql.ts",
+    file: statement.file,
     find: "Effect.map(Effect.serviceOption(SqlClient.TransactionConnection), Option.isSome)",
     replace: "Effect.succeed(Option.isSome(Option.none()))",
     name: "shows the caller the deadlock"
   },
   {
     promise: "The event loop turns while SQLite is locked",
-    ...database,
+    ...statement,
     find: "`PRAGMA busy_timeout = 0; ${locks[access]}; PRAGMA busy_timeout = 5000`",
     replace: "`PRAGMA busy_timeout = 5000`",
     name: "lets the event loop turn"
   },
   {
     promise: "A write is not said to be stored while a failed one keeps it from being committed",
-    ...database,
+    ...statement,
     find: "write: \"BEGIN EXCLUSIVE; COMMIT\"",
     replace: "write: \"SELECT 1\"",
     name: "says of nothing that it is stored"
   },
   {
     promise: "Another database is refused by name",
-    ...database,
+    ...migrate,
     find: "mssql: refuse(\"mssql\")",
     replace: "mssql: accept",
     name: "refuses a client of another database"
@@ -184,10 +189,9 @@ export default [
   },
   {
     promise: "the ttl of the WebPush layer counts from enqueue",
-    file: "src/sql/SqlNotificationOutbox.ts",
+    ...outbox,
     find: "ttl: options.ttl ?? webPush.ttl",
     replace: "ttl: options.ttl",
-    test: "test/sql/SqlNotificationOutbox.test.ts",
     name: "ttl of the WebPush layer"
   }
 ] satisfies ReadonlyArray<Mutation>

@@ -11,7 +11,7 @@ import { NodeRuntime } from "@effect/platform-node"
 import { SqlClient } from "@effect/sql"
 import { PgClient } from "@effect/sql-pg"
 import { Array as Arr, Console, Duration, Effect, Layer, Redacted, Schedule } from "effect"
-import { EventBroker, EventLog, Notifier, SubscriptionStore, VapidKeys, WebPush } from "effect-realtime"
+import { EventBroker, EventLog, NotificationOutbox, Notifier, SubscriptionStore, VapidKeys, WebPush } from "effect-realtime"
 import { SqlNotificationOutbox, SqlSubscriptionStore } from "effect-realtime/sql"
 import * as TestPushService from "effect-realtime/testing/TestPushService"
 
@@ -36,7 +36,7 @@ const program = (name: string, databaseUrl: string) =>
   Effect.gen(function*() {
     const sql = yield* SqlClient.SqlClient
     const service = yield* TestPushService.TestPushService
-    const outbox = yield* SqlNotificationOutbox.NotificationOutbox
+    const outbox = yield* NotificationOutbox.NotificationOutbox
     const vapid = yield* VapidKeys.generate
 
     const owners = Arr.makeBy(100, (n) => `owner ${n}`)
@@ -87,7 +87,7 @@ const program = (name: string, databaseUrl: string) =>
   }).pipe(
     Effect.scoped,
     Effect.provide(
-      Layer.effect(SqlNotificationOutbox.NotificationOutbox, SqlNotificationOutbox.make()).pipe(
+      Layer.effect(NotificationOutbox.NotificationOutbox, SqlNotificationOutbox.make()).pipe(
         Layer.provide(Notifier.layer),
         Layer.provide(EventBroker.layer().pipe(Layer.provide(EventLog.layerMemory()))),
         Layer.provide(Layer.unwrapEffect(

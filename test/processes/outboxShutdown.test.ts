@@ -1,6 +1,6 @@
 import { assert, describe, layer } from "@effect/vitest"
 import { Context, Deferred, Duration, Effect, Exit, Layer, Scope, Stream } from "effect"
-import { Notifier, SubscriptionStore, WebPush } from "effect-realtime"
+import { NotificationOutbox, Notifier, SubscriptionStore, WebPush } from "effect-realtime"
 import { SqlNotificationOutbox } from "effect-realtime/sql"
 
 import * as Postgres from "../support/postgres.js"
@@ -23,6 +23,7 @@ describe.skipIf(Postgres.isMissing)("SqlNotificationOutbox", () => {
             Layer.succeed(Notifier.Notifier, {
               notify: () => Effect.zipRight(Deferred.succeed(sending, undefined), Effect.never),
               notifyMany: () => Stream.empty,
+              push: () => unused,
               acknowledge: () => unused
             }),
             Layer.succeed(WebPush.WebPush, {
@@ -37,7 +38,7 @@ describe.skipIf(Postgres.isMissing)("SqlNotificationOutbox", () => {
         )
         const outbox = Context.get(
           yield* Layer.buildWithScope(OutboxLive, scope),
-          SqlNotificationOutbox.NotificationOutbox
+          NotificationOutbox.NotificationOutbox
         )
         for (let i = 0; i < notifications; i++) {
           yield* outbox.enqueue("anna", { event: {}, push: "" })

@@ -23,6 +23,7 @@ import {
   EventBroker,
   EventLog,
   EventStream,
+  NotificationOutbox,
   Notifier,
   ServerSentEvent,
   SubscriptionStore,
@@ -65,7 +66,7 @@ const suite = <R, E>(it: Vitest.MethodsNonLive<R, true>, client: Layer.Layer<Sql
   /** With an owner of two devices, and a clock that `advance` sets forward. */
   const run = <A, E2>(
     body: (test: {
-      readonly outbox: SqlNotificationOutbox.NotificationOutbox.Service
+      readonly outbox: NotificationOutbox.NotificationOutbox.Service
       readonly advance: (millis: number) => Effect.Effect<void>
       readonly phone: WebPushSubscription
       readonly laptop: WebPushSubscription
@@ -516,7 +517,7 @@ const suite = <R, E>(it: Vitest.MethodsNonLive<R, true>, client: Layer.Layer<Sql
 
   it.effect("dies of an option that cannot be", () =>
     Effect.gen(function*() {
-      const refused: ReadonlyArray<SqlNotificationOutbox.Options> = [
+      const refused: ReadonlyArray<NotificationOutbox.Options> = [
         { concurrency: 0 },
         { concurrency: NaN },
         { maxAttempts: 1.5 },
@@ -733,7 +734,7 @@ const suite = <R, E>(it: Vitest.MethodsNonLive<R, true>, client: Layer.Layer<Sql
   it.effect("is drained all the time by its layer", () =>
     run(({ service }) =>
       Effect.gen(function*() {
-        const outbox = yield* SqlNotificationOutbox.NotificationOutbox
+        const outbox = yield* NotificationOutbox.NotificationOutbox
         yield* outbox.enqueue("anna", news)
         yield* Effect.repeat(Effect.delay(service.received, "10 millis"), { until: ({ length }) => length === 2 })
         yield* Effect.repeat(Effect.delay(count, "10 millis"), { until: (count) => count === 0 })
@@ -743,7 +744,7 @@ const suite = <R, E>(it: Vitest.MethodsNonLive<R, true>, client: Layer.Layer<Sql
 
 const realClock = { excludeTestServices: true, timeout: "60 seconds" } as const
 
-const layerOutbox = Layer.effect(SqlNotificationOutbox.NotificationOutbox, SqlNotificationOutbox.make()).pipe(
+const layerOutbox = Layer.effect(NotificationOutbox.NotificationOutbox, SqlNotificationOutbox.make()).pipe(
   Layer.provide(Notifier.layer),
   Layer.provide(Layer.mergeAll(SqlSubscriptionStore.layer(), WebPushLive, EventBrokerLive)),
   Layer.provide(TestPushService.layer())
@@ -761,7 +762,7 @@ describe("SqlNotificationOutbox", () => {
         const sql = Context.get(client, SqlClient.SqlClient)
         const outbox = Context.get(
           yield* Layer.build(Layer.provide(layerOutbox, Layer.succeedContext(client))),
-          SqlNotificationOutbox.NotificationOutbox
+          NotificationOutbox.NotificationOutbox
         )
         yield* sql`BEGIN`
         yield* sql`SELECT id FROM notification_outbox`
@@ -784,7 +785,7 @@ describe("SqlNotificationOutbox", () => {
         it.effect("shows the caller the deadlock that has ended its transaction", () =>
           Effect.gen(function*() {
             const sql = yield* SqlClient.SqlClient
-            const outbox = yield* SqlNotificationOutbox.NotificationOutbox
+            const outbox = yield* NotificationOutbox.NotificationOutbox
             yield* sql`CREATE TABLE orders (id INTEGER)`
             const [hasOutbox, hasOrders] = [yield* Deferred.make<void>(), yield* Deferred.make<void>()]
             const waits = Effect.repeat(

@@ -47,6 +47,7 @@ describe("SqlSubscriptionStore", () => {
                 Layer.succeed(Notifier.Notifier, {
                   notify: () => none,
                   notifyMany: () => Stream.empty,
+                  push: () => none,
                   acknowledge: () => none
                 }),
                 Layer.succeed(WebPush.WebPush, {

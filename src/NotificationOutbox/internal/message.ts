@@ -1,0 +1,94 @@
+import * as Duration from "effect/Duration"
+import * as Either from "effect/Either"
+import * as Option from "effect/Option"
+import * as ParseResult from "effect/ParseResult"
+import * as Predicate from "effect/Predicate"
+import * as Schema from "effect/Schema"
+
+import * as Frame from "../../EventStream/internal/frame.js"
+import type { Notification, NotifyOptions } from "../../Notifier.js"
+import * as ServerSentEvent from "../../ServerSentEvent.js"
+import * as WebPushPayload from "../../WebPushPayload.js"
+
+/** A notification and its options, as JSON. */
+export const Message = Schema.parseJson(Schema.Struct({
+  event: Schema.Struct({
+    event: Schema.optional(Schema.String),
+    data: Schema.optional(Schema.String),
+    retry: Schema.optional(Schema.Number),
+    comment: Schema.optional(Schema.String)
+  }),
+  push: Schema.Uint8ArrayFromBase64,
+  options: Schema.Struct({
+    policy: Schema.optional(Schema.Literal("closed", "always", "unconnected", "unacknowledged")),
+    delay: Schema.optional(Schema.Duration),
+    ttl: Schema.optional(Schema.Duration),
+    urgency: Schema.optional(Schema.Literal("very-low", "low", "normal", "high")),
+    topic: Schema.optional(Schema.String),
+    timeout: Schema.optional(Schema.Duration),
+    padding: Schema.optional(Schema.NonNegativeInt)
+  })
+}))
+
+const encodeMessage = Schema.encodeEither(Message)
+
+// A byte order mark is data.
+const utf8 = new TextDecoder("utf-8", { ignoreBOM: true })
+
+const textOf = (data: unknown): string | undefined =>
+  data === undefined || typeof data === "string"
+    ? data
+    : data instanceof Uint8Array
+    ? utf8.decode(data)
+    : JSON.stringify(data)
+
+/** Decodes a duration. `Duration.decode` would turn a negative number and `NaN` into zero; here they are no durations. */
+export const toDuration = (input: Duration.DurationInput): Option.Option<Duration.Duration> =>
+  /^-|NaN/.test(String(input)) ? Option.none() : Duration.decodeUnknown(input)
+
+const duration = (
+  name: string,
+  input: Duration.DurationInput | undefined
+): Either.Either<Duration.Duration | undefined, string> =>
+  input === undefined ? Either.right(undefined) : Either.fromOption(toDuration(input), () => `${name} must be a duration`)
+
+// A push service does not store a message with a ttl of zero, but the outbox needs a moment.
+const shortestTtl = 10_000
+
+/** Returns the time for which a notification with this `ttl` may be sent, in milliseconds. */
+export const lifetime = (ttl: Duration.Duration): number => Duration.toMillis(ttl) || shortestTtl
+
+/** Encodes a notification for the storage, or returns the rule that it breaks, with the name of the field. */
+export const encode = (
+  { event, push }: Notification,
+  { delay, timeout, ttl, ...options }: NotifyOptions
+): Either.Either<string, ServerSentEvent.InvalidServerSentEvent | string> =>
+  Either.gen(function*() {
+    yield* Frame.fromEvent(event)
+    if (event.id !== undefined) {
+      return yield* Either.left(new ServerSentEvent.InvalidServerSentEvent({ field: "id", reason: "Assigned" }))
+    }
+    const bytes = WebPushPayload.toBytes(push)
+    if (Predicate.isUint8Array(bytes) && bytes.length > WebPushPayload.maxBytes) {
+      return yield* Either.left(`push must be at most ${WebPushPayload.maxBytes} bytes long`)
+    }
+    const wait = yield* duration("delay", delay)
+    if (wait !== undefined && !Duration.isFinite(wait)) return yield* Either.left("delay must be finite")
+    const limit = yield* duration("timeout", timeout)
+    if (limit !== undefined && Duration.toMillis(limit) === 0) {
+      return yield* Either.left("timeout must be longer than zero")
+    }
+    const life = yield* duration("ttl", ttl)
+    if (wait !== undefined && life !== undefined && Duration.toMillis(wait) >= lifetime(life)) {
+      return yield* Either.left("delay must be shorter than ttl")
+    }
+    const message = {
+      event: { ...event, data: textOf(event.data) },
+      push: bytes,
+      options: { ...options, delay: wait, timeout: limit, ttl: life }
+    }
+    return yield* Either.mapLeft(encodeMessage(message), (error) => {
+      const [issue] = ParseResult.ArrayFormatter.formatErrorSync(error)
+      return `${issue?.path.at(-1)?.toString() ?? "the notification"} has a value that is not allowed`
+    })
+  })

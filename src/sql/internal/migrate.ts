@@ -1,0 +1,61 @@
+import * as Migrator from "@effect/sql/Migrator"
+import * as SqlClient from "@effect/sql/SqlClient"
+import type { SqlError } from "@effect/sql/SqlError"
+import * as Cause from "effect/Cause"
+import * as Effect from "effect/Effect"
+import * as Schedule from "effect/Schedule"
+
+import * as Statement from "./statement.js"
+
+/** Dies if the dialect of the client is neither that of SQLite nor that of PostgreSQL. */
+const requireDialect = (sql: SqlClient.SqlClient, component: string): Effect.Effect<void> => {
+  const refuse = (dialect: string) => () =>
+    Effect.die(
+      new Cause.IllegalArgumentException(
+        `${component}: the dialect of the SqlClient must be sqlite or pg, and is ${dialect}`
+      )
+    )
+  const accept = () => Effect.void
+  return sql.onDialect({
+    sqlite: accept,
+    pg: accept,
+    mysql: refuse("mysql"),
+    mssql: refuse("mssql"),
+    clickhouse: refuse("clickhouse")
+  })
+}
+
+/**
+ * Runs the migrations that the database lacks. Two nodes that start at once may conflict in each of them, so a failure is
+ * retried.
+ *
+ * On SQLite it uses no transaction: a client of `@effect/sql-libsql` whose BEGIN does not get the lock never releases its
+ * only connection. The migrations do nothing when they run again. They are left out, without a lock, if `last` finds the
+ * result of the last one.
+ */
+export const migrate = Effect.fnUntraced(function*({ component, last, migrations, table }: {
+  readonly component: string
+  readonly table: string
+  readonly migrations: Record<string, Effect.Effect<void, SqlError, SqlClient.SqlClient>>
+  readonly last: (sql: SqlClient.SqlClient) => Effect.Effect<ReadonlyArray<unknown>, SqlError>
+}): Effect.fn.Return<void, SqlError | Migrator.MigrationError, SqlClient.SqlClient> {
+  const sql = yield* SqlClient.SqlClient
+  yield* requireDialect(sql, component)
+  yield* sql.onDialectOrElse({
+    sqlite: () =>
+      Effect.gen(function*() {
+        const found = yield* Statement.run(sql, "read", last(sql))
+        if (found.length > 0) return
+        for (const migration of Object.values(migrations)) {
+          yield* Statement.run(sql, "write", Effect.provideService(migration, SqlClient.SqlClient, sql))
+        }
+      }),
+    orElse: () =>
+      Migrator.make({})({ loader: Migrator.fromRecord(migrations), table }).pipe(
+        Effect.sandbox,
+        Effect.retry({ times: 5, schedule: Schedule.jittered(Schedule.exponential("50 millis")) }),
+        Effect.unsandbox,
+        Effect.asVoid
+      )
+  })
+})

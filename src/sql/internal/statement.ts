@@ -1,0 +1,152 @@
+import * as SqlClient from "@effect/sql/SqlClient"
+import { SqlError } from "@effect/sql/SqlError"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import * as Predicate from "effect/Predicate"
+import * as Schedule from "effect/Schedule"
+
+/** A statement of a `SqlClient`, and its rows without the client's transformation of names. */
+export interface Statement<A> {
+  readonly withoutTransform: Effect.Effect<ReadonlyArray<A>, SqlError>
+}
+
+/**
+ * Access to the tables of an adapter, whose names are in snake case already. `toError` gets the code of a failure: the
+ * rest of it is not shown, because PostgreSQL repeats the values of a row in its `detail`.
+ */
+export const queries = <E>(sql: SqlClient.SqlClient, toError: (code: string) => E) => {
+  const query = (access: Access) => <A>(statement: Statement<A>): Effect.Effect<ReadonlyArray<A>, E> =>
+    Effect.mapError(run(sql, access, statement.withoutTransform), (error) => toError(failureCode(error)))
+  return { read: query("read"), write: query("write") }
+}
+
+const failureCode = (error: unknown): string =>
+  !Predicate.isRecord(error)
+    ? "unknown"
+    : Predicate.isString(error.code) && /^[A-Z0-9_]{3,64}$/.test(error.code)
+    ? error.code
+    : failureCode(error.cause)
+
+// SQLite does not wait for another writer, and PostgreSQL ends one of two transactions that wait for each other.
+const isConflict = (error: SqlError): boolean => /^(SQLITE_BUSY|SQLITE_LOCKED|40001|40P01)/.test(failureCode(error))
+
+const untilFree = Schedule.exponential("5 millis", 1.5).pipe(
+  Schedule.jittered,
+  Schedule.either(Schedule.spaced("200 millis")),
+  Schedule.upTo("15 seconds")
+)
+
+interface LocalLibsql {
+  readonly sdk: { readonly executeMultiple: (statements: string) => Promise<unknown> }
+}
+
+const isLocalLibsql = (sql: unknown): sql is LocalLibsql =>
+  Predicate.hasProperty(sql, "sdk") &&
+  Predicate.hasProperty(sql.sdk, "protocol") && sql.sdk.protocol === "file" &&
+  Predicate.hasProperty(sql.sdk, "executeMultiple") && Predicate.isFunction(sql.sdk.executeMultiple)
+
+// EXCLUSIVE waits for readers too, where the journal is not a WAL.
+const locks = { read: "SELECT 1 FROM sqlite_master LIMIT 1", write: "BEGIN EXCLUSIVE; COMMIT" }
+
+type Access = keyof typeof locks
+
+const untraced = <A, E, R>(statement: Effect.Effect<A, E, R>) => Effect.withTracerEnabled(statement, false)
+
+/**
+ * Runs a statement of SQLite that gets the lock or fails at once: a wait inside of SQLite blocks the event loop. The
+ * connection has its own `busy_timeout` again afterwards.
+ *
+ * libsql does not reset a statement that failed with SQLITE_BUSY. Until it is collected, a write of the same connection
+ * that succeeds is not committed, and is rolled back in the end. So the lock is tried first by `executeMultiple`, which
+ * resets its statements; it fails too while another statement is in that state. The statement itself waits for the lock,
+ * since it can be lost in between only.
+ *
+ * The timeout is read and set each time, because a libsql client has a new connection after a transaction.
+ */
+const runSqlite = <A>(
+  sql: SqlClient.SqlClient,
+  access: Access,
+  statement: Effect.Effect<A, SqlError>
+): Effect.Effect<A, SqlError> => {
+  const setTimeout = (millis: string) => Effect.ignore(untraced(sql`PRAGMA busy_timeout = ${sql.literal(millis)}`))
+  const readTimeout = Effect.option(Effect.map(
+    untraced(sql<{ readonly timeout: unknown }>`PRAGMA busy_timeout`.withoutTransform),
+    ([row]) => `${Number(row?.timeout ?? 0)}`
+  ))
+  const attempt = isLocalLibsql(sql)
+    ? Effect.tryPromise({
+      try: () => sql.sdk.executeMultiple(`PRAGMA busy_timeout = 0; ${locks[access]}; PRAGMA busy_timeout = 5000`),
+      catch: (cause) => new SqlError({ cause, message: "Failed to acquire the lock" })
+    }).pipe(Effect.zipRight(statement))
+    : Effect.zipRight(setTimeout("0"), statement)
+  return Effect.acquireUseRelease(
+    readTimeout,
+    () => attempt,
+    Option.match({ onNone: () => Effect.void, onSome: setTimeout })
+  )
+}
+
+// SQLite refuses the pragma inside any transaction. Outside of a transaction the pragma has no effect.
+const isInTransaction = (sql: SqlClient.SqlClient): Effect.Effect<boolean> =>
+  sql.onDialectOrElse({
+    sqlite: () => Effect.isFailure(untraced(sql`PRAGMA temp.synchronous = 1`)),
+    orElse: () => Effect.map(Effect.serviceOption(SqlClient.TransactionConnection), Option.isSome)
+  })
+
+interface Gates {
+  /** Of many writes that wait for the lock of SQLite, one at a time tries it. */
+  readonly write: Effect.Semaphore
+  /** One statement at a time changes the timeout of the connection, so that none reads the value of another one. */
+  readonly timeout: Effect.Semaphore
+}
+
+const gates = new WeakMap<SqlClient.SqlClient, Gates>()
+
+const gatesOf = (sql: SqlClient.SqlClient): Gates => {
+  const known = gates.get(sql) ??
+    { write: Effect.unsafeMakeSemaphore(1), timeout: Effect.unsafeMakeSemaphore(1) }
+  gates.set(sql, known)
+  return known
+}
+
+/** Runs a write when the earlier ones have ended, or fails with SQLITE_BUSY if its turn does not come in 15 seconds. */
+const inTurn = <A>(gate: Effect.Semaphore, write: Effect.Effect<A, SqlError>): Effect.Effect<A, SqlError> =>
+  Effect.suspend(() => {
+    let hasTurn = false
+    const turn = Effect.suspend(() => {
+      hasTurn = true
+      return write
+    })
+    const tooLate = Effect.suspend(() =>
+      hasTurn
+        ? Effect.never
+        : new SqlError({ cause: { code: "SQLITE_BUSY" }, message: "Failed to acquire the lock" })
+    )
+    // The wait and the write are one fiber: an interruption between two fibers would never release the permit.
+    return Effect.raceFirst(gate.withPermits(1)(turn), Effect.delay(tooLate, "15 seconds"))
+  })
+
+/**
+ * Runs a statement, and retries it for up to 15 seconds if it conflicts with a concurrent one. Inside a transaction of the
+ * caller it runs once: the first failure ends the transaction, and the caller gets its code.
+ */
+export const run = <A>(
+  sql: SqlClient.SqlClient,
+  access: Access,
+  statement: Effect.Effect<A, SqlError>
+): Effect.Effect<A, SqlError> => {
+  const retry = (statement: Effect.Effect<A, SqlError>) =>
+    Effect.retry(statement, { schedule: untilFree, while: isConflict })
+  return Effect.if(isInTransaction(sql), {
+    onTrue: () => statement,
+    onFalse: () =>
+      sql.onDialectOrElse({
+        sqlite: () => {
+          const { timeout, write } = gatesOf(sql)
+          const retried = retry(timeout.withPermits(1)(runSqlite(sql, access, statement)))
+          return access === "write" ? inTurn(write, retried) : retried
+        },
+        orElse: () => retry(statement)
+      })
+  })
+}
