@@ -412,19 +412,24 @@ const makeWithSignal = Effect.fnUntraced(function*(
       return [Chunk.unsafeFromArray(claimed), Option.liftPredicate(undefined, () => !isDone)] as const
     }).pipe(Effect.withSpan("NotificationOutbox.claim", { captureStackTrace: false }))
 
-  const renew = Effect.fnUntraced(function*(run: Run) {
-    if (run.unsettled.size === 0) return
-    const until = (yield* Clock.currentTimeMillis) + leaseMillis
-    yield* storage.renew(run.claim, [...run.unsettled], until)
-    run.leasedUntil = until
-  }, Effect.catchAllCause((cause) =>
-    Effect.logWarning(
-      `NotificationOutbox could not renew its leases (${reasonOf(cause)}): other nodes may take over its notifications`
-    )))
+  const renew = Effect.fnUntraced(
+    function*(run: Run) {
+      if (run.unsettled.size === 0) return
+      const until = (yield* Clock.currentTimeMillis) + leaseMillis
+      yield* storage.renew(run.claim, [...run.unsettled], until)
+      run.leasedUntil = until
+    },
+    Effect.catchAllCause((cause) =>
+      Effect.logWarning(
+        `NotificationOutbox could not renew its leases (${
+          reasonOf(cause)
+        }): other nodes may take over its notifications`
+      )
+    )
+  )
 
   // A node that shuts down in order was not ended by the notification: that attempt does not count.
-  const release = ({ claim }: Run) =>
-    Effect.flatMap(Clock.currentTimeMillis, (now) => storage.release(claim, now))
+  const release = ({ claim }: Run) => Effect.flatMap(Clock.currentTimeMillis, (now) => storage.release(claim, now))
 
   const process = (run: Run, entry: Entry.Entry) =>
     Effect.flatMap(Clock.currentTimeMillis, (now) =>

@@ -66,8 +66,7 @@ const findReached = (sql: SqlClient.SqlClient) =>
 
 const hasReached = (sql: SqlClient.SqlClient) => Effect.map(findReached(sql), Arr.isNonEmptyReadonlyArray)
 
-const entryColumns =
-  `id, owner, message, failures, reached, attempts, due_at AS "dueAt", created_at AS "createdAt"`
+const entryColumns = `id, owner, message, failures, reached, attempts, due_at AS "dueAt", created_at AS "createdAt"`
 
 const deadLetterColumns = `id, owner, failures, attempts, created_at AS "createdAt", died_at AS "diedAt"`
 
@@ -102,9 +101,11 @@ export const makeStorage: Effect.Effect<Outbox.Storage, SqlError | MigrationErro
 
     const storage: Outbox.Storage = {
       insert: ({ createdAt, dueAt, ...entry }) =>
-        write(sql`INSERT INTO notification_outbox ${
-          sql.insert({ ...entry, due_at: dueAt, claim: null, created_at: createdAt, died_at: null })
-        }`),
+        write(
+          sql`INSERT INTO notification_outbox ${
+            sql.insert({ ...entry, due_at: dueAt, claim: null, created_at: createdAt, died_at: null })
+          }`
+        ),
       claim: ({ claim, latest, limit, now, until }) => {
         const due = sql`
           SELECT id FROM notification_outbox

@@ -11,7 +11,15 @@ import { NodeRuntime } from "@effect/platform-node"
 import { SqlClient } from "@effect/sql"
 import { PgClient } from "@effect/sql-pg"
 import { Array as Arr, Console, Duration, Effect, Layer, Redacted, Schedule } from "effect"
-import { EventBroker, EventLog, NotificationOutbox, Notifier, SubscriptionStore, VapidKeys, WebPush } from "effect-realtime"
+import {
+  EventBroker,
+  EventLog,
+  NotificationOutbox,
+  Notifier,
+  SubscriptionStore,
+  VapidKeys,
+  WebPush
+} from "effect-realtime"
 import { SqlNotificationOutbox, SqlSubscriptionStore } from "effect-realtime/sql"
 import * as TestPushService from "effect-realtime/testing/TestPushService"
 

@@ -50,7 +50,9 @@ const duration = (
   name: string,
   input: Duration.DurationInput | undefined
 ): Either.Either<Duration.Duration | undefined, string> =>
-  input === undefined ? Either.right(undefined) : Either.fromOption(toDuration(input), () => `${name} must be a duration`)
+  input === undefined
+    ? Either.right(undefined)
+    : Either.fromOption(toDuration(input), () => `${name} must be a duration`)
 
 // A push service does not store a message with a ttl of zero, but the outbox needs a moment.
 const shortestTtl = 10_000
