@@ -1,13 +1,15 @@
 import type { Mutation } from "./mutation.js"
 
-const broker = "src/EventBroker/internal/broker.ts"
+const broker = "src/EventBroker.ts"
+const admission = "src/EventBroker/internal/admission.ts"
+const lifecycle = "src/EventBroker/internal/lifecycle.ts"
 const test = "test/EventBroker.test.ts"
 const trouble = "test/EventBroker/trouble.test.ts"
 
 export default [
   {
     promise: "A plain string is one channel, never a pattern",
-    file: broker,
+    file: admission,
     find: "? channelFault(channel) ??",
     replace: "? patternFault(channel) ??",
     test,
@@ -15,7 +17,7 @@ export default [
   },
   {
     promise: "A grant follows the same rule",
-    file: broker,
+    file: admission,
     find: "Either.map(check(channels), (channels)",
     replace: "Either.map(Either.right(new Map(Array.from(channels, (name) => [String(name), name]))), (channels)",
     test,
@@ -39,15 +41,15 @@ export default [
   },
   {
     promise: "maxChannels is 128 by default",
-    file: broker,
-    find: "options.maxChannels ?? 128",
-    replace: "options.maxChannels ?? 129",
+    file: admission,
+    find: "limits.maxChannels ?? 128",
+    replace: "limits.maxChannels ?? 129",
     test,
     name: "128 by default"
   },
   {
     promise: "A limit that cannot be dies when the layer is built",
-    file: broker,
+    file: admission,
     find: "(Number.isSafeInteger(limit) && limit >= 1)",
     replace: "(Number.isSafeInteger(limit) && limit >= 0)",
     test,
@@ -64,7 +66,7 @@ export default [
   {
     promise: "A subscriber is gone when its connection ends, whatever its scope does",
     file: broker,
-    find: "connection.onStop(() => onStop(subscriber))",
+    find: "connection.onStop(() => lifecycle.stop(subscriber))",
     replace: "",
     test,
     name: "though nobody reads its body"
@@ -80,14 +82,14 @@ export default [
   {
     promise: "A cursor without an event is left out if the option says so",
     file: broker,
-    find: "options.cursor !== \"off\"",
+    find: "cursor !== \"off\"",
     replace: "true",
     test,
     name: "are left out if the option says so"
   },
   {
     promise: "A hook that throws costs a line of the log",
-    file: broker,
+    file: lifecycle,
     find: "Effect.suspend(() => hook(toSubscription(subscriber)))",
     replace: "hook(toSubscription(subscriber))",
     test: trouble,
@@ -96,30 +98,30 @@ export default [
   {
     promise: "A predicate of disconnect that throws ends nothing",
     file: broker,
-    find: "failures.push(error)\n            return false",
-    replace: "throw error",
+    find: "    } catch {\n        failures++\n        return false",
+    replace: "    } catch (error) {\n        failures++\n        throw error",
     test: trouble,
     name: "a predicate of disconnect that throws"
   },
   {
     promise: "A disconnect refuses those alone that it is for",
-    file: broker,
-    find: "if (pending.missed.push(matches) > maxMissed)",
-    replace: "if (pending.missed.push(matches) > 0)",
+    file: admission,
+    find: "if (pending.disconnects.push(matches) > maxDisconnects)",
+    replace: "if (pending.disconnects.push(matches) > 0)",
     test: trouble,
     name: "concern those alone"
   },
   {
     promise: "A disconnect during the authorisation refuses the one it is for",
-    file: broker,
-    find: "pending.missed.some((matches) => matches(subscriber)) ||",
+    file: admission,
+    find: "        !pending.disconnects.some((matches) => matches(subscriber)) &&\n",
     replace: "",
     test: trouble,
     name: "concern those alone"
   },
   {
     promise: "Revocations that cannot be known end all that have an owner",
-    file: broker,
+    file: "src/EventBroker/internal/revocations.ts",
     find: "if (Option.isSome(page.missing)) disconnectKeys(() => true)",
     replace: "",
     test: trouble,
@@ -127,9 +129,9 @@ export default [
   },
   {
     promise: "A client authorised anew with an expired grant is sent away before anything is replayed",
-    file: broker,
-    find: "limit(connection, answer.right.expiresAt)\n              ? Replay",
-    replace: "true\n              ? Replay",
+    file: admission,
+    find: "channels.every((channel) => answer.right.channels.has(channel)) &&\n          expireAt(connection, answer.right.expiresAt)",
+    replace: "channels.every((channel) => answer.right.channels.has(channel))",
     test: trouble,
     name: "authorised anew with an expired credential"
   },
@@ -176,14 +178,14 @@ export default [
   {
     promise: "A client that reads nothing is timed beyond a limit",
     file: broker,
-    find: "Effect.tap(EventStream.make(toStreamOptions(options)), (stream) => {",
-    replace: "Effect.tap(Effect.map(makeConnection(options), fromConnection), (stream) => {",
+    find: "Effect.tap(EventStream.make(withDefaults(options)), (stream) => {",
+    replace: "Effect.tap(Effect.flatMap(Effect.zip(Settings.make(withDefaults(options)), Effect.clock), ([settings, clock]) => Effect.map(openConnection(settings, clock), fromConnection)), (stream) => {",
     test: trouble,
     name: "beyond a limit"
   },
   {
     promise: "A client that reads nothing is timed after the scope of its subscription has closed",
-    file: broker,
+    file: lifecycle,
     find: "if (!connection.isCarried) hub.forget(connection)",
     replace: "hub.forget(connection)",
     test: trouble,
@@ -191,15 +193,15 @@ export default [
   },
   {
     promise: "Connections are authorised anew by 16 at a time",
-    file: broker,
-    find: "pace(authorize(admission.channels, options))",
-    replace: "authorize(admission.channels, options)",
+    file: admission,
+    find: "pace(authorize(granted, fn))",
+    replace: "authorize(granted, fn)",
     test: trouble,
     name: "16 at a time"
   },
   {
     promise: "Authorisations that hang do not keep others from being authorised anew",
-    file: broker,
+    file: admission,
     find: "Effect.fork(Effect.interruptible(Effect.delay(release, patience)))",
     replace: "Effect.fork(Effect.interruptible(Effect.never))",
     test: trouble,
@@ -216,8 +218,8 @@ export default [
   {
     promise: "The event loop turns between two full pages of replays",
     file: "src/EventBroker/internal/replay.ts",
-    find: "if (turns.spent >= pageBytes) {",
-    replace: "if (turns.spent < 0) {",
+    find: "if (spent >= pageBytes) {",
+    replace: "if (spent < 0) {",
     test: "test/EventBroker/load.test.ts",
     name: "waits for no replay"
   },

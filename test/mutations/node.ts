@@ -112,9 +112,9 @@ export default [
   },
   {
     promise: "a broker that is released waits for readers that read",
-    file: "src/EventBroker/internal/broker.ts",
-    find: "hub.isEmpty ? shutdown : Effect.withClock(Effect.delay(drain, \"10 millis\"), Clock.make())",
-    replace: "shutdown",
+    file: "src/EventBroker.ts",
+    find: "hub.isEmpty ? admission.close : Effect.withClock(Effect.delay(drain, \"10 millis\"), Clock.make())",
+    replace: "admission.close",
     test: "test/EventStream/nodeShutdown.test.ts",
     name: "only the broker"
   },

@@ -1,51 +1,76 @@
 import * as Effect from "effect/Effect"
-import type * as Scope from "effect/Scope"
 
 import type { Cursor, Entry, Item } from "../../EventLog.js"
 import type { Connection } from "../../EventStream/internal/connection.js"
 import * as Frame from "../../EventStream/internal/frame.js"
-import * as Metrics from "../../EventStream/internal/metrics.js"
 import { isPattern, PatternMap, shapeOf } from "../../internal/channel.js"
 import type { Pattern } from "../../Topic.js"
+import * as Metrics from "./metrics.js"
+
+/** A channel by its name, or a pattern. */
+export type Channel = string | Pattern
 
 /**
- * A connection and the place in the log up to which it has been given everything.
+ * A connection and its cursor: the place in the log up to which the client has been sent everything.
+ *
+ *     replaying <--> behind          reads the log
+ *         |            ^
+ *         v            |
+ *        live ---------+             is sent each entry that the tail delivers
  */
 export class Subscriber {
   readonly connection: Connection
-  /** By their names in the log. */
-  readonly granted: ReadonlyMap<string, string | Pattern>
+  /** The channels and patterns by their names in the log. */
+  readonly granted: ReadonlyMap<string, Channel>
   readonly channels: ReadonlyArray<string>
   readonly key: string | undefined
-  /** True if the client gets cursors of their own, without an event. */
+  /** True if the client is sent cursors that no event carries. */
   readonly hasCursor: boolean
-  /** What a live connection does that can no longer rely on what it is given: it reads the log until it can. */
-  goAstray: Effect.Effect<unknown> = Effect.void
-  /** Live connections are given what is published; others read it from the log. */
-  isLive = false
-  /** Something was published that a connection which is not live may not have read yet. */
-  isBehind = false
-  /** The scope in which the log follows its channels. */
-  readonly followed: Scope.CloseableScope
+  /** Reads the log again, in a fiber of its own. Runs when a live subscriber has fallen behind. */
+  readonly catchUp: Effect.Effect<unknown>
+  /** The progress of the hooks: `onLeave` runs once, and only after `onJoin`. */
+  hooks: "none" | "joining" | "joined" | "left" = "none"
+  /** True while the subscriber is counted in the presence of the log. */
   isPresent = false
-  /** Which of the hooks has run for it. */
-  announcement: "none" | "joining" | "joined" | "left" = "none"
   epoch = ""
   seq = 0
+  private state: "replaying" | "behind" | "live" = "replaying"
 
   constructor(
     connection: Connection,
-    granted: ReadonlyMap<string, string | Pattern>,
+    granted: ReadonlyMap<string, Channel>,
     key: string | undefined,
     hasCursor: boolean,
-    followed: Scope.CloseableScope
+    catchUp: Effect.Effect<unknown>
   ) {
     this.connection = connection
     this.granted = granted
     this.channels = Array.from(granted.keys())
     this.key = key
     this.hasCursor = hasCursor
-    this.followed = followed
+    this.catchUp = catchUp
+  }
+
+  get isLive(): boolean {
+    return this.state === "live"
+  }
+
+  /** Notes that an entry was delivered which the subscriber must read from the log. Returns true if it was live. */
+  fallBehind(): boolean {
+    const wasLive = this.isLive
+    this.state = "behind"
+    return wasLive
+  }
+
+  /** Begins to read the log: the next page includes everything that was delivered before. */
+  replay(): void {
+    this.state = "replaying"
+  }
+
+  /** Goes live, unless an entry was delivered since `replay`. Returns true if the subscriber is live. */
+  goLive(): boolean {
+    if (this.state === "replaying") this.state = "live"
+    return this.isLive
   }
 
   moveTo({ epoch, seq }: Cursor): void {
@@ -55,41 +80,57 @@ export class Subscriber {
 }
 
 /**
- * Who gets what. One loop over the connections is all that an event costs: no fiber, and no encoding but one.
+ * The subscribers of this node by channel and by key. An event costs one loop over its subscribers: no fiber runs for it, and it is
+ * encoded once.
  */
 export class Hub {
-  readonly all = new Set<Subscriber>()
-  /** Connections that nothing more is published to, while what is queued is still on its way. */
+  readonly subscribers = new Set<Subscriber>()
+  /** Open while there are connections. */
+  readonly occupied = Effect.unsafeMakeLatch(false)
+  /** Open while there are none. */
+  readonly empty = Effect.unsafeMakeLatch(true)
+  /** Connections without a subscriber, whose clients have not read all of the queue. */
   private readonly ending = new Set<Connection>()
-  /** Up to here everything that is published to the channels of this hub has been handed out. */
+  /** The last entry that was dispatched. */
   private position: Cursor | undefined
   private readonly byChannel = new PatternMap<Set<Subscriber>>()
   private readonly byKey = new Map<string, number>()
   private readonly shapes = new Map<string, number>()
+  /** Weak on both sides: a log retains its entries for long, and with their frames they would occupy twice the memory. */
+  private readonly frames = new WeakMap<Entry, WeakRef<Frame.Frame>>()
 
-  get channels(): ReadonlyArray<string | Pattern> {
-    return Array.from(new Map(Array.from(this.all).flatMap(({ granted }) => Array.from(granted))).values())
+  get channels(): ReadonlyArray<Channel> {
+    return Array.from(new Map(Array.from(this.subscribers).flatMap(({ granted }) => Array.from(granted))).values())
   }
 
   get isEmpty(): boolean {
-    return this.all.size === 0 && this.ending.size === 0
+    return this.subscribers.size === 0 && this.ending.size === 0
   }
 
-  /** All connections, also those that nothing more is published to. */
+  /** Returns all connections, also those without a subscriber. */
   connections(): ReadonlyArray<Connection> {
-    return [...Array.from(this.all, ({ connection }) => connection), ...this.ending]
+    return [...Array.from(this.subscribers, ({ connection }) => connection), ...this.ending]
   }
 
-  connectionsOf(key: string): number {
+  countOfKey(key: string): number {
     return this.byKey.get(key) ?? 0
   }
 
-  /** Returns true if the patterns may be added. Of each shape one at most stands for a channel: so many a publish finds. */
+  /** Returns true if the name, a channel or a pattern, has a subscriber. */
+  hasChannel(name: string): boolean {
+    return this.byChannel.get(name) !== undefined
+  }
+
+  /**
+   * Returns true if the patterns may be added. At most one pattern of each shape matches a channel, so that the number of shapes
+   * bounds the work of a publish.
+   */
   hasRoomFor(channels: ReadonlyArray<string>): boolean {
     const added = new Set(channels.filter(isPattern).map(shapeOf).filter((shape) => !this.shapes.has(shape)))
     return added.size === 0 || this.shapes.size + added.size <= maxShapes
   }
 
+  /** Returns the number of subscribers that an event on the channel reaches. */
   countOf(channel: string): number {
     const [first, ...others] = this.byChannel.match(channel)
     if (first === undefined) return 0
@@ -100,23 +141,25 @@ export class Hub {
   }
 
   add(subscriber: Subscriber): void {
-    this.all.add(subscriber)
-    if (subscriber.key !== undefined) this.byKey.set(subscriber.key, this.connectionsOf(subscriber.key) + 1)
+    this.subscribers.add(subscriber)
+    if (subscriber.key !== undefined) this.byKey.set(subscriber.key, this.countOfKey(subscriber.key) + 1)
     for (const channel of subscriber.channels) {
       if (isPattern(channel)) this.countShape(shapeOf(channel), 1)
       const some = this.byChannel.get(channel)
       if (some === undefined) this.byChannel.set(channel, new Set([subscriber]))
       else some.add(subscriber)
     }
-    Metrics.connections.unsafeUpdate(this.all.size, [])
+    this.occupied.unsafeOpen()
+    this.empty.unsafeClose()
+    Metrics.connections.unsafeUpdate(this.subscribers.size, [])
   }
 
-  /** Takes it from its channels: no more is published to it, and it is timed until its connection has ended. */
+  /** Removes a subscriber from its channels. Its connection is timed until `forget`. */
   remove(subscriber: Subscriber): void {
-    if (!this.all.delete(subscriber)) return
+    if (!this.subscribers.delete(subscriber)) return
     this.ending.add(subscriber.connection)
     if (subscriber.key !== undefined) {
-      const left = this.connectionsOf(subscriber.key) - 1
+      const left = this.countOfKey(subscriber.key) - 1
       if (left === 0) this.byKey.delete(subscriber.key)
       else this.byKey.set(subscriber.key, left)
     }
@@ -126,43 +169,37 @@ export class Hub {
       some?.delete(subscriber)
       if (some?.size === 0) this.byChannel.delete(channel)
     }
-    Metrics.connections.unsafeUpdate(this.all.size, [])
-    // Nobody is left to be counted with the next tick.
-    if (this.all.size === 0) Metrics.queued.unsafeUpdate(0, [])
+    Metrics.connections.unsafeUpdate(this.subscribers.size, [])
+    // No tick follows that would update it.
+    if (this.subscribers.size === 0) Metrics.queued.unsafeUpdate(0, [])
   }
 
-  /** The connection has ended, or its time is kept elsewhere. */
+  /** Stops timing a connection that has ended, or that no sink carries. */
   forget(connection: Connection): void {
     this.ending.delete(connection)
+    if (!this.isEmpty) return
+    this.occupied.unsafeClose()
+    this.empty.unsafeOpen()
   }
 
-  private countShape(shape: string, change: 1 | -1): void {
-    const count = (this.shapes.get(shape) ?? 0) + change
-    if (count === 0) this.shapes.delete(shape)
-    else this.shapes.set(shape, count)
-  }
-
-  /** Hands out what the tail of the log gave, and says who has to read the log instead. */
+  /** Sends the items of the tail to their subscribers. Returns those that were live and now have to read the log. */
   dispatch(items: ReadonlyArray<Item>): ReadonlySet<Subscriber> {
-    const astray = new Set<Subscriber>()
-    const stray = (subscriber: Subscriber) => {
-      if (subscriber.isLive) astray.add(subscriber)
-      subscriber.isLive = false
-      subscriber.isBehind = true
+    const fallen = new Set<Subscriber>()
+    const fallBehind = (subscriber: Subscriber) => {
+      if (subscriber.fallBehind()) fallen.add(subscriber)
     }
     let delivered = 0
     for (const item of items) {
       if (item._tag === "Lost") {
-        for (const channel of item.channels) this.byChannel.get(channel)?.forEach(stray)
+        for (const channel of item.channels) this.byChannel.get(channel)?.forEach(fallBehind)
         continue
       }
       this.position = item
-      const frame = frameOf(item)
+      const frame = this.frameOf(item)
       for (const some of this.byChannel.match(item.channel)) {
         for (const subscriber of some) {
-          if (!subscriber.isLive) subscriber.isBehind = true
-          else if (item.epoch !== subscriber.epoch) stray(subscriber)
-          // Whoever is found twice has it by then.
+          if (!subscriber.isLive || item.epoch !== subscriber.epoch) fallBehind(subscriber)
+          // A subscriber that matches several patterns has received this entry already.
           else if (item.seq > subscriber.seq) {
             subscriber.seq = item.seq
             if (subscriber.connection.offer(frame)) delivered++
@@ -171,12 +208,21 @@ export class Hub {
       }
     }
     Metrics.add(Metrics.delivered, delivered)
-    return astray
+    return fallen
   }
 
-  /**
-   * An idle client is told how far the log has got, so that it can resume from there however long nothing came.
-   */
+  /** Returns the frame of an entry, which all connections share. */
+  frameOf(entry: Entry): Frame.Frame {
+    let frame = this.frames.get(entry)?.deref()
+    if (frame === undefined) {
+      const id = textEncoder.encode(`id: ${entry.epoch}.${entry.seq}\n`)
+      frame = new Frame.Frame(Frame.concat(endsEvent(entry.data) ? [id, entry.data] : [id, entry.data, lineEnd]))
+      this.frames.set(entry, new WeakRef(frame))
+    }
+    return frame
+  }
+
+  /** Returns the heartbeat of a subscriber, with the position of the log if that has advanced: an idle client resumes there. */
   heartbeatOf(subscriber: Subscriber): Frame.Frame {
     const { epoch, seq } = this.position ?? subscriber
     if (!subscriber.hasCursor || !subscriber.isLive || epoch !== subscriber.epoch || seq <= subscriber.seq) {
@@ -186,39 +232,34 @@ export class Hub {
     return Frame.fromString(`:\nid: ${epoch}.${seq}\n\n`)
   }
 
-  /** Does what is due for each connection, and says after how many milliseconds to be called again. */
+  /** Does what is due for each connection, and returns the milliseconds until the next call. */
   tick(): number {
     let wait = Number.POSITIVE_INFINITY
     let queued = 0
     for (const connection of this.ending) wait = Math.min(wait, connection.tick())
-    for (const { connection } of this.all) {
+    for (const { connection } of this.subscribers) {
       wait = Math.min(wait, connection.tick())
       queued += connection.queueLength
     }
     Metrics.queued.unsafeUpdate(queued, [])
     return wait
   }
+
+  private countShape(shape: string, change: 1 | -1): void {
+    const count = (this.shapes.get(shape) ?? 0) + change
+    if (count === 0) this.shapes.delete(shape)
+    else this.shapes.set(shape, count)
+  }
 }
 
 const maxShapes = 512
 
 const textEncoder = new TextEncoder()
-// Held weakly on either side: a log keeps its entries for long, and their frames would take twice the memory again.
-const frames = new WeakMap<Entry, WeakRef<Frame.Frame>>()
-
 const newline = 0x0a
 const lineEnd = Uint8Array.of(newline)
 
-/** Returns false for comments and `retry`, which have no blank line. With an id they need one: it takes effect there. */
+/**
+ * Returns true if the frame ends with a blank line. Comments and `retry` have none, but with an `id` they need one: the `id`
+ * takes effect there.
+ */
 const endsEvent = (data: Uint8Array): boolean => data.at(-1) === newline && data.at(-2) === newline
-
-/** The frame of an entry, made once for all connections that it goes to at the time. */
-export const frameOf = (entry: Entry): Frame.Frame => {
-  let frame = frames.get(entry)?.deref()
-  if (frame === undefined) {
-    const id = textEncoder.encode(`id: ${entry.epoch}.${entry.seq}\n`)
-    frame = new Frame.Frame(Frame.concat(endsEvent(entry.data) ? [id, entry.data] : [id, entry.data, lineEnd]))
-    frames.set(entry, new WeakRef(frame))
-  }
-  return frame
-}

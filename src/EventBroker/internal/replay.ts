@@ -4,136 +4,173 @@ import * as Metric from "effect/Metric"
 import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
 
-import type { Snapshot } from "../../EventBroker.js"
-import type { Cursor, EventLog, Missing } from "../../EventLog.js"
+import type { Cursor, EventId, EventLog, EventLogError, Missing } from "../../EventLog.js"
 import { formatEventId, parseEventId } from "../../EventLog.js"
 import type { Connection } from "../../EventStream/internal/connection.js"
 import * as Frame from "../../EventStream/internal/frame.js"
-import * as Metrics from "../../EventStream/internal/metrics.js"
-import * as ServerSentEvent from "../../ServerSentEvent.js"
-import type { Pattern } from "../../Topic.js"
-import { frameOf, type Subscriber } from "./hub.js"
+import { InvalidServerSentEvent, type ServerSentEvent } from "../../ServerSentEvent.js"
+import type { Channel, Hub, Subscriber } from "./hub.js"
+import * as Metrics from "./metrics.js"
 
-type TakeSnapshot<R> = ((channels: ReadonlyArray<string | Pattern>) => Effect.Effect<Snapshot, unknown, R>) | undefined
+/** The state that precedes the events of a subscriber, as `snapshot` of the options returns it. */
+type TakeSnapshot<R> =
+  | ((
+    channels: ReadonlyArray<Channel>
+  ) => Effect.Effect<{ readonly events: Iterable<ServerSentEvent>; readonly at?: EventId | undefined }, unknown, R>)
+  | undefined
 
-/** An event for a log, which gives it its id. */
-export const encode = (
-  event: ServerSentEvent.ServerSentEvent
-): Either.Either<Uint8Array, ServerSentEvent.InvalidServerSentEvent> =>
-  event.id === undefined
-    ? Either.map(Frame.fromEvent(event), ({ bytes }) => bytes)
-    : Either.left(new ServerSentEvent.InvalidServerSentEvent({ field: "id", reason: "Assigned" }))
+/** Something that a subscriber has to wait for, until it is live. */
+type Reading<R> = Effect.Effect<void, unknown, R>
 
-/** The state that all replays of a broker share. */
-export interface Turns {
-  readonly permits: Effect.Semaphore
-  /** Bytes that were read since the event loop has turned. */
-  spent: number
+/**
+ * The replays of a broker. Each brings a subscriber from its cursor to the present, page by page and as fast as the client reads.
+ *
+ *     start --+-- valid Last-Event-ID -----------------------------> catchUp --> live
+ *             +-- malformed Last-Event-ID, or a snapshot --> reset --> catchUp --> live
+ *             +-- neither ---------------------------------------------------> live
+ *
+ * A page that is incomplete (`missing`) leads to `reset` as well. Entries that are appended meanwhile are not queued: the subscriber
+ * is marked as `behind`, and reads them from the log.
+ */
+export interface Replays {
+  /** Sets the cursor of a new subscriber. `run` runs what remains to be read in a fiber of its own. */
+  readonly start: <R>(
+    subscriber: Subscriber,
+    lastEventId: string | undefined,
+    snapshot: TakeSnapshot<R>,
+    run: (reading: Reading<R>) => Effect.Effect<unknown>
+  ) => Effect.Effect<void, EventLogError>
+  /** Sends a subscriber the entries after its cursor until none is left. */
+  readonly catchUp: <R>(subscriber: Subscriber, snapshot: TakeSnapshot<R>) => Reading<R>
 }
 
-export const makeTurns = (): Turns => ({ permits: Effect.unsafeMakeSemaphore(maxReads), spent: 0 })
+export const make = (log: EventLog.Service, hub: Hub): Replays => {
+  const permits = Effect.unsafeMakeSemaphore(maxReads)
+  // Bytes that were read in this turn of the event loop.
+  let spent = 0
 
-/** Reads a page when it is its turn: first come, first served, and between two full pages the event loop turns. */
-const read = (log: EventLog.Service, turns: Turns, subscriber: Subscriber) =>
-  turns.permits.withPermits(1)(Effect.gen(function*() {
-    if (turns.spent >= pageBytes) {
-      yield* nextTurn
-      turns.spent = 0
-    }
-    if (!subscriber.connection.isOpen) return undefined
-    const page = yield* log.read(subscriber.channels, subscriber, pageSize, pageBytes)
-    turns.spent += page.more ? pageBytes : page.entries.reduce((bytes, { data }) => bytes + data.length, 64)
-    return page
-  }))
+  /** Reads a page in order of arrival. The event loop turns between two full pages. */
+  const read = (subscriber: Subscriber) =>
+    permits.withPermits(1)(Effect.gen(function*() {
+      if (spent >= pageBytes) {
+        yield* nextTurn
+        spent = 0
+      }
+      if (!subscriber.connection.isOpen) return undefined
+      const page = yield* log.read(subscriber.channels, subscriber, pageSize, pageBytes)
+      spent += page.more ? pageBytes : page.entries.reduce((bytes, { data }) => bytes + data.length, 64)
+      return page
+    }))
 
-/** Moves the cursor of the client without an event. */
-export const cursorFrame = (cursor: Cursor): Frame.Frame => Frame.fromString(`id: ${formatEventId(cursor)}\n\n`)
+  const catchUp = <R>(subscriber: Subscriber, snapshot: TakeSnapshot<R>) =>
+    Effect.gen(function*() {
+      const { connection } = subscriber
+      let count = 0
+      let isReset = false
+      let isMore: boolean
+      do {
+        subscriber.replay()
+        const page = yield* Effect.retry(read(subscriber), {
+          while: (error) => error.retryable && connection.isOpen,
+          schedule: backoff
+        })
+        if (page === undefined) return
+        isMore = page.more
+        if (Option.isSome(page.missing)) {
+          yield* reset(subscriber, snapshot, page.position, page.missing.value, isReset)
+          isReset = true
+          isMore = true
+          continue
+        }
+        for (const entry of page.entries) {
+          if (!(yield* send(connection, hub.frameOf(entry)))) return
+          subscriber.seq = entry.seq
+          count++
+        }
+        subscriber.moveTo(page.position)
+        // At most one page waits for a client. With "sliding", live events would push out the replayed ones and a `resync`.
+        if (isMore || connection.settings.strategy === "sliding") yield* drained(connection)
+      } while (isMore || !subscriber.goLive())
+      Metrics.add(Metrics.delivered, count)
+      Metrics.add(Metrics.replayed, count)
+      yield* Metric.update(Metrics.replaySize, count)
+      yield* Effect.annotateCurrentSpan("events", count)
+    }).pipe(Effect.withSpan("EventBroker.replay", { captureStackTrace: false }))
+
+  return {
+    catchUp,
+    start: (subscriber, lastEventId, snapshot, run) =>
+      Effect.gen(function*() {
+        const given = Option.liftPredicate(lastEventId ?? "", (id) => id !== "")
+        const cursor = Option.flatMap(given, parseEventId)
+        const reading = Effect.suspend(() => catchUp(subscriber, snapshot))
+        if (Option.isSome(cursor)) {
+          subscriber.moveTo(cursor.value)
+          yield* run(reading)
+          return
+        }
+        const head = yield* log.head
+        if (Option.isSome(given) || snapshot !== undefined) {
+          const reason = Option.isSome(given) ? "Malformed" : undefined
+          yield* run(Effect.zipRight(reset(subscriber, snapshot, head, reason), reading))
+          return
+        }
+        subscriber.moveTo(head)
+        if (subscriber.hasCursor) subscriber.connection.offer(cursorFrame(head))
+        if (!subscriber.goLive()) yield* run(reading)
+      })
+  }
+}
 
 /**
- * Gives a subscriber what the log has after its place, as fast as it reads, until nothing is left: then it is live. What is
- * published meanwhile is not queued for it, for the log has it.
- */
-export const catchUp = <R>(
-  log: EventLog.Service,
-  turns: Turns,
-  subscriber: Subscriber,
-  snapshot: TakeSnapshot<R>
-) =>
-  Effect.gen(function*() {
-    let given = 0
-    let isAnew = false
-    let isMore: boolean
-    do {
-      subscriber.isBehind = false
-      const page = yield* read(log, turns, subscriber).pipe(
-        Effect.retry({ while: (error) => error.retryable && subscriber.connection.isOpen, schedule: backoff })
-      )
-      if (page === undefined) return
-      isMore = page.more
-      if (Option.isSome(page.missing)) {
-        yield* startAnew(subscriber, snapshot, page.position, page.missing.value, isAnew)
-        isAnew = true
-        isMore = true
-        continue
-      }
-      for (const entry of page.entries) {
-        if (!(yield* give(subscriber.connection, frameOf(entry)))) return
-        subscriber.seq = entry.seq
-        given++
-      }
-      subscriber.moveTo(page.position)
-      // A page waits for one client at a time. And what is published would push out what was replayed, and with it what the
-      // client was to be told of its past.
-      if (isMore || subscriber.connection.settings.strategy === "sliding") yield* taken(subscriber.connection)
-    } while (isMore || subscriber.isBehind)
-    subscriber.isLive = true
-    Metrics.add(Metrics.delivered, given)
-    Metrics.add(Metrics.replayed, given)
-    yield* Metric.update(Metrics.replaySize, given)
-    yield* Effect.annotateCurrentSpan("events", given)
-  }).pipe(Effect.withSpan("EventBroker.replay", { captureStackTrace: false }))
-
-/**
- * Puts a subscriber at the present: tells it why its past cannot be given, if it had one, and the state that the events go
- * on from, if there is a snapshot.
+ * Moves a subscriber to a position of the log without the events before it. Sends a `resync` with the reason if there is one, the
+ * snapshot, and the cursor.
  *
- * @param ignoreAt - what the snapshot said it is the state of is what could not be given
+ * @param ignoreAt - the `at` of the last snapshot could not be honoured
  */
-export const startAnew = <R>(
+const reset = Effect.fnUntraced(function*<R>(
   subscriber: Subscriber,
   snapshot: TakeSnapshot<R>,
   position: Cursor,
   reason: Missing | "Malformed" | undefined,
   ignoreAt = false
-) =>
-  Effect.gen(function*() {
-    const { connection } = subscriber
-    subscriber.moveTo(position)
-    if (reason !== undefined) {
-      const id = snapshot === undefined ? `id: ${formatEventId(position)}\n` : ""
-      yield* Metric.update(Metrics.resyncs, reason)
-      yield* give(connection, Frame.fromString(`${id}event: resync\ndata: {"reason":"${reason}"}\n\n`))
-    }
-    if (snapshot !== undefined) {
-      const { at, events } = yield* snapshot(Array.from(subscriber.granted.values()))
-      const place = Option.filter(
-        at === undefined ? Option.none() : parseEventId(at),
-        ({ epoch, seq }) => epoch === position.epoch && !(ignoreAt && (reason === "Future" || seq <= position.seq))
-      )
-      if (Option.isSome(place)) subscriber.moveTo(place.value)
-      for (const event of events) yield* give(connection, new Frame.Frame(yield* encode(event)))
-    }
-    if (subscriber.hasCursor && (snapshot !== undefined || reason === undefined)) {
-      yield* give(connection, cursorFrame(subscriber))
-    }
-  })
+) {
+  const { connection } = subscriber
+  subscriber.moveTo(position)
+  if (reason !== undefined) {
+    const id = snapshot === undefined ? `id: ${formatEventId(position)}\n` : ""
+    yield* Metric.update(Metrics.resyncs, reason)
+    yield* send(connection, Frame.fromString(`${id}event: resync\ndata: {"reason":"${reason}"}\n\n`))
+  }
+  if (snapshot !== undefined) {
+    const { at, events } = yield* snapshot(Array.from(subscriber.granted.values()))
+    const cursor = Option.filter(
+      at === undefined ? Option.none() : parseEventId(at),
+      ({ epoch, seq }) => epoch === position.epoch && !(ignoreAt && (reason === "Future" || seq <= position.seq))
+    )
+    if (Option.isSome(cursor)) subscriber.moveTo(cursor.value)
+    for (const event of events) yield* send(connection, new Frame.Frame(yield* encode(event)))
+  }
+  if (subscriber.hasCursor && (snapshot !== undefined || reason === undefined)) {
+    yield* send(connection, cursorFrame(subscriber))
+  }
+})
+
+/** Encodes an event for a log, which assigns the `id`. */
+export const encode = (event: ServerSentEvent): Either.Either<Uint8Array, InvalidServerSentEvent> =>
+  event.id === undefined
+    ? Either.map(Frame.fromEvent(event), ({ bytes }) => bytes)
+    : Either.left(new InvalidServerSentEvent({ field: "id", reason: "Assigned" }))
+
+/** Moves the cursor of the client without an event. */
+const cursorFrame = (cursor: Cursor): Frame.Frame => Frame.fromString(`id: ${formatEventId(cursor)}\n\n`)
 
 /** Waits until nothing is queued. */
-const taken = (connection: Connection): Effect.Effect<void> =>
+const drained = (connection: Connection): Effect.Effect<void> =>
   Effect.async<void>((resume) => connection.onTaken(() => resume(Effect.void)))
 
-/** Whether the client took the frame, however long that takes: what is replayed is not dropped. */
-const give = (connection: Connection, frame: Frame.Frame): Effect.Effect<boolean> =>
+/** Waits until there is room for the frame: a replay drops nothing. Returns false if the connection has ended. */
+const send = (connection: Connection, frame: Frame.Frame): Effect.Effect<boolean> =>
   Effect.suspend(() =>
     !connection.isOpen || connection.hasRoom(frame)
       ? Effect.succeed(connection.offer(frame))
@@ -150,11 +187,12 @@ export const nextTurn = Effect.async<void>((resume) => {
   else setTimeout(done, 0)
 })
 
+/** The entries of a page at most, and the bytes of their data. */
 const pageSize = 256
 const pageBytes = 64 * 1024
-/** Pages that are asked for at once. */
+/** The pages that are read at the same time. */
 const maxReads = 8
-/** How often a log that is away is asked again. */
+/** The delays between attempts to reach a log that is unavailable: from 0.1 to 5 seconds, with jitter. */
 export const backoff = Schedule.exponential("100 millis").pipe(
   Schedule.union(Schedule.spaced("5 seconds")),
   Schedule.jittered
