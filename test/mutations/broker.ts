@@ -130,7 +130,8 @@ export default [
   {
     promise: "A client authorised anew with an expired grant is sent away before anything is replayed",
     file: admission,
-    find: "channels.every((channel) => answer.right.channels.has(channel)) &&\n          expireAt(connection, answer.right.expiresAt)",
+    find:
+      "channels.every((channel) => answer.right.channels.has(channel)) &&\n          expireAt(connection, answer.right.expiresAt)",
     replace: "channels.every((channel) => answer.right.channels.has(channel))",
     test: trouble,
     name: "authorised anew with an expired credential"
@@ -179,7 +180,8 @@ export default [
     promise: "A client that reads nothing is timed beyond a limit",
     file: broker,
     find: "Effect.tap(EventStream.make(withDefaults(options)), (stream) => {",
-    replace: "Effect.tap(Effect.flatMap(Effect.zip(Settings.make(withDefaults(options)), Effect.clock), ([settings, clock]) => Effect.map(openConnection(settings, clock), fromConnection)), (stream) => {",
+    replace:
+      "Effect.tap(Effect.flatMap(Effect.zip(Settings.make(withDefaults(options)), Effect.clock), ([settings, clock]) => Effect.map(openConnection(settings, clock), fromConnection)), (stream) => {",
     test: trouble,
     name: "beyond a limit"
   },
