@@ -1,17 +1,17 @@
 /**
- * The port to the world beyond this process: channels of events that are appended, read again after a cursor, and
- * followed as they are appended, by whichever node. `layerMemory` is the log of a single node.
+ * The port to the log that the nodes of an application share: channels of events that are appended, read again after a
+ * cursor, and followed as they are appended by any node. `layerMemory` is the log of a single node.
  *
- * All channels of a log share one sequence. That is why one cursor says where a reader of any set of channels is, and why
- * every reader sees the events of its channels in one and the same order.
+ * All channels of a log share one sequence. So one cursor is the place of a reader of any set of channels, and all
+ * readers observe the events of their channels in the same order.
  *
- * Wherever channels are read or followed, a name in which a whole segment is `*` stands for every channel that has
- * anything in that segment: `orders/*` for `orders/42`, but not for `orders/42/items`. A name that begins with `$` is found
- * by itself alone: no pattern stands for it.
+ * To read and to follow, a name with `*` as a whole segment is a pattern: it matches every channel that has any segment
+ * in that place. `orders/*` matches `orders/42`, but not `orders/42/items`. No pattern matches a name that begins with
+ * `$`.
  *
  * @since 0.1.0
  */
-import type * as Arr from "effect/Array"
+import * as Arr from "effect/Array"
 import * as Brand from "effect/Brand"
 import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
@@ -24,14 +24,12 @@ import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
 
-import { merge, Ring, Sequence } from "./EventLog/internal/ring.js"
-import { TailBuffer } from "./EventLog/internal/tail.js"
+import { merge, Ring, Sequence } from "./EventLog/internal/memory.js"
 import { channelFault, isPattern, patternFault, PatternMap } from "./internal/channel.js"
 
 /**
- * A place in a log: after the event with this `seq`, or before all of them if it is 0. The `epoch` tells one life of a
- * log from another (1 to 64 characters of `[A-Za-z0-9_-]`), so that a place in a log that lost its events is not taken
- * for a place in the one that came after it.
+ * A place in a log: after the event with this `seq`, or before all events if it is 0. A log that has lost its events
+ * begins another `epoch` (1 to 64 characters of `[A-Za-z0-9_-]`), so that an old cursor is not taken for a place in it.
  *
  * @since 0.1.0
  * @category models
@@ -42,8 +40,8 @@ export interface Cursor {
 }
 
 /**
- * A cursor as the `id` of an event: `epoch.seq`, at most 128 bytes of `[A-Za-z0-9._-]`. Anything else in a `Last-Event-ID`
- * would cost a browser a preflight for each reconnection to another origin (Fetch, section 2.2.2).
+ * A cursor as the `id` of an event: `epoch.seq`, at most 128 bytes of `[A-Za-z0-9._-]`. With any other value of
+ * `Last-Event-ID`, a browser sends a preflight before each reconnection to another origin (Fetch, section 2.2.2).
  *
  * @since 0.1.0
  * @category models
@@ -51,7 +49,7 @@ export interface Cursor {
 export type EventId = Brand.Branded<string, "effect-realtime/EventId">
 
 /**
- * An event of a log. It is a cursor too: the place right after it.
+ * An event of a log. It is also a cursor: the place after this event.
  *
  * @since 0.1.0
  * @category models
@@ -60,14 +58,17 @@ export interface Entry extends Cursor {
   readonly _tag: "Entry"
   readonly channel: string
   /**
-   * As it was appended. It is shared by all readers and must not be changed.
+   * The bytes that were appended. All readers share them, so they must not be changed.
    */
   readonly data: Uint8Array
 }
 
 /**
- * Why what came after a cursor cannot be given whole: some of it was evicted, the cursor is of another epoch, or the log
- * has not got as far as that.
+ * The reason why a page cannot be complete:
+ *
+ * - `Evicted`: the log has evicted some of the entries after the cursor.
+ * - `OtherEpoch`: the cursor is of another epoch.
+ * - `Future`: the cursor is after the head of the log.
  *
  * @since 0.1.0
  * @category models
@@ -75,31 +76,35 @@ export interface Entry extends Cursor {
 export type Missing = "Evicted" | "OtherEpoch" | "Future"
 
 /**
- * What came after a cursor.
+ * The entries after a cursor.
  *
  * @since 0.1.0
  * @category models
  */
 export interface Page {
   /**
-   * In ascending order of `seq`. Empty if something is missing: a past with holes is not given.
+   * The entries in ascending order of `seq`. Empty if an entry is missing: a page has no holes.
    */
   readonly entries: ReadonlyArray<Entry>
   /**
-   * What to read after next. Up to here, nothing is left to be given; if something is missing, this is the head.
+   * The cursor of the next read: all entries up to here are in this page or before it. The head, if an entry is
+   * missing.
    */
   readonly position: Cursor
+  /**
+   * The reason why the page is not complete, if it is not.
+   */
   readonly missing: Option.Option<Missing>
   /**
-   * True if entries that were there already may be left to the next page: a limit was reached, or the search is not over.
-   * Such a page may be empty.
+   * True if the next page may have entries that are in the log already, because a limit was reached or the search has
+   * not ended. Such a page may be empty.
    */
   readonly more: boolean
 }
 
 /**
- * In this place a tail could not give everything: of these followed channels (or patterns), entries up to the position may
- * be missing. `read` may still have them. If the position is of another epoch, the log has begun again.
+ * A gap in a tail: entries of these followed channels (or patterns) up to the position may be missing. `read` may still
+ * have them. If the position is of another epoch, the log has begun again.
  *
  * @since 0.1.0
  * @category models
@@ -111,7 +116,7 @@ export interface Lost {
 }
 
 /**
- * What comes out of a tail.
+ * An element of a tail.
  *
  * @since 0.1.0
  * @category models
@@ -119,52 +124,52 @@ export interface Lost {
 export type Item = Entry | Lost
 
 /**
- * What is appended from now on, by any node, to the channels that are followed.
+ * A queue of the entries that any node appends to the followed channels.
  *
- * Once `follow` has completed, every entry that is appended from then on comes out of `take` once, even if several of the
- * followed patterns match it, and in ascending order of `seq` over all channels. Where the log cannot keep that, because
- * nothing was taken for too long or because its backend was away, a `Lost` says so. Memory is bounded either way.
+ * After `follow` has completed, `take` returns each entry that is appended once, even if several followed patterns
+ * match it, in ascending order of `seq` over all channels. A `Lost` replaces the entries that the log could not
+ * deliver, because the tail was not taken from for too long or because the backend was away. So memory is bounded.
  *
  * @since 0.1.0
  * @category models
  */
 export interface Tail {
   /**
-   * Follows a channel, or a pattern, until the scope is closed. A channel that several scopes follow is unfollowed when the
-   * last of them closes. Entries that are pending by then may still be taken.
+   * Follows a channel, or a pattern, until the scope is closed. A channel that several scopes follow is unfollowed when
+   * the last of them closes. Entries that are pending by then may still be taken.
    */
   readonly follow: (channel: string) => Effect.Effect<void, EventLogError, Scope.Scope>
   /**
-   * Waits for at least one item and gives all there are. For one taker at a time.
+   * Waits for at least one item and returns all items. One fiber at a time may take.
    */
   readonly take: Effect.Effect<Arr.NonEmptyReadonlyArray<Item>>
 }
 
 /**
- * How many are present at the nodes that share a log. It is what the nodes say of themselves: none of it is kept.
+ * The number of subscribers on each channel at the nodes that share a log. Each node announces its own; none is stored.
  *
  * @since 0.1.0
  * @category models
  */
 export interface Presence {
   /**
-   * Says how many of this node are present on a channel, or on a pattern, from now on. The others see it a moment later, or
-   * if the backend is away, once it is back.
+   * Announces the number of subscribers of this node on a channel, or on a pattern. Other nodes observe it shortly
+   * after, or when the backend is back.
    */
   readonly set: (channel: string, count: number) => Effect.Effect<void>
   /**
-   * How many of all other nodes are present on a channel and on the patterns that stand for it. A node that has died counts
-   * until the backend has missed it.
+   * Returns the number of subscribers of all other nodes on a channel and on the patterns that match it. A node that
+   * has died counts until the backend has noticed that.
    */
   readonly others: (channel: string) => Effect.Effect<number, EventLogError>
 }
 
 /**
- * The log could not do what it was asked.
+ * The failure of an operation of the log.
  *
- * - `InvalidChannel`: the name breaks a rule, which `detail` states. A name is 1 to 512 bytes of well-formed Unicode
- *   without control characters, and if it is appended to, none of its segments is `*`.
- * - `Unavailable`: the backend cannot be reached. Nothing was appended.
+ * - `InvalidChannel`: the name breaks the rule that `detail` states. A name is 1 to 512 bytes of well-formed Unicode
+ *   without control characters. No segment of a name that is appended to is `*`.
+ * - `Unavailable`: the backend cannot be reached. No entry was appended.
  * - `Timeout`: the backend has not answered in time. An entry may have been appended.
  *
  * @since 0.1.0
@@ -176,7 +181,7 @@ export class EventLogError extends Schema.TaggedError<EventLogError>("effect-rea
   cause: Schema.optional(Schema.Defect)
 }) {
   /**
-   * Whether the same call may succeed later.
+   * True if the same call may succeed later.
    *
    * @since 0.1.0
    */
@@ -208,16 +213,16 @@ export declare namespace EventLog {
    */
   export interface Service {
     /**
-     * Appends an event, opaque to the log, and gives its place. The bytes are kept, not copied.
+     * Appends an event and returns its place. The log does not interpret the bytes, and does not copy them.
      */
     readonly append: (channel: string, data: Uint8Array) => Effect.Effect<Cursor, EventLogError>
     /**
-     * The place after everything appended so far.
+     * The place after all entries.
      */
     readonly head: Effect.Effect<Cursor, EventLogError>
     /**
-     * Reads at most `limit` entries of some channels (or patterns) after a cursor, and says whether that is complete. Their
-     * data is at most `maxBytes` bytes, 1 MiB by default, unless the first entry alone is larger.
+     * Reads at most `limit` entries of channels (or patterns) after a cursor. Their data is at most `maxBytes` bytes, 1
+     * MiB by default, unless the first entry alone is larger.
      */
     readonly read: (
       channels: Iterable<string>,
@@ -226,20 +231,20 @@ export declare namespace EventLog {
       maxBytes?: number
     ) => Effect.Effect<Page, EventLogError>
     /**
-     * Starts to listen, until the scope is closed. A closed tail gives nothing any more.
+     * Opens a tail, until the scope is closed. A closed tail emits no further entries.
      */
     readonly tail: Effect.Effect<Tail, EventLogError, Scope.Scope>
     /**
-     * Takes part as a node, until the scope is closed.
+     * Joins the log as a node that has subscribers, until the scope is closed.
      */
     readonly presence: Effect.Effect<Presence, EventLogError, Scope.Scope>
   }
 }
 
 /**
- * Makes a log of a backend, which need neither check names nor count followers: a name that breaks a rule fails with
- * `EventLogError` (`InvalidChannel`) before it reaches the backend, and a tail of the backend is asked to follow a channel
- * that it does not follow yet.
+ * Makes a log from a backend, which need neither check names nor count followers. An operation with a name that breaks
+ * a rule fails with `EventLogError` (`InvalidChannel`) before it reaches the backend. A tail of the backend follows
+ * each channel once at most, and is not asked to follow a channel before it has unfollowed it.
  *
  * @since 0.1.0
  * @category constructors
@@ -286,11 +291,11 @@ interface Followed {
   followers: number
   /** The scope in which the backend follows the channel, while it does. */
   scope: Scope.CloseableScope | undefined
-  /** The permit to ask the backend: an unfollow that is on its way would undo a later follow. */
+  /** The permit to ask the backend. It orders a follow after an unfollow that has not ended. */
   readonly turn: Effect.Semaphore
 }
 
-/** Follows a channel once for all scopes that ask for it. */
+/** Follows a channel once for all scopes that follow it. */
 const countFollowers = (tail: Tail): Tail["follow"] => {
   const channels = new Map<string, Followed>()
 
@@ -346,37 +351,170 @@ const valid = <A, R>(
   fault === undefined ? then() : new EventLogError({ reason: "InvalidChannel", detail: `a channel ${fault}` })
 
 /**
- * What bounds a log in memory. Of each channel it keeps the last events, as long as none of the three limits is passed.
+ * Makes an epoch for a log that begins: 12 random characters.
+ *
+ * @since 0.1.0
+ * @category constructors
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import * as EventLog from "effect-realtime/EventLog"
+ *
+ * const start = Effect.map(EventLog.makeEpoch, (epoch): EventLog.Cursor => ({ epoch, seq: 0 }))
+ * ```
+ */
+export const makeEpoch: Effect.Effect<string> = Effect.sync(() =>
+  Encoding.encodeBase64Url(crypto.getRandomValues(new Uint8Array(9)))
+)
+
+/**
+ * The buffer of a tail, for backends. The listener of a backend offers it all entries, in ascending order of `seq`; it
+ * stores those that a followed channel or pattern matches until they are taken. At most 16,384 items and 16 MiB are
+ * pending: one more entry replaces all of them with one `Lost`.
+ *
+ * All methods but `take` are synchronous, so that the callback of a driver can call them.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface TailBuffer {
+  /**
+   * Stores the entries of a channel, or of a pattern, from now on.
+   */
+  readonly follow: (channel: string) => void
+  /**
+   * Ignores the entries of a channel, or of a pattern, from now on.
+   */
+  readonly unfollow: (channel: string) => void
+  /**
+   * Stores an entry if it is followed.
+   */
+  readonly offer: (entry: Entry) => void
+  /**
+   * Replaces the pending items with one `Lost` of all followed channels.
+   */
+  readonly lose: (position: Cursor) => void
+  /**
+   * Adds a `Lost` of one channel, and of the followed patterns that match it. The pending items stay.
+   */
+  readonly loseOf: (channel: string, position: Cursor) => void
+  /**
+   * Waits for at least one item and returns all items. One fiber at a time may take.
+   */
+  readonly take: Tail["take"]
+}
+
+/**
+ * Makes the buffer of a tail.
+ *
+ * @since 0.1.0
+ * @category constructors
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import * as EventLog from "effect-realtime/EventLog"
+ *
+ * // A tail of a backend whose driver calls back for each entry.
+ * const makeTail = (onEntry: (listener: (entry: EventLog.Entry) => void) => () => void) =>
+ *   Effect.gen(function*() {
+ *     const buffer = yield* EventLog.makeTailBuffer
+ *     yield* Effect.acquireRelease(
+ *       Effect.sync(() => onEntry(buffer.offer)),
+ *       (removeListener) => Effect.sync(removeListener)
+ *     )
+ *     const tail: EventLog.Tail = {
+ *       follow: (channel) =>
+ *         Effect.acquireRelease(
+ *           Effect.sync(() => buffer.follow(channel)),
+ *           () => Effect.sync(() => buffer.unfollow(channel))
+ *         ),
+ *       take: buffer.take
+ *     }
+ *     return tail
+ *   })
+ * ```
+ */
+export const makeTailBuffer: Effect.Effect<TailBuffer> = Effect.sync(() => {
+  const followed = new PatternMap<string>()
+  const latch = Effect.unsafeMakeLatch(false)
+  let items: Array<Item> = []
+  let bytes = 0
+
+  const lose = ({ epoch, seq }: Cursor) => {
+    const channels = Array.from(followed.keys())
+    if (channels.length === 0) return
+    items = [{ _tag: "Lost", channels, position: { epoch, seq } }]
+    bytes = 0
+    latch.unsafeOpen()
+  }
+  const take: Tail["take"] = Effect.suspend(() => {
+    const taken = items
+    if (!Arr.isNonEmptyArray(taken)) return Effect.zipRight(latch.await, take)
+    items = []
+    bytes = 0
+    latch.unsafeClose()
+    return Effect.succeed(taken)
+  })
+
+  return {
+    follow: (channel) => followed.set(channel, channel),
+    unfollow: (channel) => followed.delete(channel),
+    offer: (entry) => {
+      if (!followed.has(entry.channel)) return
+      bytes += entry.data.length
+      if (items.length >= maxPending || (bytes > maxPendingBytes && items.length > 0)) return lose(entry)
+      items.push(entry)
+      latch.unsafeOpen()
+    },
+    lose,
+    loseOf: (channel, { epoch, seq }) => {
+      const channels = followed.match(channel)
+      if (channels.length === 0) return
+      if (items.length >= maxPending) return lose({ epoch, seq })
+      items.push({ _tag: "Lost", channels, position: { epoch, seq } })
+      latch.unsafeOpen()
+    },
+    take
+  }
+})
+
+// A batch that is appended in one turn of the event loop must fit in.
+const maxPending = 16_384
+const maxPendingBytes = 16 * 1024 * 1024
+
+/**
+ * The limits of a log in memory. It stores the last events of each channel that exceed none of the three.
  *
  * @since 0.1.0
  * @category models
  */
 export interface MemoryOptions {
   /**
-   * Events of one channel, 1000 by default.
+   * The number of events of one channel, a whole number from 1, or Infinity. 1000 by default.
    */
   readonly capacity?: number | undefined
   /**
-   * Bytes of the events of one channel, 1 MiB by default. A larger event is delivered, but not kept.
+   * The size of the events of one channel in bytes, a whole number from 1, or Infinity. 1 MiB by default. A larger
+   * event is delivered to tails, but not stored.
    */
   readonly maxBytes?: number | undefined
   /**
-   * Age of an event, 10 minutes by default.
+   * The age of an event, in milliseconds or as a Duration, longer than zero. 10 minutes by default.
    */
   readonly maxAge?: Duration.DurationInput | undefined
 }
 
 /**
- * A log in the memory of this process. It ends with its layer: the next one begins another epoch.
+ * Provides a log in the memory of this process. It ends with the layer: the next one begins another epoch.
  *
- * The number of channels is bounded by age alone: a channel whose last event is older than `maxAge` is forgotten. Appends
- * to any channel see to that, within the next `maxAge`, each looking at 2 to 10,000 channels; no fiber runs. So the memory
- * is about what was appended within twice `maxAge`, and of that `capacity` events and `maxBytes` for each channel. What
- * remains of all forgotten channels together is one number, at the price that a cursor from before the last event of a
- * forgotten channel is told `Evicted` for every channel that the log knows nothing of.
+ * Age alone bounds the number of channels: the log forgets a channel whose last event is older than `maxAge`. No fiber
+ * runs for this. Each append to any channel examines 2 to 10,000 channels, so that all are examined within `maxAge`. So
+ * memory is proportional to the events of the last two `maxAge`, up to `capacity` events and `maxBytes` of each
+ * channel. One number remains of all forgotten channels together. Its price: a cursor from before the last event of a
+ * forgotten channel gets `Evicted` for each channel that the log does not know.
  *
- * Reading finds the place by binary search, and costs what the page gives; for a pattern it also costs the entries of other
- * channels in between, of which one call looks at 8,192 at most.
+ * A read finds its place by binary search, and its cost is proportional to the page. A read by pattern also walks the
+ * entries of other channels in between, 8,192 in one call at most.
  *
  * @since 0.1.0
  * @category layers
@@ -395,29 +533,29 @@ export interface MemoryOptions {
  * ```
  */
 export const layerMemory = (options?: MemoryOptions): Layer.Layer<EventLog> =>
-  Layer.sync(EventLog, () => make(makeMemory(options)))
+  Layer.effect(EventLog, Effect.map(makeMemory(options), make))
 
-const makeMemory = (options: MemoryOptions | undefined): EventLog.Service => {
+const makeMemory = Effect.fnUntraced(function*(options: MemoryOptions | undefined) {
   const limits = { capacity: options?.capacity ?? 1000, maxBytes: options?.maxBytes ?? 1024 * 1024 }
   const maxAge = Duration.toMillis(options?.maxAge ?? "10 minutes")
   for (const [name, limit] of Object.entries(limits)) {
     if (limit === Number.POSITIVE_INFINITY || (Number.isSafeInteger(limit) && limit >= 1)) continue
-    throw new Cause.IllegalArgumentException(`EventLog: ${name} must be a whole number, one or more, or Infinity`)
+    yield* illegal(`${name} must be a whole number, one or more, or Infinity`)
   }
-  if (!(maxAge > 0)) throw new Cause.IllegalArgumentException("EventLog: maxAge must be longer than zero")
-  const epoch = Encoding.encodeBase64Url(crypto.getRandomValues(new Uint8Array(9)))
-  const rings = new Map<string, Ring>()
-  const sequence = new Sequence()
+  if (!(maxAge > 0)) yield* illegal("maxAge must be longer than zero")
+  const epoch = yield* makeEpoch
+  const rings = new Map<string, Ring<Entry>>()
+  const sequence = new Sequence<Entry>()
   const tails = new Set<TailBuffer>()
   const nodes = new Set<PatternMap<number>>()
   let seq = 0
-  // The last seq that went with a forgotten channel.
+  // The last seq of all forgotten channels.
   let forgotten = 0
   let sweep = rings.entries()
   let sweptAt = 0
 
-  const evict = (ring: Ring, now: number) => sequence.noteEvicted(ring.evict(limits, now - maxAge))
-  // Looks at some channels, in turn: at two at least, and at all of them within maxAge if that takes no long pause.
+  const evict = (ring: Ring<Entry>, now: number) => sequence.noteEvicted(ring.evict(limits, now - maxAge))
+  // Examines the next channels in turn, at least two, and so many that all are examined within maxAge.
   const sweepSome = (now: number) => {
     const share = Math.ceil(rings.size * (now - sweptAt) / Math.max(1, maxAge))
     sweptAt = now
@@ -436,11 +574,11 @@ const makeMemory = (options: MemoryOptions | undefined): EventLog.Service => {
     }
   }
   const timed = <A>(f: (now: number) => A): Effect.Effect<A> =>
-    // The time of day may step: an age is measured by a clock that does not.
+    // The monotonic clock, since the time of day may be set while entries age.
     Effect.clockWith((clock) => Effect.sync(() => f(Math.round(Number(clock.unsafeCurrentTimeNanos()) / 1e6))))
   const head = (): Cursor => ({ epoch, seq })
 
-  return {
+  const service: EventLog.Service = {
     append: (channel, data) =>
       timed((now) => {
         seq++
@@ -456,15 +594,15 @@ const makeMemory = (options: MemoryOptions | undefined): EventLog.Service => {
     head: Effect.sync(head),
     read: (channels, after, limit, maxBytes = maxPageBytes) =>
       timed((now) => {
-        const nothing = (missing: Missing): Page => ({
+        const incomplete = (missing: Missing): Page => ({
           entries: [],
           position: head(),
           missing: Option.some(missing),
           more: false
         })
-        if (after.epoch !== epoch) return nothing("OtherEpoch")
-        if (after.seq > seq) return nothing("Future")
-        const named = new Set<Ring>()
+        if (after.epoch !== epoch) return incomplete("OtherEpoch")
+        if (after.seq > seq) return incomplete("Future")
+        const named = new Set<Ring<Entry>>()
         const names = new PatternMap<true>()
         let hasPattern = false
         for (const channel of channels) {
@@ -475,24 +613,24 @@ const makeMemory = (options: MemoryOptions | undefined): EventLog.Service => {
             named.add(ring)
             evict(ring, now)
           }
-          if (after.seq < (ring?.floor ?? forgotten)) return nothing("Evicted")
+          if (after.seq < (ring?.floor ?? forgotten)) return incomplete("Evicted")
         }
         const entries: Array<Entry> = []
         let bytes = 0
         let place = after.seq
         let more = false
         const next = hasPattern ? sequence.after(after.seq) : merge(named, after.seq)
-        let looked = after.seq
-        for (let slot = next(), looks = 0; slot !== undefined; slot = next(), looks++) {
-          if (looks === maxLooks) {
-            place = looked
+        let examined = after.seq
+        for (let slot = next(), count = 0; slot !== undefined; slot = next(), count++) {
+          if (count === maxExamined) {
+            place = examined
             more = true
             break
           }
-          looked = slot.seq
+          examined = slot.seq
           if (hasPattern && !names.has(slot.ring.channel)) continue
           const { at, entry } = slot
-          if (entry === undefined || at < now - maxAge) return nothing("Evicted")
+          if (entry === undefined || at < now - maxAge) return incomplete("Evicted")
           bytes += entry.data.length
           if (entries.length >= limit || (bytes > maxBytes && entries.length > 0)) {
             more = true
@@ -505,11 +643,7 @@ const makeMemory = (options: MemoryOptions | undefined): EventLog.Service => {
       }),
     tail: Effect.map(
       Effect.acquireRelease(
-        Effect.sync(() => {
-          const tail = new TailBuffer()
-          tails.add(tail)
-          return tail
-        }),
+        Effect.tap(makeTailBuffer, (tail) => Effect.sync(() => tails.add(tail))),
         (tail) => Effect.sync(() => tails.delete(tail))
       ),
       (tail): Tail => ({
@@ -540,13 +674,16 @@ const makeMemory = (options: MemoryOptions | undefined): EventLog.Service => {
       })
     )
   }
-}
+  return service
+})
 
-// The number of entries, of any channels, that one read of a pattern examines at most.
-const maxLooks = 8192
+const illegal = (rule: string) => Effect.die(new Cause.IllegalArgumentException(`EventLog: ${rule}`))
+
+// The number of entries, of any channels, that one read by pattern examines at most.
+const maxExamined = 8192
 
 /**
- * The `id` of an event, or of any other place in a log.
+ * Formats the `id` of an event, or of any other place in a log.
  *
  * @since 0.1.0
  * @category conversions
@@ -562,8 +699,8 @@ export const formatEventId = (cursor: Cursor): EventId => EventId(`${cursor.epoc
 const EventId = Brand.nominal<EventId>()
 
 /**
- * The place that an `id` from outside names, or none if it is not one that a log has given. It may be anything: what it
- * costs does not grow with its length.
+ * Parses an `id` from outside. Returns none if `formatEventId` cannot have formatted it. Its cost does not depend on
+ * the length of the text.
  *
  * @since 0.1.0
  * @category conversions

@@ -154,7 +154,7 @@ export default [
   },
   {
     promise: "What is missing of a pattern is said",
-    file: "src/EventLog/internal/ring.ts",
+    file: "src/EventLog/internal/memory.ts",
     find: "entry !== undefined || (ring.floor === seq && !ring.isForgotten)",
     replace: "entry !== undefined",
     test: "test/EventLog.test.ts",

@@ -14,9 +14,8 @@ import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import { ClientClosedError, ClientOfflineError, createClient, ErrorReply, RESP_TYPES } from "redis"
 
-import type { Cursor, Entry, EventLog, Page, Presence, Tail } from "../../EventLog.js"
-import { EventLogError } from "../../EventLog.js"
-import { TailBuffer } from "../../EventLog/internal/tail.js"
+import type { Cursor, Entry, EventLog, Page, Presence, Tail, TailBuffer } from "../../EventLog.js"
+import { EventLogError, makeTailBuffer } from "../../EventLog.js"
 import { isPattern, PatternMap } from "../../internal/channel.js"
 import type { Options } from "../RedisEventLog.js"
 import { Attendance } from "./attendance.js"
@@ -232,7 +231,7 @@ export const make = (options: Options): Effect.Effect<EventLog.Service, EventLog
 
     /** Loses an event whose data is gone. Other channels lose nothing by that. */
     const loseOne = (pointer: Pointer) => {
-      if (advanceTo(pointer)) { for (const tail of tails) tail.loseOf(pointer) }
+      if (advanceTo(pointer)) { for (const tail of tails) tail.loseOf(pointer.channel, pointer) }
     }
 
     /** A page or a large event takes its time. The connection is lost if none of them came for long. */
@@ -631,8 +630,7 @@ export const make = (options: Options): Effect.Effect<EventLog.Service, EventLog
         ),
       tail: Effect.map(
         Effect.acquireRelease(
-          Effect.sync((): Follower => {
-            const buffer = new TailBuffer()
+          Effect.map(makeTailBuffer, (buffer): Follower => {
             tails.add(buffer)
             return { buffer, patterns: new Set() }
           }),
