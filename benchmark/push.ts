@@ -24,6 +24,7 @@ import webpush from "web-push"
 import * as TestCertificate from "../src/testing/internal/testCertificate.js"
 import * as Crypto from "../src/WebPush/internal/crypto.js"
 import * as EndpointPolicy from "../src/WebPush/internal/endpoint.js"
+import * as VapidToken from "../src/WebPush/internal/vapidToken.js"
 
 const message = "x".repeat(1024)
 const subject = "mailto:ops@example.com"
@@ -77,7 +78,7 @@ const prepare = async () => {
   const count = 400
   const { runPromise } = await runtime(accept)
   const subscriptions = Array.from({ length: count }, (_, i) => subscribe(`https://fcm.googleapis.com/fcm/send/${i}`))
-  const key = Crypto.signingKey({ publicKey: vapid.publicKey, privateKey: vapidDetails.privateKey })
+  const key = VapidToken.signingKey(vapid)
   const policy = EndpointPolicy.make([])
   const contenders: Record<string, () => Promise<unknown>> = {
     "web-push generateRequestDetails": async () => {
@@ -88,7 +89,7 @@ const prepare = async () => {
       for (const subscription of subscriptions) {
         const aud = policy(subscription.endpoint)?.origin ?? ""
         if (!tokens.has(aud)) {
-          tokens.set(aud, Crypto.signToken(key, { aud, exp: Date.now() / 1000 + 43_200, sub: subject }))
+          tokens.set(aud, VapidToken.signToken(key, { aud, exp: Date.now() / 1000 + 43_200, sub: subject }))
         }
         Crypto.encrypt(Buffer.from(message), subscription.keys, 0)
       }

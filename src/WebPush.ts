@@ -1,6 +1,6 @@
 /**
- * Sends Web Push messages (RFC 8030, 8291, 8292): encrypted for one device, signed once per push service, and with an outcome that says
- * what to do next.
+ * Sends Web Push messages (RFC 8030, 8291, 8292). A message is encrypted for one device, and a token is signed once for each
+ * push service. Each failure has a reason that decides the next step.
  *
  * @since 0.1.0
  */
@@ -29,15 +29,16 @@ import * as Mailbox from "effect/Mailbox"
 import * as Metric from "effect/Metric"
 import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
-import * as Redacted from "effect/Redacted"
 import * as Schedule from "effect/Schedule"
 import * as Stream from "effect/Stream"
 
+import { readText } from "./internal/body.js"
 import * as VapidKeys from "./VapidKeys.js"
 import * as Crypto from "./WebPush/internal/crypto.js"
 import * as EndpointPolicy from "./WebPush/internal/endpoint.js"
-import * as PushStatus from "./WebPush/internal/response.js"
-import { Transmission } from "./WebPush/internal/transmission.js"
+import * as Pacing from "./WebPush/internal/pacing.js"
+import * as PushResponse from "./WebPush/internal/response.js"
+import * as VapidToken from "./WebPush/internal/vapidToken.js"
 import { WebPushConfigError, WebPushFailure, WebPushGone } from "./WebPushError.js"
 import type { WebPushPayload } from "./WebPushPayload.js"
 import { isWebPushPayload, maxBytes, toBytes } from "./WebPushPayload.js"
@@ -45,7 +46,7 @@ import type { WebPushSubscription } from "./WebPushSubscription.js"
 import { identityOf } from "./WebPushSubscription.js"
 
 /**
- * What is sent: text, bytes, or a payload that `WebPushPayload` made.
+ * A text, bytes, or a payload of `WebPushPayload`.
  *
  * @since 0.1.0
  * @category models
@@ -53,51 +54,69 @@ import { identityOf } from "./WebPushSubscription.js"
 export type Message = string | Uint8Array | WebPushPayload
 
 /**
+ * The options of one message. Those of a call replace those of the layer.
+ *
  * @since 0.1.0
  * @category models
  */
 export interface SendOptions {
-  /** The time for which the push service keeps the message for a device that is offline, in whole seconds. Default 4 weeks. */
+  /**
+   * Time for which the push service stores the message while the device is offline, as a Duration, rounded up to seconds.
+   * 4 weeks by default.
+   */
   readonly ttl?: Duration.DurationInput | undefined
-  /** The worth of the message to a device on battery (RFC 8030, 5.3). The services take `normal` when there is none. */
+  /** Importance of the message to a device on battery (RFC 8030, 5.3). The push services assume `normal` by default. */
   readonly urgency?: "very-low" | "low" | "normal" | "high" | undefined
-  /** A message replaces an undelivered one of the same topic (RFC 8030, 5.4). Text that is no legal topic is hashed into one. */
+  /**
+   * Topic of the message, which replaces an undelivered one of the same topic (RFC 8030, 5.4). A text that is not a legal
+   * topic is hashed into one. No topic by default.
+   */
   readonly topic?: string | undefined
-  /** For the whole of one request: name resolution, connection, answer and its body. Default 10 seconds. */
+  /**
+   * Time limit of one request, as a Duration: name resolution, connection, and the response with its body. 10 seconds by
+   * default.
+   */
   readonly timeout?: Duration.DurationInput | undefined
-  /** Pads shorter messages to this many bytes, 3,993 at most, so that their length says nothing. Default 0. */
+  /**
+   * Length in bytes to which shorter messages are padded, so that an observer does not learn their length. At most 3,993.
+   * 0 by default.
+   */
   readonly padding?: number | undefined
 }
 
 /**
+ * The options of one message to many subscriptions.
+ *
  * @since 0.1.0
  * @category models
  */
 export interface SendManyOptions extends SendOptions {
-  /** The number of messages that are on their way at once. */
+  /** Number of messages that are sent at once. The `concurrency` of the layer by default. */
   readonly concurrency?: number | undefined
 }
 
 /**
+ * The options of the layer.
+ *
  * @since 0.1.0
  * @category models
  */
 export interface Options extends SendManyOptions {
-  /** The key pair that new subscriptions are made with, followed by older ones that some were made with. */
+  /** Key pair of new subscriptions, followed by older pairs that existing subscriptions were made with. */
   readonly vapid: VapidKeys.VapidKeys | Arr.NonEmptyReadonlyArray<VapidKeys.VapidKeys>
-  /** Whom a push service may contact: a `mailto:` or `https:` URL (RFC 8292, 2.1). */
+  /** Contact for the push services: a `mailto:` or `https:` URL (RFC 8292, 2.1). */
   readonly subject: string
   /**
-   * Hosts that may be sent to besides the push services of Google, Mozilla, Apple and Microsoft: `push.example.org`,
-   * `*.push.example.org`, `push.example.org:8443`.
+   * Hosts that are allowed besides the push services of Google, Mozilla, Apple and Microsoft: `push.example.org`,
+   * `*.push.example.org`, `push.example.org:8443`. None by default.
    */
   readonly hosts?: ReadonlyArray<string> | undefined
-  /** Default 64. */
+  /** Number of messages that one call sends at once. 64 by default. */
   readonly concurrency?: number | undefined
 }
 
 /**
- * The push service took the message. Whether it reaches the device is not known.
+ * The acceptance of a message by the push service. It does not mean that the message reaches the device.
  *
  * @since 0.1.0
  * @category models
@@ -107,7 +126,7 @@ export interface Receipt {
 }
 
 /**
- * What became of the message to one subscription.
+ * The result of the message to one subscription.
  *
  * @since 0.1.0
  * @category models
@@ -118,20 +137,22 @@ export interface Outcome {
 }
 
 /**
- * One outcome for each subscription, in the order they were given. Printing it shows counts.
+ * The outcomes of one message, one for each subscription and in their order. Printing a report shows counts only.
  *
  * @since 0.1.0
  * @category models
  */
 export interface Report extends Inspectable.Inspectable {
   readonly outcomes: ReadonlyArray<Outcome>
-  /** The endpoints to delete: those of `WebPushGone`. */
+  /** Endpoints to delete: those of `WebPushGone`. */
   readonly gone: ReadonlyArray<string>
-  /** The endpoints that accept no message, although they are not gone: those of `WebPushFailure.needsNewSubscription`. */
+  /** Endpoints that exist but accept no message: those of `WebPushFailure.needsNewSubscription`. */
   readonly unusable: ReadonlyArray<string>
 }
 
 /**
+ * The service that sends.
+ *
  * @since 0.1.0
  * @category tags
  */
@@ -146,24 +167,27 @@ export declare namespace WebPush {
    * @category models
    */
   export interface Service {
-    /** The browser's `applicationServerKey`: the public key that new subscriptions are made with. */
+    /** The browser's `applicationServerKey`: the public key of new subscriptions. */
     readonly publicKey: string
-    /** The public keys that this server can send with: the current one first, then the older ones of `vapid`. */
+    /** Public keys that this server can send with: the current one first, then the older ones of `vapid`. */
     readonly publicKeys: ReadonlyArray<string>
-    /** The `ttl` of a message that has none of its own, if the layer was given one. */
+    /** Default `ttl` of a message, if the layer has one. */
     readonly ttl?: Duration.Duration | undefined
-    /** Whether the endpoint is one that messages may be sent to. */
+    /** Returns `true` if messages may be sent to the endpoint. */
     readonly isAllowed: (endpoint: string) => boolean
+    /** Sends one message to one subscription. */
     readonly send: (
       subscription: WebPushSubscription,
       message: Message,
       options?: SendOptions
     ) => Effect.Effect<Receipt, WebPushGone | WebPushFailure>
+    /** Sends one message to many subscriptions, and reports one outcome for each. */
     readonly sendMany: (
       subscriptions: Iterable<WebPushSubscription>,
       message: Message,
       options?: SendManyOptions
     ) => Effect.Effect<Report>
+    /** Sends one message to a Stream of subscriptions, and emits outcomes as they complete. */
     readonly broadcast: <E, R>(
       subscriptions: Stream.Stream<WebPushSubscription, E, R>,
       message: Message,
@@ -173,8 +197,29 @@ export declare namespace WebPush {
 }
 
 /**
- * Counts messages by `outcome` (`Accepted`, `Gone`, or the reason of a `WebPushFailure`) and by `service` (`fcm`, `mozilla`, `apple`,
- * `wns`, `other`).
+ * The record of one request, which `WebPush` provides to its `HttpClient`. A client that counts its transmissions stores
+ * their number in `sent`. `WebPush` derives `WebPushFailure.neverSent` from it, also for a request that a timeout has
+ * interrupted. `PushHttpClient` counts; for other clients the error code decides.
+ *
+ * @since 0.1.0
+ * @category tags
+ */
+export class Transmission extends Context.Tag("effect-realtime/WebPush/Transmission")<Transmission, {
+  /** Number of transmissions that the service may have received. `undefined` if the client does not count them. */
+  sent: number | undefined
+}>() {}
+
+/**
+ * The largest part of a response body that is read, in bytes.
+ *
+ * @since 0.1.0
+ * @category constants
+ */
+export const maxResponseBytes = 8192
+
+/**
+ * The counter of messages by `outcome` (`Accepted`, `Gone`, or the reason of a `WebPushFailure`) and by `service` (`fcm`,
+ * `mozilla`, `apple`, `wns`, `other`).
  *
  * @since 0.1.0
  * @category metrics
@@ -185,18 +230,16 @@ export const messages: Metric.Metric.Counter<number> = Metric.counter("web_push.
 })
 
 /**
- * Counts the VAPID tokens that were signed.
+ * The counter of VAPID tokens that were signed.
  *
  * @since 0.1.0
  * @category metrics
  */
-export const tokensSigned: Metric.Metric.Counter<number> = Metric.counter("web_push.vapid.tokens_signed", {
-  description: "VAPID tokens signed",
-  incremental: true
-})
+export const tokensSigned: Metric.Metric.Counter<number> = VapidToken.tokensSigned
 
+// Apple decodes a topic as base64.
 const legalTopic = (topic: string): string =>
-  /^[A-Za-z0-9_-]{1,32}$/.test(topic) && topic.length % 4 !== 1 // Apple decodes it as base64
+  /^[A-Za-z0-9_-]{1,32}$/.test(topic) && topic.length % 4 !== 1
     ? topic
     : Encoding.encodeBase64Url(sha256(new TextEncoder().encode(topic))).slice(0, 32)
 
@@ -214,25 +257,85 @@ const isSubject = (subject: string): boolean => {
   return url.username === "" && url.password === "" && isPublicDomain(url.hostname)
 }
 
-const maxResponseBytes = 8192
+/** Dies, since the mistake is one of the program and not of the subscription. */
+const illegal = (rule: string): Effect.Effect<never> =>
+  Effect.die(new Cause.IllegalArgumentException(`WebPush: ${rule}`))
 
-// The body is read to its end, so that the connection can be used again, but never kept beyond the limit.
+const isWholeNumber = (value: number, least: number): boolean => Number.isSafeInteger(value) && value >= least
+
+const isDuration = (input: unknown): boolean =>
+  typeof input === "number" || typeof input === "bigint"
+    ? input >= 0
+    : !(typeof input === "string" && input.startsWith("-")) && Option.isSome(Duration.decodeUnknown(input))
+
+const urgencies: ReadonlySet<string> = new Set(["very-low", "low", "normal", "high"])
+
+/** Dies if an option is invalid: one of the layer when that is built, one of a call when that is made. */
+const checkOptions = (
+  { concurrency = 1, padding = 0, timeout, ttl, urgency = "normal" }: SendManyOptions
+): Effect.Effect<void> => {
+  if (ttl !== undefined && !isDuration(ttl)) return illegal("ttl must be a duration")
+  if (timeout !== undefined && !(isDuration(timeout) && Duration.toMillis(timeout) > 0)) {
+    return illegal("timeout must be a duration of more than 0")
+  }
+  if (!urgencies.has(urgency)) return illegal("urgency must be very-low, low, normal or high")
+  if (!isWholeNumber(padding, 0)) return illegal("padding must be a whole number, 0 or more")
+  return isWholeNumber(concurrency, 1) ? Effect.void : illegal("concurrency must be a whole number, 1 or more")
+}
+
+const validate = Effect.fnUntraced(function*(options: Options) {
+  if (!isSubject(options.subject)) {
+    return yield* new WebPushConfigError({
+      field: "subject",
+      reason: "must be mailto: or https: with an address that the push services can reach"
+    })
+  }
+  if (!isWholeNumber(options.concurrency ?? 1, 1)) {
+    return yield* new WebPushConfigError({ field: "concurrency", reason: "must be a whole number above 0" })
+  }
+  if (options.hosts?.every(EndpointPolicy.isHost) === false) {
+    return yield* new WebPushConfigError({
+      field: "hosts",
+      reason: "must be names such as push.example.org, *.push.example.org or push.example.org:8443"
+    })
+  }
+})
+
+/** A message with its options, the same for all its subscriptions. */
+interface Prepared {
+  readonly bytes: Uint8Array
+  readonly padding: number
+  readonly timeout: Duration.Duration
+  readonly concurrency: number
+  readonly headers: Readonly<Record<string, string>>
+}
+
+const prepare = (message: Message, layer: SendManyOptions, call: SendManyOptions): Prepared => {
+  const ttl = Duration.toSeconds(call.ttl ?? layer.ttl ?? "4 weeks")
+  const urgency = call.urgency ?? layer.urgency
+  const topic = call.topic ?? layer.topic
+  return {
+    bytes: toBytes(message),
+    padding: Math.min(call.padding ?? layer.padding ?? 0, maxBytes),
+    timeout: Duration.decode(call.timeout ?? layer.timeout ?? "10 seconds"),
+    concurrency: call.concurrency ?? layer.concurrency ?? 64,
+    headers: {
+      "content-encoding": "aes128gcm",
+      ttl: String(Math.min(Math.ceil(ttl), 2 ** 31 - 1)),
+      ...(urgency === undefined ? undefined : { urgency }),
+      ...(topic === undefined ? undefined : { topic: legalTopic(topic) })
+    }
+  }
+}
+
+/** Reads the body of a response. Returns `undefined` if it is too long for a response that accepts the message. */
 const readBody = (
   response: HttpClientResponse.HttpClientResponse
 ): Effect.Effect<string | undefined, HttpClientError.ResponseError> =>
   response.status === 204 || response.headers["content-length"] === "0"
     ? Effect.succeed("")
-    : response.stream.pipe(
-      Stream.runFoldWhile(
-        Buffer.alloc(0),
-        (body) => body.length <= maxResponseBytes,
-        (body, chunk) => Buffer.concat([body, chunk])
-      ),
-      Effect.map((body) =>
-        body.length <= maxResponseBytes || response.status >= 300 ?
-          body.toString("utf8", 0, maxResponseBytes) :
-          undefined
-      ),
+    : readText(response.stream, maxResponseBytes).pipe(
+      Effect.map(({ isWhole, text }) => isWhole || response.status >= 300 ? text : undefined),
       Effect.catchIf((error) => error.reason === "EmptyBody", () => Effect.succeed(""))
     )
 
@@ -250,68 +353,179 @@ const isConnecting = (error: unknown): boolean =>
     ? /^(connect|getaddrinfo|query\w*)$/.test(error.syscall)
     : isConnecting(error.cause))
 
-const tokenLifetime = Duration.toMillis("12 hours")
-const tokenReuse = Duration.toMillis("11 hours")
-const maxTokens = 1024
-
-/** The Authorization header for each origin, signed when it is first asked for and again before it expires. */
-const makeAuthorization = ({ privateKey, publicKey }: VapidKeys.VapidKeys, subject: string) => {
-  const key = Crypto.signingKey({ publicKey, privateKey: Redacted.value(privateKey) })
-  const tokens = new Map<string, { readonly header: string; readonly signedAt: number }>()
-  // Signing does not wait, so that no two fibers can be at it for one origin.
-  return (origin: string): Effect.Effect<string> =>
-    Effect.flatMap(Clock.currentTimeMillis, (now) => {
-      const known = tokens.get(origin)
-      // A clock may be set back as well.
-      if (known !== undefined && Math.abs(now - known.signedAt) < tokenReuse) return Effect.succeed(known.header)
-      const exp = Math.floor((now + tokenLifetime) / 1000)
-      const header = `vapid t=${Crypto.signToken(key, { aud: origin, exp, sub: subject })}, k=${publicKey}`
-      tokens.delete(origin)
-      // Users choose the origin where a host is allowed by its suffix.
-      for (const oldest of tokens.keys()) {
-        if (tokens.size < maxTokens) break
-        tokens.delete(oldest)
-      }
-      tokens.set(origin, { header, signedAt: now })
-      return Effect.as(Metric.increment(tokensSigned), header)
-    })
-}
-
-// Encrypting is a fifth of a millisecond without a pause, and a thousand fibers may want to do it at once: so many of them in
-// one turn of the event loop, and the others in the next.
-const encryptionsPerTurn = 8
-
-const makeTurns = (): Effect.Effect<void> => {
-  const waiting: Array<() => void> = []
-  let left = encryptionsPerTurn
-  const nextTurn = () => {
-    const woken = waiting.splice(0, encryptionsPerTurn)
-    left = encryptionsPerTurn - woken.length
-    if (woken.length > 0) setImmediate(nextTurn)
-    for (const wake of woken) wake()
+/** Returns a function from labels to their counter. There are at most 60, and making one costs more than counting. */
+const makeCounters = () => {
+  const counters = new Map<string, Metric.Metric.Counter<number>>()
+  return (service: EndpointPolicy.Vendor, outcome: string) => {
+    const name = `${service} ${outcome}`
+    const known = counters.get(name)
+    if (known !== undefined) return known
+    const counter = messages.pipe(Metric.tagged("service", service), Metric.tagged("outcome", outcome))
+    counters.set(name, counter)
+    return counter
   }
-  const turn = Effect.async<void>((resume) => {
-    const wake = () => resume(Effect.void)
-    waiting.push(wake)
-    return Effect.sync(() => {
-      const index = waiting.indexOf(wake)
-      if (index !== -1) waiting.splice(index, 1)
-    })
-  })
-  return Effect.suspend(() => {
-    if (left === encryptionsPerTurn) setImmediate(nextTurn)
-    if (left === 0) return turn
-    left--
-    return Effect.void
-  })
 }
 
-interface Prepared {
-  readonly bytes: Uint8Array
-  readonly padding: number
-  readonly timeout: Duration.Duration
-  readonly headers: Readonly<Record<string, string>>
+type Deliver = (
+  subscription: WebPushSubscription,
+  message: Prepared
+) => Effect.Effect<Receipt, WebPushGone | WebPushFailure>
+
+/** Builds the delivery of one message to one subscription: checks, token, encryption, request and response. */
+const makeDeliver = (
+  client: HttpClient.HttpClient,
+  policy: (endpoint: string) => EndpointPolicy.Endpoint | undefined,
+  pairs: Arr.NonEmptyReadonlyArray<VapidKeys.VapidKeys>,
+  subject: string
+): Deliver => {
+  const { publicKey } = pairs[0]
+  const authorizations = new Map(
+    Arr.map(pairs, (pair) => [pair.publicKey, VapidToken.makeAuthorization(pair, subject)])
+  )
+  const turn = Pacing.make()
+  const counterOf = makeCounters()
+
+  const attempt = (
+    subscription: WebPushSubscription,
+    message: Prepared,
+    endpoint: EndpointPolicy.Endpoint | undefined
+  ): Effect.Effect<Receipt, WebPushGone | WebPushFailure> =>
+    Effect.gen(function*() {
+      const failure = (
+        reason: WebPushFailure["reason"],
+        facts?: Partial<Pick<WebPushFailure, "status" | "retryAfter" | "detail" | "neverSent">>
+      ) => new WebPushFailure({ reason, endpointId: subscription.endpointId, ...facts })
+
+      if (message.bytes.length > maxBytes) return yield* failure("PayloadTooLarge")
+      if (endpoint === undefined) return yield* failure("Blocked")
+      const authorize = authorizations.get(subscription.applicationServerKey ?? publicKey)
+      if (authorize === undefined) return yield* failure("KeyMismatch")
+
+      // Before the timeout begins, which does not include the encryption of other messages.
+      yield* turn
+      const authorization = yield* authorize(endpoint.origin)
+      const body = yield* Effect.try({
+        try: () => Crypto.encrypt(message.bytes, subscription.keys, message.padding),
+        catch: () => failure("InvalidSubscription")
+      })
+      const transmission: Transmission["Type"] = { sent: undefined }
+      return yield* Effect.gen(function*() {
+        const response = yield* client.execute(HttpClientRequest.post(subscription.endpoint, {
+          headers: {
+            ...message.headers,
+            // WNS accepts a TTL of 0 only with a header that says that nothing is to be stored.
+            ...(endpoint.vendor === "wns" && message.headers.ttl === "0"
+              ? { "x-wns-cache-policy": "no-cache" }
+              : undefined),
+            authorization
+          },
+          body: HttpBody.uint8Array(body)
+        })).pipe(Effect.provideService(Transmission, transmission))
+        const text = yield* readBody(response)
+        if (text === undefined) return yield* failure("Transport", { detail: "RESPONSE_TOO_LARGE" })
+        const { headers, status } = response
+        const meaning = PushResponse.meaning(
+          { vendor: endpoint.vendor, status, headers, body: text },
+          yield* Clock.currentTimeMillis
+        )
+        switch (meaning._tag) {
+          case "Accepted":
+            return { status }
+          case "Gone":
+            return yield* new WebPushGone({ endpointId: subscription.endpointId, status: meaning.status })
+          case "Failed":
+            return yield* failure(meaning.reason, { status, retryAfter: meaning.retryAfter, detail: meaning.detail })
+        }
+      }).pipe(
+        Effect.catchTag("RequestError", "ResponseError", ({ cause }) => {
+          const detail = errorCode(cause)
+          const neverSent = transmission.sent === 0 || isConnecting(cause) || undefined
+          return failure(detail === "ERR_BLOCKED_ADDRESS" ? "Blocked" : "Transport", { detail, neverSent })
+        }),
+        Effect.timeoutFail({
+          duration: message.timeout,
+          onTimeout: () => failure("Timeout", { neverSent: transmission.sent === 0 || undefined })
+        })
+      )
+    })
+
+  return (subscription, message) =>
+    Effect.suspend(() => {
+      const endpoint = policy(subscription.endpoint)
+      const service = endpoint?.vendor ?? "other"
+      const count = (outcome: string) => Metric.increment(counterOf(service, outcome))
+      return attempt(subscription, message, endpoint).pipe(
+        // A defect of the client ends neither the other messages nor the span, since it may quote the endpoint.
+        Effect.catchAllDefect(() =>
+          new WebPushFailure({ reason: "Transport", endpointId: subscription.endpointId, detail: "DEFECT" })
+        ),
+        Effect.tapBoth({
+          onSuccess: () => count("Accepted"),
+          onFailure: (error) => count(error._tag === "WebPushGone" ? "Gone" : error.reason)
+        }),
+        Effect.withSpan("WebPush.send", {
+          kind: "client",
+          captureStackTrace: false,
+          attributes: endpoint === undefined ? { service } : { service, "server.address": endpoint.host }
+        })
+      )
+    })
 }
+
+/** Applies a setting to all requests of an effect. */
+type AroundRequests = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+
+/**
+ * Disables the span of the client, which would contain the URL, and the redirects of fetch, the only client that follows
+ * them by default. It is applied once around many messages, since around one it costs as much.
+ */
+const makeAroundRequests = Effect.map(
+  Effect.serviceOption(FetchHttpClient.RequestInit),
+  (init): AroundRequests => {
+    const requestInit = { ...Option.getOrUndefined(init), redirect: "manual" as const }
+    return (effect) =>
+      effect.pipe(
+        Effect.provideService(FetchHttpClient.RequestInit, requestInit),
+        Effect.locally(HttpClient.currentTracerDisabledWhen, () => true)
+      )
+  }
+)
+
+type Send = (subscription: WebPushSubscription) => Effect.Effect<Outcome>
+
+/** Sends to each distinct subscription once. */
+const sendAll = Effect.fnUntraced(function*(
+  subscriptions: Iterable<WebPushSubscription>,
+  concurrency: number,
+  send: Send
+) {
+  const inputs = Arr.fromIterable(subscriptions)
+  const unique = new Map(inputs.map((subscription) => [identityOf(subscription), subscription]))
+  const results = new Map<string, Outcome["result"]>()
+  const queue = unique.values()
+  const worker: Effect.Effect<void> = Effect.suspend(() => {
+    const { done, value } = queue.next()
+    if (done === true) return Effect.void
+    return Effect.flatMap(send(value), ({ result }) => {
+      results.set(identityOf(value), result)
+      return worker
+    })
+  })
+  yield* Effect.replicateEffect(worker, Math.min(concurrency, unique.size), {
+    concurrency: "unbounded",
+    discard: true
+  })
+  return new ReportImpl(
+    Arr.filterMap(
+      inputs,
+      (subscription) =>
+        Option.map(
+          Option.fromNullable(results.get(identityOf(subscription))),
+          (result) => ({ subscription, result })
+        )
+    )
+  )
+})
 
 const endpointsOf = (
   outcomes: ReadonlyArray<Outcome>,
@@ -341,66 +555,44 @@ class ReportImpl extends Inspectable.Class implements Report {
   }
 }
 
-// At most 60 of them, and each costs more to make than to count with.
-const outcomeCounters = new Map<string, Metric.Metric.Counter<number>>()
-
-const outcomeCounter = (service: EndpointPolicy.Vendor, outcome: string) => {
-  const name = `${service} ${outcome}`
-  const known = outcomeCounters.get(name)
-  if (known !== undefined) return known
-  const counter = messages.pipe(Metric.tagged("service", service), Metric.tagged("outcome", outcome))
-  outcomeCounters.set(name, counter)
-  return counter
-}
-
-/** Dies, since the mistake is one of the program and not of the subscription. */
-const illegal = (rule: string): Effect.Effect<never> =>
-  Effect.die(new Cause.IllegalArgumentException(`WebPush: ${rule}`))
-
-const wholeNumber = (name: string, value: number, least: number): Effect.Effect<number> =>
-  Number.isSafeInteger(value) && value >= least
-    ? Effect.succeed(value)
-    : illegal(`${name} must be a whole number, ${least} or more`)
-
-const isDuration = (input: unknown): boolean =>
-  typeof input === "number" || typeof input === "bigint"
-    ? input >= 0
-    : !(typeof input === "string" && input.startsWith("-")) && Option.isSome(Duration.decodeUnknown(input))
-
-const urgencies: ReadonlySet<string> = new Set(["very-low", "low", "normal", "high"])
-
-/** Dies of options that cannot be: of the layer when it is built, of a call when it is made. */
-const checkOptions = ({ padding = 0, timeout, ttl, urgency = "normal" }: SendOptions): Effect.Effect<void> => {
-  if (ttl !== undefined && !isDuration(ttl)) return illegal("ttl must be a duration")
-  if (timeout !== undefined && !(isDuration(timeout) && Duration.toMillis(timeout) > 0)) {
-    return illegal("timeout must be a duration of more than 0")
-  }
-  if (!urgencies.has(urgency)) return illegal("urgency must be very-low, low, normal or high")
-  return wholeNumber("padding", padding, 0)
-}
-
-const validate = (options: Options): Effect.Effect<void, WebPushConfigError> =>
+/**
+ * Sends to a Stream of subscriptions, with workers between two mailboxes: `Stream.mapEffect` costs more than the
+ * encryption of a message.
+ */
+const sendStream = <E, R>(
+  subscriptions: Stream.Stream<WebPushSubscription, E, R>,
+  concurrency: number,
+  send: Send,
+  aroundRequests: AroundRequests
+) =>
   Effect.gen(function*() {
-    if (!isSubject(options.subject)) {
-      return yield* new WebPushConfigError({
-        field: "subject",
-        reason: "must be mailto: or https: with an address that the push services can reach"
-      })
-    }
-    if (options.concurrency !== undefined && !(Number.isInteger(options.concurrency) && options.concurrency > 0)) {
-      return yield* new WebPushConfigError({ field: "concurrency", reason: "must be a whole number above 0" })
-    }
-    if (options.hosts?.every(EndpointPolicy.isHost) === false) {
-      return yield* new WebPushConfigError({
-        field: "hosts",
-        reason: "must be names such as push.example.org, *.push.example.org or push.example.org:8443"
-      })
-    }
+    const rows = yield* Mailbox.make<WebPushSubscription>(concurrency)
+    const outcomes = yield* Mailbox.make<Outcome, E>(concurrency)
+    const source = yield* Stream.runForEachChunk(subscriptions, (chunk) => rows.offerAll(chunk)).pipe(
+      Effect.ensuring(rows.end),
+      Effect.forkScoped
+    )
+    const worker = rows.take.pipe(
+      Effect.flatMap(send),
+      Effect.flatMap((outcome) => outcomes.offer(outcome)),
+      Effect.forever,
+      Effect.ignore
+    )
+    yield* Effect.replicateEffect(worker, concurrency, { concurrency: "unbounded", discard: true }).pipe(
+      aroundRequests,
+      Effect.zipRight(Fiber.join(source)),
+      Mailbox.into(outcomes),
+      Effect.forkScoped
+    )
+    return Mailbox.toStream(outcomes)
   })
 
 /**
- * Builds the service. Fails with `WebPushConfigError` when a key pair does not match or when a push service would refuse the subject.
+ * Builds the service. Fails with `WebPushConfigError` if a key pair does not match, or if a push service would refuse the
+ * subject. Dies with `IllegalArgumentException` if an option of a message is invalid.
  *
+ * @since 0.1.0
+ * @category constructors
  * @example
  * ```ts
  * import { Effect } from "effect"
@@ -410,9 +602,6 @@ const validate = (options: Options): Effect.Effect<void, WebPushConfigError> =>
  * const webPush = Effect.flatMap(VapidKeys.generate, (vapid) =>
  *   WebPush.make({ vapid, subject: "mailto:ops@example.com" }))
  * ```
- *
- * @since 0.1.0
- * @category constructors
  */
 export const make = (
   options: Options
@@ -427,207 +616,32 @@ export const make = (
       Effect.forEach(vapid, VapidKeys.check),
       ({ field, reason }) => new WebPushConfigError({ field: `vapid.${field}`, reason })
     )
-    const ring = new Map(pairs.map((pair) => [pair.publicKey, makeAuthorization(pair, options.subject)]))
-    const { publicKey } = pairs[0]
     const policy = EndpointPolicy.make(options.hosts ?? [])
-    const client = yield* HttpClient.HttpClient
-    // The one client that follows redirects unless it is told.
-    const requestInit = {
-      ...Option.getOrUndefined(yield* Effect.serviceOption(FetchHttpClient.RequestInit)),
-      redirect: "manual" as const
-    }
-    // No span of the client's own, which would hold the URL. Around many messages at once, since it costs as much around each.
-    const discreetly = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
-      effect.pipe(
-        Effect.provideService(FetchHttpClient.RequestInit, requestInit),
-        Effect.locally(HttpClient.currentTracerDisabledWhen, () => true)
-      )
-    const turn = makeTurns()
+    const deliver = makeDeliver(yield* HttpClient.HttpClient, policy, pairs, options.subject)
+    const aroundRequests = yield* makeAroundRequests
 
-    const prepare = Effect.fnUntraced(function*(message: Message, call: SendOptions | undefined) {
-      if (call !== undefined) yield* checkOptions(call)
-      const ttl = Duration.toSeconds(call?.ttl ?? options.ttl ?? Duration.weeks(4))
-      const urgency = call?.urgency ?? options.urgency
-      const topic = call?.topic ?? options.topic
-      const prepared: Prepared = {
-        bytes: toBytes(message),
-        padding: Math.min(call?.padding ?? options.padding ?? 0, maxBytes),
-        timeout: Duration.decode(call?.timeout ?? options.timeout ?? Duration.seconds(10)),
-        headers: {
-          "content-encoding": "aes128gcm",
-          ttl: String(Math.min(Math.ceil(ttl), 2 ** 31 - 1)),
-          ...(urgency === undefined ? undefined : { urgency }),
-          ...(topic === undefined ? undefined : { topic: legalTopic(topic) })
-        }
-      }
-      return prepared
-    })
-
-    const attempt = (
-      subscription: WebPushSubscription,
-      message: Prepared,
-      endpoint: EndpointPolicy.Endpoint | undefined
-    ): Effect.Effect<Receipt, WebPushGone | WebPushFailure> =>
-      Effect.gen(function*() {
-        const failure = (
-          reason: WebPushFailure["reason"],
-          facts?: Partial<Pick<WebPushFailure, "status" | "retryAfter" | "detail" | "neverSent">>
-        ) => new WebPushFailure({ reason, endpointId: subscription.endpointId, ...facts })
-
-        if (message.bytes.length > maxBytes) return yield* failure("PayloadTooLarge")
-        if (endpoint === undefined) return yield* failure("Blocked")
-        const authorize = ring.get(subscription.applicationServerKey ?? publicKey)
-        if (authorize === undefined) return yield* failure("KeyMismatch")
-
-        // Before its time begins, which is not for others' encryption.
-        yield* turn
-        const authorization = yield* authorize(endpoint.origin)
-        const body = yield* Effect.try({
-          try: () => Crypto.encrypt(message.bytes, subscription.keys, message.padding),
-          catch: () => failure("InvalidSubscription")
-        })
-        const transmission: Transmission["Type"] = { sent: undefined }
-        return yield* Effect.gen(function*() {
-          const response = yield* client.execute(HttpClientRequest.post(subscription.endpoint, {
-            headers: {
-              ...message.headers,
-              // WNS takes a TTL of 0 only from those who say that nothing is to be kept.
-              ...(endpoint.vendor === "wns" && message.headers.ttl === "0" ?
-                { "x-wns-cache-policy": "no-cache" } :
-                undefined),
-              authorization
-            },
-            body: HttpBody.uint8Array(body)
-          })).pipe(Effect.provideService(Transmission, transmission))
-          const text = yield* readBody(response)
-          if (text === undefined) return yield* failure("Transport", { detail: "RESPONSE_TOO_LARGE" })
-          const { headers, status } = response
-          const meaning = PushStatus.meaning(
-            { vendor: endpoint.vendor, status, headers, body: text },
-            yield* Clock.currentTimeMillis
-          )
-          switch (meaning._tag) {
-            case "Accepted":
-              return { status }
-            case "Gone":
-              return yield* new WebPushGone({ endpointId: subscription.endpointId, status: meaning.status })
-            case "Failed":
-              return yield* failure(meaning.reason, { status, retryAfter: meaning.retryAfter, detail: meaning.detail })
-          }
-        }).pipe(
-          Effect.catchTag("RequestError", "ResponseError", ({ cause }) => {
-            const detail = errorCode(cause)
-            const neverSent = transmission.sent === 0 || isConnecting(cause) || undefined
-            return failure(detail === "ERR_BLOCKED_ADDRESS" ? "Blocked" : "Transport", { detail, neverSent })
-          }),
-          Effect.timeoutFail({
-            duration: message.timeout,
-            onTimeout: () => failure("Timeout", { neverSent: transmission.sent === 0 || undefined })
-          })
-        )
-      })
-
-    const deliver = (subscription: WebPushSubscription, message: Prepared) =>
-      Effect.suspend(() => {
-        const endpoint = policy(subscription.endpoint)
-        const service = endpoint?.vendor ?? "other"
-        const count = (outcome: string) => Metric.increment(outcomeCounter(service, outcome))
-        return attempt(subscription, message, endpoint).pipe(
-          // A client that dies on one message must not take the others with it, nor tell the span what it died of.
-          Effect.catchAllDefect(() =>
-            new WebPushFailure({ reason: "Transport", endpointId: subscription.endpointId, detail: "DEFECT" })
-          ),
-          Effect.tapBoth({
-            onSuccess: () => count("Accepted"),
-            onFailure: (error) => count(error._tag === "WebPushGone" ? "Gone" : error.reason)
-          }),
-          Effect.withSpan("WebPush.send", {
-            kind: "client",
-            captureStackTrace: false,
-            attributes: endpoint === undefined ? { service } : { service, "server.address": endpoint.host }
-          })
-        )
-      })
-
-    const outcomeOf = (subscription: WebPushSubscription, message: Prepared): Effect.Effect<Outcome> =>
+    const prepared = (message: Message, call: SendManyOptions = {}) =>
+      Effect.map(checkOptions(call), () => prepare(message, options, call))
+    const sendOf = (message: Prepared): Send => (subscription) =>
       Effect.map(Effect.either(deliver(subscription, message)), (result) => ({ subscription, result }))
 
-    const concurrencyOf = (call: SendManyOptions | undefined) =>
-      wholeNumber("concurrency", call?.concurrency ?? options.concurrency ?? 64, 1)
-
-    const send: WebPush.Service["send"] = (subscription, message, call) =>
-      Effect.flatMap(prepare(message, call), (prepared) => discreetly(deliver(subscription, prepared)))
-
-    const sendMany: WebPush.Service["sendMany"] = (subscriptions, message, call) =>
-      Effect.gen(function*() {
-        const prepared = yield* prepare(message, call)
-        const concurrency = yield* concurrencyOf(call)
-        const inputs = Arr.fromIterable(subscriptions)
-        const unique = new Map(inputs.map((subscription) => [identityOf(subscription), subscription]))
-        const results = new Map<string, Outcome["result"]>()
-        const queue = unique.values()
-        const worker: Effect.Effect<void> = Effect.suspend(() => {
-          const { done, value } = queue.next()
-          if (done === true) return Effect.void
-          return Effect.flatMap(outcomeOf(value, prepared), ({ result }) => {
-            results.set(identityOf(value), result)
-            return worker
-          })
-        })
-        yield* discreetly(Effect.replicateEffect(worker, Math.min(concurrency, unique.size), {
-          concurrency: "unbounded",
-          discard: true
-        }))
-        return new ReportImpl(
-          Arr.filterMap(
-            inputs,
-            (subscription) =>
-              Option.map(
-                Option.fromNullable(results.get(identityOf(subscription))),
-                (result) => ({ subscription, result })
-              )
-          )
-        )
-      }).pipe(Effect.withSpan("WebPush.sendMany", { captureStackTrace: false }))
-
-    // Workers between two mailboxes: `Stream.mapEffect` costs more than the encryption of a message.
-    const broadcast = <E, R>(
-      subscriptions: Stream.Stream<WebPushSubscription, E, R>,
-      message: Message,
-      call?: SendManyOptions
-    ): Stream.Stream<Outcome, E, R> =>
-      Stream.unwrapScoped(Effect.gen(function*() {
-        const prepared = yield* prepare(message, call)
-        const concurrency = yield* concurrencyOf(call)
-        const rows = yield* Mailbox.make<WebPushSubscription>(concurrency)
-        const outcomes = yield* Mailbox.make<Outcome, E>(concurrency)
-        const source = yield* Stream.runForEachChunk(subscriptions, (chunk) => rows.offerAll(chunk)).pipe(
-          Effect.ensuring(rows.end),
-          Effect.forkScoped
-        )
-        const worker = rows.take.pipe(
-          Effect.flatMap((subscription) => outcomeOf(subscription, prepared)),
-          Effect.flatMap((outcome) => outcomes.offer(outcome)),
-          Effect.forever,
-          Effect.ignore
-        )
-        yield* Effect.replicateEffect(worker, concurrency, { concurrency: "unbounded", discard: true }).pipe(
-          discreetly,
-          Effect.zipRight(Fiber.join(source)),
-          Mailbox.into(outcomes),
-          Effect.forkScoped
-        )
-        return Mailbox.toStream(outcomes)
-      }))
-
     return WebPush.of({
-      publicKey,
-      publicKeys: Array.from(ring.keys()),
+      publicKey: pairs[0].publicKey,
+      publicKeys: Array.from(new Set(Arr.map(pairs, ({ publicKey }) => publicKey))),
       ttl: options.ttl === undefined ? undefined : Duration.decode(options.ttl),
       isAllowed: (endpoint) => policy(endpoint) !== undefined,
-      send,
-      sendMany,
-      broadcast
+      send: (subscription, message, call) =>
+        Effect.flatMap(prepared(message, call), (message) => aroundRequests(deliver(subscription, message))),
+      sendMany: (subscriptions, message, call) =>
+        Effect.flatMap(prepared(message, call), (message) =>
+          aroundRequests(sendAll(subscriptions, message.concurrency, sendOf(message)))).pipe(
+            Effect.withSpan("WebPush.sendMany", { captureStackTrace: false })
+          ),
+      broadcast: (subscriptions, message, call) =>
+        Stream.unwrapScoped(
+          Effect.flatMap(prepared(message, call), (message) =>
+            sendStream(subscriptions, message.concurrency, sendOf(message), aroundRequests))
+        )
     })
   })
 
@@ -635,6 +649,8 @@ export const make = (
  * The service as a layer. The `HttpClient` should be one that follows no redirect and refuses private addresses: on Node,
  * `PushHttpClient.layer` of `effect-realtime/node`.
  *
+ * @since 0.1.0
+ * @category layers
  * @example
  * ```ts
  * import { Effect, Layer } from "effect"
@@ -649,16 +665,15 @@ export const make = (
  *   return WebPush.layer({ vapid: [current, old], subject: "mailto:ops@example.com", ttl: "1 day" })
  * })).pipe(Layer.provide(PushHttpClient.layer()))
  * ```
- *
- * @since 0.1.0
- * @category layers
  */
 export const layer = (options: Options): Layer.Layer<WebPush, WebPushConfigError, HttpClient.HttpClient> =>
   Layer.effect(WebPush, make(options))
 
 /**
- * The service with its key pair and subject from `VAPID_PUBLIC_KEY`, `VAPID_PRIVATE_KEY` and `VAPID_SUBJECT`.
+ * Builds the layer with the key pair and the subject of `VAPID_PUBLIC_KEY`, `VAPID_PRIVATE_KEY` and `VAPID_SUBJECT`.
  *
+ * @since 0.1.0
+ * @category layers
  * @example
  * ```ts
  * import { Layer } from "effect"
@@ -667,9 +682,6 @@ export const layer = (options: Options): Layer.Layer<WebPush, WebPushConfigError
  *
  * const WebPushLive = WebPush.layerConfig({ ttl: "1 day" }).pipe(Layer.provide(PushHttpClient.layer()))
  * ```
- *
- * @since 0.1.0
- * @category layers
  */
 export const layerConfig = (
   options?: Omit<Options, "vapid" | "subject">
@@ -685,8 +697,8 @@ export const layerConfig = (
 const isMessage = (u: unknown): u is Message => typeof u === "string" || u instanceof Uint8Array || isWebPushPayload(u)
 
 /**
- * Sends one message. Fails with `WebPushGone` when the subscription is to be deleted, and with `WebPushFailure` when the message
- * was not taken for any other reason.
+ * Sends one message. Fails with `WebPushGone` if the subscription must be deleted, and with `WebPushFailure` if the
+ * message was not accepted for any other reason.
  *
  * @example
  * ```ts
@@ -720,8 +732,8 @@ export const send: {
 )
 
 /**
- * Sends one message to many subscriptions and never fails: the report has one outcome for each, in order, and the endpoints
- * to delete. A subscription that occurs twice is sent to once.
+ * Sends one message to many subscriptions. It never fails: the report has one outcome for each subscription, in order, and
+ * the endpoints to delete. A subscription that occurs twice gets the message once.
  *
  * @example
  * ```ts
@@ -753,8 +765,8 @@ export const sendMany: {
 )
 
 /**
- * Sends one message to a Stream of subscriptions, of any length and in constant memory. Outcomes come as they happen, not in order,
- * and an endpoint that occurs twice is sent to twice.
+ * Sends one message to a Stream of subscriptions of any length, in constant memory. It emits each outcome when the message
+ * has completed, not in the order of the subscriptions. An endpoint that occurs twice gets the message twice.
  *
  * @example
  * ```ts
@@ -786,8 +798,8 @@ export const broadcast: {
 )
 
 /**
- * Retries up to four times what may be retried (`WebPushFailure.isRetryable`), after 1, 2, 4 and 8 seconds with jitter, and never
- * before the push service's Retry-After. If that is more than an hour, it does not wait for it.
+ * A policy that retries a failure with `WebPushFailure.isRetryable` up to four times: after 1, 2, 4 and 8 seconds with jitter,
+ * and never before the time of the push service's Retry-After. It does not retry if that is more than an hour away.
  *
  * @since 0.1.0
  * @category combinators

@@ -30,8 +30,8 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as ParseResult from "effect/ParseResult"
 import * as Schema from "effect/Schema"
-import * as Stream from "effect/Stream"
 
+import { readText } from "./internal/body.js"
 import type { SubscriptionStoreError } from "./SubscriptionStore.js"
 import { SubscriptionStore } from "./SubscriptionStore.js"
 import * as WebPush from "./WebPush.js"
@@ -158,7 +158,7 @@ const maxBodyBytes = 16 * 1024
 const maxBodyTime = "10 seconds"
 
 // Node gives the answer only to who was let finish. Whoever sends more than this is cut off.
-const maxDiscardedBytes = 1024 * 1024
+const maxDiscardedBytes = 1024 * 1024 - maxBodyBytes
 
 const invalidBody = (issues: HttpApiDecodeError["issues"]) =>
   new HttpApiDecodeError({ issues, message: "The body is not what the route takes" })
@@ -175,21 +175,13 @@ const readBody = <A, I>(schema: Schema.Schema<A, I>) => {
     const { headers, stream } = yield* HttpServerRequest.HttpServerRequest
     if (!/^application\/json *(;|$)/i.test(headers["content-type"] ?? "")) return yield* new UnsupportedMediaType()
     if (Number(headers["content-length"] ?? 0) > maxBodyBytes) return yield* new BodyTooLarge()
-    const { bytes, length } = yield* stream.pipe(
-      Stream.runFoldWhile(
-        { bytes: Buffer.alloc(0), length: 0 },
-        ({ length }) => length <= maxDiscardedBytes,
-        ({ bytes, length }, chunk) => ({
-          bytes: length > maxBodyBytes ? bytes : Buffer.concat([bytes, chunk]),
-          length: length + chunk.length
-        })
-      ),
+    const { isWhole, text } = yield* readText(stream, maxBodyBytes, maxDiscardedBytes).pipe(
       Effect.mapError(() => invalidBody([issue([], "must come whole")])),
       Effect.timeoutFail({ duration: maxBodyTime, onTimeout: () => new RequestTimeout() })
     )
-    if (length > maxBodyBytes) return yield* new BodyTooLarge()
+    if (!isWhole) return yield* new BodyTooLarge()
     const body = yield* Effect.try({
-      try: (): unknown => JSON.parse(bytes.toString()),
+      try: (): unknown => JSON.parse(text),
       catch: () => invalidBody([issue([], "must be JSON")])
     })
     return yield* Effect.catchTag(

@@ -24,7 +24,7 @@ import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 
-import { Transmission } from "../WebPush/internal/transmission.js"
+import { maxResponseBytes, Transmission } from "../WebPush.js"
 import * as AddressPolicy from "./internal/addressPolicy.js"
 
 /**
@@ -85,8 +85,6 @@ const publicOnly = (options: Options) => {
 const transportError = (code: string, cause?: unknown) => Object.assign(new Error(code, { cause }), { code })
 
 const closed = transportError("ERR_CLIENT_CLOSED")
-
-const maxResponseBytes = 8192
 
 const idleMillis = 60_000
 

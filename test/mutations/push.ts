@@ -202,14 +202,15 @@ export default [
     ...sender,
     promise: "The time of a message begins when it is encrypted",
     name: "does not count the wait",
-    find: `        yield* turn
-        const authorization = yield* authorize(endpoint.origin)`,
-    replace: `        const authorization = yield* authorize(endpoint.origin).pipe(
-          Effect.zipLeft(Effect.timeoutFail(turn, { duration: message.timeout, onTimeout: () => failure("Timeout") }))
-        )`
+    find: `      yield* turn
+      const authorization = yield* authorize(endpoint.origin)`,
+    replace: `      const authorization = yield* authorize(endpoint.origin).pipe(
+        Effect.zipLeft(Effect.timeoutFail(turn, { duration: message.timeout, onTimeout: () => failure("Timeout") }))
+      )`
   },
   {
     ...sender,
+    file: "src/WebPush/internal/pacing.ts",
     promise: "A turn of the event loop has the work of a few messages",
     name: "does not keep the event loop",
     find: `const encryptionsPerTurn = 8`,

@@ -1,5 +1,7 @@
-import type { KeyObject } from "node:crypto"
-import { createCipheriv, createECDH, createHmac, createPrivateKey, randomBytes, sign } from "node:crypto"
+/**
+ * Message encryption for Web Push (RFC 8291), with one record of the content coding `aes128gcm` (RFC 8188).
+ */
+import { createCipheriv, createECDH, createHmac, randomBytes } from "node:crypto"
 
 const recordSize = 4096
 
@@ -15,8 +17,8 @@ const nonceInfo = Buffer.from("Content-Encoding: nonce\0\u0001")
 const one = Buffer.from([1])
 
 /**
- * One `aes128gcm` record (RFC 8291, RFC 8188) that holds at least `paddedBytes` of plaintext. Throws when the receiver's key is
- * not on the curve. `privateKey` and `salt` are given only by tests: each message must have its own.
+ * Encrypts a message into one record that holds at least `paddedBytes` of plaintext. Throws if the receiver's key is not
+ * on the curve. Only tests pass `privateKey` and `salt`, since each message must have its own.
  */
 export const encrypt = (
   plaintext: Uint8Array,
@@ -50,33 +52,4 @@ export const encrypt = (
     cipher.final(),
     cipher.getAuthTag()
   ])
-}
-
-/** Parsed once and kept: parsing costs many times what signing does. */
-export const signingKey = (keys: { readonly publicKey: string; readonly privateKey: string }): KeyObject => {
-  const point = Buffer.from(keys.publicKey, "base64url")
-  return createPrivateKey({
-    format: "jwk",
-    key: {
-      kty: "EC",
-      crv: "P-256",
-      x: point.toString("base64url", 1, 33),
-      y: point.toString("base64url", 33, 65),
-      d: keys.privateKey
-    }
-  })
-}
-
-const jsonSegment = (value: object): string => Buffer.from(JSON.stringify(value)).toString("base64url")
-
-const jwtHeader = jsonSegment({ typ: "JWT", alg: "ES256" })
-
-/** A VAPID token (RFC 8292); `exp` in seconds since 1970. */
-export const signToken = (
-  key: KeyObject,
-  claims: { readonly aud: string; readonly exp: number; readonly sub: string }
-): string => {
-  const content = `${jwtHeader}.${jsonSegment(claims)}`
-  const signature = sign("sha256", Buffer.from(content), { key, dsaEncoding: "ieee-p1363" })
-  return `${content}.${signature.toString("base64url")}`
 }

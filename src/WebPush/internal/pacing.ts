@@ -1,0 +1,30 @@
+import * as Effect from "effect/Effect"
+
+// An encryption blocks the event loop for a fifth of a millisecond, and a thousand fibers may be ready for one at once.
+const encryptionsPerTurn = 8
+
+/** Returns an effect that waits until the current turn of the event loop has room for one more encryption. */
+export const make = (): Effect.Effect<void> => {
+  const waiting: Array<() => void> = []
+  let left = encryptionsPerTurn
+  const nextTurn = () => {
+    const woken = waiting.splice(0, encryptionsPerTurn)
+    left = encryptionsPerTurn - woken.length
+    if (woken.length > 0) setImmediate(nextTurn)
+    for (const wake of woken) wake()
+  }
+  const wait = Effect.async<void>((resume) => {
+    const wake = () => resume(Effect.void)
+    waiting.push(wake)
+    return Effect.sync(() => {
+      const index = waiting.indexOf(wake)
+      if (index !== -1) waiting.splice(index, 1)
+    })
+  })
+  return Effect.suspend(() => {
+    if (left === encryptionsPerTurn) setImmediate(nextTurn)
+    if (left === 0) return wait
+    left--
+    return Effect.void
+  })
+}
