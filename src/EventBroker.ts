@@ -1,6 +1,7 @@
 /**
- * Many connections: what is published to a channel reaches everyone who is subscribed to it, on every node that shares the
- * log, and whoever reconnects gets what was missed, or is told that it cannot be given.
+ * Many connections: an event that is published to a channel reaches all subscribers of the channel, on every node that
+ * shares the log. A client that reconnects receives the events that it has missed, or an event `resync` if the log no
+ * longer has them.
  *
  * @since 0.1.0
  */
@@ -34,81 +35,85 @@ import type * as ServerSentEvent from "./ServerSentEvent.js"
 import * as Topic from "./Topic.js"
 
 /**
- * A connection as `disconnect` and the hooks see it.
+ * A connection as the hooks and the predicate of `disconnect` receive it.
  *
  * @since 0.1.0
  * @category models
  */
 export interface Subscription {
   /**
-   * The channels and patterns that it was granted.
+   * The channels and patterns that were granted.
    */
   readonly channels: ReadonlyArray<string | Topic.Pattern>
   /**
-   * Whose connection it is, if the subscriber said so: a user, an address.
+   * The owner of the connection, such as a user or an address, if the options of the subscription name one.
    */
   readonly key: Option.Option<string>
 }
 
 /**
- * What a request may read, and until when.
+ * The channels that a client may read, and the time until which it may.
  *
  * @since 0.1.0
  * @category models
  */
 export interface Grant {
   /**
-   * Channels and patterns. As everywhere, a string is one channel.
+   * The channels and patterns. A string is always one channel.
    */
   readonly channels: Iterable<string | Topic.Pattern>
   /**
-   * When the credential expires. The stream ends then, and the client comes back with a new one.
+   * The time at which the credential expires. The stream ends then, and the client reconnects with a new credential.
+   * Without limit by default.
    */
   readonly expiresAt?: DateTime.DateTime | undefined
 }
 
 /**
- * The state that the events of some channels go on from.
+ * The state of some channels, and the place in the log from which their events continue it.
  *
  * @since 0.1.0
  * @category models
  */
 export interface Snapshot {
   /**
-   * What the client gets first. An `id` is not for them to have.
+   * The events that describe the state. The client receives them first. An event with an `id` is refused: the log
+   * assigns ids.
    */
   readonly events: Iterable<ServerSentEvent.ServerSentEvent>
   /**
-   * The id of the last event that is part of the state, as `publish` gave it. The client gets every event after it and none
-   * before. Left out, it gets those from just before the state was read: none is lost, but one that was published
-   * meanwhile may be in both.
+   * The id of the last event that is part of the state, as `publish` returned it. The client receives each event after
+   * it. Without it, the client receives the events from just before the state was read: none is lost, but an event that
+   * was published meanwhile may be part of the state as well.
    */
   readonly at?: EventLog.EventId | undefined
 }
 
 /**
- * How a subscription behaves.
+ * The options of a subscription.
  *
  * @since 0.1.0
  * @category models
  */
 export interface SubscribeOptions<E = never, R = never> extends EventStream.Options {
   /**
-   * What happens to a client that reads slower than is published. `"disconnect"`, the default, cuts it off, and it resumes
-   * where it was when it comes back. Nobody who subscribes can make a publisher wait.
+   * The strategy for a full queue, when the client reads slower than events are published. `"disconnect"`, the default,
+   * cuts the client off, and it resumes when it reconnects. A publisher never waits for a subscriber.
    */
   readonly strategy?: "sliding" | "dropping" | "disconnect" | undefined
   /**
-   * The id to resume after.
+   * The id of the event after which the client resumes. `respond` reads it from the request by default.
    */
   readonly lastEventId?: string | undefined
   /**
-   * Whose connection it is: what `maxConnectionsPerKey` counts by, and `disconnect` can tell it by.
+   * The owner of the connection, such as a user or an address. `maxConnectionsPerKey` and `revoke` apply to it, and the
+   * predicate of `disconnect` receives it.
    */
   readonly key?: string | undefined
   /**
-   * Says which of the channels may be read. It runs when a client subscribes, and again before anything more is replayed
-   * to it: a client that may no longer read what it reads is sent away.
+   * Decides which of the channels the client may read. Runs when the client subscribes, and again before each later
+   * replay: a client that may no longer read all of its channels is disconnected. The broker runs at most 16 of these
+   * later calls at the same time. A call that takes longer than a second does not count any more.
    */
   readonly authorize?:
     | (
@@ -116,7 +121,9 @@ export interface SubscribeOptions<E = never, R = never> extends EventStream.Opti
     )
     | undefined
   /**
-   * The state that a client gets before the events, if it is new or its past cannot be given whole.
+   * Returns the state that a client receives before the events, if the client is new or the log no longer has all
+   * events that the client has missed. If it fails, the failure is logged and the client is disconnected, to come back
+   * later.
    */
   readonly snapshot?:
     | (
@@ -124,49 +131,62 @@ export interface SubscribeOptions<E = never, R = never> extends EventStream.Opti
     )
     | undefined
   /**
-   * Sends the client its place in the log where no event carries it: when it connects, after a snapshot,
-   * and with a heartbeat if other channels had events. `"on"` by default. Such a cursor is an `id` and an empty line, of which a
-   * browser dispatches nothing; some clients take it for a message with empty data. With `"off"` a client that has had
-   * no event when its connection is lost begins anew, without a `resync`.
+   * The sending of cursors without an event: when a client connects, after a snapshot, and with a heartbeat if other
+   * channels had events. `"on"` by default. Such a cursor is an `id` and an empty line. A browser dispatches nothing
+   * for it, but some clients dispatch a message with empty data. With `"off"`, a client whose connection is lost before
+   * the first event does not resume, and receives no `resync`.
    */
   readonly cursor?: "on" | "off" | undefined
 }
 
 /**
- * The limits of a broker, and what runs when connections come and go.
+ * The limits of a broker, and its hooks.
  *
- * Beyond a limit of connections a client whose `Accept` admits `text/event-stream`, as any type and no header do, gets 200, a
- * `retry` with jitter and the end of the stream: after a 503 a browser would never return. Any other client gets 503 and
- * `Retry-After`. So it is with a pattern that has its wildcards where none of 512 others at this node has them: a publish costs no
- * more than that. A limit is a whole number from one, or `Infinity`; any other dies with `IllegalArgumentException`.
+ * A client that a limit of connections refuses is answered according to its `Accept`. If that admits
+ * `text/event-stream`, as `text/*` and a missing header do, the client receives status 200, a `retry` with jitter, and
+ * the end of the stream: after a 503, a browser would never reconnect. Any other client receives 503 and `Retry-After`.
+ *
+ * The patterns of a node have at most 512 combinations of wildcard positions, which bounds the work of a publish. A
+ * client whose patterns would exceed that is refused in the same way.
+ *
+ * A limit is a whole number, one or more, or `Infinity`. The constructor dies with `IllegalArgumentException`
+ * otherwise.
  *
  * @since 0.1.0
  * @category models
  */
 export interface Options<R = never> {
   /**
-   * Connections in all. No limit by default.
+   * The number of connections of this node. No limit by default.
    */
   readonly maxConnections?: number | undefined
   /**
-   * Connections with the same `key`. No limit by default.
+   * The number of connections of this node with the same `key`. No limit by default.
    */
   readonly maxConnectionsPerKey?: number | undefined
   /**
-   * Channels and patterns of one connection, 128 by default. More are refused for good: `respond` answers 400.
+   * The number of channels and patterns of one connection. 128 by default. `respond` answers 400 if a connection has
+   * more.
    */
   readonly maxChannels?: number | undefined
   /**
-   * Runs when a connection has joined. Its failure is logged, and does not affect the connection.
+   * The hook that runs when a connection was admitted and counted, before its first event. It receives the channels
+   * that were granted, and the key. `subscribe` and `respond` wait for it. A defect is logged, and does not affect the
+   * connection. If the client leaves meanwhile, the hook is interrupted where the scope of the request ends, and
+   * `onLeave` follows.
    */
   readonly onJoin?: ((subscription: Subscription) => Effect.Effect<unknown, never, R>) | undefined
   /**
-   * Runs when the connection has ended, whenever its scope closes, and after `onJoin`. A scope waits for it at most a second.
+   * The hook that runs once for each connection for which `onJoin` has run, after `onJoin`, as soon as the connection
+   * has ended, even if its scope is still open. It receives the same value. A defect is logged. The scope of the
+   * connection waits for it for 1 second at most, and so does the scope of the broker, which then interrupts it.
    */
   readonly onLeave?: ((subscription: Subscription) => Effect.Effect<unknown, never, R>) | undefined
 }
 
 /**
+ * The service that publishes events to channels and subscribes clients to them.
+ *
  * @since 0.1.0
  * @category tags
  */
@@ -206,16 +226,17 @@ export declare namespace EventBroker {
 }
 
 /**
- * Publishes an event to a channel: encodes it once, appends it to the log and gives the id that the log made. Whoever is
- * subscribed gets it from there, on this node as on any other; nobody who is slow can hold it up.
+ * Publishes an event to a channel: encodes it once, appends it to the log, and returns the id that the log has
+ * assigned. The tail of the log delivers it to the subscribers of every node. A slow subscriber delays neither the
+ * publisher nor other subscribers.
  *
- * Until the event loop turns, little of it reaches a socket: who publishes thousands of events in a row should let it turn
- * now and then (`Effect.sleep(0)`), or clients that keep up are cut off with a full queue.
+ * The second form takes a topic, its parameters, the name of one of its events and the data, and checks their types.
  *
- * With a topic, its parameters, the name of one of its events and the data, it is all typed.
+ * Frames reach the sockets when the event loop turns. A program that publishes thousands of events in a row should let
+ * it turn now and then (`Effect.sleep(0)`): otherwise the queues fill, and clients are cut off that would keep up.
  *
- * Fails with `InvalidServerSentEvent` if the event cannot be sent as it is (an `id` is the log's to give), and with
- * `EventLogError` if the log does not take it.
+ * Fails with `InvalidServerSentEvent` if the event is invalid or has an `id`, and with `EventLogError` if the channel
+ * breaks a rule or the log is unavailable.
  *
  * @since 0.1.0
  * @category publishing
@@ -267,19 +288,21 @@ export const publish: {
       ))
 
 /**
- * Subscribes to channels, and to what a pattern of `Topic.pattern` stands for. A string is always one channel: with a
- * segment `*` it is refused, in a grant of `authorize` too. `Topic.channel` makes one segment of any text. Names that begin with
- * `$` are for the brokers themselves, and refused. The stream gets a cursor at once; with a `lastEventId` it gets the events
- * after that, and then those that are published, without a loss or a repetition at the seam. Where the past cannot be given
- * whole, an event `resync` with `{"reason":…}` says so first: `"Evicted"`, `"OtherEpoch"` (the log began anew),
- * `"Malformed"` or `"Future"`.
+ * Subscribes to channels and to patterns of `Topic.pattern`. The subscription ends with the scope, or with its
+ * connection if that is sooner.
  *
- * Ids are places in the whole log, so a client can tell from them how much is published to other channels, though not what.
+ * A string is always one channel. It is refused if one of its segments is `*`, also in a grant of `authorize`:
+ * `Topic.channel` makes one segment of any text. A name that begins with `$` is reserved for the brokers, and refused.
  *
- * The subscription ends with the scope, or with its connection if that is sooner.
+ * The first frame is a cursor. With a `lastEventId`, the stream has the events after it, followed by those that are
+ * published, without loss or repetition. If the log cannot replay all of them, an event `resync` with `{"reason":…}`
+ * comes first. The reason is `"Evicted"`, `"OtherEpoch"` (the log has begun again), `"Malformed"` or `"Future"`.
  *
- * Fails with `EventLogError` if the log cannot be read, a channel breaks a rule or there are more than `maxChannels`, and with
- * the failure of `authorize`.
+ * An id is a place in the whole log. A client can infer from ids how many events are published to other channels, but
+ * not their content.
+ *
+ * Fails with `EventLogError` if the log is unavailable, a channel breaks a rule or there are more than `maxChannels`,
+ * and with the failure of `authorize`.
  *
  * @since 0.1.0
  * @category subscribing
@@ -291,9 +314,14 @@ export const subscribe = <E = never, R = never>(
   Effect.flatMap(EventBroker, (broker) => broker.subscribe(channels, options))
 
 /**
- * Responds to a request with a subscription that resumes after its `Last-Event-ID`. A client that `authorize` grants nothing
- * is answered 403, one whose channels break a rule or are more than `maxChannels` 400, and a browser does not return after
- * either. While the log is away the client is told when to return. A HEAD request is authorised and gets the head alone.
+ * Responds to a request with a subscription that resumes after its `Last-Event-ID`.
+ *
+ * - Status 403: `authorize` has granted no channel. Status 400: a channel breaks a rule, or there are more than
+ *   `maxChannels`. A browser does not reconnect after either.
+ * - If the log is unavailable or a limit refuses the client, the response has a time to reconnect, as `Options` says.
+ * - A HEAD request is authorised and answered with the head alone.
+ *
+ * Fails with the failure of `authorize` only.
  *
  * @since 0.1.0
  * @category subscribing
@@ -324,11 +352,13 @@ export const respond = <E = never, R = never>(
 > => Effect.flatMap(EventBroker, (broker) => broker.respond(channels, options))
 
 /**
- * How many connections an event on the channel would reach, on all nodes. Those of another node count from a moment after
- * they have come to a moment after they have gone; if the node has died, until the log has missed it. A connection at
- * another node that has several patterns, of which none stands for the other, counts for each.
+ * Returns the number of connections, on all nodes, that an event on the channel would reach.
  *
- * Fails with `EventLogError` if the log cannot say.
+ * Connections of other nodes are counted with a short delay. Those of a node that has died are counted until the log
+ * detects that. A connection of another node is counted once for each of its patterns that match, unless one pattern
+ * includes the other.
+ *
+ * Fails with `EventLogError` if the log is unavailable.
  *
  * @since 0.1.0
  * @category accessors
@@ -337,7 +367,7 @@ export const subscribers = (channel: string): Effect.Effect<number, EventLog.Eve
   Effect.flatMap(EventBroker, (broker) => broker.subscribers(channel))
 
 /**
- * The channels and patterns that this node has subscribers for.
+ * The channels and patterns that have subscribers at this node.
  *
  * @since 0.1.0
  * @category accessors
@@ -348,9 +378,10 @@ export const channels: Effect.Effect<ReadonlyArray<string | Topic.Pattern>, neve
 )
 
 /**
- * Ends the connections of this node that the predicate holds for, and returns their number. A client that is being authorised
- * meanwhile is refused if the predicate holds for it, and any other is not. Their clients come back, and are authorised
- * anew. `revoke` ends those at other nodes too. A connection for which the predicate throws stays, and that is logged.
+ * Ends the connections of this node for which the predicate returns true, and returns their number. Their clients
+ * reconnect and are authorised again. A client that is being authorised at the moment is refused if the predicate
+ * returns true for it. A connection for which the predicate throws is not affected, and the number of those is logged.
+ * `revoke` reaches the connections of other nodes too.
  *
  * @since 0.1.0
  * @category lifecycle
@@ -360,11 +391,13 @@ export const disconnect = (
 ): Effect.Effect<number, never, EventBroker> => Effect.flatMap(EventBroker, (broker) => broker.disconnect(predicate))
 
 /**
- * Ends every connection with the key, on every node that shares the log. Their clients come back, and are authorised anew:
- * to revoke access, first see to it that `authorize` refuses. A node that the log is away from ends them once it is back;
- * if it cannot be known by then whose were to end, it ends all that have a key.
+ * Ends the connections with the key, on every node that shares the log. Their clients reconnect and are authorised
+ * again: to revoke access, make `authorize` refuse first.
  *
- * Fails with `EventLogError` if the log does not take it.
+ * A node that cannot reach the log ends them as soon as it can. If the log no longer has the revocations by then, the
+ * node ends all connections that have a key.
+ *
+ * Fails with `EventLogError` if the log is unavailable.
  *
  * @since 0.1.0
  * @category lifecycle
@@ -373,8 +406,8 @@ export const revoke = (key: string): Effect.Effect<void, EventLog.EventLogError,
   Effect.flatMap(EventBroker, (broker) => broker.revoke(key))
 
 /**
- * Ends every connection with a word on when to come back, and sends away whoever comes from now on. Returns when they are
- * gone, a second later at most. A server on Node does this by itself when it closes.
+ * Ends all connections of this node with a `retry`, and refuses new ones. Returns when the clients have read their
+ * queues, or after 1 second, when the remaining connections are cut off. A server on Node does this when it closes.
  *
  * @since 0.1.0
  * @category lifecycle
@@ -382,7 +415,7 @@ export const revoke = (key: string): Effect.Effect<void, EventLog.EventLogError,
 export const drain: Effect.Effect<void, never, EventBroker> = Effect.flatMap(EventBroker, (broker) => broker.drain)
 
 /**
- * A broker over the `EventLog`. When the scope closes, its connections end as with `drain`.
+ * Makes a broker over the `EventLog`. When the scope closes, its connections end as with `drain`.
  *
  * @since 0.1.0
  * @category constructors
@@ -425,7 +458,9 @@ export const make: <R = never>(
       const dispatch = (items: ReadonlyArray<EventLog.Item>) =>
         Effect.suspend(() => Effect.forEach(hub.dispatch(items), ({ catchUp }) => catchUp, { discard: true }))
 
-      /** Delivers the items of the tail in parts. The event loop turns after each: items and connections may be many. */
+      /**
+       * Delivers the items of the tail in parts. The event loop turns after each: items and connections may be many.
+       */
       const deliver = Effect.flatMap(tail.take, (items) => {
         revocations.observe(items)
         const itemsPerTurn = Math.ceil(offersPerTurn / (hub.subscribers.size + 100))
@@ -440,7 +475,9 @@ export const make: <R = never>(
 
       const tick = Effect.suspend(() => Effect.sleep(Math.min(Math.max(hub.tick(), minTick), maxTick)))
 
-      /** Repeats a task for the life of the broker. Clients would not notice its end, so that all of them are sent away. */
+      /**
+       * Repeats a task for the life of the broker. Clients would not notice its end, so that all of them are sent away.
+       */
       const supervise = <E>(task: Effect.Effect<unknown, E>) =>
         Effect.forever(task).pipe(
           Effect.catchAllCause((cause) =>
@@ -461,7 +498,10 @@ export const make: <R = never>(
         )
       )
 
-      /** Opens the stream of a client that was authorised, or returns none if it is not admitted. A failure leaves nothing behind. */
+      /**
+       * Opens the stream of a client that was authorised, or returns none if it is not admitted. A failure leaves
+       * nothing behind.
+       */
       const open = <E1, R1>(
         granted: Admission.Granted,
         pending: Admission.Pending,
@@ -623,7 +663,7 @@ const minTick = 100
 const maxTick = 1000
 
 /**
- * A broker over the `EventLog`. When the layer is released, its connections end.
+ * Makes a layer of a broker over the `EventLog`. When the layer is released, the connections end as with `drain`.
  *
  * @since 0.1.0
  * @category layers

@@ -40,7 +40,10 @@ export interface Granted {
   readonly expiresAt: DateTime.DateTime | undefined
 }
 
-/** A client that is being authorised. A disconnect meanwhile may concern it, and it is matched once its channels are known. */
+/**
+ * A client that is being authorised. A disconnect meanwhile may concern it, and it is matched once its channels are
+ * known.
+ */
 export interface Pending {
   readonly key: string | undefined
   readonly disconnects: Array<Matches>
@@ -109,8 +112,8 @@ export const make = Effect.fnUntraced(function*(hub: Hub, limits: Limits) {
     )
 
   /**
-   * Bounds the number of connections that are authorised again at the same time: a tail that has lost entries sends all of them to
-   * the log. An authorisation that takes longer than a second does not count any more.
+   * Bounds the number of connections that are authorised again at the same time: a tail that has lost entries sends all
+   * of them to the log. An authorisation that takes longer than a second does not count any more.
    */
   const pace = <A, E, R>(authorization: Effect.Effect<A, E, R>) =>
     Effect.uninterruptibleMask((restore) =>

@@ -80,8 +80,8 @@ export class Subscriber {
 }
 
 /**
- * The subscribers of this node by channel and by key. An event costs one loop over its subscribers: no fiber runs for it, and it is
- * encoded once.
+ * The subscribers of this node by channel and by key. An event costs one loop over its subscribers: no fiber runs for
+ * it, and it is encoded once.
  */
 export class Hub {
   readonly subscribers = new Set<Subscriber>()
@@ -96,7 +96,9 @@ export class Hub {
   private readonly byChannel = new PatternMap<Set<Subscriber>>()
   private readonly byKey = new Map<string, number>()
   private readonly shapes = new Map<string, number>()
-  /** Weak on both sides: a log retains its entries for long, and with their frames they would occupy twice the memory. */
+  /**
+   * Weak on both sides: a log retains its entries for long, and with their frames they would occupy twice the memory.
+   */
   private readonly frames = new WeakMap<Entry, WeakRef<Frame.Frame>>()
 
   get channels(): ReadonlyArray<Channel> {
@@ -122,8 +124,8 @@ export class Hub {
   }
 
   /**
-   * Returns true if the patterns may be added. At most one pattern of each shape matches a channel, so that the number of shapes
-   * bounds the work of a publish.
+   * Returns true if the patterns may be added. At most one pattern of each shape matches a channel, so that the number
+   * of shapes bounds the work of a publish.
    */
   hasRoomFor(channels: ReadonlyArray<string>): boolean {
     const added = new Set(channels.filter(isPattern).map(shapeOf).filter((shape) => !this.shapes.has(shape)))
@@ -222,7 +224,10 @@ export class Hub {
     return frame
   }
 
-  /** Returns the heartbeat of a subscriber, with the position of the log if that has advanced: an idle client resumes there. */
+  /**
+   * Returns the heartbeat of a subscriber, with the position of the log if that has advanced: an idle client resumes
+   * there.
+   */
   heartbeatOf(subscriber: Subscriber): Frame.Frame {
     const { epoch, seq } = this.position ?? subscriber
     if (!subscriber.hasCursor || !subscriber.isLive || epoch !== subscriber.epoch || seq <= subscriber.seq) {
@@ -259,7 +264,7 @@ const newline = 0x0a
 const lineEnd = Uint8Array.of(newline)
 
 /**
- * Returns true if the frame ends with a blank line. Comments and `retry` have none, but with an `id` they need one: the `id`
- * takes effect there.
+ * Returns true if the frame ends with a blank line. Comments and `retry` have none, but with an `id` they need one: the
+ * `id` takes effect there.
  */
 const endsEvent = (data: Uint8Array): boolean => data.at(-1) === newline && data.at(-2) === newline

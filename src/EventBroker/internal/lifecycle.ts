@@ -23,14 +23,14 @@ interface Hooks<R> {
 }
 
 /**
- * The life of a subscriber. What it acquires when it joins is released once, when its connection has stopped: its scope may close
- * much later, or never.
+ * The life of a subscriber. It acquires its places when it joins, and releases them once, when its connection has
+ * stopped: its scope may close much later, or never.
  *
  *     join     hub.add ----> presence + 1 --> onJoin --> follow
  *     release  hub.remove -> unfollow --> presence - 1 --> onLeave
  *
- * A channel is followed while the hub has subscribers for it. `release` may run at any moment of `join`. If that is during `onJoin`,
- * `onLeave` runs after it.
+ * A channel is followed while the hub has subscribers for it. `release` may run at any moment of `join`. If that is
+ * during `onJoin`, `onLeave` runs after it.
  */
 export interface Lifecycle {
   readonly join: (subscriber: Subscriber) => Effect.Effect<void, EventLogError>

@@ -19,18 +19,19 @@ type TakeSnapshot<R> =
   ) => Effect.Effect<{ readonly events: Iterable<ServerSentEvent>; readonly at?: EventId | undefined }, unknown, R>)
   | undefined
 
-/** Something that a subscriber has to wait for, until it is live. */
+/** The reads and waits after which a subscriber is live. */
 type Reading<R> = Effect.Effect<void, unknown, R>
 
 /**
- * The replays of a broker. Each brings a subscriber from its cursor to the present, page by page and as fast as the client reads.
+ * The replays of a broker. Each brings a subscriber from its cursor to the present, page by page and as fast as the
+ * client reads.
  *
  *     start --+-- valid Last-Event-ID -----------------------------> catchUp --> live
  *             +-- malformed Last-Event-ID, or a snapshot --> reset --> catchUp --> live
  *             +-- neither ---------------------------------------------------> live
  *
- * A page that is incomplete (`missing`) leads to `reset` as well. Entries that are appended meanwhile are not queued: the subscriber
- * is marked as `behind`, and reads them from the log.
+ * A page that is incomplete (`missing`) leads to `reset` as well. Entries that are appended meanwhile are not queued:
+ * the subscriber is marked as `behind`, and reads them from the log.
  */
 export interface Replays {
   /** Sets the cursor of a new subscriber. `run` runs what remains to be read in a fiber of its own. */
@@ -88,7 +89,7 @@ export const make = (log: EventLog.Service, hub: Hub): Replays => {
           count++
         }
         subscriber.moveTo(page.position)
-        // At most one page waits for a client. With "sliding", live events would push out the replayed ones and a `resync`.
+        // One page at most waits for a client. With "sliding", live events would push replayed ones and a `resync` out.
         if (isMore || connection.settings.strategy === "sliding") yield* drained(connection)
       } while (isMore || !subscriber.goLive())
       Metrics.add(Metrics.delivered, count)
@@ -123,8 +124,8 @@ export const make = (log: EventLog.Service, hub: Hub): Replays => {
 }
 
 /**
- * Moves a subscriber to a position of the log without the events before it. Sends a `resync` with the reason if there is one, the
- * snapshot, and the cursor.
+ * Moves a subscriber to a position of the log without the events before it. Sends a `resync` with the reason if there
+ * is one, the snapshot, and the cursor.
  *
  * @param ignoreAt - the `at` of the last snapshot could not be honoured
  */
