@@ -159,6 +159,20 @@ export default [
     name: "lets the event loop turn"
   },
   {
+    promise: "The connection has its own busy_timeout after a statement",
+    ...statement,
+    find: "onSome: setTimeout })",
+    replace: "onSome: () => Effect.void })",
+    name: "restores the busy_timeout"
+  },
+  {
+    promise: "Concurrent statements do not read the busy_timeout of each other",
+    ...statement,
+    find: "timeout.withPermits(1)(runSqlite(sql, access, statement))",
+    replace: "runSqlite(sql, access, statement)",
+    name: "restores the busy_timeout"
+  },
+  {
     promise: "A write is not said to be stored while a failed one keeps it from being committed",
     ...statement,
     find: "write: \"BEGIN EXCLUSIVE; COMMIT\"",

@@ -114,6 +114,31 @@ describe("SqlSubscriptionStore", () => {
         assert.strictEqual((yield* there`SELECT owner FROM web_push_subscriptions`).length, 3)
       }))
 
+    it.scoped("restores the busy_timeout of the connection after each statement", () =>
+      Effect.gen(function*() {
+        const { here, lock } = yield* lockedDatabase
+        const sql = Context.get(here, SqlClient.SqlClient)
+        const busyTimeout = Effect.map(
+          sql<{ readonly timeout: number }>`PRAGMA busy_timeout`,
+          ([row]) => row?.timeout
+        )
+        const byDefault = yield* busyTimeout
+        const store = yield* Effect.provide(SqlSubscriptionStore.make(), here)
+        assert.strictEqual(yield* busyTimeout, byDefault)
+        yield* sql`PRAGMA busy_timeout = 1234`
+        yield* Effect.forEach(["a", "b", "c", "d"], (owner) =>
+          Effect.zipRight(store.upsert(owner, newSubscription()), store.forOwner(owner)), { concurrency: 4 })
+        assert.strictEqual(yield* busyTimeout, 1234)
+        // It is 0 while a write tries the lock that another connection holds.
+        const release = yield* lock
+        const writer = yield* Effect.fork(store.upsert("a", newSubscription()))
+        yield* Effect.sleep("100 millis")
+        yield* store.forOwner("a")
+        yield* Fiber.interrupt(writer)
+        assert.strictEqual(yield* busyTimeout, 1234)
+        yield* release
+      }))
+
     it.scoped("says of nothing that it is stored while a statement that failed keeps it from being committed", () =>
       Effect.gen(function*() {
         const { here, lock, there } = yield* lockedDatabase
