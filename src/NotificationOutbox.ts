@@ -90,8 +90,8 @@ export interface DeadLetter {
 /**
  * A request that the outbox has not carried out.
  *
- * - `InvalidNotification`: the notification or an option could never be sent. `detail` names the field and the rule. The
- *   notification is not stored.
+ * - `InvalidNotification`: the notification or an option could never be sent. `detail` names the field and the rule.
+ *   The notification is not stored.
  * - `Unavailable`: the storage failed. `detail` is the code of the failure.
  * - `InvalidRow`: the storage has an entry that is not a notification.
  *
@@ -620,8 +620,8 @@ export const deadLetters: Stream.Stream<DeadLetter, NotificationOutboxError, Not
 )
 
 /**
- * Makes a dead letter due again, for the devices that it did not reach or those that replace them. Returns `false` if no
- * dead letter has this id.
+ * Makes a dead letter due again, for the devices that it did not reach or those that replace them. Returns `false` if
+ * no dead letter has this id.
  *
  * @since 0.1.0
  * @category accessors

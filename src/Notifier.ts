@@ -1,5 +1,6 @@
 /**
- * Tells an owner something by the best way there is: an event to whoever has the page open, a push to the devices when nobody has.
+ * Notifies an owner in the best way available: an event to the open pages of the owner, and a push to the devices if no
+ * page is open.
  *
  * @since 0.1.0
  */
@@ -23,7 +24,7 @@ import * as Topic from "./Topic.js"
 import * as WebPush from "./WebPush.js"
 
 /**
- * The same news in two forms: for the page, and for the service worker.
+ * The same notification in two forms: an event for the page, and a push for the service worker.
  *
  * @since 0.1.0
  * @category models
@@ -34,13 +35,13 @@ export interface Notification {
 }
 
 /**
- * Who gets a push, besides the event that every connection of the owner gets:
+ * Rule for the devices that get a push. Every connection of the owner gets the event in any case.
  *
  * - `closed`: every device, if the owner has no connection and has not acknowledged the event.
  * - `always`: every device, at once.
- * - `unconnected`: every device that no connection says it is (see `channels`), if the event was not acknowledged.
- * - `unacknowledged`: every device, if the event was not acknowledged. A connection may be dead without anyone having noticed yet,
- *   and this is the only policy that does not trust it.
+ * - `unconnected`: every device that has no connection (see `channels`), if the event was not acknowledged.
+ * - `unacknowledged`: every device, if the event was not acknowledged. The other policies rely on connections, which
+ *   can look open for a while after the client has gone.
  *
  * @since 0.1.0
  * @category models
@@ -48,22 +49,29 @@ export interface Notification {
 export type Policy = "closed" | "always" | "unconnected" | "unacknowledged"
 
 /**
+ * Options of `notify`.
+ *
  * @since 0.1.0
  * @category models
  */
 export interface NotifyOptions extends WebPush.SendOptions {
-  /** Default `closed`. */
+  /** Rule for the devices that get a push. `closed` by default. */
   readonly policy?: Policy | undefined
-  /** How long a client may take to acknowledge the event before the policy decides. None by default. */
+  /**
+   * Time in which a client may acknowledge the event before the policy decides, in milliseconds or as a Duration. By
+   * default the policy decides at once.
+   */
   readonly delay?: Duration.DurationInput | undefined
 }
 
 /**
+ * Options of `notifyMany`.
+ *
  * @since 0.1.0
  * @category models
  */
 export interface NotifyManyOptions extends NotifyOptions {
-  /** How many owners are notified at once. Default 16. */
+  /** Number of owners that are notified at once. 16 by default. */
   readonly concurrency?: number | undefined
 }
 
@@ -76,7 +84,7 @@ export interface NotifyManyOptions extends NotifyOptions {
 export interface PushReport {
   /** One outcome for each device that was pushed to. */
   readonly outcomes: ReadonlyArray<WebPush.Outcome>
-  /** The number of devices that the store has deleted because they are gone. */
+  /** Number of devices that the store has deleted because a push service reported them as gone. */
   readonly pruned: number
 }
 
@@ -87,18 +95,18 @@ export interface PushReport {
  * @category models
  */
 export interface Report extends PushReport {
-  /** The id of the event, or why the log did not take it. In that case the devices get a push, whoever is connected. */
+  /** Id of the event, or the error of the log. After an error the devices get a push in any case. */
   readonly event: Either.Either<EventLog.EventId, EventLog.EventLogError>
-  /** How many connections the owner had, from before the event was published until the policy decided. */
+  /** Number of connections that the owner had from before the event was published until the policy decided. */
   readonly connections: number
-  /** Whether a client acknowledged the event in time. */
+  /** `true` if a client acknowledged the event in time. */
   readonly acknowledged: boolean
-  /** The devices that were not pushed to because they are connected, under the policy `unconnected`. */
+  /** Devices that got no push because they are connected, under the policy `unconnected`. */
   readonly connected: ReadonlyArray<Device>
 }
 
 /**
- * What can keep an owner from being notified: an event that cannot be sent, or a store that cannot be read.
+ * Errors of a notification: the event cannot be sent, or the store cannot be read.
  *
  * @since 0.1.0
  * @category errors
@@ -106,7 +114,7 @@ export interface Report extends PushReport {
 export type NotifyError = ServerSentEvent.InvalidServerSentEvent | SubscriptionStoreError
 
 /**
- * What became of one of many owners.
+ * The result for one owner of `notifyMany`.
  *
  * @since 0.1.0
  * @category models
@@ -117,6 +125,8 @@ export interface Outcome {
 }
 
 /**
+ * The notifier as a service.
+ *
  * @since 0.1.0
  * @category tags
  */
@@ -127,6 +137,8 @@ export class Notifier extends Context.Tag("effect-realtime/Notifier")<Notifier, 
  */
 export declare namespace Notifier {
   /**
+   * Operations of a notifier. The functions of this module describe them.
+   *
    * @since 0.1.0
    * @category models
    */
@@ -155,9 +167,11 @@ const OwnerDevice = Topic.make("notifications/:owner/devices/:device", {})
 const Acknowledged = Topic.make("notifications/:owner/acknowledged", {})
 
 /**
- * The channels that a page of the owner subscribes to. With the `endpointId` of its own push subscription (the subscribe route answers
- * with it) the page says which device it is on, and the policy `unconnected` spares that device.
+ * Returns the channels to which a page of the owner subscribes. With the `endpointId` of its push subscription, which
+ * is the answer of the subscribe route, the page names its device, and the policy `unconnected` leaves out that device.
  *
+ * @since 0.1.0
+ * @category channels
  * @example
  * ```ts
  * import { HttpRouter } from "@effect/platform"
@@ -168,17 +182,14 @@ const Acknowledged = Topic.make("notifications/:owner/acknowledged", {})
  *   HttpRouter.get("/events", EventBroker.respond(Notifier.channels("anna")))
  * )
  * ```
- *
- * @since 0.1.0
- * @category channels
  */
 export const channels = (owner: string, endpointId?: string): ReadonlyArray<string> => [
   Topic.channel(Owner, { owner }),
   ...(endpointId === undefined ? [] : [Topic.channel(OwnerDevice, { owner, device: endpointId })])
 ]
 
-// The outcomes are reported even if the store fails, throws or dies. Its error may quote an endpoint: only the reason is
-// logged.
+// The outcomes are reported even if the store fails, throws or dies. Its error may quote an endpoint: only the reason
+// is logged.
 const tryToStore = <A>(effect: () => Effect.Effect<A, SubscriptionStoreError>): Effect.Effect<Option.Option<A>> =>
   Effect.suspend(effect).pipe(
     Effect.asSome,
@@ -192,8 +203,10 @@ const tryToStore = <A>(effect: () => Effect.Effect<A, SubscriptionStoreError>): 
   )
 
 /**
- * Builds the service.
+ * Builds the service over the broker, the store and the push sender.
  *
+ * @since 0.1.0
+ * @category constructors
  * @example
  * ```ts
  * import { Effect } from "effect"
@@ -202,9 +215,6 @@ const tryToStore = <A>(effect: () => Effect.Effect<A, SubscriptionStoreError>): 
  * const program = Effect.flatMap(Notifier.make, (notifier) =>
  *   notifier.notify("anna", { event: { event: "paid", data: { orderId: "7" } }, push: "Order 7 was paid." }))
  * ```
- *
- * @since 0.1.0
- * @category constructors
  */
 export const make: Effect.Effect<Notifier.Service, never, EventBroker | SubscriptionStore | WebPush.WebPush> = Effect
   .gen(function*() {
@@ -212,10 +222,10 @@ export const make: Effect.Effect<Notifier.Service, never, EventBroker | Subscrip
     const store = yield* SubscriptionStore
     const webPush = yield* WebPush.WebPush
 
-    // A log that cannot say who is connected cannot be relied on to tell them either: then their devices are.
+    // If the log cannot report presence, it may not deliver the event either: the devices get the push.
     const countConnections = (channel: string) => Effect.orElseSucceed(broker.subscribers(channel), () => 0)
 
-    /** Listens before the event is published: a client may be faster than the answer of the log. */
+    /** Subscribes before the event is published: an acknowledgement may arrive before the answer of the log. */
     const listen = (
       owner: string,
       delay: Duration.DurationInput
@@ -260,11 +270,11 @@ export const make: Effect.Effect<Notifier.Service, never, EventBroker | Subscrip
               Effect.succeed(Either.left(error)))
           )
         const acknowledged = Either.isRight(published) && (yield* published.right.isAcknowledged)
-        // A page that was opened after the event was published has not got it.
+        // A page that opened after the publish did not receive the event.
         const connections = Math.min(connectionsBefore, yield* countConnections(channel))
-        const isTold = Either.isRight(published) && policy !== "always" &&
+        const hasReceived = Either.isRight(published) && policy !== "always" &&
           (acknowledged || (policy === "closed" && connections > 0))
-        const devices = isTold ? [] : yield* store.forOwner(owner)
+        const devices = hasReceived ? [] : yield* store.forOwner(owner)
         const [unconnected, connected] = policy === "unconnected" && Either.isRight(published)
           ? yield* Effect.map(
             Effect.forEach(devices, ({ endpointId }) =>
@@ -307,8 +317,10 @@ export const make: Effect.Effect<Notifier.Service, never, EventBroker | Subscrip
   })
 
 /**
- * The service as a layer.
+ * Provides the service over the broker, the store and the push sender.
  *
+ * @since 0.1.0
+ * @category layers
  * @example
  * ```ts
  * import { Layer } from "effect"
@@ -325,9 +337,6 @@ export const make: Effect.Effect<Notifier.Service, never, EventBroker | Subscrip
  *   Layer.provide(WebPush.layerConfig().pipe(Layer.provide(PushHttpClient.layer())))
  * )
  * ```
- *
- * @since 0.1.0
- * @category layers
  */
 export const layer: Layer.Layer<Notifier, never, EventBroker | SubscriptionStore | WebPush.WebPush> = Layer.effect(
   Notifier,
@@ -335,11 +344,14 @@ export const layer: Layer.Layer<Notifier, never, EventBroker | SubscriptionStore
 )
 
 /**
- * Publishes the event to every connection of the owner, on any node that shares the log, and sends the push to the devices that the
- * policy says; those that are gone are forgotten. Nothing is sent twice by itself: `SqlNotificationOutbox` tries again.
+ * Publishes the event to every connection of the owner, on any node that shares the log, and pushes to the devices that
+ * the policy names. Devices that are gone are pruned. Nothing is retried: `NotificationOutbox` does that.
  *
- * Fails with `InvalidServerSentEvent` before anything is sent, and with `SubscriptionStoreError` if the devices cannot be read.
+ * Fails with `InvalidServerSentEvent` before anything is sent, and with `SubscriptionStoreError` if the store cannot be
+ * read.
  *
+ * @since 0.1.0
+ * @category combinators
  * @example
  * ```ts
  * import { Effect } from "effect"
@@ -349,12 +361,10 @@ export const layer: Layer.Layer<Notifier, never, EventBroker | SubscriptionStore
  * const orderPaid = (user: string, orderId: string) =>
  *   Effect.gen(function*() {
  *     const push = yield* WebPushPayload.make({ title: "Payment confirmed", body: `Order ${orderId} was paid.` })
- *     return yield* Notifier.notify(user, { event: { event: "paid", data: { orderId } }, push }, { delay: "2 seconds" })
+ *     return yield* Notifier.notify(user, { event: { event: "paid", data: { orderId } }, push }, { delay: "2 seconds"
+ *     })
  *   })
  * ```
- *
- * @since 0.1.0
- * @category combinators
  */
 export const notify = (
   owner: string,
@@ -364,9 +374,11 @@ export const notify = (
   Effect.flatMap(Notifier, (notifier) => notifier.notify(owner, notification, options))
 
 /**
- * Notifies a Stream of owners, of any length. Outcomes come as they happen, not in order, and no owner keeps another from being
- * notified.
+ * Notifies a Stream of owners, of any length. Outcomes are emitted as they occur, not in order, and no owner delays
+ * another one.
  *
+ * @since 0.1.0
+ * @category combinators
  * @example
  * ```ts
  * import { Stream } from "effect"
@@ -375,9 +387,6 @@ export const notify = (
  * const announce = <E, R>(users: Stream.Stream<string, E, R>) =>
  *   Notifier.notifyMany(users, { event: { event: "opening" }, push: "We are open again." }).pipe(Stream.runDrain)
  * ```
- *
- * @since 0.1.0
- * @category combinators
  */
 export const notifyMany = <E, R>(
   owners: Stream.Stream<string, E, R>,
@@ -387,9 +396,35 @@ export const notifyMany = <E, R>(
   Stream.unwrap(Effect.map(Notifier, (notifier) => notifier.notifyMany(owners, notification, options)))
 
 /**
- * Says that a client of the owner has got the event with this id (its `lastEventId`), whichever node it was notified from. What is
- * no id is ignored. The owner must be that of whoever asks, not what they say.
+ * Pushes to the given devices, prunes those that are gone and touches those that were reached. It never fails: if the
+ * store fails, the outcomes are only in the report and the failure is logged.
  *
+ * @since 0.1.0
+ * @category combinators
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import * as Notifier from "effect-realtime/Notifier"
+ * import * as SubscriptionStore from "effect-realtime/SubscriptionStore"
+ *
+ * // No event: only the devices are notified.
+ * const remind = (user: string) =>
+ *   Effect.flatMap(SubscriptionStore.forOwner(user), (devices) => Notifier.push(devices, "Your order is ready."))
+ * ```
+ */
+export const push = (
+  devices: ReadonlyArray<Device>,
+  message: WebPush.Message,
+  options?: WebPush.SendOptions
+): Effect.Effect<PushReport, never, Notifier> =>
+  Effect.flatMap(Notifier, (notifier) => notifier.push(devices, message, options))
+
+/**
+ * Records that a client of the owner has received the event with this id (its `lastEventId`), on whichever node it was
+ * published. A text that is not an id is ignored. The caller authenticates the owner: a client must not choose it.
+ *
+ * @since 0.1.0
+ * @category combinators
  * @example
  * ```ts
  * import { HttpRouter, HttpServerRequest, HttpServerResponse } from "@effect/platform"
@@ -407,9 +442,6 @@ export const notifyMany = <E, R>(
  *   )
  * )
  * ```
- *
- * @since 0.1.0
- * @category combinators
  */
 export const acknowledge = (
   owner: string,

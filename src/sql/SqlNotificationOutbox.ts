@@ -1,6 +1,6 @@
 /**
- * Storage of a `NotificationOutbox` in a database: SQLite or PostgreSQL, through any `@effect/sql` client. A notification
- * is accepted as part of the caller's transaction if there is one.
+ * Storage of a `NotificationOutbox` in a database: SQLite or PostgreSQL, through any `@effect/sql` client. A
+ * notification is accepted as part of the caller's transaction if there is one.
  *
  * @since 0.1.0
  */
@@ -19,8 +19,8 @@ import { migrate } from "./internal/migrate.js"
 import * as Statement from "./internal/statement.js"
 
 /**
- * Migrations that the layer runs before it uses the database, for applications that collect their migrations in one place.
- * They do nothing when they run again.
+ * Migrations that the layer runs before it uses the database, for applications that collect their migrations in one
+ * place. They do nothing when they run again.
  *
  * @since 0.1.0
  * @category migrations

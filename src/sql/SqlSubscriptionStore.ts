@@ -1,5 +1,5 @@
 /**
- * The `SubscriptionStore` in a database: SQLite or PostgreSQL, through any `@effect/sql` client.
+ * A `SubscriptionStore` in a database: SQLite or PostgreSQL, through any `@effect/sql` client.
  *
  * @since 0.1.0
  */
@@ -31,8 +31,8 @@ const column = <A, I>(schema: Schema.Schema<A, I>, name: string) =>
 const Time = Schema.DateTimeUtcFromNumber
 
 /**
- * A row of `web_push_subscriptions`. Times are in milliseconds since 1970. The endpoint is kept byte for byte, and found by its hash: it
- * may be longer than an index takes.
+ * A row of `web_push_subscriptions`. Times are in milliseconds since 1970. The endpoint is stored byte for byte and
+ * found by its hash, because it may be longer than an index allows.
  *
  * @since 0.1.0
  * @category schemas
@@ -52,8 +52,8 @@ export const Row = Schema.Struct({
 })
 
 /**
- * What the layer runs before it uses the database, for those who keep their migrations in one place. They do
- * nothing when run again.
+ * Migrations that the layer runs before it uses the database, for applications that collect their migrations in one
+ * place. They do nothing when they run again.
  *
  * @since 0.1.0
  * @category migrations
@@ -106,7 +106,7 @@ const decodeRows = Schema.decodeUnknown(Schema.Array(Row))
 const toDevices = (rows: ReadonlyArray<unknown>): Effect.Effect<ReadonlyArray<Device>, SubscriptionStoreError> =>
   decodeRows(rows).pipe(
     Effect.flatMap((rows) => Effect.try(() => Arr.map(rows, toDevice))),
-    // What a schema says of a row quotes it.
+    // The message of a schema quotes the row.
     Effect.mapError(() =>
       new SubscriptionStoreError({ reason: "InvalidRow", detail: "a row of web_push_subscriptions is not a device" })
     )
@@ -114,22 +114,24 @@ const toDevices = (rows: ReadonlyArray<unknown>): Effect.Effect<ReadonlyArray<De
 
 const pageSize = 1000
 
-// SQLite takes 32,766 parameters.
+// SQLite accepts 32,766 parameters, and a key is three of them.
 const maxKeysPerStatement = 5000
 
 /**
- * A store in the database of the `SqlClient`. Creates its tables if they are not there.
+ * Makes a store in the database of the `SqlClient`. Creates its tables if the database has none.
  *
+ * @since 0.1.0
+ * @category constructors
  * @example
  * ```ts
  * import { Effect } from "effect"
  * import { SqlSubscriptionStore } from "effect-realtime/sql"
  *
- * const devices = Effect.flatMap(SqlSubscriptionStore.make({ maxDevicesPerOwner: 5 }), (store) => store.forOwner("anna"))
+ * const devices = Effect.flatMap(
+ *   SqlSubscriptionStore.make({ maxDevicesPerOwner: 5 }),
+ *   (store) => store.forOwner("anna")
+ * )
  * ```
- *
- * @since 0.1.0
- * @category constructors
  */
 export const make = (
   options: Options = {}
@@ -203,10 +205,10 @@ export const make = (
             updatedAt: now,
             lastSuccessAt: null
           })
-          const isSameDevice = sql`(kept.p256dh = excluded.p256dh AND kept.auth = excluded.auth)`
-          const isKnown = sql`kept.owner = excluded.owner`
-          const kept = yield* write(sql`
-            INSERT INTO web_push_subscriptions AS kept ${sql.insert(row)}
+          const isSameDevice = sql`(stored.p256dh = excluded.p256dh AND stored.auth = excluded.auth)`
+          const isKnown = sql`stored.owner = excluded.owner`
+          const stored = yield* write(sql`
+            INSERT INTO web_push_subscriptions AS stored ${sql.insert(row)}
             ON CONFLICT (endpoint_hash) DO UPDATE SET
               owner = excluded.owner,
               p256dh = excluded.p256dh,
@@ -214,24 +216,24 @@ export const make = (
               expiration_time = excluded.expiration_time,
               application_server_key = COALESCE(
                 CAST(${madeWith} AS TEXT),
-                CASE WHEN ${isSameDevice} THEN kept.application_server_key END,
+                CASE WHEN ${isSameDevice} THEN stored.application_server_key END,
                 excluded.application_server_key
               ),
-              user_agent = COALESCE(excluded.user_agent, CASE WHEN ${isKnown} THEN kept.user_agent END),
-              created_at = CASE WHEN ${isKnown} THEN kept.created_at ELSE excluded.created_at END,
+              user_agent = COALESCE(excluded.user_agent, CASE WHEN ${isKnown} THEN stored.user_agent END),
+              created_at = CASE WHEN ${isKnown} THEN stored.created_at ELSE excluded.created_at END,
               updated_at = excluded.updated_at,
-              last_success_at = CASE WHEN ${isSameDevice} THEN kept.last_success_at END
+              last_success_at = CASE WHEN ${isSameDevice} THEN stored.last_success_at END
             WHERE ${isKnown} OR ${isSameDevice}
             RETURNING endpoint_hash
           `)
-          if (kept.length === 0) {
+          if (stored.length === 0) {
             return yield* new SubscriptionStoreError({
               reason: "EndpointTaken",
               detail: "the endpoint belongs to another owner, and the keys are not those of the device"
             })
           }
           const replaced = replaces === undefined || replaces === endpoint ? "" : hashOf(replaces)
-          // The new device comes first in any case: the clock of this node may be behind that of another.
+          // The new device is never deleted: the clock of this node may be behind the clock of another one.
           yield* write(sql`
             DELETE FROM web_push_subscriptions WHERE owner = ${owner} AND (
               endpoint_hash = ${replaced} OR endpoint_hash IN (
@@ -263,7 +265,7 @@ export const make = (
         Effect.flatMap(DateTime.now, (now) =>
           inChunks(gone, (gone) =>
             Effect.gen(function*() {
-              // Remembered first: what is deleted and not remembered would be subscribed again.
+              // Recorded before the deletion: a device that is deleted without a record would be subscribed again.
               const rows = Arr.map(gone, (subscription) => ({
                 subscription_hash: prunedHashOf(subscription),
                 pruned_at: DateTime.toEpochMillis(now)
@@ -296,8 +298,10 @@ export const make = (
   })
 
 /**
- * A store in the database of the `SqlClient`. Creates its tables if they are not there.
+ * Provides a store in the database of the `SqlClient`. Creates its tables if the database has none.
  *
+ * @since 0.1.0
+ * @category layers
  * @example
  * ```ts
  * import { LibsqlClient } from "@effect/sql-libsql"
@@ -308,9 +312,6 @@ export const make = (
  *   Layer.provide(LibsqlClient.layer({ url: "file:app.db" }))
  * )
  * ```
- *
- * @since 0.1.0
- * @category layers
  */
 export const layer = (
   options?: Options

@@ -1,18 +1,18 @@
 /**
- * What is kept in a database: SQLite or PostgreSQL, through any `@effect/sql` client.
+ * Adapters that store their data in a database: SQLite or PostgreSQL, through any `@effect/sql` client.
  *
  * @since 0.1.0
  */
 
 /**
- * Notifications that survive the process.
+ * Storage of a `NotificationOutbox`, whose notifications survive the process.
  *
  * @since 0.1.0
  */
 export * as SqlNotificationOutbox from "./SqlNotificationOutbox.js"
 
 /**
- * Who subscribed which device.
+ * The devices of each owner.
  *
  * @since 0.1.0
  */

@@ -26,12 +26,12 @@ const requireDialect = (sql: SqlClient.SqlClient, component: string): Effect.Eff
 }
 
 /**
- * Runs the migrations that the database lacks. Two nodes that start at once may conflict in each of them, so a failure is
- * retried.
+ * Runs the migrations that the database lacks. Two nodes that start at once may conflict in each of them, so a failure
+ * is retried.
  *
- * On SQLite it uses no transaction: a client of `@effect/sql-libsql` whose BEGIN does not get the lock never releases its
- * only connection. The migrations do nothing when they run again. They are left out, without a lock, if `last` finds the
- * result of the last one.
+ * On SQLite it uses no transaction: a client of `@effect/sql-libsql` whose BEGIN does not get the lock never releases
+ * its only connection. The migrations do nothing when they run again. They are left out, without a lock, if `last`
+ * finds the result of the last one.
  */
 export const migrate = Effect.fnUntraced(function*({ component, last, migrations, table }: {
   readonly component: string

@@ -58,8 +58,8 @@ const untraced = <A, E, R>(statement: Effect.Effect<A, E, R>) => Effect.withTrac
  *
  * libsql does not reset a statement that failed with SQLITE_BUSY. Until it is collected, a write of the same connection
  * that succeeds is not committed, and is rolled back in the end. So the lock is tried first by `executeMultiple`, which
- * resets its statements; it fails too while another statement is in that state. The statement itself waits for the lock,
- * since it can be lost in between only.
+ * resets its statements; it fails too while another statement is in that state. The statement itself waits for the
+ * lock, since it can be lost in between only.
  *
  * The timeout is read and set each time, because a libsql client has a new connection after a transaction.
  */
@@ -127,8 +127,8 @@ const inTurn = <A>(gate: Effect.Semaphore, write: Effect.Effect<A, SqlError>): E
   })
 
 /**
- * Runs a statement, and retries it for up to 15 seconds if it conflicts with a concurrent one. Inside a transaction of the
- * caller it runs once: the first failure ends the transaction, and the caller gets its code.
+ * Runs a statement, and retries it for up to 15 seconds if it conflicts with a concurrent one. Inside a transaction of
+ * the caller it runs once: the first failure ends the transaction, and the caller gets its code.
  */
 export const run = <A>(
   sql: SqlClient.SqlClient,
