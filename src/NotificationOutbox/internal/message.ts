@@ -42,7 +42,7 @@ const textOf = (data: unknown): string | undefined =>
     ? utf8.decode(data)
     : JSON.stringify(data)
 
-/** Decodes a duration. A negative number and `NaN` are no durations, although `Duration.decode` turns them into zero. */
+/** Decodes a duration. A negative number and `NaN` are none, although `Duration.decode` turns them into zero. */
 export const toDuration = (input: Duration.DurationInput): Option.Option<Duration.Duration> =>
   /^-|NaN/.test(String(input)) ? Option.none() : Duration.decodeUnknown(input)
 
