@@ -9,9 +9,8 @@
  *     WebPush.layerConfig().pipe(Layer.provide(PushHttpClient.layer()))      (PushHttpClient from "effect-realtime/node")
  */
 import { NodeRuntime } from "@effect/platform-node"
-import { Console, Context, Effect, Layer, Ref } from "effect"
+import { Console, Context, Effect, Ref } from "effect"
 import * as TestPushService from "effect-realtime/testing/TestPushService"
-import * as VapidKeys from "effect-realtime/VapidKeys"
 import * as WebPush from "effect-realtime/WebPush"
 import * as WebPushPayload from "effect-realtime/WebPushPayload"
 import type { WebPushSubscription } from "effect-realtime/WebPushSubscription"
@@ -61,11 +60,4 @@ const program = Effect.gen(function*() {
   yield* Console.log(`${(yield* Ref.get(stored)).length} subscriptions are left`)
 })
 
-const WebPushLive = Layer.unwrapEffect(
-  Effect.map(
-    VapidKeys.generate,
-    (vapid) => WebPush.layer({ vapid, subject: "mailto:ops@example.com", ttl: "1 minute" })
-  )
-)
-
-NodeRuntime.runMain(Effect.provide(program, Layer.provideMerge(WebPushLive, TestPushService.layer())))
+NodeRuntime.runMain(Effect.provide(program, TestPushService.layerWebPush({ ttl: "1 minute" })))

@@ -16,7 +16,8 @@ import {
   Stream,
   TestClock
 } from "effect"
-import { EventBroker, EventLog, Notifier, SubscriptionStore, VapidKeys, WebPush } from "effect-realtime"
+import type { WebPush } from "effect-realtime"
+import { EventBroker, EventLog, Notifier, SubscriptionStore } from "effect-realtime"
 import { TestEventSource } from "effect-realtime/testing"
 import * as TestPush from "effect-realtime/testing/TestPushService"
 import { TestPushService } from "effect-realtime/testing/TestPushService"
@@ -26,13 +27,7 @@ import { newSubscription } from "./support/subscriptions.js"
 
 const news: Notifier.Notification = { event: { event: "paid", data: "SECRET-EVENT" }, push: "SECRET-PUSH" }
 
-const WebPushLive = Layer.unwrapEffect(
-  Effect.map(VapidKeys.generate, (vapid) => WebPush.layer({ vapid, subject: "mailto:ops@example.com" }))
-)
-
-const Shared = Layer.mergeAll(EventLog.layerMemory(), SubscriptionStore.layerMemory(), WebPushLive).pipe(
-  Layer.provideMerge(TestPush.layer())
-)
+const Shared = Layer.mergeAll(EventLog.layerMemory(), SubscriptionStore.layerMemory(), TestPush.layerWebPush())
 
 /** A process of the cluster, which `kill` ends. */
 const makeNode = Effect.gen(function*() {

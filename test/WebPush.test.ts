@@ -29,6 +29,7 @@ import { WebPushSubscription } from "effect-realtime/WebPushSubscription"
 
 import { forbiddenUrls, pushServiceUrls } from "./support/endpoints.js"
 import { verify } from "./support/noble.js"
+import { layerOver, subject } from "./support/webPush.js"
 
 const { publicKey: p256dh } = Effect.runSync(VapidKeys.generate)
 const auth = randomBytes(16).toString("base64url")
@@ -63,17 +64,10 @@ const stub = (
   return { requests, layer: Layer.succeed(HttpClient.HttpClient, client) }
 }
 
-const subject = "mailto:ops@example.com"
-
 const withWebPush = (
   http: { readonly layer: Layer.Layer<HttpClient.HttpClient> },
   options?: Partial<WebPush.Options>
-) =>
-  Effect.provide(
-    Layer.unwrapEffect(
-      Effect.map(VapidKeys.generate, (vapid) => WebPush.layer({ vapid, subject, ...options }))
-    ).pipe(Layer.provide(http.layer))
-  )
+) => Effect.provide(layerOver(http.layer, options))
 
 const tokenOf = (request: HttpClientRequest.HttpClientRequest | undefined) => {
   const match = /^vapid t=(.+), k=(.+)$/.exec(request?.headers.authorization ?? "")

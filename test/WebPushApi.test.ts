@@ -72,9 +72,9 @@ const Live = Layer.mergeAll(
   Layer.unwrapEffect(
     Effect.map(
       Effect.all([VapidKeys.generate, VapidKeys.generate]),
-      (vapid) => WebPush.layer({ vapid, subject: "mailto:ops@example.com" })
+      (vapid) => TestPushService.layerWebPush({ vapid })
     )
-  ).pipe(Layer.provide(TestPushService.layer()))
+  )
 )
 
 const toJson = Schema.encodeSync(WebPushSubscription)

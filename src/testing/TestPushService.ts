@@ -1,6 +1,6 @@
 /**
- * A push service for tests: real TLS and HTTP on this machine. It checks what the RFCs demand of a sender, decrypts, records, and answers
- * as it is told.
+ * A push service for tests, over real TLS and HTTP on this machine. It checks each message against the RFCs, decrypts and
+ * records it, and answers as the test has set.
  *
  * @since 0.1.0
  */
@@ -21,11 +21,14 @@ import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 
 import * as PushHttpClient from "../node/PushHttpClient.js"
+import * as VapidKeys from "../VapidKeys.js"
+import * as WebPush from "../WebPush.js"
+import type { WebPushConfigError } from "../WebPushError.js"
 import { WebPushSubscription } from "../WebPushSubscription.js"
 import * as TestCertificate from "./internal/testCertificate.js"
 
 /**
- * Whose push service it passes for: the host of a subscription's endpoint.
+ * The push service that is simulated, which decides the host of a subscription's endpoint.
  *
  * @since 0.1.0
  * @category models
@@ -33,9 +36,9 @@ import * as TestCertificate from "./internal/testCertificate.js"
 export type Vendor = "fcm" | "mozilla" | "apple" | "wns"
 
 /**
- * What a message is answered with. Besides an answer that is one: `Stall` never answers, `Drip` sends a byte of body now and then,
- * `Endless` sends as much body as it is let, `Reset` breaks the connection after the head, `GoAway` ends the connection with an
- * HTTP/2 GOAWAY (over HTTP/1.1 it closes it).
+ * The response to a message. A `fault` replaces a regular response: `Stall` never responds, `Drip` sends one byte of the body
+ * every 20 milliseconds, `Endless` sends a body without end, `Reset` breaks the connection after the headers, `GoAway` ends
+ * the connection with an HTTP/2 GOAWAY (and closes one of HTTP/1.1).
  *
  * @since 0.1.0
  * @category models
@@ -48,8 +51,8 @@ export interface Answer {
 }
 
 /**
- * A message as it arrived. `text` and `bytes` are decrypted, `encrypted` is the body that was on the wire and `privateKey` the
- * device's key (32 bytes) that opens it.
+ * A message that arrived. `text` and `bytes` are decrypted, `encrypted` is the body on the wire, and `privateKey` is the
+ * device's key (32 bytes) that decrypts it.
  *
  * @since 0.1.0
  * @category models
@@ -66,15 +69,19 @@ export interface Received {
 }
 
 /**
+ * The options of the service.
+ *
  * @since 0.1.0
  * @category models
  */
 export interface Options {
-  /** Default `h2`. */
+  /** Protocol of the service. `h2` by default. */
   readonly protocol?: "h2" | "http/1.1" | undefined
 }
 
 /**
+ * The push service of a test.
+ *
  * @since 0.1.0
  * @category tags
  */
@@ -92,22 +99,22 @@ export declare namespace TestPushService {
    * @category models
    */
   export interface Service {
-    /** A new device. With `applicationServerKey` it takes only messages that are signed with that key. */
+    /** Makes a device. With `applicationServerKey` it accepts only messages that are signed with that key. */
     readonly subscribe: (options?: {
       readonly vendor?: Vendor | undefined
       readonly applicationServerKey?: string | undefined
     }) => Effect.Effect<WebPushSubscription>
-    /** What to answer from now on: to one device, or to all that have no answer of their own. It begins with 201. */
+    /** Sets the response for one device, or for all devices without a response of their own. 201 by default. */
     readonly answer: (answer: Answer, subscription?: WebPushSubscription) => Effect.Effect<void>
-    /** The messages that obeyed the RFCs, in the order they came. */
+    /** Messages that conform to the RFCs, in the order of their arrival. */
     readonly received: Effect.Effect<ReadonlyArray<Received>>
-    /** What was wrong with the messages that did not; they were answered with 400. */
+    /** Rules that other messages broke. These messages were answered with 400. */
     readonly violations: Effect.Effect<ReadonlyArray<string>>
-    /** How many connections were opened in all, and how many are open now. */
+    /** Number of connections that were opened in total, and that are open now. */
     readonly connections: Effect.Effect<{ readonly opened: number; readonly open: number }>
-    /** Of the service on this machine. */
+    /** Port of the service on this machine. */
     readonly port: number
-    /** The certificate that it shows, in PEM. */
+    /** Certificate of the service, in PEM. */
     readonly certificate: string
   }
 }
@@ -192,7 +199,7 @@ const verifyToken = (token: string, publicKey: string): boolean => {
   )
 }
 
-/** Throws what is wrong with a message. */
+/** Reads a message. Throws the first rule that it breaks. */
 const read = (device: Device, method: string | undefined, headers: Record<string, string>, body: Buffer): Received => {
   const demand = (holds: boolean, rule: string) => {
     if (!holds) throw new Error(rule)
@@ -298,18 +305,20 @@ const reply = (response: Response, answer: Answer, breakConnection: () => void) 
 }
 
 /**
- * Starts the service; it ends with the scope.
+ * Starts the service. It ends with the scope.
  *
+ * @since 0.1.0
+ * @category constructors
  * @example
  * ```ts
  * import { Effect } from "effect"
  * import * as TestPushService from "effect-realtime/testing/TestPushService"
  *
- * const subscription = Effect.flatMap(TestPushService.make({ protocol: "http/1.1" }), (service) => service.subscribe())
+ * const subscription = Effect.flatMap(
+ *   TestPushService.make({ protocol: "http/1.1" }),
+ *   (service) => service.subscribe()
+ * )
  * ```
- *
- * @since 0.1.0
- * @category constructors
  */
 export const make = (options: Options = {}): Effect.Effect<TestPushService.Service, never, Scope.Scope> =>
   Effect.gen(function*() {
@@ -353,7 +362,7 @@ export const make = (options: Options = {}): Effect.Effect<TestPushService.Servi
       Http2.createSecureServer({ cert, key }, onRequest)
     let isClosed = false
     server.on("connection", (socket: Net.Socket) => {
-      // The server ends only when its last connection does.
+      // The server closes only after its last connection.
       if (isClosed) return socket.destroy()
       opened++
       sockets.add(socket)
@@ -404,31 +413,20 @@ export const make = (options: Options = {}): Effect.Effect<TestPushService.Servi
   })
 
 /**
- * The service, and an `HttpClient` for `WebPush` to send through: the guarded client of `effect-realtime/node` with every host name resolved to
- * the service. The rest of what is tested stays as it is in production.
- *
- * @example
- * ```ts
- * import { Effect, Layer } from "effect"
- * import * as TestPushService from "effect-realtime/testing/TestPushService"
- * import * as VapidKeys from "effect-realtime/VapidKeys"
- * import * as WebPush from "effect-realtime/WebPush"
- *
- * const TestLive = Layer.unwrapEffect(
- *   Effect.map(VapidKeys.generate, (vapid) => WebPush.layer({ vapid, subject: "mailto:ops@example.com" }))
- * ).pipe(Layer.provideMerge(TestPushService.layer()))
- *
- * const program = Effect.gen(function*() {
- *   const service = yield* TestPushService.TestPushService
- *   const subscription = yield* service.subscribe()
- *   yield* WebPush.send(subscription, "Order 7 was approved.")
- *   const [message] = yield* service.received
- *   return message?.text
- * }).pipe(Effect.provide(TestLive))
- * ```
+ * The service and an `HttpClient` for `WebPush`: the guarded client of `effect-realtime/node`, with each host name resolved to
+ * the service. All other parts are the same as in production.
  *
  * @since 0.1.0
  * @category layers
+ * @example
+ * ```ts
+ * import { Layer } from "effect"
+ * import * as TestPushService from "effect-realtime/testing/TestPushService"
+ * import * as WebPush from "effect-realtime/WebPush"
+ *
+ * // The settings of the program, and the push service of the test.
+ * const TestLive = WebPush.layerConfig({ ttl: "1 day" }).pipe(Layer.provideMerge(TestPushService.layer()))
+ * ```
  */
 export const layer = (options?: Options): Layer.Layer<TestPushService | HttpClient.HttpClient> =>
   Layer.scoped(
@@ -447,3 +445,30 @@ export const layer = (options?: Options): Layer.Layer<TestPushService | HttpClie
       })
     })
   ).pipe(Layer.provideMerge(Layer.scoped(TestPushService, make(options))))
+
+/**
+ * `WebPush` over the service, with a new key pair and the subject `mailto:ops@example.com`, unless the options have others.
+ *
+ * @since 0.1.0
+ * @category layers
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import * as TestPushService from "effect-realtime/testing/TestPushService"
+ * import * as WebPush from "effect-realtime/WebPush"
+ *
+ * const program = Effect.gen(function*() {
+ *   const service = yield* TestPushService.TestPushService
+ *   const subscription = yield* service.subscribe()
+ *   yield* WebPush.send(subscription, "Order 7 was approved.")
+ *   const [message] = yield* service.received
+ *   return message?.text
+ * }).pipe(Effect.provide(TestPushService.layerWebPush({ ttl: "1 day" })))
+ * ```
+ */
+export const layerWebPush = (
+  options?: Options & Partial<WebPush.Options>
+): Layer.Layer<WebPush.WebPush | TestPushService | HttpClient.HttpClient, WebPushConfigError> =>
+  Layer.unwrapEffect(
+    Effect.map(VapidKeys.generate, (vapid) => WebPush.layer({ vapid, subject: "mailto:ops@example.com", ...options }))
+  ).pipe(Layer.provideMerge(layer(options)))

@@ -9,7 +9,6 @@ import {
   Either,
   Exit,
   FastCheck as fc,
-  Layer,
   Logger,
   LogLevel,
   Redacted,
@@ -24,17 +23,12 @@ import { WebPushSubscription } from "effect-realtime/WebPushSubscription"
 
 import { decrypt, verify } from "../support/noble.js"
 
-const live = (options?: TestPushService.Options & Partial<WebPush.Options>) =>
-  Layer.unwrapEffect(
-    Effect.map(VapidKeys.generate, (vapid) => WebPush.layer({ vapid, subject: "mailto:ops@example.com", ...options }))
-  ).pipe(Layer.provideMerge(TestPushService.layer(options)))
-
 type Services = WebPush.WebPush | TestPushService.TestPushService | HttpClient.HttpClient
 
 const scenario = <A, E>(
   body: (service: TestPushService.TestPushService.Service) => Effect.Effect<A, E, Services>,
   options?: TestPushService.Options & Partial<WebPush.Options>
-) => Effect.provide(Effect.flatMap(TestPushService.TestPushService, body), live(options))
+) => Effect.provide(Effect.flatMap(TestPushService.TestPushService, body), TestPushService.layerWebPush(options))
 
 describe("on the wire", () => {
   for (const protocol of ["h2", "http/1.1"] as const) {

@@ -8,7 +8,7 @@ import { inspect } from "node:util"
 
 import { HttpClientRequest } from "@effect/platform"
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Duration, Effect, Either, Exit, Fiber, Layer, Scope } from "effect"
+import { Cause, Duration, Effect, Either, Exit, Fiber, Scope } from "effect"
 import * as PushHttpClient from "effect-realtime/node/PushHttpClient"
 import * as TestPushService from "effect-realtime/testing/TestPushService"
 import * as VapidKeys from "effect-realtime/VapidKeys"
@@ -18,6 +18,7 @@ import { WebPushSubscription } from "effect-realtime/WebPushSubscription"
 
 import * as TestCertificate from "../../src/testing/internal/testCertificate.js"
 import { forbiddenUrls, pushServiceUrls } from "../support/endpoints.js"
+import { layerOver } from "../support/webPush.js"
 
 const { publicKey: p256dh } = Effect.runSync(VapidKeys.generate)
 const auth = randomBytes(16).toString("base64url")
@@ -76,12 +77,7 @@ const certificate = TestCertificate.make(["localhost"])
 const local: PushHttpClient.Options = { ca: certificate.cert, allowedAddresses: ["127.0.0.1", "::1"] }
 
 const withWebPush = (port: number, options: PushHttpClient.Options = local) =>
-  Effect.provide(
-    Layer.unwrapEffect(
-      Effect.map(VapidKeys.generate, (vapid) =>
-        WebPush.layer({ vapid, subject: "mailto:ops@example.com", hosts: [`localhost:${port}`, "push.example.org"] }))
-    ).pipe(Layer.provideMerge(PushHttpClient.layer(options)))
-  )
+  Effect.provide(layerOver(PushHttpClient.layer(options), { hosts: [`localhost:${port}`, "push.example.org"] }))
 
 const until = (condition: () => boolean) =>
   Effect.repeat(Effect.delay(Effect.sync(condition), "5 millis"), { until: (holds) => holds }).pipe(
@@ -264,11 +260,7 @@ describe("a push service that misbehaves", () => {
         // It is as good as new afterwards.
         yield* service.answer({ status: 201 })
         yield* WebPush.send(subscription, "hello")
-      }).pipe(Effect.provide(
-        Layer.unwrapEffect(
-          Effect.map(VapidKeys.generate, (vapid) => WebPush.layer({ vapid, subject: "mailto:ops@example.com" }))
-        ).pipe(Layer.provideMerge(TestPushService.layer({ protocol })))
-      )))
+      }).pipe(Effect.provide(TestPushService.layerWebPush({ protocol }))))
   }
 })
 
@@ -690,16 +682,13 @@ describe("addresses", () => {
   it.live("that stand in the endpoint are blocked for good", () =>
     Effect.gen(function*() {
       const hosts = ["127.0.0.1", "10.0.0.1", "[::1]", "[::ffff:7f00:1]"].flatMap((host) => [host, `${host}:8443`])
-      const push = Layer.unwrapEffect(
-        Effect.map(VapidKeys.generate, (vapid) => WebPush.layer({ vapid, subject: "mailto:ops@example.com", hosts }))
-      )
       yield* Effect.forEach(hosts, (host) =>
         Effect.gen(function*() {
           const error = yield* Effect.flip(WebPush.send(subscribe(`https://${host}/x`), "hello"))
           if (error._tag !== "WebPushFailure") return assert.fail(error._tag)
           assert.strictEqual(describeError(error), "Blocked ERR_BLOCKED_ADDRESS", host)
           assert.deepStrictEqual([error.isFinal, error.needsNewSubscription], [true, true], host)
-        })).pipe(Effect.provide(Layer.provide(push, PushHttpClient.layer({ ca: certificate.cert }))))
+        })).pipe(Effect.provide(layerOver(PushHttpClient.layer({ ca: certificate.cert }), { hosts })))
     }))
 
   it.live("are checked again for the next connection, when the name has come to mean something else", () =>

@@ -11,15 +11,7 @@ import { NodeRuntime } from "@effect/platform-node"
 import { SqlClient } from "@effect/sql"
 import { PgClient } from "@effect/sql-pg"
 import { Array as Arr, Console, Duration, Effect, Layer, Redacted, Schedule } from "effect"
-import {
-  EventBroker,
-  EventLog,
-  NotificationOutbox,
-  Notifier,
-  SubscriptionStore,
-  VapidKeys,
-  WebPush
-} from "effect-realtime"
+import { EventBroker, EventLog, NotificationOutbox, Notifier, SubscriptionStore, VapidKeys } from "effect-realtime"
 import { SqlNotificationOutbox, SqlSubscriptionStore } from "effect-realtime/sql"
 import * as TestPushService from "effect-realtime/testing/TestPushService"
 
@@ -98,11 +90,8 @@ const program = (name: string, databaseUrl: string) =>
       Layer.effect(NotificationOutbox.NotificationOutbox, SqlNotificationOutbox.make()).pipe(
         Layer.provide(Notifier.layer),
         Layer.provide(EventBroker.layer().pipe(Layer.provide(EventLog.layerMemory()))),
-        Layer.provide(Layer.unwrapEffect(
-          Effect.map(VapidKeys.generate, (vapid) => WebPush.layer({ vapid, subject: "mailto:ops@example.com" }))
-        )),
         Layer.provideMerge(SqlSubscriptionStore.layer()),
-        Layer.provideMerge(TestPushService.layer()),
+        Layer.provideMerge(TestPushService.layerWebPush()),
         Layer.provideMerge(
           databaseUrl.startsWith("file:")
             ? Sqlite.layerOf(databaseUrl)

@@ -3,13 +3,14 @@ import * as Net from "node:net"
 import * as Tls from "node:tls"
 
 import { assert, it } from "@effect/vitest"
-import { Effect, Fiber, Layer } from "effect"
+import { Effect, Fiber } from "effect"
 import * as PushHttpClient from "effect-realtime/node/PushHttpClient"
 import * as VapidKeys from "effect-realtime/VapidKeys"
 import * as WebPush from "effect-realtime/WebPush"
 import { WebPushSubscription } from "effect-realtime/WebPushSubscription"
 
 import * as TestCertificate from "../../src/testing/internal/testCertificate.js"
+import { layerOver } from "../support/webPush.js"
 
 const certificate = TestCertificate.make(["localhost"])
 
@@ -47,7 +48,6 @@ it.live(
   () =>
     Effect.gen(function*() {
       const { opened, port } = yield* listen
-      const vapid = yield* VapidKeys.generate
       const subscription = new WebPushSubscription({
         endpoint: `https://localhost:${port}/x`,
         keys: { p256dh: (yield* VapidKeys.generate).publicKey, auth: randomBytes(16).toString("base64url") }
@@ -65,9 +65,9 @@ it.live(
         assert.strictEqual(opened(), 1)
         assert.strictEqual((yield* send).status, 201)
       }).pipe(Effect.provide(
-        WebPush.layer({ vapid, subject: "mailto:ops@example.com", hosts: [`localhost:${port}`] }).pipe(
-          Layer.provide(PushHttpClient.layer({ ca: certificate.cert, allowedAddresses: ["127.0.0.1", "::1"] }))
-        )
+        layerOver(PushHttpClient.layer({ ca: certificate.cert, allowedAddresses: ["127.0.0.1", "::1"] }), {
+          hosts: [`localhost:${port}`]
+        })
       ))
     }).pipe(Effect.scoped),
   60_000

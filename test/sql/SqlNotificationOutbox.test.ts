@@ -27,7 +27,6 @@ import {
   Notifier,
   ServerSentEvent,
   SubscriptionStore,
-  VapidKeys,
   WebPush,
   WebPushPayload
 } from "effect-realtime"
@@ -40,10 +39,6 @@ import * as Postgres from "../support/postgres.js"
 import * as Sqlite from "../support/sqlite.js"
 
 const news: Notifier.Notification = { event: { event: "paid", data: { n: 1 } }, push: "SECRET-PUSH" }
-
-const WebPushLive = Layer.unwrapEffect(
-  Effect.map(VapidKeys.generate, (vapid) => WebPush.layer({ vapid, subject: "mailto:ops@example.com" }))
-)
 
 const EventBrokerLive = Layer.provideMerge(EventBroker.layer(), EventLog.layerMemory())
 
@@ -59,8 +54,8 @@ const count = Effect.flatMap(
 
 const suite = <R, E>(it: Vitest.MethodsNonLive<R, true>, client: Layer.Layer<SqlClient.SqlClient, E, R>): void => {
   const Live = Notifier.layer.pipe(
-    Layer.provideMerge(Layer.mergeAll(SqlSubscriptionStore.layer(), WebPushLive, EventBrokerLive)),
-    Layer.provideMerge(Layer.merge(client, TestPushService.layer()))
+    Layer.provideMerge(Layer.merge(SqlSubscriptionStore.layer(), EventBrokerLive)),
+    Layer.provideMerge(Layer.merge(client, TestPushService.layerWebPush()))
   )
 
   /** With an owner of two devices, and a clock that `advance` sets forward. */
@@ -242,12 +237,7 @@ const suite = <R, E>(it: Vitest.MethodsNonLive<R, true>, client: Layer.Layer<Sql
   it.effect("counts the ttl of the WebPush layer from enqueue, as its own", () =>
     run(({ advance, outbox: { deadLetters }, service }) =>
       Effect.gen(function*() {
-        const vapid = yield* VapidKeys.generate
-        const push = yield* Layer.build(
-          WebPush.layer({ vapid, subject: "mailto:ops@example.com", ttl: "1 hour" }).pipe(
-            Layer.provide(TestPushService.layer())
-          )
-        )
+        const push = yield* Layer.build(TestPushService.layerWebPush({ ttl: "1 hour" }))
         const outbox = yield* SqlNotificationOutbox.make().pipe(Effect.provide(push))
         const expired = yield* outbox.enqueue("anna", news)
         const own = yield* outbox.enqueue("anna", { ...news, push: "own" }, { ttl: "1 day" })
@@ -746,8 +736,7 @@ const realClock = { excludeTestServices: true, timeout: "60 seconds" } as const
 
 const layerOutbox = Layer.effect(NotificationOutbox.NotificationOutbox, SqlNotificationOutbox.make()).pipe(
   Layer.provide(Notifier.layer),
-  Layer.provide(Layer.mergeAll(SqlSubscriptionStore.layer(), WebPushLive, EventBrokerLive)),
-  Layer.provide(TestPushService.layer())
+  Layer.provide(Layer.mergeAll(SqlSubscriptionStore.layer(), EventBrokerLive, TestPushService.layerWebPush()))
 )
 
 describe("SqlNotificationOutbox", () => {

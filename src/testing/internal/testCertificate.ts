@@ -13,7 +13,7 @@ const utcTime = (date: Date) => der(0x17, Buffer.from(date.toISOString().replace
 
 const ecdsaWithSha256 = sequence(objectId("2a8648ce3d040302"))
 
-/** A certificate (PEM) that vouches for itself and for the names, from an hour ago until tomorrow, with its key. */
+/** Makes a self-signed certificate (PEM) for the names, valid from one hour ago until tomorrow, and its key. */
 export const make = (names: ReadonlyArray<string>): { readonly cert: string; readonly key: string } => {
   const { privateKey, publicKey } = generateKeyPairSync("ec", { namedCurve: "P-256" })
   const commonName = der(0x31, sequence(objectId("550403"), der(0x0c, Buffer.from("effect-realtime test"))))
