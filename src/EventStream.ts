@@ -20,7 +20,7 @@ import type * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 
-import type { Connection } from "./EventStream/internal/connection.js"
+import { type Connection, offer } from "./EventStream/internal/connection.js"
 import * as Internal from "./EventStream/internal/eventStream.js"
 import * as Frame from "./EventStream/internal/frame.js"
 import * as NodeSink from "./EventStream/internal/nodeSink.js"
@@ -195,41 +195,6 @@ export const publish: {
   ): Effect.Effect<boolean, ServerSentEvent.InvalidServerSentEvent> =>
     Effect.flatMap(Frame.fromEvent(event), (frame) => offer(self[TypeId], frame))
 )
-
-const offer = (connection: Connection, frame: Frame.Frame): Effect.Effect<boolean> =>
-  Effect.suspend(() => {
-    if (!connection.isOpen || connection.hasRoom(frame)) return Effect.succeed(connection.offer(frame))
-    if (connection.settings.strategy === "suspend") {
-      return Effect.async<boolean>((resume) => {
-        const cancel = connection.suspend({ frame, resume: (taken) => resume(Effect.succeed(taken)) })
-        return Effect.sync(cancel)
-      })
-    }
-    const patience = connection.takePatience()
-    return patience === undefined
-      ? Effect.succeed(connection.offer(frame))
-      : offerWithin(connection, frame, patience)
-  })
-
-const offerWithin = (connection: Connection, frame: Frame.Frame, millis: number): Effect.Effect<boolean> =>
-  Effect.async<boolean>((resume) => {
-    const stop = later(millis, () => {
-      cancel()
-      resume(offer(connection, frame))
-    })
-    // A connection that has ended resumes at once.
-    const cancel = connection.suspend({
-      frame,
-      resume: (taken) => {
-        stop()
-        resume(Effect.succeed(taken))
-      }
-    })
-    return Effect.sync(() => {
-      stop()
-      cancel()
-    })
-  })
 
 /**
  * Ends the stream and returns at once. What is queued is still delivered; `publish` is `false` from here on.
@@ -455,14 +420,4 @@ const reportFailure = <E>(
     Effect.zipRight(farewell),
     Effect.catchAllCause((cause) => Effect.logError("The onError of an event stream failed", cause))
   )
-}
-
-/** Calls back after some time, or in the next turn of the event loop. Returns what cancels it. */
-const later = (millis: number, callback: () => void): () => void => {
-  if (millis > 0 || typeof setImmediate !== "function") {
-    const timer = setTimeout(callback, millis)
-    return () => clearTimeout(timer)
-  }
-  const immediate = setImmediate(callback)
-  return () => clearImmediate(immediate)
 }

@@ -46,7 +46,7 @@ interface Connection {
   readonly request: Http.ClientRequest
   readonly response: Http.IncomingMessage
   readonly isEventStream: boolean
-  /** The text of an event stream that is still to be decoded. */
+  /** The parts of the body that are still to be decoded. */
   readonly pieces: Mailbox.Mailbox<string>
   readonly events: Mailbox.Mailbox<Event>
   readonly comments: Array<string>
@@ -217,34 +217,39 @@ const reset = (request: Http.ClientRequest): Effect.Effect<void> =>
     }
   })
 
-const receive = (connection: Connection): void => {
-  const { isEventStream, pieces, response } = connection
+const receive = ({ pieces, response }: Connection): void => {
   const textDecoder = new TextDecoder()
-  response.on("data", (bytes: Uint8Array) => {
-    const text = textDecoder.decode(bytes, { stream: true })
-    connection.text += text
-    if (isEventStream) pieces.unsafeOffer(text)
-    wake(connection)
-  })
+  response.on("data", (bytes: Uint8Array) => pieces.unsafeOffer(textDecoder.decode(bytes, { stream: true })))
   // A connection that is cut off emits an error, and then a close: the close shows how it ended.
   response.on("error", () => {})
   response.on("close", () => pieces.unsafeDone(Exit.void))
 }
 
+/** The body, piece by piece. The next piece is pulled, and `text` has the last one, once its frames are dispatched. */
+const body = (connection: Connection): Stream.Stream<string> => {
+  let last = ""
+  return Stream.repeatEffectOption(Effect.suspend(() => {
+    connection.text += last
+    wake(connection)
+    return Effect.mapBoth(connection.pieces.take, { onFailure: Option.none, onSuccess: (piece) => last = piece })
+  }))
+}
+
 /** Dispatches the frames, and then the end of the connection. */
 const decode = (connection: Connection): Effect.Effect<void> =>
-  Mailbox.toStream(connection.pieces).pipe(
-    ServerSentEvent.decode({ eager: true, maxSize: Number.POSITIVE_INFINITY }),
-    Stream.runForEach((frame) => Effect.sync(() => dispatch(connection, frame))),
-    Effect.orDie,
-    Effect.interruptible,
-    Effect.ensuring(Effect.sync(() => {
-      const { dropped, events, response } = connection
-      connection.end = dropped ? "dropped" : response.complete ? "clean" : "truncated"
-      events.unsafeDone(Exit.void)
-      wake(connection)
-    }))
-  )
+  (connection.isEventStream
+    ? ServerSentEvent.decode(body(connection), { eager: true, maxSize: Number.POSITIVE_INFINITY })
+    : Stream.drain(body(connection))).pipe(
+      Stream.runForEach((frame) => Effect.sync(() => dispatch(connection, frame))),
+      Effect.orDie,
+      Effect.interruptible,
+      Effect.ensuring(Effect.sync(() => {
+        const { dropped, events, response } = connection
+        connection.end = dropped ? "dropped" : response.complete ? "clean" : "truncated"
+        events.unsafeDone(Exit.void)
+        wake(connection)
+      }))
+    )
 
 const wake = ({ waiting }: Connection): void => waiting.forEach((check) => check())
 

@@ -1,6 +1,6 @@
 import * as Effect from "effect/Effect"
 
-import type { Cursor, Entry, Item } from "../../EventLog.js"
+import { type Cursor, type Entry, formatEventId, type Item } from "../../EventLog.js"
 import type { Connection } from "../../EventStream/internal/connection.js"
 import * as Frame from "../../EventStream/internal/frame.js"
 import { isPattern, PatternMap, shapeOf } from "../../internal/channel.js"
@@ -217,8 +217,7 @@ export class Hub {
   frameOf(entry: Entry): Frame.Frame {
     let frame = this.frames.get(entry)?.deref()
     if (frame === undefined) {
-      const id = textEncoder.encode(`id: ${entry.epoch}.${entry.seq}\n`)
-      frame = new Frame.Frame(Frame.concat(endsEvent(entry.data) ? [id, entry.data] : [id, entry.data, lineEnd]))
+      frame = Frame.withId(formatEventId(entry), entry.data)
       this.frames.set(entry, new WeakRef(frame))
     }
     return frame
@@ -234,7 +233,7 @@ export class Hub {
       return Frame.heartbeat
     }
     subscriber.seq = seq
-    return Frame.fromString(`:\nid: ${epoch}.${seq}\n\n`)
+    return Frame.heartbeatAt(formatEventId({ epoch, seq }))
   }
 
   /** Does what is due for each connection, and returns the milliseconds until the next call. */
@@ -258,13 +257,3 @@ export class Hub {
 }
 
 const maxShapes = 512
-
-const textEncoder = new TextEncoder()
-const newline = 0x0a
-const lineEnd = Uint8Array.of(newline)
-
-/**
- * Returns true if the frame ends with a blank line. Comments and `retry` have none, but with an `id` they need one: the
- * `id` takes effect there.
- */
-const endsEvent = (data: Uint8Array): boolean => data.at(-1) === newline && data.at(-2) === newline

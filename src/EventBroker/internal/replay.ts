@@ -6,7 +6,7 @@ import * as Schedule from "effect/Schedule"
 
 import type { Cursor, EventId, EventLog, EventLogError, Missing } from "../../EventLog.js"
 import { formatEventId, parseEventId } from "../../EventLog.js"
-import type { Connection } from "../../EventStream/internal/connection.js"
+import { type Connection, offer } from "../../EventStream/internal/connection.js"
 import * as Frame from "../../EventStream/internal/frame.js"
 import { InvalidServerSentEvent, type ServerSentEvent } from "../../ServerSentEvent.js"
 import type { Channel, Hub, Subscriber } from "./hub.js"
@@ -139,9 +139,9 @@ const reset = Effect.fnUntraced(function*<R>(
   const { connection } = subscriber
   subscriber.moveTo(position)
   if (reason !== undefined) {
-    const id = snapshot === undefined ? `id: ${formatEventId(position)}\n` : ""
+    const id = snapshot === undefined ? formatEventId(position) : undefined
     yield* Metric.update(Metrics.resyncs, reason)
-    yield* send(connection, Frame.fromString(`${id}event: resync\ndata: {"reason":"${reason}"}\n\n`))
+    yield* send(connection, Frame.resync(reason, id))
   }
   if (snapshot !== undefined) {
     const { at, events } = yield* snapshot(Array.from(subscriber.granted.values()))
@@ -164,22 +164,14 @@ export const encode = (event: ServerSentEvent): Either.Either<Uint8Array, Invali
     : Either.left(new InvalidServerSentEvent({ field: "id", reason: "Assigned" }))
 
 /** Moves the cursor of the client without an event. */
-const cursorFrame = (cursor: Cursor): Frame.Frame => Frame.fromString(`id: ${formatEventId(cursor)}\n\n`)
+const cursorFrame = (cursor: Cursor): Frame.Frame => Frame.cursor(formatEventId(cursor))
 
 /** Waits until nothing is queued. */
 const drained = (connection: Connection): Effect.Effect<void> =>
   Effect.async<void>((resume) => connection.onTaken(() => resume(Effect.void)))
 
 /** Waits until there is room for the frame: a replay drops nothing. Returns false if the connection has ended. */
-const send = (connection: Connection, frame: Frame.Frame): Effect.Effect<boolean> =>
-  Effect.suspend(() =>
-    !connection.isOpen || connection.hasRoom(frame)
-      ? Effect.succeed(connection.offer(frame))
-      : Effect.async<boolean>((resume) => {
-        const cancel = connection.suspend({ frame, resume: (taken) => resume(Effect.succeed(taken)) })
-        return Effect.sync(cancel)
-      })
-  )
+const send = (connection: Connection, frame: Frame.Frame): Effect.Effect<boolean> => offer(connection, frame, "suspend")
 
 /** Lets the event loop turn once. */
 export const nextTurn = Effect.async<void>((resume) => {

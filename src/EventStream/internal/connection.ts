@@ -1,4 +1,5 @@
 import type * as Clock from "effect/Clock"
+import * as Effect from "effect/Effect"
 import * as MutableList from "effect/MutableList"
 
 import * as Frame from "./frame.js"
@@ -409,4 +410,50 @@ export class Connection {
     for (const publisher of this.publishers) publisher.resume(false)
     this.publishers.clear()
   }
+}
+
+/**
+ * Offers a frame. With the strategy "suspend" it waits for room as long as the connection is open. With any other strategy
+ * it waits as long as the connection allows a publisher to wait, before the strategy acts.
+ */
+export const offer = (
+  connection: Connection,
+  frame: Frame.Frame,
+  strategy = connection.settings.strategy
+): Effect.Effect<boolean> =>
+  Effect.suspend(() => {
+    if (!connection.isOpen || connection.hasRoom(frame)) return Effect.succeed(connection.offer(frame))
+    const timeout = strategy === "suspend" ? Number.POSITIVE_INFINITY : connection.takePatience()
+    return timeout === undefined ? Effect.succeed(connection.offer(frame)) : waitForRoom(connection, frame, timeout)
+  })
+
+const waitForRoom = (connection: Connection, frame: Frame.Frame, timeout: number): Effect.Effect<boolean> =>
+  Effect.async<boolean>((resume) => {
+    const stop = later(timeout, () => {
+      cancel()
+      resume(offer(connection, frame))
+    })
+    // A connection that is not open resumes at once.
+    const cancel = connection.suspend({
+      frame,
+      resume: (taken) => {
+        stop()
+        resume(Effect.succeed(taken))
+      }
+    })
+    return Effect.sync(() => {
+      stop()
+      cancel()
+    })
+  })
+
+/** Calls back after some milliseconds, or in the next turn of the event loop. Returns the function that cancels it. */
+const later = (millis: number, callback: () => void): () => void => {
+  if (millis === Number.POSITIVE_INFINITY) return () => {}
+  if (millis > 0 || typeof setImmediate !== "function") {
+    const timer = setTimeout(callback, millis)
+    return () => clearTimeout(timer)
+  }
+  const immediate = setImmediate(callback)
+  return () => clearImmediate(immediate)
 }

@@ -39,10 +39,9 @@ export class Frame {
 export const maxWrite = 64 * 1024
 
 const lineEnd = textEncoder.encode("\r\n")
+const newline = textEncoder.encode("\n")
 
-export const fromString = (text: string): Frame => new Frame(textEncoder.encode(text))
-
-/** The names of the events that the library sends itself. An event of a user's by such a name would be taken for one. */
+/** Names of the events that the library itself sends. A client would take an event of the user by such a name for one. */
 const ownEvents: ReadonlySet<string | undefined> = new Set(["end", "gap", "resync"])
 
 /** Encodes an event that a user publishes. */
@@ -53,18 +52,41 @@ export const fromEvent = (
     ? Either.left(new ServerSentEvent.InvalidServerSentEvent({ field: "event", reason: "Reserved" }))
     : Either.map(ServerSentEvent.encode(event), (bytes) => new Frame(bytes))
 
-export const gap = (dropped: number): Frame => fromString(`event: gap\ndata: {"dropped":${dropped}}\n\n`)
+/** Encodes an event of the library itself, which is valid in every case. */
+const fromOwnEvent = (event: ServerSentEvent.ServerSentEvent): Frame =>
+  new Frame(Either.getOrThrow(ServerSentEvent.encode(event)))
+
+/** Encodes the event that reports the number of events that the strategy has dropped. */
+export const gap = (dropped: number): Frame => fromOwnEvent({ event: "gap", data: { dropped } })
+
+/** Encodes the event that reports why the past of a client cannot be replayed. */
+export const resync = (reason: string, id: string | undefined): Frame =>
+  fromOwnEvent({ id, event: "resync", data: { reason } })
 
 /**
- * A reconnection time. It takes effect at the end of its line: a blank line after it would be an event without data, which
- * some clients dispatch.
+ * Encodes a reconnection time. It takes effect at the end of its line: a blank line after it would be an event without
+ * data, which some clients dispatch.
  */
-export const retry = (millis: number): Frame => fromString(`retry: ${millis}\n`)
+export const retry = (millis: number): Frame => fromOwnEvent({ retry: millis })
 
 /**
  * An empty comment, which opens a stream and keeps an idle one open. It has no blank line, for the reason of `retry`.
  */
-export const heartbeat = fromString(":\n")
+export const heartbeat = new Frame(textEncoder.encode(":\n"))
+
+/** Adds an id to an encoded event. Comments and `retry` have no blank line, at which an id takes effect: it is added too. */
+export const withId = (id: string, event: Uint8Array): Frame => {
+  const line = textEncoder.encode(`id: ${id}\n`)
+  return new Frame(concat(endsEvent(event) ? [line, event] : [line, event, newline]))
+}
+
+const endsEvent = (event: Uint8Array): boolean => event.at(-1) === newline[0] && event.at(-2) === newline[0]
+
+/** Encodes an id without an event: it moves the cursor of the client. */
+export const cursor = (id: string): Frame => withId(id, new Uint8Array())
+
+/** Encodes a heartbeat that moves the cursor of the client. */
+export const heartbeatAt = (id: string): Frame => new Frame(concat([heartbeat.bytes, cursor(id).bytes]))
 
 let lastJoined: { readonly parts: ReadonlyArray<Frame>; readonly frame: Frame } | undefined
 
