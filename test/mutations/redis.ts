@@ -1,6 +1,10 @@
 import type { Mutation } from "./mutation.js"
 
 const log = "src/redis/internal/log.ts"
+const client = "src/redis/internal/client.ts"
+const session = "src/redis/internal/session.ts"
+const tails = "src/redis/internal/tails.ts"
+const presence = "src/redis/internal/presence.ts"
 const scripts = "src/redis/internal/scripts.ts"
 const test = "test/redis/RedisEventLog.test.ts"
 
@@ -8,7 +12,7 @@ export default [
   {
     promise: "a page is bounded in bytes",
     file: log,
-    find: "Math.min(maxBytes, mostPageBytes)",
+    find: "Math.min(maxBytes, maxPageBytes)",
     replace: "1e9",
     test,
     name: "bounds a page in bytes"
@@ -39,31 +43,31 @@ export default [
   },
   {
     promise: "connections that were led to two servers are refused: the listener",
-    file: log,
-    find: "!(yield* isRun(listener, server.run)) || ",
+    file: session,
+    find: "!(yield* isRun(listener, server.run, timeout)) || ",
     replace: "",
     test,
     name: "led to two servers"
   },
   {
     promise: "connections that were led to two servers are refused: the one for pages",
-    file: log,
-    find: " || !(yield* isRun(reads, server.run))",
+    file: session,
+    find: " || !(yield* isRun(reads, server.run, timeout))",
     replace: "",
     test,
     name: "led to two servers"
   },
   {
     promise: "a scope closes within a second while Redis is frozen",
-    file: log,
-    find: "                Effect.timeout(\"1 second\"),\n",
+    file: presence,
+    find: "              Effect.timeout(\"1 second\"),\n",
     replace: "",
     test,
     name: "Redis is frozen"
   },
   {
     promise: "a refusal is named by the code of Redis",
-    file: log,
+    file: client,
     find: "`Redis refused the command: ${code}${lacks}`",
     replace: "`Redis refused the command`",
     test,
@@ -71,7 +75,7 @@ export default [
   },
   {
     promise: "a refusal costs no session",
-    file: log,
+    file: presence,
     find: "Effect.catchIf((error) => codeOf(error) !== undefined, (error) => {",
     replace: "Effect.catchIf((error) => codeOf(error) === \"\", (error) => {",
     test,
@@ -79,7 +83,7 @@ export default [
   },
   {
     promise: "a restart is noted before the next event, though Redis refused writes",
-    file: log,
+    file: session,
     find: "isUnsettled: true",
     replace: "isUnsettled: false",
     test,
@@ -95,7 +99,7 @@ export default [
   },
   {
     promise: "a node that missed events is not asked for each name that it follows",
-    file: log,
+    file: tails,
     find: "const maxNames = 512",
     replace: "const maxNames = 1_000_000",
     test,
@@ -103,15 +107,15 @@ export default [
   },
   {
     promise: "an event that was trimmed before it was read is lost for its own channel only",
-    file: log,
-    find: "else loseOne(item)",
-    replace: "else loseUntil(item)",
+    file: tails,
+    find: "else delivery.loseOne(item)",
+    replace: "else delivery.loseUntil(item)",
     test,
     name: "its own channel only"
   },
   {
     promise: "a capacity that cannot be dies",
-    file: log,
+    file: "src/redis/RedisEventLog.ts",
     find: "Number.isSafeInteger(capacity) && capacity >= 1",
     replace: "capacity >= 1",
     test,

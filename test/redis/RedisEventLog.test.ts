@@ -267,7 +267,7 @@ describeRedis("RedisEventLog", () => {
       const send = (...command: Array<string>) => Effect.promise(() => client.sendCommand(command))
       const count = Effect.map(
         Metric.value(Metric.counter("effect_realtime.redis.entries.foreign", {
-          description: "What was found in the keys of the log, or published to its channels, that the log has not made",
+          description: "Entries in the keys and messages in the channels of the log that the log has not made",
           incremental: true
         })),
         (state) => state.count

@@ -6,11 +6,11 @@ import { defineScript } from "redis"
 import type { Cursor, Missing } from "../../EventLog.js"
 
 /**
- * The keys of a log. The braces are a hash tag: all of it is one slot, so that a script can do in one step what concerns
- * several keys.
+ * The keys of a log. The braces are a hash tag: all of it is one slot, so that a script can do in one step what
+ * concerns several keys.
  *
- * - `meta`: the epoch, the last seq, the seq of the last event (`last`), up to which seq events are too old (`aged`), the
- *   last seq of the channels that were forgotten (`forgotten`), and the run of the server that is known (`run`).
+ * - `meta`: the epoch, the last seq, the seq of the last event (`last`), up to which seq events are too old (`aged`),
+ *   the last seq of the channels that were forgotten (`forgotten`), and the run of the server that is known (`run`).
  * - `index`: every channel, by the seq of its last event.
  * - `marks`: spans of time, by the seq of the last event in each. By these events grow old.
  * - `gaps`: by where they end, the places after which a run of the server may have forgotten what it had.
@@ -115,10 +115,10 @@ const toCursor = (epoch: Buffer | undefined, seq: Buffer | undefined): Cursor =>
 export const makeMarker = (run: string): string => `return '${run}'`
 
 /**
- * The first script of a session. A run of the server that is not the one that was last known is one after a restart, or a
- * replica took over: the last of what it had it may have forgotten. So ids that may have been given are not given again,
- * and a new epoch begins if it is certain that something was forgotten, because there was a later place than the last it
- * knows. Keys of another type are none of the log's, and are removed.
+ * The first script of a session. A run of the server that is not the one that was last known is one after a restart, or
+ * a replica took over: the last of what it had it may have forgotten. So ids that may have been given are not given
+ * again, and a new epoch begins if it is certain that something was forgotten, because there was a later place than the
+ * last it knows. Keys of another type are none of the log's, and are removed.
  *
  * It does nothing if the run that is known is not the expected one any more.
  */
@@ -243,8 +243,8 @@ export interface Read {
 /**
  * Reads a page of at most `limit` events and `maxBytes` bytes, or of one event that is larger.
  *
- * Few channels are read from their streams. Many channels, as a pattern finds them, are read by the order of their events:
- * a page looks at some thousand places at most, and ends there if it found nothing.
+ * Few channels are read from their streams. Many channels, as a pattern finds them, are read by the order of their
+ * events: a page looks at some thousand places at most, and ends there if it found nothing.
  */
 export const read = defineScript({
   SCRIPT: `${prelude}
@@ -429,7 +429,10 @@ export interface Listed {
   readonly places: ReadonlyArray<Place>
 }
 
-/** Lists the places of at most `limit` events of any channels after a cursor, unless the order does not reach so far back. */
+/**
+ * Lists the places of at most `limit` events of any channels after a cursor, unless the order does not reach so far
+ * back.
+ */
 export const list = defineScript({
   SCRIPT: `${prelude}
 local after, limit = tonumber(ARGV[7]), tonumber(ARGV[8])
@@ -459,8 +462,8 @@ return reply`,
 })
 
 /**
- * Reads the data of the events at some places, `null` where it is gone: of the first places only, if all of it is more than
- * `maxBytes` bytes, and of none if the log began another epoch.
+ * Reads the data of the events at some places, `null` where it is gone: of the first places only, if all of it is more
+ * than `maxBytes` bytes, and of none if the log began another epoch.
  */
 export const readAt = defineScript({
   SCRIPT: `

@@ -1,0 +1,166 @@
+/**
+ * A connection to Redis, and the errors of its commands.
+ */
+import { Buffer } from "node:buffer"
+
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as Redacted from "effect/Redacted"
+import { ClientClosedError, ClientOfflineError, createClient, ErrorReply, RESP_TYPES } from "redis"
+
+import { EventLogError } from "../../EventLog.js"
+import * as Scripts from "./scripts.js"
+
+export interface Settings {
+  readonly url: string
+  readonly username: string | undefined
+  readonly password: Redacted.Redacted | undefined
+  readonly prefix: string
+  /** Events of one channel. */
+  readonly capacity: number
+  /** The age of an event in milliseconds. */
+  readonly maxAge: number
+  /** The time for an answer in milliseconds. */
+  readonly timeout: number
+}
+
+/** Makes a client that has not connected yet. It throws if the URL is not valid. */
+const makeClient = ({ password, timeout, url, username }: Settings) =>
+  createClient({
+    url,
+    ...(username === undefined ? {} : { username }),
+    ...(password === undefined ? {} : { password: Redacted.value(password) }),
+    socket: { reconnectStrategy: false, connectTimeout: timeout },
+    // A lost connection is replaced, and its pending commands fail.
+    disableOfflineQueue: true,
+    commandsQueueMaxLength: maxPending,
+    maintNotifications: "disabled",
+    // The pings of the connection fail the commands that Redis does not answer. No command has a timer of its own.
+    commandOptions: { timeout: 0, typeMapping: { [RESP_TYPES.BLOB_STRING]: Buffer } },
+    scripts: {
+      open: Scripts.open,
+      head: Scripts.head,
+      append: Scripts.append,
+      readLog: Scripts.read,
+      list: Scripts.list,
+      readAt: Scripts.readAt,
+      lacking: Scripts.lacking,
+      attend: Scripts.attend,
+      leave: Scripts.leave,
+      present: Scripts.present
+    }
+  })
+
+export type Client = ReturnType<typeof makeClient>
+
+/** Returns the number of the database that the URL names. */
+export const databaseOf = (settings: Settings): Effect.Effect<number, EventLogError> =>
+  Effect.try({
+    try: () => makeClient(settings).options.database ?? 0,
+    // The error of the client quotes the URL, and the password in it.
+    catch: () =>
+      new EventLogError({
+        reason: "Unavailable",
+        detail: "the url of Redis must be redis: or rediss:, as in redis://host:port/database"
+      })
+  })
+
+/** Opens a connection, until the scope is closed. Any error of the connection fails `lost`. */
+export const connect = Effect.fnUntraced(
+  function*(settings: Settings, lost: Deferred.Deferred<never, EventLogError>) {
+    const client = yield* Effect.acquireRelease(
+      Effect.sync(() => makeClient(settings)),
+      (client) => Effect.sync(() => client.destroy())
+    )
+    client.on("error", (cause) => Deferred.unsafeDone(lost, Effect.fail(toError(cause))))
+    yield* answer(() => client.connect(), settings.timeout).pipe(
+      // No command has been sent yet, so a connection that fails is not a timeout of one.
+      Effect.mapError((error) =>
+        codeOf(error) === undefined
+          ? new EventLogError({ reason: "Unavailable", detail: "Redis cannot be reached", cause: error.cause })
+          : error
+      )
+    )
+    return client
+  }
+)
+
+/** Runs a command. */
+export const send = <A>(command: () => Promise<A>): Effect.Effect<A, EventLogError> =>
+  Effect.tryPromise({ try: command, catch: toError })
+
+/** Runs a command that Redis must answer in time. */
+export const answer = <A>(command: () => Promise<A>, millis: number): Effect.Effect<A, EventLogError> =>
+  Effect.timeoutFail(send(command), { duration: millis, onTimeout: noAnswer })
+
+const noAnswer = () => new EventLogError({ reason: "Timeout", detail: "Redis has not answered in time" })
+
+/** A connection for pages and large events. */
+export interface Pages {
+  readonly client: Client
+  /** Runs a command whose answer may be large. No timeout applies to it while answers arrive on the connection. */
+  readonly read: <A>(command: (client: Client) => Promise<A>) => Effect.Effect<A, EventLogError>
+  /** Fails if the connection does not answer. While a page is pending, a ping would wait behind it, so none is sent. */
+  readonly ping: Effect.Effect<void, EventLogError>
+}
+
+export const makePages = (client: Client, timeout: number): Pages => {
+  let pending = 0
+  let progressAt = 0
+  return {
+    client,
+    read: (command) =>
+      Effect.suspend(() => {
+        if (pending++ === 0) progressAt = performance.now()
+        return send(() => command(client))
+      }).pipe(Effect.ensuring(Effect.sync(() => {
+        pending--
+        progressAt = performance.now()
+      }))),
+    ping: Effect.suspend(() =>
+      pending === 0
+        ? Effect.asVoid(answer(() => client.ping(), timeout / 2))
+        : performance.now() - progressAt > timeout * 6
+        ? noAnswer()
+        : Effect.void
+    )
+  }
+}
+
+/** Returns the code with which Redis refused a command, or undefined if it did not refuse it. */
+export const codeOf = ({ cause }: EventLogError): string | undefined =>
+  cause instanceof ErrorReply ? codeIn(cause) : undefined
+
+const codeIn = ({ message }: ErrorReply): string => /^[A-Z]+/.exec(message)?.[0] ?? "ERR"
+
+/** Returns true if Redis refuses writes. Reads and announcements remain possible. */
+export const isRefusedWrite = (error: EventLogError): boolean =>
+  ["OOM", "READONLY", "NOREPLICAS", "MISCONF"].includes(codeOf(error) ?? "")
+
+/** Returns the permission that a reply names. The rest of the reply may contain values, so it is not shown. */
+const permissionOf = (reply: string): string => {
+  const [, command] = /'([\w|]+)' (?:sub)?command/.exec(reply) ?? []
+  return command === undefined ? `a permission for ${/channel/.test(reply) ? "channels" : "keys"}` : `+${command}`
+}
+
+const toError = (cause: unknown): EventLogError => {
+  if (cause instanceof EventLogError) return cause
+  const unavailable = (detail: string) => new EventLogError({ reason: "Unavailable", detail, cause })
+  if (cause instanceof ErrorReply) {
+    const code = codeIn(cause)
+    const lacks = code === "NOPERM" ? `, the user lacks ${permissionOf(cause.message)}` : ""
+    return unavailable(`Redis refused the command: ${code}${lacks}`)
+  }
+  if (cause instanceof ClientClosedError || cause instanceof ClientOfflineError) {
+    return unavailable("the connection to Redis is closed")
+  }
+  if (cause instanceof Error && cause.message === "The queue is full") {
+    return unavailable(`${maxPending} commands are pending already`)
+  }
+  return new EventLogError({ reason: "Timeout", detail: "the connection was lost before Redis answered", cause })
+}
+
+export const logWarning = (message: string) =>
+  Effect.annotateLogs(Effect.logWarning(message), { package: "effect-realtime", module: "RedisEventLog" })
+
+const maxPending = 16_384

@@ -1,0 +1,119 @@
+/**
+ * A session with Redis: three connections to one run of one server, from the first connection until any of them is
+ * lost. Each run of a server has a marker, a script that only this run has. So a session finds that the server was
+ * restarted, or that a replica has replaced it.
+ */
+import { createHash } from "node:crypto"
+
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+
+import type { Cursor } from "../../EventLog.js"
+import { EventLogError, makeEpoch } from "../../EventLog.js"
+import type { Client, Pages, Settings } from "./client.js"
+import { answer, codeOf, connect, isRefusedWrite, makePages } from "./client.js"
+import * as Scripts from "./scripts.js"
+
+export interface Session {
+  readonly commands: Client
+  /** The connection for announcements. */
+  readonly listener: Client
+  /**
+   * The connection for pages. It delays neither a publish nor an announcement, and `client-output-buffer-limit pubsub`
+   * does not apply to it.
+   */
+  readonly pages: Pages
+  readonly context: Scripts.Context
+  /** The place after all events when the session began. */
+  readonly head: Cursor
+  /** True if Redis refused to record a restart. It has to be recorded before the next append. */
+  readonly isUnsettled: boolean
+  /** Fails when a connection is lost. */
+  readonly lost: Deferred.Deferred<never, EventLogError>
+}
+
+/** Opens a session, until the scope is closed. `seen` is the last place that this node knows of. */
+export const open = Effect.fnUntraced(function*(settings: Settings, keys: Scripts.Keys, seen: Cursor) {
+  const { timeout } = settings
+  const lost = yield* Deferred.make<never, EventLogError>()
+  const commands = yield* connect(settings, lost)
+  const listener = yield* connect(settings, lost)
+  const reads = yield* connect(settings, lost)
+  yield* checkPermissions(commands, listener, keys, timeout)
+  const server = yield* makeContext(settings, keys, crypto.randomUUID())
+  yield* answer(() => commands.eval(Scripts.makeMarker(server.run)), timeout)
+  if (!(yield* isRun(listener, server.run, timeout)) || !(yield* isRun(reads, server.run, timeout))) {
+    return yield* unavailable("the connections led to different servers")
+  }
+  const opened = yield* record(commands, settings, keys, seen).pipe(
+    Effect.map((recorded) => ({ ...recorded, isUnsettled: false })),
+    Effect.catchIf(isRefusedWrite, () =>
+      Effect.map(
+        answer(() => commands.head(server), timeout),
+        (head) => ({ head, context: server, isUnsettled: true })
+      ))
+  )
+  const session: Session = { commands, listener, pages: makePages(reads, timeout), lost, ...opened }
+  return session
+})
+
+/** Records the restart that Redis refused to record when the session began. */
+export const settle = (session: Session, settings: Settings, seen: Cursor): Effect.Effect<Session, EventLogError> =>
+  Effect.map(
+    record(session.commands, settings, session.context.keys, seen),
+    (recorded): Session => ({ ...session, ...recorded, isUnsettled: false })
+  )
+
+const makeContext = ({ capacity, maxAge }: Settings, keys: Scripts.Keys, run: string) =>
+  Effect.map(makeEpoch, (epoch): Scripts.Context => ({ keys, epoch, run, capacity, maxAge }))
+
+const checkPermissions = Effect.fnUntraced(
+  function*(commands: Client, listener: Client, keys: Scripts.Keys, timeout: number) {
+    const lacking = yield* answer(() => commands.lacking(keys), timeout)
+    if (lacking.length > 0) {
+      return yield* unavailable(`Redis refused the command: NOPERM, the user lacks ${lacking.join(" ")}`)
+    }
+    const probe = `${keys.base}permissions`
+    yield* answer(() =>
+      Promise.all([
+        commands.ping(),
+        listener.subscribe(probe, ignore),
+        listener.pSubscribe(`${probe}*`, ignore),
+        listener.unsubscribe(probe),
+        listener.pUnsubscribe(`${probe}*`)
+      ]), timeout)
+  }
+)
+
+/** Returns true if the connection leads to this run of the server. */
+const isRun = (client: Client, run: string, timeout: number) =>
+  answer(() => client.evalSha(sha1(Scripts.makeMarker(run))), timeout).pipe(
+    Effect.as(true),
+    Effect.catchIf((error) => codeOf(error) === "NOSCRIPT", () => Effect.succeed(false))
+  )
+
+/** Records the run of the server, if it is not the recorded one. Repeats that if another node did so meanwhile. */
+const record = (
+  commands: Client,
+  settings: Settings,
+  keys: Scripts.Keys,
+  seen: Cursor
+): Effect.Effect<{ readonly head: Cursor; readonly context: Scripts.Context }, EventLogError> =>
+  Effect.gen(function*() {
+    const { timeout } = settings
+    const known = yield* answer(() => commands.hGet(keys.state[0] ?? "", "run"), timeout).pipe(
+      Effect.map((run) => run === null ? "" : String(run)),
+      Effect.catchIf((error) => codeOf(error) === "WRONGTYPE", () => Effect.succeed(""))
+    )
+    const isKnown = /^[\w-]+$/.test(known) && (yield* isRun(commands, known, timeout))
+    const context = yield* makeContext(settings, keys, isKnown ? known : crypto.randomUUID())
+    if (!isKnown) yield* answer(() => commands.eval(Scripts.makeMarker(context.run)), timeout)
+    const { head, run } = yield* answer(() => commands.open(context, seen, known), timeout)
+    return run === context.run ? { head, context } : yield* record(commands, settings, keys, seen)
+  })
+
+const unavailable = (detail: string) => new EventLogError({ reason: "Unavailable", detail })
+
+const ignore = () => {}
+
+const sha1 = (script: string) => createHash("sha1").update(script).digest("hex")
