@@ -14,6 +14,7 @@ import * as Stream from "effect/Stream"
 
 import * as P256 from "../internal/p256.js"
 import type { WebPushSubscription } from "../WebPushSubscription.js"
+import { cacheName, messageType } from "./internal/workerProtocol.js"
 
 /**
  * Error for a subscription that could not be made, read or ended. The message addresses the user of the page, or the
@@ -332,7 +333,7 @@ export const messages: Stream.Stream<unknown, PushClientError> = Stream.unwrap(
     Stream.fromEventListener<MessageEvent<unknown>>(navigator.serviceWorker, "message").pipe(
       Stream.filterMap(({ data, ports }) => {
         if (
-          !Predicate.hasProperty(data, "type") || data.type !== "effect-realtime/push" ||
+          !Predicate.hasProperty(data, "type") || data.type !== messageType ||
           !Predicate.hasProperty(data, "payload")
         ) return Option.none()
         // Without this reply the worker shows a notification.
@@ -353,7 +354,7 @@ const attempt = <A>(
   Effect.tryPromise({ try: evaluate, catch: (cause) => new PushClientError({ reason, cause }) }).pipe(timeout(reason))
 
 /** Deletes the change that the service worker has not reported to the server yet. */
-const discardPendingChange = Effect.ignore(attempt("ServiceUnavailable", () => caches.delete("effect-realtime")))
+const discardPendingChange = Effect.ignore(attempt("ServiceUnavailable", () => caches.delete(cacheName)))
 
 const decodeKey = (text: string): Effect.Effect<Uint8Array, PushClientError> => {
   const key = P256.decode(text.trim())

@@ -1,60 +1,63 @@
 /**
- * The reaction of a service worker to push messages. Without Effect and without imports, for it starts anew for each
+ * Handlers of a service worker for push messages. They do not import Effect, since a worker starts again for each
  * message.
  *
  * @since 0.1.0
  */
 import type { Notification } from "../WebPushPayload.js"
+import { cacheName, messageType } from "./internal/workerProtocol.js"
 
 /**
+ * Options of `install`.
+ *
  * @since 0.1.0
  * @category models
  */
 export interface Options {
   /**
-   * The route that takes `{ oldEndpoint, subscription }` by POST when the browser has replaced a subscription, and
-   * `subscription: null` when the permission is gone. Cookies go with it. A request that fails (offline, 5xx, 401,
-   * 408, 425, 429) is repeated at the next event of the worker, and by Background Sync where there is one. After any
-   * other 4xx this subscription is not sent again. Left out, the server learns of it when the page next calls
-   * `PushClient.register`.
+   * Route that receives `{ oldEndpoint, subscription }` by POST, with cookies, when the browser has replaced a
+   * subscription. `subscription` is `null` when the permission is gone. A request that fails (offline, 5xx, 401, 408,
+   * 425, 429) is repeated at the next event of the worker, and by Background Sync where the browser has it. After any
+   * other 4xx this subscription is not sent again. None by default: the server learns of the change at the next
+   * `PushClient.register` of the page.
    */
   readonly resubscribe?: string | undefined
   /**
-   * The server's VAPID public key in base64url, for browsers that do not say which subscription they dropped (Firefox).
+   * VAPID public key of the server in base64url, for browsers that do not expose the subscription that they dropped
+   * (Firefox).
    */
   readonly applicationServerKey?: string | undefined
   /**
-   * Sends the payload to the visible pages instead of showing a notification: `PushClient.messages` emits it, and
-   * answers. If no page answers within a second, the notification is shown after all. Browsers allow that only so
-   * far: Chrome shows a notification of its own now and then, and Safari withdraws the permission after three
-   * messages without a notification, visible page or not. Default `false`.
+   * Posts the payload to the visible pages instead of showing a notification. `PushClient.messages` emits it, and
+   * replies. If no page replies within a second, the worker shows the notification. Browsers limit this: Chrome
+   * sometimes shows a notification of its own, and Safari withdraws the permission after three messages without a
+   * notification, even if the page is visible. `false` by default.
    */
   readonly tellPages?: boolean | undefined
   /**
-   * Makes a notification of a payload that is none by itself, such as one of `WebPushPayload.fromSchema`. A payload
-   * that it leaves undefined is shown as if there were no `toNotification`, since a push message without a
-   * notification counts against the site.
+   * Makes a notification of a payload that is none by itself, such as one of `WebPushPayload.fromSchema`. If it
+   * returns undefined, the payload is shown as if there were no `toNotification`: browsers count push messages
+   * without a notification against the site.
    */
   readonly toNotification?: ((payload: unknown) => Notification | undefined) | undefined
   /**
-   * The open window that a click focuses: one that shows exactly the URL, one with the same path (it is taken to the
-   * other query or hash), or any of the same origin (it is taken to the URL). A new one is opened if there is no such
-   * window, if it cannot be focused, or if it cannot be taken to the URL, as a window that another worker controls,
-   * or none. Default `path`.
+   * The open window that a click focuses: `exact` matches the URL, `path` the same path (the window navigates to the
+   * other query or hash), `origin` the same origin (the window navigates to the URL). A new window is opened if none
+   * matches, if it cannot be focused, or if it cannot navigate, as a window without a worker or with another one.
+   * `path` by default.
    */
   readonly match?: "exact" | "path" | "origin" | undefined
 }
 
 /**
- * Handles `push`, `notificationclick` and `pushsubscriptionchange`. To be called when the script of a service worker
- * starts:
+ * Handles `push`, `notificationclick` and `pushsubscriptionchange`. Call it when the script of a service worker starts.
  *
- * - shows the notification of `WebPushPayload.make` or `WebPushPayload.declarative`, then sets the badge of the app.
- *   Text is shown under the name of the host, as is an object without a title,
- * - on a click, focuses the window of `data.url` (or `navigate`, or that of the action), or opens one. The action
- *   `dismiss` opens nothing,
- * - subscribes anew with the same key (or `applicationServerKey`) when the browser has dropped a subscription, and
- *   reports it to the server.
+ * - A push message is shown as the notification of `WebPushPayload.make` or `WebPushPayload.declarative`, and then
+ *   sets the badge of the app. Text, and an object without a title, is shown under the name of the host.
+ * - A click focuses the window of `data.url` (or of `navigate`, or that of the action), or opens one. The action
+ *   `dismiss` opens nothing.
+ * - When the browser has dropped a subscription, the worker subscribes again with the same key (or with
+ *   `applicationServerKey`), and reports the change to the server.
  *
  * @since 0.1.0
  * @category constructors
@@ -66,21 +69,21 @@ export interface Options {
  * ```
  */
 export const install = (options: Options = {}): void => {
-  // Beside the purpose of the event.
+  // Repeats a failed report at each event, without an effect on the event itself.
   const alsoReport = () => optional(() => report(options), 20_000)
   self.addEventListener("push", (event) => event.waitUntil(receive(event.data, options).finally(alsoReport)))
   self.addEventListener("notificationclick", (event) => {
-    attempt(() => event.notification.close())
+    runReported(() => event.notification.close())
     const url = destination(event.notification.data, event.action)
     event.waitUntil((url === undefined ? Promise.resolve() : show(url, options.match)).finally(alsoReport))
   })
   self.addEventListener("pushsubscriptionchange", (event) => event.waitUntil(change(event, options)))
   self.addEventListener("activate", (event) => event.waitUntil(alsoReport()))
-  // A rejection is what makes the browser fire it again.
+  // Background Sync fires the event again if the promise is rejected.
   self.addEventListener("sync", (event) => event.waitUntil(report(options)))
 }
 
-// The library of types that has these cannot be loaded beside the one of pages.
+// TypeScript's library for workers declares these, but conflicts with the one for pages.
 interface ExtendableEvent {
   readonly waitUntil: (work: Promise<unknown>) => void
 }
@@ -134,8 +137,8 @@ interface Worker {
 declare const self: Worker
 
 /**
- * Runs a step that the notification does not depend on: for a second, unless it may take longer. Its failure is only
- * reported.
+ * Runs a step that the notification does not depend on. Resolves to undefined if the step fails, which is reported to
+ * the console, or takes longer than a second, or than `millis`.
  */
 const optional = <A>(step: () => A | PromiseLike<A>, millis = 1_000): Promise<A | undefined> =>
   Promise.race([
@@ -146,7 +149,8 @@ const optional = <A>(step: () => A | PromiseLike<A>, millis = 1_000): Promise<A 
     return undefined
   })
 
-const attempt = <A>(evaluate: () => A): A | undefined => {
+/** Runs the function. Reports an exception, and returns undefined instead. */
+const runReported = <A>(evaluate: () => A): A | undefined => {
   try {
     return evaluate()
   } catch (error) {
@@ -156,9 +160,9 @@ const attempt = <A>(evaluate: () => A): A | undefined => {
 }
 
 const receive = async (data: PushData | null, { tellPages, toNotification }: Options): Promise<unknown> => {
-  const text = attempt(() => data?.text()) ?? ""
+  const text = runReported(() => data?.text()) ?? ""
   const payload = parse(text)
-  if (tellPages !== true || !(await isTaken(payload))) await notify(describe(payload, text, toNotification))
+  if (tellPages !== true || !(await isHandledByPage(payload))) await notify(describe(payload, text, toNotification))
   const badge = isDeclarative(payload) ? payload["app_badge"] : undefined
   return typeof badge === "number" ? optional(() => self.navigator.setAppBadge?.(badge)) : undefined
 }
@@ -171,23 +175,23 @@ const parse = (text: string): unknown => {
   }
 }
 
-const isTaken = async (payload: unknown): Promise<boolean> => {
+const isHandledByPage = async (payload: unknown): Promise<boolean> => {
   const visible = (await optional(windows) ?? []).filter((window) => window.visibilityState === "visible")
-  return (await Promise.all(visible.map((window) => optional(() => tell(window, payload))))).includes(true)
+  return (await Promise.all(visible.map((window) => optional(() => postPayload(window, payload))))).includes(true)
 }
 
-/** Resolves when the window answers: a page that is visible need not be one that listens. */
-const tell = (window: WindowClient, payload: unknown) =>
+/** Posts the payload, and resolves when the page replies. A visible page may have no listener. */
+const postPayload = (window: WindowClient, payload: unknown) =>
   new Promise<boolean>((resolve) => {
     const { port1, port2 } = new MessageChannel()
     port1.onmessage = () => resolve(true)
-    window.postMessage({ type: "effect-realtime/push", payload }, [port2])
+    window.postMessage({ type: messageType, payload }, [port2])
   })
 
 const notify = async (notification: Notification): Promise<void> => {
   const { body = "", navigate: _, title, ...rest } = notification
-  const data = attempt(() => withDestinations(notification))
-  // A browser refuses what it cannot show, such as an icon that is no address. The text alone is better than nothing.
+  const data = runReported(() => withDestinations(notification))
+  // A browser refuses options that it cannot show, such as an icon that is no URL. Then the text alone is shown.
   for (const options of [{ ...rest, body, data }, { body, data }, { body }]) {
     try {
       return await self.registration.showNotification(title, options)
@@ -198,7 +202,7 @@ const notify = async (notification: Notification): Promise<void> => {
 }
 
 const describe = (payload: unknown, text: string, toNotification: Options["toNotification"]): Notification => {
-  const made: unknown = attempt(() => toNotification?.(payload))
+  const made: unknown = runReported(() => toNotification?.(payload))
   if (isRecord(made)) return titled(made)
   if (!isRecord(payload)) return titled({ body: typeof payload === "string" ? payload : text })
   const inner = isDeclarative(payload) || !isNotification(payload) ? payload["notification"] : undefined
@@ -219,7 +223,7 @@ const isNotification = (value: Record<string, unknown>): value is Notification =
 const isDeclarative = (value: unknown): value is Record<string, unknown> =>
   isRecord(value) && value["web_push"] === 8030
 
-// A notification that is shown keeps its data alone, and not where it and its actions lead.
+// The browser stores only `data` with a notification, so the destinations of the notification and its actions go there.
 const withDestinations = ({ actions, data, navigate }: Notification): unknown => {
   const urlByAction = Object.fromEntries(
     (Array.isArray(actions) ? actions : []).flatMap(({ action, navigate }) =>
@@ -241,7 +245,7 @@ const destination = (data: unknown, action: string): string | undefined => {
   if (action === "dismiss" && !isMapped) return undefined
   const url = isMapped ? urlByAction[action] : own
   const { location, registration } = self
-  const valid = typeof url === "string" ? attempt(() => new URL(url, location.href).href) : undefined
+  const valid = typeof url === "string" ? runReported(() => new URL(url, location.href).href) : undefined
   return valid ?? registration.scope
 }
 
@@ -252,11 +256,10 @@ const show = async (url: string, match: Options["match"]): Promise<unknown> => {
     const { href, origin, pathname } = new URL(address)
     return match === "exact" ? href : match === "origin" ? origin : origin + pathname
   }
-  // Only a window that this worker controls can be taken elsewhere. The others are not focused: a click may focus a
-  // window or open one.
+  // Only a window that this worker controls can navigate. A click permits one focus or one new window, not both.
   const [open = [], controlled = []] = await Promise.all([optional(windows), optional(() => windows(false))])
   const isMatch = (window: WindowClient) => pageOf(window.url) === pageOf(url)
-  // A page that is at the same place but for its own hash stays there: to lose the hash it would have to load again.
+  // A page that differs only by its own hash does not navigate: to remove the hash it would have to load again.
   const isThere = (window: WindowClient) => window.url === url || window.url.split("#")[0] === url
   const window = open.find((window) => window.url === url) ?? controlled.find(isMatch) ??
     open.find((window) => isMatch(window) && isThere(window))
@@ -268,7 +271,7 @@ const show = async (url: string, match: Options["match"]): Promise<unknown> => {
   return optional(() => navigate().catch(() => self.clients.openWindow(url)))
 }
 
-// A change that the server does not know of yet outlives the worker.
+/** A change of the subscription. It is stored, and so outlives the worker, until the server has accepted it. */
 interface Change {
   readonly oldEndpoint?: string | undefined
   readonly key?: string | undefined
@@ -277,19 +280,19 @@ interface Change {
   readonly refused?: unknown
 }
 
-const name = "effect-realtime"
-
 const load = () =>
-  optional(async (): Promise<Change | undefined> => (await (await caches.open(name)).match("/" + name))?.json())
+  optional(async (): Promise<Change | undefined> =>
+    (await (await caches.open(cacheName)).match("/" + cacheName))?.json()
+  )
 
 const save = (change: Change) =>
-  optional(async () => (await caches.open(name)).put("/" + name, new Response(JSON.stringify(change))))
+  optional(async () => (await caches.open(cacheName)).put("/" + cacheName, new Response(JSON.stringify(change))))
 
 const change = async ({ newSubscription, oldSubscription }: SubscriptionChange, options: Options): Promise<unknown> => {
   const key = keyOf(oldSubscription) || options.applicationServerKey
   const known = await load()
   const change = {
-    // The server knows the first endpoint of a series of changes that it has not learned of.
+    // After several changes without a report, the server knows the first endpoint only.
     oldEndpoint: known?.oldEndpoint ?? oldSubscription?.endpoint,
     refused: known?.refused,
     key,
@@ -321,7 +324,7 @@ const report = async ({ resubscribe }: Options, pending?: Change): Promise<void>
     }
     let response = await post()
     if (response?.status === 410 || response?.status === 409) {
-      // The server says that this subscription can only be made anew, and with which key.
+      // The subscription is no longer valid. The response has the current key.
       const answer: unknown = parse(await response.text())
       await (await self.registration.pushManager.getSubscription())?.unsubscribe()
       subscription = await subscribe(
@@ -331,22 +334,23 @@ const report = async ({ resubscribe }: Options, pending?: Change): Promise<void>
     }
     const status = response?.status ?? 0
     if (status >= 400 && status < 500 && ![401, 408, 425, 429].includes(status)) {
-      reportError(new Error(`ServiceWorker reported a subscription and was refused (${status}): it is not sent again`))
+      reportError(
+        new Error(`ServiceWorker reported a subscription, and the server refused it (${status}): it is not sent again`)
+      )
       if (isRecord(subscription)) return void await save({ ...change, subscription, refused: subscription["endpoint"] })
       response = undefined
     }
-    // A page that asks to log in is an answer too, but not of the route.
+    // A redirect to a login page succeeds too, but is no response of the route.
     if (response !== undefined && (!response.ok || response.redirected)) throw new Error(`${response.status}`)
-    await optional(() => caches.delete(name))
+    await optional(() => caches.delete(cacheName))
   } catch (error) {
-    await optional(() => self.registration.sync?.register(name))
+    await optional(() => self.registration.sync?.register(cacheName))
     throw error
   }
 }
 
 /**
- * Subscribes, and resolves to `null` if the permission is gone, and to `undefined` if there is no key to subscribe
- * with.
+ * Subscribes. Resolves to `null` if the permission is gone, and to `undefined` if there is no key to subscribe with.
  */
 const subscribe = async (applicationServerKey: string | undefined, attempts = 2): Promise<unknown> => {
   const { pushManager } = self.registration
@@ -355,7 +359,7 @@ const subscribe = async (applicationServerKey: string | undefined, attempts = 2)
       ? await pushManager.subscribe({ userVisibleOnly: true, applicationServerKey })
       : await pushManager.getSubscription()
     if (!subscription) return undefined
-    // Edge gives out an address that does not exist, above all just after another subscription has ended.
+    // Edge may return an endpoint that does not exist, mostly just after another subscription has ended.
     if (!/"https:\/\/[^/"]*\.invalid[/:"]/.test(JSON.stringify(subscription))) {
       return toJson(subscription, applicationServerKey)
     }
@@ -376,7 +380,7 @@ const keyOf = (subscription: PushSubscription | null | undefined): string | unde
     : key ?? undefined
 }
 
-/** The members of the subscription, and the key that it was made with, if that is one. */
+/** Returns the members of the subscription, with the key that it was made with, if that is a VAPID public key. */
 const toJson = (subscription: PushSubscription, key: string | undefined): unknown => {
   const applicationServerKey = keyOf(subscription) || key
   return {

@@ -1,5 +1,5 @@
 /**
- * The service worker, to be served as it is. Its options are in the query of its address:
+ * A complete service worker, to be served as it is. Its options are in the query of its URL:
  * `/service-worker.js?resubscribe=/push/resubscribe&tellPages=true&match=origin`.
  *
  * @since 0.1.0
