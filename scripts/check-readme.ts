@@ -1,6 +1,5 @@
 /**
- * Type-checks the `ts` blocks of README.md and of the guides, each as a module of its own. Line numbers in errors are those
- * of the document.
+ * Type-checks each `ts` block of README.md and of the guides as a module. Errors have the line numbers of the document.
  */
 import { spawnSync } from "node:child_process"
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
@@ -17,7 +16,7 @@ const blocks = documents.flatMap((document) => {
     code: block[1]
   }))
 })
-if (blocks.length === 0) throw new Error("there is no ts block to check")
+if (blocks.length === 0) throw new Error("README.md and the guides have no ts block")
 
 const directory = mkdtempSync(join(root, ".readme-"))
 try {

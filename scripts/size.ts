@@ -1,6 +1,6 @@
 /**
- * Bundles what a page loads, as an application would, and fails if that needs Node or has grown. The limits, in bytes
- * after gzip, are what was measured plus a tenth.
+ * Bundles the modules for the browser as an application would, and fails if one imports Node or exceeds its limit.
+ * The limits are measured sizes plus a tenth, in bytes after gzip.
  */
 import { fileURLToPath } from "node:url"
 import { gzipSync } from "node:zlib"
@@ -16,7 +16,7 @@ const bundles: ReadonlyArray<{ readonly name: string; readonly source: string; r
 ]
 
 for (const { limit, name, source } of bundles) {
-  // Whatever only Node has does not resolve for a browser, and fails the build.
+  // A module of Node does not resolve for a browser, and fails the build.
   const { outputFiles } = await build({
     stdin: { contents: source, resolveDir: fileURLToPath(new URL("../src/browser", import.meta.url)), loader: "ts" },
     bundle: true,

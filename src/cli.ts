@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 /**
- * `npx effect-realtime vapid`.
+ * The command line: `npx effect-realtime vapid`.
  *
  * @since 0.1.0
  */

@@ -12,14 +12,14 @@
 export * as EventBroker from "./EventBroker.js"
 
 /**
- * The port to the world beyond this process: append, read after a cursor, follow.
+ * Port to the log of events: append, read after a cursor, tail.
  *
  * @since 0.1.0
  */
 export * as EventLog from "./EventLog.js"
 
 /**
- * One connection: a bounded queue of frames, owned by a `Scope`.
+ * One connection: a bounded queue of frames in a `Scope`.
  *
  * @since 0.1.0
  */
@@ -33,7 +33,7 @@ export * as EventStream from "./EventStream.js"
 export * as NotificationOutbox from "./NotificationOutbox.js"
 
 /**
- * The event to whoever has the page open, a push to the devices when nobody has.
+ * An event to the open pages of an owner, a push message to the devices if no page is open.
  *
  * @since 0.1.0
  */
@@ -47,35 +47,35 @@ export * as Notifier from "./Notifier.js"
 export * as ServerSentEvent from "./ServerSentEvent.js"
 
 /**
- * Who subscribed which device: the port, and a store in memory.
+ * Port to the devices of each owner, and a store in memory.
  *
  * @since 0.1.0
  */
 export * as SubscriptionStore from "./SubscriptionStore.js"
 
 /**
- * A typed channel: a name pattern and the schemas of its events.
+ * A typed family of channels: a name pattern and the schemas of its events.
  *
  * @since 0.1.0
  */
 export * as Topic from "./Topic.js"
 
 /**
- * The key pair that push services know a server by: generate, check, read from config.
+ * The key pair that identifies a server to push services: generate, check, read from config.
  *
  * @since 0.1.0
  */
 export * as VapidKeys from "./VapidKeys.js"
 
 /**
- * The service that sends: one message, many, or a stream of them.
+ * The sender of push messages: one message, many, or a stream of them.
  *
  * @since 0.1.0
  */
 export * as WebPush from "./WebPush.js"
 
 /**
- * The routes that a page subscribes its device by.
+ * The routes by which a page subscribes its device.
  *
  * @since 0.1.0
  */
@@ -89,14 +89,14 @@ export * as WebPushApi from "./WebPushApi.js"
 export * as WebPushError from "./WebPushError.js"
 
 /**
- * What the service worker receives: a notification, or a declarative one.
+ * The payload that the service worker receives: a notification, or a declarative one.
  *
  * @since 0.1.0
  */
 export * as WebPushPayload from "./WebPushPayload.js"
 
 /**
- * What `PushSubscription.toJSON()` gives, as a Schema.
+ * Schema of the result of `PushSubscription.toJSON()`.
  *
  * @since 0.1.0
  */

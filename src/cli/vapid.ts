@@ -24,7 +24,9 @@ const vapid = Command.make(
       )
     })
 ).pipe(
-  Command.withDescription("Make a VAPID key pair. Keep it: subscriptions work only with the key they were made with.")
+  Command.withDescription(
+    "Make a VAPID key pair. Store it: a subscription works only with the key that it was made with."
+  )
 )
 
 const { version } = Schema.decodeUnknownSync(Schema.Struct({ version: Schema.String }))(
@@ -38,7 +40,7 @@ const run = Command.run(Command.make("effect-realtime").pipe(Command.withSubcomm
 
 NodeRuntime.runMain(
   run(process.argv).pipe(
-    // The command has said on stderr what is wrong, and stdout may be an .env file.
+    // @effect/cli has written the error to stderr. stdout may be an .env file.
     Effect.catchAll(() =>
       Effect.sync(() => {
         process.exitCode = 1

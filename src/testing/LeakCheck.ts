@@ -1,5 +1,5 @@
 /**
- * Fails a test when something outlives it: a fiber, a scope, a timer or a socket.
+ * Check that fails a test if it leaks a fiber, a scope, a timer or a socket.
  *
  * @since 0.1.0
  */
@@ -15,7 +15,7 @@ import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
 
 /**
- * Something that outlived its test. `detail` says where it comes from, as far as that is known: the fiber, its span, the
+ * A resource that outlived its test. `detail` shows its origin, as far as that is known: the fiber, its span, the
  * line of code. Leaks that look the same are counted together.
  *
  * @since 0.1.0
@@ -28,13 +28,15 @@ export const Leak = Schema.Struct({
 })
 
 /**
+ * A resource that outlived its test.
+ *
  * @since 0.1.0
  * @category models
  */
 export type Leak = typeof Leak.Type
 
 /**
- * What outlived a test.
+ * Error for a test with leaks.
  *
  * @since 0.1.0
  * @category errors
@@ -53,15 +55,17 @@ export class LeakError extends Schema.TaggedError<LeakError>("effect-realtime/te
 }
 
 /**
- * Runs the body of a test in a fiber and a scope of its own, and fails with `LeakError` when, after both have ended,
- * something is alive in this process that was not there before: a fiber (daemons, and fibers of any runtime, too), an
- * open scope that has finalizers, a timer or immediate (also when it is `unref`ed), a socket or a server. What closes
- * asynchronously has about a second of real time to do so, whichever `Clock` the test has. A body that fails, fails as
- * it would without the check.
+ * Runs the body of a test in a fiber and a scope of its own. Fails with `LeakError` if, after both have ended, this
+ * process has a new resource: a fiber (daemons, and fibers of any runtime, too), an open scope with finalizers, a
+ * timer or immediate (also if it is `unref`ed), a socket or a server. A resource that closes asynchronously has about
+ * a second of real time to do so, with any `Clock` of the test. If the body fails, the failure is that of the body.
  *
- * It sees the whole process, so the test must not run concurrently with others: a check within another's time dies.
- * A layer that is provided outside the check may outlive it; what it does during the check is counted all the same.
+ * The check covers the whole process. So the test must not run concurrently with others, and a check within another
+ * one dies. A layer that is provided outside of the check may outlive it, but resources that the layer acquires
+ * during the check count.
  *
+ * @since 0.1.0
+ * @category testing
  * @example
  * ```ts
  * import { Effect } from "effect"
@@ -73,9 +77,6 @@ export class LeakError extends Schema.TaggedError<LeakError>("effect-realtime/te
  *   yield* TestEventSource.next(source)
  * }).pipe(LeakCheck.run)
  * ```
- *
- * @since 0.1.0
- * @category testing
  */
 export const run = <A, E, R>(
   body: Effect.Effect<A, E, R>
@@ -95,7 +96,7 @@ interface Watching {
   readonly fibers: ReadonlySet<AnyFiber>
   readonly scopes: Map<ScopeState, string>
   readonly resources: Map<number, Resource>
-  /** Does what the check itself needs, without counting it. */
+  /** Runs a function whose resources do not count, for the check itself. */
   readonly unwatched: <A>(evaluate: () => A) => A
   readonly stop: () => void
 }
@@ -108,7 +109,7 @@ interface Resource {
   readonly stack: { readonly stack?: string }
 }
 
-/** The part of Effect's only `Scope` implementation that tells whether it is open. */
+/** The members of Effect's `Scope` implementation that show if a scope is open. */
 interface ScopeState {
   readonly state: { readonly _tag: "Open"; readonly finalizers: ReadonlyMap<unknown, unknown> } | {
     readonly _tag: "Closed"
@@ -118,7 +119,7 @@ interface ScopeState {
 const watch: Effect.Effect<Watching> = Effect.gen(function*() {
   const prototype: object = Object.getPrototypeOf(yield* Scope.make())
   if (Object.hasOwn(prototype, "strategy")) {
-    return yield* Effect.dieMessage("LeakCheck: another check is running, and each counts the whole process")
+    return yield* Effect.dieMessage("LeakCheck: another check is running, and each check covers the whole process")
   }
   const fibers = yield* allFibers
   const scopes = new Map<ScopeState, string>()
@@ -126,7 +127,7 @@ const watch: Effect.Effect<Watching> = Effect.gen(function*() {
   yield* Scope.make()
   if (scopes.size === 0) {
     stopScopes()
-    return yield* Effect.dieMessage("LeakCheck: this version of effect makes its scopes in another way")
+    return yield* Effect.dieMessage("LeakCheck: this version of effect creates its scopes in another way")
   }
   const resources = new Map<number, Resource>()
   let isWatching = true
@@ -164,10 +165,10 @@ const kinds: ReadonlyMap<string, Leak["kind"]> = new Map([
   ["PIPESERVERWRAP", "server"]
 ])
 
-/** Daemons and what a runtime started are roots; all others are below one. */
+/** Returns all fibers. Daemons and the fibers of a runtime are roots, and all others are descendants of a root. */
 const allFibers: Effect.Effect<Set<AnyFiber>> = Effect.gen(function*() {
   const found = new Set<AnyFiber>(yield* Fiber.roots)
-  // What is added to a set while it is iterated over is visited too.
+  // The iteration of a set includes the elements that are added meanwhile.
   for (const fiber of found) {
     for (const child of yield* Fiber.children(fiber)) {
       found.add(child)
@@ -177,8 +178,9 @@ const allFibers: Effect.Effect<Set<AnyFiber>> = Effect.gen(function*() {
 })
 
 /**
- * Nothing public tells of a new scope. Each is made with the one prototype and then assigned its strategy: so a setter on
- * the prototype sees them all, and puts the property where it would have been.
+ * Calls the function for each new scope. No public API reports new scopes. Each scope is an object of one prototype
+ * that is then assigned its strategy, so a setter on the prototype sees all of them, and defines the property where
+ * it would have been.
  */
 const onScopeMade = (prototype: object, made: (scope: ScopeState) => void): () => void => {
   Object.defineProperty(prototype, "strategy", {
@@ -204,7 +206,7 @@ const captureStack = (below: (id: number, type: string) => void): { readonly sta
 
 const settle = Effect.fnUntraced(function*(watching: Watching) {
   for (let turn = 0; turn < turns.immediate + turns.delayed; turn++) {
-    // The first find is enough: to describe all that is on its way out would take longer than its going.
+    // One leak is enough to wait for: a description of everything that is closing would take longer than the closing.
     if ((yield* newFibers(watching)).length === 0 && remaining(watching).next().done === true) {
       return
     }
@@ -216,7 +218,7 @@ const settle = Effect.fnUntraced(function*(watching: Watching) {
   }
 })
 
-// Most things close within a few turns of the event loop; about a second is left for those that need time.
+// Most resources close within a few turns of the event loop. About a second remains for the others.
 const turns = { immediate: 20, delayed: 100, delayMillis: 10 }
 
 const eventLoopTurn = (watching: Watching, turn: number): Effect.Effect<void> =>
@@ -259,10 +261,11 @@ const describeLeaks = (watching: Watching): Effect.Effect<ReadonlyArray<Leak>> =
     return Object.values(alike).map((group) => ({ ...group[0], count: group.length }))
   })
 
-// The test runner talks to its parent process while a test runs.
+// The test runner opens resources while a test runs, to communicate with its parent process.
 const testRunner = /\/node_modules\/(vitest|@vitest|vite-node|tinypool)\//
 
-// The clock behind the Date header, which ticks for up to a second after a response; stdout and stderr, opened at first use.
+// The timer for the Date header, which runs for up to a second after a response; stdout and stderr, opened at first
+// use.
 const nodeItself = /node:internal\/(http:|bootstrap\/)/
 
 const describeFiber = (fiber: AnyFiber): string =>

@@ -1,6 +1,6 @@
 /**
- * An event-stream client for tests: over a real socket, it receives what a browser's `EventSource` would, and it can
- * do to a server what clients do: stop reading, vanish, and come back.
+ * Client of an event stream for tests. Over a real socket it receives what a browser's `EventSource` receives, and
+ * does what clients do to a server: it stops reading, resets the connection, and reconnects.
  *
  * @since 0.1.0
  */
@@ -34,9 +34,9 @@ const TypeId = "~effect-realtime/testing/TestEventSource"
  */
 export interface TestEventSource extends Pipeable.Pipeable {
   readonly [TypeId]: Connection
-  /** The status code of the response. */
+  /** Status code of the response. */
   readonly status: number
-  /** The headers of the response. */
+  /** Headers of the response. */
   readonly headers: Headers.Headers
 }
 
@@ -46,7 +46,7 @@ interface Connection {
   readonly request: Http.ClientRequest
   readonly response: Http.IncomingMessage
   readonly isEventStream: boolean
-  /** The parts of the body that are still to be decoded. */
+  /** Parts of the event stream that are not decoded yet. */
   readonly pieces: Mailbox.Mailbox<string>
   readonly events: Mailbox.Mailbox<Event>
   readonly comments: Array<string>
@@ -59,8 +59,8 @@ interface Connection {
 }
 
 /**
- * An event as `EventSource` dispatches it: `event` is `"message"` where the server named none, and `id` is the last
- * event id at that moment, which may come from an earlier event.
+ * An event as `EventSource` dispatches it. `event` is `"message"` if the server sent no name. `id` is the last event
+ * id at that moment, which may be that of an earlier event.
  *
  * @since 0.1.0
  * @category models
@@ -72,8 +72,8 @@ export interface Event {
 }
 
 /**
- * How a connection ended: `"clean"` when the server finished the response, `"truncated"` when the socket was closed or
- * reset before that, `"dropped"` when this side did it.
+ * The end of a connection: `"clean"` if the server finished the response, `"truncated"` if the socket was closed or
+ * reset before that, `"dropped"` if the client reset it.
  *
  * @since 0.1.0
  * @category models
@@ -81,11 +81,11 @@ export interface Event {
 export type End = "clean" | "truncated" | "dropped"
 
 /**
- * Why a client has nothing to give:
+ * Error of a client that cannot return what was requested. Reasons:
  *
- * - `Connect`: no response came
- * - `Ended`: the connection ended before what was waited for
- * - `NotEventStream`: the response was not a `200` of type `text/event-stream`, after which a browser does not reconnect
+ * - `Connect`: no response arrived,
+ * - `Ended`: the connection ended before the event or text arrived,
+ * - `NotEventStream`: the response was not a `200` of type `text/event-stream`. A browser does not reconnect after it.
  *
  * @since 0.1.0
  * @category errors
@@ -102,9 +102,9 @@ export class TestEventSourceError extends Schema.TaggedError<TestEventSourceErro
   override get message(): string {
     switch (this.reason) {
       case "Connect":
-        return "No response came"
+        return "No response arrived"
       case "Ended":
-        return "The connection ended before what was waited for"
+        return "The connection ended before the event or text arrived"
       case "NotEventStream":
         return "The response is not an event stream"
     }
@@ -112,11 +112,14 @@ export class TestEventSourceError extends Schema.TaggedError<TestEventSourceErro
 }
 
 /**
- * Requests an event stream, and succeeds once the head of the response has come, whatever its status. The socket is this
- * client's alone, and is reset when the scope closes. Interrupt it to vanish before the head has come.
+ * Requests an event stream. Succeeds when the head of the response has arrived, with any status. The socket belongs
+ * to this client alone, and is reset when the scope closes. Interrupt the effect to disconnect before the head has
+ * arrived.
  *
- * Fails with `Connect` when no response comes.
+ * Fails with `Connect` if no response arrives.
  *
+ * @since 0.1.0
+ * @category constructors
  * @example
  * ```ts
  * import { Effect } from "effect"
@@ -130,15 +133,12 @@ export class TestEventSourceError extends Schema.TaggedError<TestEventSourceErro
  *   return [first, ...(yield* TestEventSource.collect(again))]
  * }).pipe(Effect.scoped)
  * ```
- *
- * @since 0.1.0
- * @category constructors
  */
 export const make = (
   url: string,
   options?: { readonly headers?: Headers.Input | undefined }
 ): Effect.Effect<TestEventSource, TestEventSourceError, Scope.Scope> =>
-  // Browsers wait three to five seconds where the server says nothing.
+  // Browsers wait three to five seconds if the server has sent no retry.
   open(url, Headers.fromInput(options?.headers), "", Duration.seconds(3))
 
 const open = Effect.fnUntraced(function*(
@@ -202,7 +202,7 @@ const open = Effect.fnUntraced(function*(
     reset
   )
   const source = yield* Deferred.await(opened).pipe(Effect.onInterrupt(() => reset(request)))
-  // A fiber that is interrupted before it has begun would not report the end.
+  // A fiber that is interrupted before it starts would not report the end.
   yield* Effect.uninterruptible(Effect.forkScoped(decode(source[TypeId])))
   yield* Effect.addFinalizer(() => drop(source))
   return source
@@ -285,7 +285,7 @@ const waitFor = <A, E>(
   })
 
 /**
- * The next event, waiting for it if need be. Fails with `Ended` when the connection ends without one.
+ * Returns the next event, and waits for it if necessary. Fails with `Ended` if the connection ends without one.
  *
  * @since 0.1.0
  * @category accessors
@@ -294,7 +294,8 @@ export const next = (self: TestEventSource): Effect.Effect<Event, TestEventSourc
   Effect.mapError(self[TypeId].events.take, () => new TestEventSourceError({ reason: "Ended" }))
 
 /**
- * The next `n` events, waiting for them if need be. Fails with `Ended` when the connection ends before the last of them.
+ * Returns the next `n` events, and waits for them if necessary. Fails with `Ended` if the connection ends before the
+ * last one.
  *
  * @since 0.1.0
  * @category accessors
@@ -309,8 +310,8 @@ export const take: {
 )
 
 /**
- * The next event that the predicate holds for; those before it are passed over. Fails with `Ended` when the connection
- * ends without one.
+ * Returns the next event that satisfies the predicate, and skips those before it. Fails with `Ended` if the
+ * connection ends without one.
  *
  * @since 0.1.0
  * @category accessors
@@ -325,7 +326,7 @@ export const find: {
 )
 
 /**
- * All events that are still to be taken, once the connection has ended.
+ * Returns all events that have not been taken yet, after the connection has ended.
  *
  * @since 0.1.0
  * @category accessors
@@ -334,7 +335,7 @@ export const collect = (self: TestEventSource): Effect.Effect<ReadonlyArray<Even
   Effect.map(Stream.runCollect(events(self)), Chunk.toReadonlyArray)
 
 /**
- * The events as they come, until the connection ends, in whichever way.
+ * Returns a stream of the events that have not been taken yet. It ends with the connection, cleanly or not.
  *
  * @since 0.1.0
  * @category accessors
@@ -342,7 +343,7 @@ export const collect = (self: TestEventSource): Effect.Effect<ReadonlyArray<Even
 export const events = (self: TestEventSource): Stream.Stream<Event> => Mailbox.toStream(self[TypeId].events)
 
 /**
- * The body received so far, without its byte order mark.
+ * Returns the body received so far, without its byte order mark.
  *
  * @since 0.1.0
  * @category accessors
@@ -350,8 +351,8 @@ export const events = (self: TestEventSource): Stream.Stream<Event> => Mailbox.t
 export const text = (self: TestEventSource): Effect.Effect<string> => Effect.sync(() => self[TypeId].text)
 
 /**
- * Waits until the predicate holds for the body received so far, and returns that. It sees what is no event: a comment,
- * or half a frame. Fails with `Ended` when the connection ends before.
+ * Waits until the body received so far satisfies the predicate, and returns it. It includes text that is no event:
+ * comments, and incomplete frames. Fails with `Ended` if the connection ends before.
  *
  * @since 0.1.0
  * @category accessors
@@ -373,7 +374,7 @@ export const awaitText: {
 )
 
 /**
- * The comments received so far, each without its colon and one space.
+ * Returns the comments received so far, each without its colon and one space.
  *
  * @since 0.1.0
  * @category accessors
@@ -382,7 +383,7 @@ export const comments = (self: TestEventSource): Effect.Effect<ReadonlyArray<str
   Effect.sync(() => Array.from(self[TypeId].comments))
 
 /**
- * The id that a reconnect sends, by the rules of HTML 9.2.6; empty when there is none.
+ * Returns the id that a reconnect sends, by the rules of HTML, section 9.2.6. Empty if there is none.
  *
  * @since 0.1.0
  * @category accessors
@@ -390,7 +391,7 @@ export const comments = (self: TestEventSource): Effect.Effect<ReadonlyArray<str
 export const lastEventId = (self: TestEventSource): Effect.Effect<string> => Effect.sync(() => self[TypeId].lastEventId)
 
 /**
- * The time that a reconnect waits: what the server's last `retry` says, or else 3 seconds.
+ * Returns the time that a reconnect waits: the server's last `retry`, or 3 seconds.
  *
  * @since 0.1.0
  * @category accessors
@@ -398,7 +399,7 @@ export const lastEventId = (self: TestEventSource): Effect.Effect<string> => Eff
 export const retry = (self: TestEventSource): Effect.Effect<Duration.Duration> => Effect.sync(() => self[TypeId].retry)
 
 /**
- * Waits until the connection has ended, and says how.
+ * Waits until the connection has ended, and returns how it ended.
  *
  * @since 0.1.0
  * @category accessors
@@ -408,7 +409,7 @@ export const end = (self: TestEventSource): Effect.Effect<End> =>
 
 /**
  * Stops reading, so that the buffers between the server and this client fill up. A client that does not read does not
- * see the connection end either.
+ * observe the end of the connection either.
  *
  * @since 0.1.0
  * @category combinators
@@ -419,7 +420,7 @@ export const stall = (self: TestEventSource): Effect.Effect<void> =>
   })
 
 /**
- * Reads on after a `stall`.
+ * Continues to read after a `stall`.
  *
  * @since 0.1.0
  * @category combinators
@@ -430,7 +431,7 @@ export const resume = (self: TestEventSource): Effect.Effect<void> =>
   })
 
 /**
- * Resets the connection at once, as a client does that vanishes. What was received before can still be taken.
+ * Resets the connection at once, as a client does that fails. Events that were received before can still be taken.
  *
  * @since 0.1.0
  * @category combinators
@@ -442,12 +443,14 @@ export const drop = (self: TestEventSource): Effect.Effect<void> =>
   })
 
 /**
- * Does what a browser does once the connection has ended: waits for the time that `retry` gives, by the `Clock`, and
- * requests the stream again with the `Last-Event-ID` (HTML 9.2.3). The new connection goes on with the old one's id and
- * retry. It is one attempt: a browser makes another when it fails with `Connect`.
+ * Does what a browser does after a connection has ended: waits for the time of `retry`, by the `Clock`, and requests
+ * the stream again with the `Last-Event-ID` (HTML, section 9.2.3). The new connection starts with the id and the
+ * retry of the old one. This is one attempt: a browser makes another one after `Connect`.
  *
- * Fails with `NotEventStream` when the ended connection was none, because a browser then gives up for good.
+ * Fails with `NotEventStream` if the response was no event stream, because then a browser does not reconnect.
  *
+ * @since 0.1.0
+ * @category constructors
  * @example
  * ```ts
  * import { Effect } from "effect"
@@ -461,9 +464,6 @@ export const drop = (self: TestEventSource): Effect.Effect<void> =>
  *   return [first, yield* TestEventSource.next(again)]
  * }).pipe(Effect.scoped)
  * ```
- *
- * @since 0.1.0
- * @category constructors
  */
 export const reconnect = (self: TestEventSource): Effect.Effect<TestEventSource, TestEventSourceError, Scope.Scope> =>
   Effect.gen(function*() {

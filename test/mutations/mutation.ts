@@ -1,14 +1,14 @@
-/** A one-line breakage of a promise, and the test that must fail with it. */
+/** A change of one line that breaks a promise, and the test that must fail with it. */
 export interface Mutation {
-  /** The promise, as DESIGN or a guide states it. */
+  /** The promise that the change breaks. */
   readonly promise: string
-  /** The file to break, from the top of the project. */
+  /** Path of the file to change, from the root of the project. */
   readonly file: string
   /** Text that stands exactly once in the file. */
   readonly find: string
   readonly replace: string
-  /** The test file that fails. */
+  /** Path of the test file that fails. */
   readonly test: string
-  /** Part of the name of the test that fails: without it, the whole file runs. */
+  /** Part of the name of the test that fails. Without it, the whole file runs. */
   readonly name?: string
 }

@@ -1,6 +1,6 @@
 /**
- * Breaks one promise after another in a copy of the project, and runs the test that must notice:
- * `npm run test:mutations`, or `npm run test:mutations -- broker` for one list. Ends with the mutations that survived.
+ * Breaks one promise after another in a copy of the project, and runs the test that must fail:
+ * `npm run test:mutations`, or `npm run test:mutations -- broker` for one list. Fails if a mutation survives.
  */
 import { spawnSync } from "node:child_process"
 import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs"
