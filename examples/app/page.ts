@@ -1,4 +1,6 @@
 /** The page, bundled once at the start. */
+import { createHash } from "node:crypto"
+import { readFile } from "node:fs/promises"
 import { extname } from "node:path"
 import { fileURLToPath } from "node:url"
 
@@ -30,23 +32,29 @@ const contentTypes: Record<string, string> = {
   ".woff2": "font/woff2"
 }
 
-const index = Effect.flatMap(
-  HttpServerRequest.HttpServerRequest,
-  ({ cookies }) =>
-    Effect.flatMap(HttpServerResponse.file(fileOf("index.html")), (page) =>
-      cookies.customer === undefined
-        ? HttpServerResponse.setCookie(page, "customer", crypto.randomUUID(), {
-          httpOnly: true,
-          maxAge: "365 days",
-          path: "/",
-          sameSite: "lax"
-        })
-        : Effect.succeed(page))
-)
+/** A name of the customer that the page may know. The cookie itself is a credential, which no script should read. */
+const accountOf = (customer: string) => createHash("sha256").update(customer).digest("base64url")
+
+/** Serves the page with the name of its customer. A browser without a cookie becomes a new customer. */
+const index = (template: string) =>
+  Effect.flatMap(HttpServerRequest.HttpServerRequest, ({ cookies }) => {
+    const customer = cookies.customer ?? crypto.randomUUID()
+    const page = HttpServerResponse.html(template.replace("{account}", accountOf(customer))).pipe(
+      HttpServerResponse.setHeader("cache-control", "private, no-cache")
+    )
+    return cookies.customer === undefined
+      ? HttpServerResponse.setCookie(page, "customer", customer, {
+        httpOnly: true,
+        maxAge: "365 days",
+        path: "/",
+        sameSite: "lax"
+      })
+      : Effect.succeed(page)
+  })
 
 export const PageLive = HttpApiBuilder.Router.use((router) =>
   Effect.gen(function*() {
-    yield* router.get("/", index)
+    yield* router.get("/", index(yield* Effect.promise(() => readFile(fileOf("index.html"), "utf8"))))
     yield* router.get("/icon.svg", HttpServerResponse.file(fileOf("icon.svg")))
     const { outputFiles } = yield* bundle
     for (const { contents, path } of outputFiles) {

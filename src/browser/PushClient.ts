@@ -66,7 +66,7 @@ const explanations: Record<PushClientError["reason"], string> = {
   HomeScreenRequired: "On iPhone and iPad, add this site to the home screen, and open it from there",
   Unsupported: "This browser cannot receive push messages: use a current one, and not in a private window",
   PermissionDenied: "Notifications are blocked for this site: allow them in the browser's settings for it",
-  PermissionDismissed: "Notifications were neither allowed nor blocked: try again, and choose",
+  PermissionDismissed: "Notifications were neither allowed nor blocked: ask again and choose",
   NoServiceWorker: "This site has no service worker for notifications: reload the page",
   InvalidServerKey:
     "The server's key is not a VAPID public key (65 bytes in base64url): its settings must be corrected",

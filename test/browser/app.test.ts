@@ -7,7 +7,7 @@ import { TestEventSource } from "effect-realtime/testing"
 import * as TestPush from "effect-realtime/testing/TestPushService"
 import { TestPushService } from "effect-realtime/testing/TestPushService"
 import { WebPushSubscription } from "effect-realtime/WebPushSubscription"
-import type { Page } from "playwright-core"
+import type { BrowserContext, Page } from "playwright-core"
 
 import { App } from "../../examples/app/app.js"
 import { Chromium, isMissing, newPage, until } from "../support/chromium.js"
@@ -16,7 +16,7 @@ import * as Postgres from "../support/postgres.js"
 import * as Redis from "../support/redis.js"
 import * as Sqlite from "../support/sqlite.js"
 
-/** The demo on a free port, with a push service of this machine in place of the world's. */
+/** Starts the demo on a free port, with a push service on this machine in place of the public ones. */
 const open = (settings: Record<string, string>) =>
   Effect.gen(function*() {
     const { PORT = String(yield* freePort) } = settings
@@ -33,7 +33,7 @@ interface View {
 
 const desktop: View = { colorScheme: "light", width: 1440, height: 1000 }
 
-/** A window of a person of their own, and what its console complained of. */
+/** Opens a window with cookies of its own. `complaints` has the warnings and errors of its console. */
 const openWindow = (url: string, { colorScheme, height, width }: View = desktop) =>
   Effect.gen(function*() {
     const browser = yield* Chromium
@@ -46,10 +46,15 @@ const openWindow = (url: string, { colorScheme, height, width }: View = desktop)
       if (message.type() === "error" || message.type() === "warning") complaints.push(message.text())
     })
     context.on("weberror", (error) => complaints.push(String(error.error())))
-    const page = yield* newPage(context, url)
-    yield* until(page, () => document.querySelector<HTMLElement>("#connection")?.dataset["state"] === "live")
-    return { complaints, context, page }
+    return { complaints, context, page: yield* openTab(context, url) }
   })
+
+/** Opens another tab of a window, with the same cookies. */
+const openTab = (context: BrowserContext, url: string) =>
+  Effect.tap(
+    newPage(context, url),
+    (page) => until(page, () => document.querySelector<HTMLElement>("#connection")?.dataset["state"] === "live")
+  )
 
 const order = (page: Page, name: string) =>
   Effect.promise(async () => {
@@ -61,12 +66,12 @@ const order = (page: Page, name: string) =>
 const ticket = (page: Page, status: string, text: string) =>
   Effect.promise(() => page.locator(`#${status} .ticket`, { hasText: text }).first().waitFor({ timeout: 60_000 }))
 
-/** Waits until a plot's number is what it should be. */
+/** Waits until the number of a plot satisfies the predicate. */
 const plot = (page: Page, name: string, predicate: (value: number) => boolean) =>
   Effect.promise(() => page.textContent(`[data-plot=${name}] output`)).pipe(
     Effect.map((text) => Number(text?.replace(/\D/g, ""))),
     Effect.repeat({ until: predicate, schedule: Schedule.spaced("200 millis") }),
-    Effect.timeoutFail({ duration: "60 seconds", onTimeout: () => `the plot of ${name} did not get there` })
+    Effect.timeoutFail({ duration: "60 seconds", onTimeout: () => `the plot ${name} did not reach the number` })
   )
 
 const violations = (page: Page) =>
@@ -79,7 +84,7 @@ const violations = (page: Page) =>
   })
 
 declare global {
-  // Put there by the source of axe-core.
+  // Defined by the source of axe-core.
   var axe: Pick<typeof Axe, "run">
 }
 
@@ -104,7 +109,7 @@ describe.skipIf(isMissing)("the demo", () => {
       assert.strictEqual(yield* Effect.promise(() => other.page.textContent("#toasts")), "")
       assert.strictEqual(yield* Effect.promise(() => other.page.textContent("#placed-title")), "Recebido")
       yield* ticket(other.page, "ready", "Inês")
-      // Whoever comes later sees it too.
+      // A page that is opened later shows it too.
       const late = yield* openWindow(url)
       yield* ticket(late.page, "ready", "Inês")
       assert.deepStrictEqual([...one.complaints, ...other.complaints, ...late.complaints], [])
@@ -112,7 +117,27 @@ describe.skipIf(isMissing)("the demo", () => {
   )
 
   run(
-    "makes trouble, and shows what comes of it",
+    "shares a connection among the tabs of one customer, and with no other customer of the same browser",
+    Effect.gen(function*() {
+      const url = yield* open({ DATABASE_URL: yield* Sqlite.database })
+      const { context, page } = yield* openWindow(url)
+      const tab = yield* openTab(context, url)
+      yield* Effect.promise(() => context.clearCookies())
+      const other = yield* openTab(context, url)
+      yield* plot(page, "connections", (n) => n === 2)
+      const confirmed = (page: Page, order: number) =>
+        Effect.promise(() => page.locator("#toasts", { hasText: `order ${order} approved` }).waitFor())
+      // The cookie of the browser is that of the other customer now.
+      yield* order(other, "Rui")
+      yield* confirmed(other, 1)
+      yield* ticket(page, "paid", "Rui")
+      assert.strictEqual(yield* Effect.promise(() => page.textContent("#toasts")), "")
+      assert.strictEqual(yield* Effect.promise(() => tab.textContent("#toasts")), "")
+    })
+  )
+
+  run(
+    "makes trouble, and shows the effects",
     Effect.gen(function*() {
       const url = yield* open({ DATABASE_URL: yield* Sqlite.database })
       const { page } = yield* openWindow(url)
@@ -125,7 +150,7 @@ describe.skipIf(isMissing)("the demo", () => {
       yield* plot(page, "dropped", (n) => n > 0)
       yield* Effect.promise(() => page.locator("#wire", { hasText: "\"n\":3000" }).waitFor({ timeout: 60_000 }))
       yield* plot(page, "connections", (n) => n === 2)
-      // What happens while the page is away is there when it comes back.
+      // The page receives the events of its absence after it has reconnected.
       yield* Effect.promise(() => page.click("#drop"))
       yield* until(page, () => document.querySelector<HTMLElement>("#connection")?.dataset["state"] === "lost")
       yield* order(another.page, "Rui")
@@ -164,7 +189,7 @@ describe.skipIf(isMissing)("the demo", () => {
         Effect.promise(async () => {
           for (const key of keys) await page.keyboard.press(key)
         })
-      // The languages, the name, what it will be.
+      // The languages, the name, the item.
       yield* press("Tab", "ArrowRight", "Tab", "R", "u", "i", "Tab", "ArrowDown", "Enter")
       yield* ticket(page, "placed", "Rui, seu")
       yield* ticket(page, "placed", "Galão")
@@ -172,7 +197,7 @@ describe.skipIf(isMissing)("the demo", () => {
   )
 
   run(
-    "calls whoever has closed the page, after a restart too",
+    "sends a push message after the page is closed, after a restart too",
     Effect.gen(function*() {
       const service = yield* TestPushService
       const settings = { DATABASE_URL: yield* Sqlite.database, PORT: String(yield* freePort) }
@@ -223,7 +248,7 @@ describe.skipIf(isMissing)("the demo", () => {
   )
 
   run(
-    "is one on several nodes, with Redis and PostgreSQL",
+    "shares its state among several nodes, with Redis and PostgreSQL",
     Effect.gen(function*() {
       const redis = yield* Redis.make()
       const postgres = yield* Layer.build(Postgres.Postgres.layer)

@@ -149,7 +149,8 @@ EventSourceClient.onEvent({ ...Board.events, ...Burst.events, ...Personal.events
     onWire("resync", resync)
     void load()
   }
-}, { shared: true })
+  // The tabs of one customer share a connection, and those of another one do not.
+}, { shared: document.documentElement.dataset["account"] })
 
 EventSourceClient.onEvent(Stats, "/stats", {
   sample: (sample) => {
