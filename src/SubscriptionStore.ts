@@ -163,6 +163,8 @@ const checkText = (field: string, text: string | undefined): Effect.Effect<void,
  * Builds a store of the operations of a database. Each text of a caller is checked before an operation gets it, so that all stores
  * refuse the same: `InvalidInput` for text that some databases would cut, replace or take for another one.
  *
+ * @since 0.1.0
+ * @category constructors
  * @example
  * ```ts
  * import { Effect, Layer } from "effect"
@@ -179,9 +181,6 @@ const checkText = (field: string, text: string | undefined): Effect.Effect<void,
  *     }))
  * ).pipe(Layer.provide(SubscriptionStore.layerMemory()))
  * ```
- *
- * @since 0.1.0
- * @category constructors
  */
 export const make = (
   operations: SubscriptionStore.Service,
@@ -231,6 +230,8 @@ const hashOf = (subscription: WebPushSubscription): string =>
 /**
  * A store in memory, for a single process and for tests.
  *
+ * @since 0.1.0
+ * @category constructors
  * @example
  * ```ts
  * import { Effect } from "effect"
@@ -238,9 +239,6 @@ const hashOf = (subscription: WebPushSubscription): string =>
  *
  * const devices = Effect.flatMap(SubscriptionStore.makeMemory({ maxDevicesPerOwner: 5 }), (store) => store.forOwner("anna"))
  * ```
- *
- * @since 0.1.0
- * @category constructors
  */
 export const makeMemory = (options: Options = {}): Effect.Effect<SubscriptionStore.Service> =>
   Effect.suspend(() => {
@@ -350,6 +348,8 @@ export const layerMemory = (options?: Options): Layer.Layer<SubscriptionStore> =
 /**
  * Keeps a device of an owner, by its endpoint.
  *
+ * @since 0.1.0
+ * @category accessors
  * @example
  * ```ts
  * import * as SubscriptionStore from "effect-realtime/SubscriptionStore"
@@ -357,9 +357,6 @@ export const layerMemory = (options?: Options): Layer.Layer<SubscriptionStore> =
  *
  * const subscribe = (user: string, subscription: WebPushSubscription) => SubscriptionStore.upsert(user, subscription)
  * ```
- *
- * @since 0.1.0
- * @category accessors
  */
 export const upsert = (
   owner: string,
@@ -394,6 +391,8 @@ export const forOwner = (
 /**
  * Every device, a page at a time, whatever their number.
  *
+ * @since 0.1.0
+ * @category accessors
  * @example
  * ```ts
  * import { Stream } from "effect"
@@ -402,9 +401,6 @@ export const forOwner = (
  *
  * const announce = WebPush.broadcast(SubscriptionStore.all, "We are open again.").pipe(Stream.runDrain)
  * ```
- *
- * @since 0.1.0
- * @category accessors
  */
 export const all: Stream.Stream<Device, SubscriptionStoreError, SubscriptionStore> = Stream.unwrap(
   Effect.map(SubscriptionStore, (store) => store.all)

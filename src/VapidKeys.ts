@@ -18,7 +18,8 @@ import * as Schema from "effect/Schema"
 import * as P256 from "./internal/p256.js"
 
 /**
- * A P-256 key pair: an uncompressed public point (65 bytes) and a private scalar (32 bytes), both base64url without padding.
+ * A P-256 key pair: an uncompressed public point (65 bytes) and a private scalar (32 bytes), both base64url without
+ * padding.
  *
  * @since 0.1.0
  * @category models
@@ -29,7 +30,7 @@ export interface VapidKeys {
 }
 
 /**
- * Says which of the two keys breaks which rule. Never holds the key.
+ * A key that is invalid: its field and the rule that it breaks. The error never contains the key.
  *
  * @since 0.1.0
  * @category errors
@@ -60,7 +61,7 @@ const privateKeyError = (reason: string) => new InvalidVapidKeys({ field: "priva
 
 const wrongKey = () => privateKeyError("is not a private key of the curve P-256")
 
-/** The scalar of a key in a format that OpenSSL reads. Its errors quote the key. */
+/** Reads the scalar of a key in a format of OpenSSL, whose errors are dropped, since they quote the key. */
 const scalarOf = (input: PrivateKeyInput): Either.Either<Uint8Array, InvalidVapidKeys> => {
   try {
     const key = createPrivateKey(input)
@@ -82,7 +83,7 @@ const fromJwk = (jwk: object): Either.Either<Uint8Array, InvalidVapidKeys> => {
   return isOwn(x, 1) && isOwn(y, 33) ? fromScalar(bytes) : Either.left(wrongKey())
 }
 
-// Programs that write the scalar as a number lose its leading zeros, or put one in front for the sign.
+// Programs that encode the scalar as a number drop its leading zeros, or prepend one for the sign.
 const minScalarBytes = 30
 const maxScalarBytes = 36
 
@@ -97,7 +98,7 @@ const fromScalar = (bytes: Uint8Array): Either.Either<Uint8Array, InvalidVapidKe
   return Either.right(scalar)
 }
 
-// A sequence whose first member is a number, the version.
+// A sequence that begins with a number, the version.
 const isDer = (bytes: Uint8Array): boolean => bytes[0] === 0x30 && ((bytes[1] ?? 0) > 127 || bytes[2] === 2)
 
 const fromDer = (bytes: Uint8Array): Either.Either<Uint8Array, InvalidVapidKeys> => {
@@ -154,15 +155,18 @@ const checked = (keys: VapidKeys): Either.Either<VapidKeys, InvalidVapidKeys> =>
 }
 
 /**
- * Imports a private key as other programs write it, and derives the public key from it:
+ * Imports a private key in a format of another program, and derives the public key from it:
  *
- * - text: PEM (PKCS#8 or SEC1), a JWK, or base64 or base64url of DER or of the scalar; white space around and between lines is skipped,
- * - bytes: the content of such a file, DER, or the scalar,
+ * - a text: PEM (PKCS#8 or SEC1), a JWK, or base64 or base64url of DER or of the scalar. White space around and
+ *   between lines is ignored.
+ * - bytes: the content of such a file, DER, or the scalar.
  * - an object: a JWK.
  *
- * A scalar may lack leading zeros (30 bytes or more) or have more of them than 32 bytes need. Fails with `InvalidVapidKeys`, which
- * holds nothing of the key.
+ * A scalar may lack leading zeros (30 bytes or more) or have additional ones (36 bytes or less). Fails with
+ * `InvalidVapidKeys`, which contains nothing of the key.
  *
+ * @since 0.1.0
+ * @category constructors
  * @example
  * ```ts
  * import { FileSystem } from "@effect/platform"
@@ -174,9 +178,6 @@ const checked = (keys: VapidKeys): Either.Either<VapidKeys, InvalidVapidKeys> =>
  *   Effect.flatMap(VapidKeys.importPrivateKey)
  * )
  * ```
- *
- * @since 0.1.0
- * @category constructors
  */
 export const importPrivateKey = (
   key: string | object | Redacted.Redacted<string | object>
@@ -192,9 +193,11 @@ export const importPrivateKey = (
   })
 
 /**
- * Checks that both keys are well-formed and belong together, and returns them in canonical base64url. The private key may be any text
- * that `importPrivateKey` takes. Fails with `InvalidVapidKeys`.
+ * Checks that both keys are well-formed and belong together, and returns them in canonical base64url. The private key
+ * may be any text that `importPrivateKey` accepts. Fails with `InvalidVapidKeys`.
  *
+ * @since 0.1.0
+ * @category constructors
  * @example
  * ```ts
  * import { Redacted } from "effect"
@@ -202,16 +205,16 @@ export const importPrivateKey = (
  *
  * const keys = VapidKeys.check({ publicKey: "BOd0...", privateKey: Redacted.make("...") })
  * ```
- *
- * @since 0.1.0
- * @category constructors
  */
 export const check = (keys: VapidKeys): Effect.Effect<VapidKeys, InvalidVapidKeys> =>
   Effect.suspend(() => checked(keys))
 
 /**
- * A new random key pair. Keep it: a subscription works only with the key it was made with.
+ * Generates a random key pair. The server must store it, since a subscription works only with the key that it was
+ * made with.
  *
+ * @since 0.1.0
+ * @category constructors
  * @example
  * ```ts
  * import { Effect } from "effect"
@@ -219,9 +222,6 @@ export const check = (keys: VapidKeys): Effect.Effect<VapidKeys, InvalidVapidKey
  *
  * const program = Effect.map(VapidKeys.generate, (keys) => keys.publicKey)
  * ```
- *
- * @since 0.1.0
- * @category constructors
  */
 export const generate: Effect.Effect<VapidKeys> = Effect.sync(() => {
   const ecdh = createECDH("prime256v1")
@@ -235,9 +235,11 @@ export const generate: Effect.Effect<VapidKeys> = Effect.sync(() => {
 })
 
 /**
- * Reads and checks `VAPID_PUBLIC_KEY` and `VAPID_PRIVATE_KEY`, or the two settings of another prefix. Without the first, the public key
- * follows from the private one, which may be any text that `importPrivateKey` takes.
+ * Reads and checks `VAPID_PUBLIC_KEY` and `VAPID_PRIVATE_KEY`, or the two settings of another prefix. Without a
+ * public key, the public key is derived from the private one, which may be any text that `importPrivateKey` accepts.
  *
+ * @since 0.1.0
+ * @category constructors
  * @example
  * ```ts
  * import { Config } from "effect"
@@ -245,9 +247,6 @@ export const generate: Effect.Effect<VapidKeys> = Effect.sync(() => {
  *
  * const ring = Config.all([VapidKeys.config(), VapidKeys.config("OLD_VAPID")])
  * ```
- *
- * @since 0.1.0
- * @category constructors
  */
 export const config = (prefix: string = "VAPID"): Config.Config<VapidKeys> =>
   Config.mapOrFail(

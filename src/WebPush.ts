@@ -1,6 +1,6 @@
 /**
- * Sends Web Push messages (RFC 8030, 8291, 8292). A message is encrypted for one device, and a token is signed once for each
- * push service. Each failure has a reason that decides the next step.
+ * Sends Web Push messages (RFC 8030, 8291, 8292). A message is encrypted for one device, and a token is signed once
+ * for each push service. Each failure has a reason that decides the next step.
  *
  * @since 0.1.0
  */
@@ -61,25 +61,25 @@ export type Message = string | Uint8Array | WebPushPayload
  */
 export interface SendOptions {
   /**
-   * Time for which the push service stores the message while the device is offline, as a Duration, rounded up to seconds.
-   * 4 weeks by default.
+   * Time for which the push service stores the message while the device is offline, as a Duration, rounded up to
+   * seconds. 4 weeks by default.
    */
   readonly ttl?: Duration.DurationInput | undefined
   /** Importance of the message to a device on battery (RFC 8030, 5.3). The push services assume `normal` by default. */
   readonly urgency?: "very-low" | "low" | "normal" | "high" | undefined
   /**
-   * Topic of the message, which replaces an undelivered one of the same topic (RFC 8030, 5.4). A text that is not a legal
-   * topic is hashed into one. No topic by default.
+   * Topic of the message, which replaces an undelivered one of the same topic (RFC 8030, 5.4). A text that is not a
+   * legal topic is hashed into one. No topic by default.
    */
   readonly topic?: string | undefined
   /**
-   * Time limit of one request, as a Duration: name resolution, connection, and the response with its body. 10 seconds by
-   * default.
+   * Time limit of one request, as a Duration: name resolution, connection, and the response with its body. 10 seconds
+   * by default.
    */
   readonly timeout?: Duration.DurationInput | undefined
   /**
-   * Length in bytes to which shorter messages are padded, so that an observer does not learn their length. At most 3,993.
-   * 0 by default.
+   * Length in bytes to which shorter messages are padded, so that an observer does not learn their length. At most
+   * 3,993. 0 by default.
    */
   readonly padding?: number | undefined
 }
@@ -197,9 +197,9 @@ export declare namespace WebPush {
 }
 
 /**
- * The record of one request, which `WebPush` provides to its `HttpClient`. A client that counts its transmissions stores
- * their number in `sent`. `WebPush` derives `WebPushFailure.neverSent` from it, also for a request that a timeout has
- * interrupted. `PushHttpClient` counts; for other clients the error code decides.
+ * The record of one request, which `WebPush` provides to its `HttpClient`. A client that counts its transmissions
+ * stores their number in `sent`. `WebPush` derives `WebPushFailure.neverSent` from it, also for a request that a
+ * timeout has interrupted. `PushHttpClient` counts; for other clients the error code decides.
  *
  * @since 0.1.0
  * @category tags
@@ -218,8 +218,8 @@ export class Transmission extends Context.Tag("effect-realtime/WebPush/Transmiss
 export const maxResponseBytes = 8192
 
 /**
- * The counter of messages by `outcome` (`Accepted`, `Gone`, or the reason of a `WebPushFailure`) and by `service` (`fcm`,
- * `mozilla`, `apple`, `wns`, `other`).
+ * The counter of messages by `outcome` (`Accepted`, `Gone`, or the reason of a `WebPushFailure`) and by `service`
+ * (`fcm`, `mozilla`, `apple`, `wns`, `other`).
  *
  * @since 0.1.0
  * @category metrics
@@ -476,8 +476,8 @@ const makeDeliver = (
 type AroundRequests = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
 
 /**
- * Disables the span of the client, which would contain the URL, and the redirects of fetch, the only client that follows
- * them by default. It is applied once around many messages, since around one it costs as much.
+ * Disables the span of the client, which would contain the URL, and the redirects of fetch, the only client that
+ * follows them by default. It is applied once around many messages, since around one it costs as much.
  */
 const makeAroundRequests = Effect.map(
   Effect.serviceOption(FetchHttpClient.RequestInit),
@@ -588,8 +588,8 @@ const sendStream = <E, R>(
   })
 
 /**
- * Builds the service. Fails with `WebPushConfigError` if a key pair does not match, or if a push service would refuse the
- * subject. Dies with `IllegalArgumentException` if an option of a message is invalid.
+ * Builds the service. Fails with `WebPushConfigError` if a key pair does not match, or if a push service would refuse
+ * the subject. Dies with `IllegalArgumentException` if an option of a message is invalid.
  *
  * @since 0.1.0
  * @category constructors
@@ -646,8 +646,8 @@ export const make = (
   })
 
 /**
- * The service as a layer. The `HttpClient` should be one that follows no redirect and refuses private addresses: on Node,
- * `PushHttpClient.layer` of `effect-realtime/node`.
+ * The service as a layer. The `HttpClient` should be one that follows no redirect and refuses private addresses: on
+ * Node, `PushHttpClient.layer` of `effect-realtime/node`.
  *
  * @since 0.1.0
  * @category layers
@@ -700,6 +700,8 @@ const isMessage = (u: unknown): u is Message => typeof u === "string" || u insta
  * Sends one message. Fails with `WebPushGone` if the subscription must be deleted, and with `WebPushFailure` if the
  * message was not accepted for any other reason.
  *
+ * @since 0.1.0
+ * @category combinators
  * @example
  * ```ts
  * import { Effect } from "effect"
@@ -711,9 +713,6 @@ const isMessage = (u: unknown): u is Message => typeof u === "string" || u insta
  *     Effect.retry(WebPush.retryPolicy)
  *   )
  * ```
- *
- * @since 0.1.0
- * @category combinators
  */
 export const send: {
   (
@@ -732,9 +731,11 @@ export const send: {
 )
 
 /**
- * Sends one message to many subscriptions. It never fails: the report has one outcome for each subscription, in order, and
- * the endpoints to delete. A subscription that occurs twice gets the message once.
+ * Sends one message to many subscriptions. It never fails: the report has one outcome for each subscription, in
+ * order, and the endpoints to delete. A subscription that occurs twice gets the message once.
  *
+ * @since 0.1.0
+ * @category combinators
  * @example
  * ```ts
  * import { Effect } from "effect"
@@ -744,9 +745,6 @@ export const send: {
  * const announce = (subscriptions: ReadonlyArray<WebPushSubscription>) =>
  *   Effect.map(WebPush.sendMany(subscriptions, "We are open again."), (report) => report.gone)
  * ```
- *
- * @since 0.1.0
- * @category combinators
  */
 export const sendMany: {
   (
@@ -765,9 +763,11 @@ export const sendMany: {
 )
 
 /**
- * Sends one message to a Stream of subscriptions of any length, in constant memory. It emits each outcome when the message
- * has completed, not in the order of the subscriptions. An endpoint that occurs twice gets the message twice.
+ * Sends one message to a Stream of subscriptions of any length, in constant memory. It emits each outcome when the
+ * message has completed, not in the order of the subscriptions. An endpoint that occurs twice gets the message twice.
  *
+ * @since 0.1.0
+ * @category combinators
  * @example
  * ```ts
  * import { Stream } from "effect"
@@ -777,9 +777,6 @@ export const sendMany: {
  * const announce = <E, R>(subscriptions: Stream.Stream<WebPushSubscription, E, R>) =>
  *   WebPush.broadcast(subscriptions, "We are open again.", { concurrency: 200 }).pipe(Stream.runCount)
  * ```
- *
- * @since 0.1.0
- * @category combinators
  */
 export const broadcast: {
   (
@@ -798,8 +795,9 @@ export const broadcast: {
 )
 
 /**
- * A policy that retries a failure with `WebPushFailure.isRetryable` up to four times: after 1, 2, 4 and 8 seconds with jitter,
- * and never before the time of the push service's Retry-After. It does not retry if that is more than an hour away.
+ * A policy that retries a failure with `WebPushFailure.isRetryable` up to four times: after 1, 2, 4 and 8 seconds
+ * with jitter, and never before the time of the push service's Retry-After. It does not retry if that is more than an
+ * hour away.
  *
  * @since 0.1.0
  * @category combinators

@@ -122,6 +122,8 @@ const unsubscribeEndpoint = HttpApiEndpoint.post("unsubscribe", "/unsubscribe")
  * The group, to be added to an `HttpApi`. The middleware of the application says who the owner is: it provides `Owner`, and fails with
  * 401 if there is none.
  *
+ * @since 0.1.0
+ * @category constructors
  * @example
  * ```ts
  * import { HttpApi, HttpApiBuilder, HttpApiError, HttpApiMiddleware, HttpServerRequest } from "@effect/platform"
@@ -143,9 +145,6 @@ const unsubscribeEndpoint = HttpApiEndpoint.post("unsubscribe", "/unsubscribe")
  *   ))
  * )
  * ```
- *
- * @since 0.1.0
- * @category constructors
  */
 export const group = <I extends HttpApiMiddleware.HttpApiMiddleware.AnyId, S>(authentication: Context.Tag<I, S>) =>
   HttpApiGroup.make("webPush")
@@ -286,6 +285,8 @@ export const handlers = <E, P, R, I extends HttpApiMiddleware.HttpApiMiddleware.
 /**
  * The same routes for an `HttpRouter`. `owner` says whose devices a request is about; without one the answer is 401.
  *
+ * @since 0.1.0
+ * @category constructors
  * @example
  * ```ts
  * import { HttpRouter, HttpServerRequest } from "@effect/platform"
@@ -296,9 +297,6 @@ export const handlers = <E, P, R, I extends HttpApiMiddleware.HttpApiMiddleware.
  *
  * const router = HttpRouter.empty.pipe(HttpRouter.mount("/push", WebPushApi.router(owner)))
  * ```
- *
- * @since 0.1.0
- * @category constructors
  */
 export const router = <E, R>(
   owner: Effect.Effect<Option.Option<string>, E, R>

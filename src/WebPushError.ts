@@ -32,10 +32,12 @@ export class WebPushGone extends Schema.TaggedError<WebPushGone>("effect-realtim
  * - `KeyMismatch`: the subscription was made with another VAPID key. Only the browser can make a new one.
  * - `Unauthorized`: the service refused the VAPID token.
  * - `InvalidSubscription`: a message cannot be encrypted with the keys of the subscription.
- * - `Blocked`: this server may not send to the endpoint. With a `detail` (`ERR_BLOCKED_ADDRESS`) the address is blocked, and
- *   a later resolution of the name may return another one. An address in the endpoint itself is blocked permanently.
+ * - `Blocked`: this server may not send to the endpoint. With a `detail` (`ERR_BLOCKED_ADDRESS`) the address is
+ *   blocked, and a later resolution of the name may return another one. An address in the endpoint itself is blocked
+ *   permanently.
  * - `Timeout`: no complete response arrived within `timeout`. The service may have the message, unless `neverSent`.
- * - `Transport`: the connection failed; `detail` is the error code. The service may have the message, unless `neverSent`.
+ * - `Transport`: the connection failed; `detail` is the error code. The service may have the message, unless
+ *   `neverSent`.
  * - `Unavailable`: the service failed (5xx) or refused the message temporarily (408, 421, 425).
  * - `Rejected`: any other response; `detail` is the error name of the service, if it is a known one.
  *
@@ -75,9 +77,9 @@ export class WebPushFailure extends Schema.TaggedError<WebPushFailure>("effect-r
 
   /**
    * Returns `true` if the same message may be sent again: the service refused it temporarily or never received it. A
-   * service that answers 5xx may have accepted the message, and the device then shows it twice. With a `topic` the second
-   * message replaces the first one until that is delivered; with a `tag` in its payload the device replaces the
-   * notification.
+   * service that answers 5xx may have accepted the message, and the device then shows it twice. With a `topic` the
+   * second message replaces the first one until that is delivered; with a `tag` in its payload the device replaces
+   * the notification.
    *
    * @since 0.1.0
    */
@@ -98,9 +100,9 @@ export class WebPushFailure extends Schema.TaggedError<WebPushFailure>("effect-r
   }
 
   /**
-   * Returns `true` if this server can send no message at all to the subscription, so that the browser has to make a new
-   * one: its keys cannot be used, it was made with another VAPID key, its host is not allowed, or the service does not know
-   * the endpoint. If all subscriptions fail like this at once, the settings of the server are wrong.
+   * Returns `true` if this server can send no message at all to the subscription, so that the browser has to make a
+   * new one: its keys cannot be used, it was made with another VAPID key, its host is not allowed, or the service
+   * does not know the endpoint. If all subscriptions fail like this at once, the settings of the server are wrong.
    *
    * @since 0.1.0
    */

@@ -1,10 +1,9 @@
 /**
- * What the service worker receives: a notification, a declarative notification, or any value of a Schema.
+ * The payload that the service worker receives: a notification, a declarative notification, or any value of a Schema.
  *
  * @since 0.1.0
  */
 import * as Effect from "effect/Effect"
-import { dual } from "effect/Function"
 import * as Inspectable from "effect/Inspectable"
 import * as ParseResult from "effect/ParseResult"
 import * as Predicate from "effect/Predicate"
@@ -13,7 +12,7 @@ import * as Schema from "effect/Schema"
 const TypeId = "~effect-realtime/WebPushPayload"
 
 /**
- * A payload that is encoded already, once for however many devices it goes to. Printing or logging it shows its size alone.
+ * A payload that is encoded, once for all its devices. Printing or logging it shows its size only.
  *
  * @since 0.1.0
  * @category models
@@ -24,7 +23,7 @@ export interface WebPushPayload extends Inspectable.Inspectable {
 }
 
 /**
- * Whether the value is a `WebPushPayload`.
+ * Returns `true` if the value is a `WebPushPayload`.
  *
  * @since 0.1.0
  * @category guards
@@ -32,7 +31,8 @@ export interface WebPushPayload extends Inspectable.Inspectable {
 export const isWebPushPayload = (u: unknown): u is WebPushPayload => Predicate.hasProperty(u, TypeId)
 
 /**
- * The largest message in bytes: its one encrypted record fits the 4,096 bytes that every push service accepts (RFC 8030, 7.2).
+ * The size of the largest message, in bytes. Its encrypted record fits the 4,096 bytes that each push service accepts
+ * (RFC 8030, 7.2).
  *
  * @since 0.1.0
  * @category constants
@@ -59,7 +59,7 @@ export const toBytes = (message: string | Uint8Array | WebPushPayload): Uint8Arr
     : message
 
 /**
- * Says which member of a payload breaks which rule. Never holds the value.
+ * A payload that is invalid: its member and the rule that it breaks. The error never contains the value.
  *
  * @since 0.1.0
  * @category errors
@@ -123,9 +123,10 @@ const browserRules = (notification: BrowserRules): ReadonlyArray<Schema.FilterIs
 ]
 
 /**
- * The title and every member of `NotificationOptions` (WHATWG Notifications API), with the two rules for which
- * `showNotification` throws a TypeError: no `vibrate` on a silent notification, no `renotify` without a `tag`. A service worker
- * decodes with it what `make` sent. `timestamp` and `vibrate` are in milliseconds.
+ * The Schema of a notification: the title and all members of `NotificationOptions` (WHATWG Notifications API), with
+ * the two rules for which `showNotification` throws a TypeError: no `vibrate` on a silent notification, no `renotify`
+ * without a `tag`. A service worker decodes the payload of `make` with it. `timestamp` and `vibrate` are in
+ * milliseconds.
  *
  * @since 0.1.0
  * @category schemas
@@ -133,6 +134,8 @@ const browserRules = (notification: BrowserRules): ReadonlyArray<Schema.FilterIs
 export const Notification = Schema.Struct(notificationMembers).pipe(Schema.filter(browserRules))
 
 /**
+ * The title and the options of a notification.
+ *
  * @since 0.1.0
  * @category models
  */
@@ -142,9 +145,9 @@ const absoluteUrl = { message: () => "must be an absolute URL" }
 const AbsoluteUrl = Schema.String.pipe(Schema.filter((url) => URL.canParse(url), absoluteUrl))
 
 /**
- * The notification of a declarative message: what `Notification` has, with a title that is not empty, `navigate` required, and
- * absolute URLs. `mutable` hands the message to the service worker, if there is one, before it is shown; `appBadge` is
- * the number on the app's icon.
+ * The Schema of the notification of a declarative message: the members of `Notification`, with a title that is not
+ * empty, a required `navigate`, and absolute URLs. With `mutable` the service worker, if there is one, receives the
+ * message before it is shown. `appBadge` is the number on the app's icon.
  *
  * @since 0.1.0
  * @category schemas
@@ -166,6 +169,8 @@ export const DeclarativeNotification = Schema.Struct({
 }).pipe(Schema.filter(browserRules))
 
 /**
+ * The notification of a declarative message.
+ *
  * @since 0.1.0
  * @category models
  */
@@ -199,15 +204,17 @@ const encode = <A, I, R>(
       Effect.flatMap(ParseResult.ArrayFormatter.formatError(error), ([issue]) =>
         new InvalidWebPushPayload({
           field: issue === undefined || issue.path.length === 0 ? "payload" : issue.path.map(String).join("."),
-          // The default messages end by quoting the value, which must not get into an error.
+          // The default messages quote the value at their end. An error must not contain it.
           reason: (issue?.message ?? "is invalid").replace(/, actual [^]*$/, "")
         }))
   )
 
 /**
- * A notification that the service worker shows: `event.data.json()` is the title and the options of `showNotification`. Fails
- * with `InvalidWebPushPayload` when a browser would refuse it.
+ * Encodes a notification for the service worker: `event.data.json()` has the title and the options of
+ * `showNotification`. Fails with `InvalidWebPushPayload` if a browser would refuse the notification.
  *
+ * @since 0.1.0
+ * @category constructors
  * @example
  * ```ts
  * import * as WebPushPayload from "effect-realtime/WebPushPayload"
@@ -219,18 +226,18 @@ const encode = <A, I, R>(
  *   data: { orderId: "7", url: "/orders/7" }
  * })
  * ```
- *
- * @since 0.1.0
- * @category constructors
  */
 export const make = (notification: Notification): Effect.Effect<WebPushPayload, InvalidWebPushPayload> =>
   Effect.flatMap(encode(Notification, notification), fromJson)
 
 /**
- * A notification that the browser can show without a service worker (W3C Push API, "declarative push message"), and that an older
- * browser hands to the service worker as `event.data.json().notification`. The drafts disagree on where `mutable` and `app_badge`
- * belong, and readers skip what they do not know, so both are written in both places.
+ * Encodes a notification that the browser can show without a service worker (W3C Push API, "declarative push
+ * message"). An older browser passes it to the service worker as `event.data.json().notification`. The drafts
+ * disagree on the place of `mutable` and `app_badge`, and readers ignore unknown members, so both members are written
+ * in both places.
  *
+ * @since 0.1.0
+ * @category constructors
  * @example
  * ```ts
  * import * as WebPushPayload from "effect-realtime/WebPushPayload"
@@ -241,9 +248,6 @@ export const make = (notification: Notification): Effect.Effect<WebPushPayload, 
  *   appBadge: 3
  * })
  * ```
- *
- * @since 0.1.0
- * @category constructors
  */
 export const declarative = (
   notification: DeclarativeNotification
@@ -255,8 +259,11 @@ export const declarative = (
   )
 
 /**
- * The JSON of any value of a Schema. Fails with `InvalidWebPushPayload` when the value does not fit it.
+ * Encodes a value with a Schema as JSON. Fails with `InvalidWebPushPayload` if the value does not conform to the
+ * Schema.
  *
+ * @since 0.1.0
+ * @category constructors
  * @example
  * ```ts
  * import { Schema } from "effect"
@@ -266,15 +273,8 @@ export const declarative = (
  *
  * const payload = WebPushPayload.fromSchema(OrderPaid, { orderId: "7", paidAt: new Date() })
  * ```
- *
- * @since 0.1.0
- * @category constructors
  */
-export const fromSchema: {
-  <A>(value: A): <I, R>(schema: Schema.Schema<A, I, R>) => Effect.Effect<WebPushPayload, InvalidWebPushPayload, R>
-  <A, I, R>(schema: Schema.Schema<A, I, R>, value: A): Effect.Effect<WebPushPayload, InvalidWebPushPayload, R>
-} = dual(
-  2,
-  <A, I, R>(schema: Schema.Schema<A, I, R>, value: A): Effect.Effect<WebPushPayload, InvalidWebPushPayload, R> =>
-    Effect.flatMap(encode(schema, value), fromJson)
-)
+export const fromSchema = <A, I, R>(
+  schema: Schema.Schema<A, I, R>,
+  value: A
+): Effect.Effect<WebPushPayload, InvalidWebPushPayload, R> => Effect.flatMap(encode(schema, value), fromJson)

@@ -1,5 +1,5 @@
 /**
- * What a browser's `PushSubscription.toJSON()` gives (W3C Push API), as a Schema.
+ * The Schema of a browser's `PushSubscription.toJSON()` (W3C Push API).
  *
  * @since 0.1.0
  */
@@ -14,7 +14,7 @@ import * as Schema from "effect/Schema"
 
 import * as P256 from "./internal/p256.js"
 
-// Every leaf has a message of its own: the default one would quote the value, and the value is a capability.
+// Each leaf has a message of its own: the default message quotes the value, which allows its holder to send.
 const base64Bytes = (rule: string, isValid: (bytes: Uint8Array) => boolean) => {
   const message = () => rule
   return Schema.transform(
@@ -73,7 +73,7 @@ const endpointIdOf = (endpoint: string): string => {
 const encodingRule = "must be or contain aes128gcm: no other encoding is sent (RFC 8291)"
 const encodingMessage = () => ({ message: encodingRule, override: true })
 
-/** Only looked at: what a page says of it is not part of a subscription, and is not encoded back. */
+/** A member that is checked only: it is not part of a subscription, and is not encoded. */
 const ContentEncoding = Schema.optionalToOptional(
   Schema.Unknown.pipe(
     Schema.filter(
@@ -86,19 +86,24 @@ const ContentEncoding = Schema.optionalToOptional(
 )
 
 /**
- * One device that may be sent to. Decodes exactly what `PushSubscription.toJSON()` emits and encodes it back: the endpoint byte
- * for byte, `expirationTime` (here `expiresAt`, in milliseconds since 1970) absent, `null` or a number as it came, the keys in
- * canonical base64url. Unknown members are ignored.
+ * The push subscription of one device. It decodes exactly the output of `PushSubscription.toJSON()` and encodes it
+ * unchanged: the endpoint byte for byte, `expirationTime` (here `expiresAt`, in milliseconds since 1970) absent,
+ * `null` or a number, the keys in canonical base64url. Unknown members are ignored.
  *
- * `applicationServerKey` is not part of `toJSON()`. A client that adds it (base64url of `subscription.options.applicationServerKey`)
- * lets the server go on sending to old subscriptions while its VAPID keys are being rotated.
+ * `applicationServerKey` is not part of `toJSON()`. If the client adds it (base64url of
+ * `subscription.options.applicationServerKey`), the server can send to old subscriptions while its VAPID keys are
+ * rotated.
  *
- * A page may say which encodings the browser decrypts, as `contentEncoding` or `supportedContentEncodings`
- * (`PushManager.supportedContentEncodings`): without `aes128gcm` among them decoding fails, for no message would be readable.
+ * A page may add the encodings that the browser decrypts, as `contentEncoding` or `supportedContentEncodings`
+ * (`PushManager.supportedContentEncodings`). Without `aes128gcm` decoding fails, since the browser could read no
+ * message.
  *
- * The endpoint and the keys let their holder send to the device, so printing, logging or `JSON.stringify`ing a subscription shows
- * its `endpointId` alone. To store one, use `Schema.encode`.
+ * The endpoint and the keys allow their holder to send to the device. Therefore a subscription that is printed,
+ * logged or passed to `JSON.stringify` shows its `endpointId` only. `Schema.encode` returns all members, to store
+ * them.
  *
+ * @since 0.1.0
+ * @category schemas
  * @example
  * ```ts
  * import { Schema } from "effect"
@@ -107,9 +112,6 @@ const ContentEncoding = Schema.optionalToOptional(
  * const decode = Schema.decodeUnknown(WebPushSubscription)
  * const encode = Schema.encode(WebPushSubscription)
  * ```
- *
- * @since 0.1.0
- * @category schemas
  */
 export class WebPushSubscription extends Schema.Class<WebPushSubscription>("effect-realtime/WebPushSubscription")(
   {
@@ -130,8 +132,8 @@ export class WebPushSubscription extends Schema.Class<WebPushSubscription>("effe
   #endpointId: string | undefined
 
   /**
-   * The name of the subscription in logs, spans and errors, from which its endpoint cannot be derived: the host, and the
-   * first 12 hexadecimal digits of the endpoint's SHA-256.
+   * The name of the subscription in logs, spans and errors, from which its endpoint cannot be derived: the host, and
+   * the first 12 hexadecimal digits of the endpoint's SHA-256.
    *
    * @since 0.1.0
    */
@@ -162,8 +164,8 @@ export class WebPushSubscription extends Schema.Class<WebPushSubscription>("effe
 }
 
 /**
- * Returns the endpoint together with the keys. A browser that subscribes again may get the same endpoint with other keys,
- * and a message for the old keys cannot be read any more: the two are different subscriptions.
+ * Returns the endpoint together with the keys. A browser that subscribes again may get the same endpoint with other
+ * keys, and a message for the old keys cannot be read any more: the two are different subscriptions.
  *
  * @since 0.1.0
  * @category getters

@@ -521,15 +521,14 @@ const mistakeIn = ({ allowedAddresses = [], ca = [], connections = 1 }: Options)
  *
  * The connections are closed with the scope. Only https URLs, and bodies that are bytes.
  *
+ * @since 0.1.0
+ * @category constructors
  * @example
  * ```ts
  * import * as PushHttpClient from "effect-realtime/node/PushHttpClient"
  *
  * const client = PushHttpClient.make({ connections: 16 })
  * ```
- *
- * @since 0.1.0
- * @category constructors
  */
 export const make = (options: Options = {}): Effect.Effect<HttpClient.HttpClient, never, Scope.Scope> =>
   Effect.map(
@@ -589,6 +588,8 @@ export const make = (options: Options = {}): Effect.Effect<HttpClient.HttpClient
 /**
  * `make` as a layer.
  *
+ * @since 0.1.0
+ * @category layers
  * @example
  * ```ts
  * import { Layer } from "effect"
@@ -597,9 +598,6 @@ export const make = (options: Options = {}): Effect.Effect<HttpClient.HttpClient
  *
  * const WebPushLive = WebPush.layerConfig().pipe(Layer.provide(PushHttpClient.layer()))
  * ```
- *
- * @since 0.1.0
- * @category layers
  */
 export const layer = (options?: Options): Layer.Layer<HttpClient.HttpClient> =>
   Layer.scoped(HttpClient.HttpClient, make(options))

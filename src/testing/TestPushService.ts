@@ -1,6 +1,6 @@
 /**
- * A push service for tests, over real TLS and HTTP on this machine. It checks each message against the RFCs, decrypts and
- * records it, and answers as the test has set.
+ * A push service for tests, over real TLS and HTTP on this machine. It checks each message against the RFCs, decrypts
+ * and records it, and answers as the test has set.
  *
  * @since 0.1.0
  */
@@ -36,9 +36,9 @@ import * as TestCertificate from "./internal/testCertificate.js"
 export type Vendor = "fcm" | "mozilla" | "apple" | "wns"
 
 /**
- * The response to a message. A `fault` replaces a regular response: `Stall` never responds, `Drip` sends one byte of the body
- * every 20 milliseconds, `Endless` sends a body without end, `Reset` breaks the connection after the headers, `GoAway` ends
- * the connection with an HTTP/2 GOAWAY (and closes one of HTTP/1.1).
+ * The response to a message. A `fault` replaces a regular response: `Stall` never responds, `Drip` sends one byte of
+ * the body every 20 milliseconds, `Endless` sends a body without end, `Reset` breaks the connection after the
+ * headers, `GoAway` ends the connection with an HTTP/2 GOAWAY (and closes one of HTTP/1.1).
  *
  * @since 0.1.0
  * @category models
@@ -51,8 +51,8 @@ export interface Answer {
 }
 
 /**
- * A message that arrived. `text` and `bytes` are decrypted, `encrypted` is the body on the wire, and `privateKey` is the
- * device's key (32 bytes) that decrypts it.
+ * A message that arrived. `text` and `bytes` are decrypted, `encrypted` is the body on the wire, and `privateKey` is
+ * the device's key (32 bytes) that decrypts it.
  *
  * @since 0.1.0
  * @category models
@@ -413,8 +413,8 @@ export const make = (options: Options = {}): Effect.Effect<TestPushService.Servi
   })
 
 /**
- * The service and an `HttpClient` for `WebPush`: the guarded client of `effect-realtime/node`, with each host name resolved to
- * the service. All other parts are the same as in production.
+ * The service and an `HttpClient` for `WebPush`: the guarded client of `effect-realtime/node`, with each host name
+ * resolved to the service. All other parts are the same as in production.
  *
  * @since 0.1.0
  * @category layers
@@ -447,7 +447,8 @@ export const layer = (options?: Options): Layer.Layer<TestPushService | HttpClie
   ).pipe(Layer.provideMerge(Layer.scoped(TestPushService, make(options))))
 
 /**
- * `WebPush` over the service, with a new key pair and the subject `mailto:ops@example.com`, unless the options have others.
+ * `WebPush` over the service, with a new key pair and the subject `mailto:ops@example.com`, unless the options have
+ * others.
  *
  * @since 0.1.0
  * @category layers

@@ -17,8 +17,8 @@ const nonceInfo = Buffer.from("Content-Encoding: nonce\0\u0001")
 const one = Buffer.from([1])
 
 /**
- * Encrypts a message into one record that holds at least `paddedBytes` of plaintext. Throws if the receiver's key is not
- * on the curve. Only tests pass `privateKey` and `salt`, since each message must have its own.
+ * Encrypts a message into one record that holds at least `paddedBytes` of plaintext. Throws if the receiver's key is
+ * not on the curve. Only tests pass `privateKey` and `salt`, since each message must have its own.
  */
 export const encrypt = (
   plaintext: Uint8Array,

@@ -50,7 +50,10 @@ const lifetime = Duration.toMillis("12 hours")
 const reuse = Duration.toMillis("11 hours")
 const maxTokens = 1024
 
-/** Returns a function from an origin to its Authorization header. Signs a token at the first use, and before it expires. */
+/**
+ * Returns a function from an origin to its Authorization header. Signs a token at the first use, and before it
+ * expires.
+ */
 export const makeAuthorization = (keys: VapidKeys, subject: string) => {
   const key = signingKey(keys)
   const tokens = new Map<string, { readonly header: string; readonly signedAt: number }>()
