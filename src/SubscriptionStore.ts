@@ -1,5 +1,6 @@
 /**
- * The devices of each owner. The port, and a store in memory; `SqlSubscriptionStore` of `effect-realtime/sql` keeps them in a database.
+ * The port to the devices of each owner, and a store in memory. `SqlSubscriptionStore` of `effect-realtime/sql`
+ * stores them in a database.
  *
  * @since 0.1.0
  */
@@ -18,8 +19,8 @@ import * as Stream from "effect/Stream"
 import { identityOf, WebPushSubscription } from "./WebPushSubscription.js"
 
 /**
- * A subscription as it is kept: it can be sent to as it is. Like any `WebPushSubscription` it shows its `endpointId` alone when it is
- * printed or logged.
+ * A stored subscription. Messages can be sent to it directly. Like any `WebPushSubscription` it shows its
+ * `endpointId` only when it is printed or logged.
  *
  * @since 0.1.0
  * @category models
@@ -27,11 +28,11 @@ import { identityOf, WebPushSubscription } from "./WebPushSubscription.js"
 export class Device extends WebPushSubscription.extend<Device>("effect-realtime/Device")({
   owner: Schema.String,
   userAgent: Schema.optionalWith(Schema.String, { exact: true }),
-  /** When this owner subscribed it first. */
+  /** Time at which this owner first subscribed the device. */
   createdAt: Schema.DateTimeUtcFromSelf,
-  /** When it was last subscribed. */
+  /** Time at which the device was last subscribed. */
   updatedAt: Schema.DateTimeUtcFromSelf,
-  /** When a push service last took a message for it. */
+  /** Time at which a push service last accepted a message for the device. */
   lastSuccessAt: Schema.optionalWith(Schema.DateTimeUtcFromSelf, { exact: true })
 }) {
   /**
@@ -43,13 +44,14 @@ export class Device extends WebPushSubscription.extend<Device>("effect-realtime/
 }
 
 /**
- * A request that the store has not carried out.
+ * A request that the store did not execute:
  *
- * - `InvalidInput`: a text that not every database keeps as it is (a lone surrogate, a NUL), or an owner of more than 1,024 bytes in UTF-8.
+ * - `InvalidInput`: a text that some databases cannot store unchanged (a lone surrogate, a NUL), or an owner of more
+ *   than 1,024 bytes in UTF-8.
  * - `EndpointTaken`: the endpoint belongs to another owner, and the keys are not those of the device.
- * - `Gone`: a push service said that the subscription is gone, and it was pruned. Only the browser can make another one.
- * - `Unavailable`: the database failed; `detail` is the code of the failure.
- * - `InvalidRow`: the database has a row that is no device.
+ * - `Gone`: a push service reported the subscription as gone, and it was pruned. Only the browser can make a new one.
+ * - `Unavailable`: the database failed; `detail` is the error code.
+ * - `InvalidRow`: a row of the database is not a device.
  *
  * @since 0.1.0
  * @category errors
@@ -72,30 +74,37 @@ export class SubscriptionStoreError
 }
 
 /**
+ * The options of a store.
+ *
  * @since 0.1.0
  * @category models
  */
 export interface Options {
   /**
-   * The number of devices that an owner may have, one or more. The one that was subscribed the longest ago makes room for a new one.
-   * Default 20.
+   * Number of devices of one owner, 1 or more. A new device replaces the one with the oldest subscription. 20 by
+   * default.
    */
   readonly maxDevicesPerOwner?: number | undefined
 }
 
 /**
+ * The options of `upsert`.
+ *
  * @since 0.1.0
  * @category models
  */
 export interface UpsertOptions {
+  /** User agent of the device. That of the stored device by default. */
   readonly userAgent?: string | undefined
-  /** The key that new subscriptions are made with, for one that does not say which it was made with. */
+  /** Public key of new subscriptions, for a subscription without `applicationServerKey`. */
   readonly applicationServerKey?: string | undefined
-  /** The endpoint, of the same owner, that the subscription comes in the place of. */
+  /** Endpoint, of the same owner, that the subscription replaces. */
   readonly replaces?: string | undefined
 }
 
 /**
+ * The store of the devices of each owner.
+ *
  * @since 0.1.0
  * @category tags
  */
@@ -114,27 +123,27 @@ export declare namespace SubscriptionStore {
    */
   export interface Service {
     /**
-     * Keeps a device, by its endpoint. One that another owner has moves to this one if its keys are the same, for then it is the
-     * same device in other hands; with other keys it fails with `EndpointTaken`. Fails with `Gone` for one of the last 10,000 that were
-     * pruned.
+     * Stores a device by its endpoint. A device of another owner moves to this owner if the keys are the same, since
+     * it is then the same device with another user. With other keys it fails with `EndpointTaken`. Fails with `Gone`
+     * for one of the last 10,000 subscriptions that were pruned.
      */
     readonly upsert: (
       owner: string,
       subscription: WebPushSubscription,
       options?: UpsertOptions
     ) => Effect.Effect<void, SubscriptionStoreError>
-    /** Forgets a device if it is the owner's, and says whether it did. */
+    /** Removes a device of the owner. Returns `false` if the owner has no such device. */
     readonly remove: (owner: string, endpoint: string) => Effect.Effect<boolean, SubscriptionStoreError>
-    /** The devices of an owner, the one that was subscribed last first. */
+    /** Returns the devices of an owner, the latest subscription first. */
     readonly forOwner: (owner: string) => Effect.Effect<ReadonlyArray<Device>, SubscriptionStoreError>
-    /** Every device, a page at a time, whatever their number. */
+    /** All devices, read in pages. */
     readonly all: Stream.Stream<Device, SubscriptionStoreError>
     /**
-     * Forgets the devices that a push service says are gone, remembers that they are, and gives their number. One whose keys are no
-     * longer those that were sent to has subscribed again since, and stays.
+     * Removes the devices that a push service reports as gone, remembers them, and returns their number. A device
+     * whose keys differ from those of the subscription has subscribed again since then, and is not removed.
      */
     readonly prune: (gone: Iterable<WebPushSubscription>) => Effect.Effect<number, SubscriptionStoreError>
-    /** Notes that a push service took a message for these. */
+    /** Records that a push service accepted a message for these devices. */
     readonly touch: (subscriptions: Iterable<WebPushSubscription>) => Effect.Effect<void, SubscriptionStoreError>
   }
 }
@@ -160,8 +169,9 @@ const checkText = (field: string, text: string | undefined): Effect.Effect<void,
   isText(text) ? Effect.void : invalidInput(field, "well-formed text without NUL")
 
 /**
- * Builds a store of the operations of a database. Each text of a caller is checked before an operation gets it, so that all stores
- * refuse the same: `InvalidInput` for text that some databases would cut, replace or take for another one.
+ * Builds a store from the operations of a database. It checks each text before it calls an operation, so that all
+ * stores refuse the same texts with `InvalidInput`: those that some databases would truncate, replace or confuse with
+ * another one.
  *
  * @since 0.1.0
  * @category constructors
@@ -223,12 +233,12 @@ const pageSize = 1000
  */
 export const maxPruned = 10_000
 
-/** Names a subscription with its keys in 43 characters, however long the endpoint. */
+/** Returns the identity of a subscription in 43 characters. */
 const hashOf = (subscription: WebPushSubscription): string =>
   Encoding.encodeBase64Url(sha256(new TextEncoder().encode(identityOf(subscription))))
 
 /**
- * A store in memory, for a single process and for tests.
+ * Builds a store in memory, for a single process and for tests.
  *
  * @since 0.1.0
  * @category constructors
@@ -237,7 +247,10 @@ const hashOf = (subscription: WebPushSubscription): string =>
  * import { Effect } from "effect"
  * import * as SubscriptionStore from "effect-realtime/SubscriptionStore"
  *
- * const devices = Effect.flatMap(SubscriptionStore.makeMemory({ maxDevicesPerOwner: 5 }), (store) => store.forOwner("anna"))
+ * const devices = Effect.flatMap(
+ *   SubscriptionStore.makeMemory({ maxDevicesPerOwner: 5 }),
+ *   (store) => store.forOwner("anna")
+ * )
  * ```
  */
 export const makeMemory = (options: Options = {}): Effect.Effect<SubscriptionStore.Service> =>
@@ -245,7 +258,7 @@ export const makeMemory = (options: Options = {}): Effect.Effect<SubscriptionSto
     const { maxDevicesPerOwner = defaultMaxDevices } = options
     const pruned = new Set<string>()
     const devices = new Map<string, Device>()
-    // The endpoints of an owner, in the order they were subscribed in.
+    // The endpoints of an owner, the oldest subscription first.
     const owners = new Map<string, Set<string>>()
     const endpointsOf = (owner: string) => owners.get(owner) ?? new Set()
     const add = (device: Device) => {
@@ -328,7 +341,7 @@ export const makeMemory = (options: Options = {}): Effect.Effect<SubscriptionSto
 
 const gone = new SubscriptionStoreError({
   reason: "Gone",
-  detail: "a push service said that the subscription is gone"
+  detail: "a push service reported the subscription as gone"
 })
 
 const endpointTaken = new SubscriptionStoreError({
@@ -346,7 +359,7 @@ export const layerMemory = (options?: Options): Layer.Layer<SubscriptionStore> =
   Layer.effect(SubscriptionStore, makeMemory(options))
 
 /**
- * Keeps a device of an owner, by its endpoint.
+ * Stores a device of an owner, by its endpoint.
  *
  * @since 0.1.0
  * @category accessors
@@ -366,7 +379,7 @@ export const upsert = (
   Effect.flatMap(SubscriptionStore, (store) => store.upsert(owner, subscription, options))
 
 /**
- * Forgets a device if it is the owner's, and says whether it did.
+ * Removes a device of the owner. Returns `false` if the owner has no such device.
  *
  * @since 0.1.0
  * @category accessors
@@ -378,7 +391,7 @@ export const remove = (
   Effect.flatMap(SubscriptionStore, (store) => store.remove(owner, endpoint))
 
 /**
- * The devices of an owner, the one that was subscribed last first.
+ * Returns the devices of an owner, the latest subscription first.
  *
  * @since 0.1.0
  * @category accessors
@@ -389,7 +402,7 @@ export const forOwner = (
   Effect.flatMap(SubscriptionStore, (store) => store.forOwner(owner))
 
 /**
- * Every device, a page at a time, whatever their number.
+ * All devices, read in pages.
  *
  * @since 0.1.0
  * @category accessors
@@ -407,7 +420,7 @@ export const all: Stream.Stream<Device, SubscriptionStoreError, SubscriptionStor
 )
 
 /**
- * Forgets the devices that a push service says are gone, unless they have subscribed again since, and gives their number.
+ * Removes the devices that a push service reports as gone, unless they have subscribed again, and returns their number.
  *
  * @since 0.1.0
  * @category accessors
@@ -418,7 +431,7 @@ export const prune = (
   Effect.flatMap(SubscriptionStore, (store) => store.prune(gone))
 
 /**
- * Notes that a push service took a message for these devices.
+ * Records that a push service accepted a message for these devices.
  *
  * @since 0.1.0
  * @category accessors

@@ -1,18 +1,20 @@
 /**
- * The routes that a page subscribes its device by, as an `HttpApiGroup` and for an `HttpRouter`:
+ * The routes with which a page subscribes its device, as an `HttpApiGroup` and for an `HttpRouter`:
  *
- * - `GET /vapid-public-key` answers 200 with `{ "publicKey": … }`, to anyone.
- * - `POST /subscribe` takes what `PushSubscription.toJSON()` gives, with `applicationServerKey` if the page knows it, and answers 201.
- * - `POST /resubscribe` takes `{ "oldEndpoint": …, "subscription": … }`, the first of which may be missing, and answers 201. A
- *   subscription that is `null` is one that has ended without another in its place: the old one is forgotten, and the answer is 200.
- * - `POST /unsubscribe` takes `{ "endpoint": … }` and answers 200, whether the device was known or not.
+ * - `GET /vapid-public-key` answers 200 with `{ "publicKey": … }`. It needs no owner.
+ * - `POST /subscribe` accepts the output of `PushSubscription.toJSON()`, with `applicationServerKey` if the page
+ *   knows it, and answers 201.
+ * - `POST /resubscribe` accepts `{ "oldEndpoint": …, "subscription": … }`, where `oldEndpoint` is optional, and
+ *   answers 201. With a `null` subscription, which has ended without a replacement, it removes the old one and
+ *   answers 200.
+ * - `POST /unsubscribe` accepts `{ "endpoint": … }` and answers 200, also for an unknown device.
  *
- * A subscription that can only be made anew, since a push service said that it is gone or since this server does not have the key that
- * it was made with, is answered 410 with `RenewalRequired`: the page unsubscribes, subscribes with the `publicKey` of the answer, and posts
- * that. `PushClient.register` does so.
+ * A subscription that only the browser can renew is answered 410 with `RenewalRequired`: a push service reported it
+ * as gone, or this server does not have its key. The page then unsubscribes, subscribes with the `publicKey` of the
+ * response, and posts the new subscription. `PushClient.register` does so.
  *
- * A body must be JSON, and say so: that is what keeps another site from sending it with the cookies of its visitor. It must arrive
- * within 10 seconds.
+ * A body must have the content type JSON, which prevents another site from sending it with the cookies of its
+ * visitor. It must arrive within 10 seconds.
  *
  * @since 0.1.0
  */
@@ -38,7 +40,7 @@ import * as WebPush from "./WebPush.js"
 import { WebPushSubscription } from "./WebPushSubscription.js"
 
 /**
- * The owner of the devices that a request is about: what the authentication of the application provides.
+ * The owner of the devices of a request, which the authentication of the application provides.
  *
  * @since 0.1.0
  * @category tags
@@ -54,7 +56,7 @@ export class Owner extends Context.Tag("effect-realtime/WebPushApi/Owner")<Owner
 export class BodyTooLarge extends HttpApiSchema.EmptyError<BodyTooLarge>()({ tag: "BodyTooLarge", status: 413 }) {}
 
 /**
- * The body is not said to be JSON.
+ * The content type of the body is not JSON.
  *
  * @since 0.1.0
  * @category errors
@@ -65,10 +67,11 @@ export class UnsupportedMediaType extends HttpApiSchema.EmptyError<UnsupportedMe
 }) {}
 
 /**
- * The subscription can only be made anew, with the key of the answer:
+ * A subscription that the browser must replace by a new one, with the key of the response:
  *
- * - `Gone`: a push service said that the endpoint is gone.
- * - `KeyMismatch`: it was made with a VAPID key that this server does not have, so that no message to it would be accepted.
+ * - `Gone`: a push service reported the endpoint as gone.
+ * - `KeyMismatch`: it was made with a VAPID key that this server does not have, so that no message to it would be
+ *   accepted.
  *
  * @since 0.1.0
  * @category errors
@@ -82,16 +85,16 @@ export class RenewalRequired extends Schema.TaggedError<RenewalRequired>("effect
    * @since 0.1.0
    */
   override get message(): string {
-    return `The subscription must be made anew (${this.reason})`
+    return `The browser must make a new subscription (${this.reason})`
   }
 }
 
 const PublicKey = Schema.Struct({ publicKey: Schema.String })
 const Subscribed = Schema.Struct({ endpointId: Schema.String })
-// Not every browser tells its service worker which subscription it has replaced.
+// Not every browser passes the replaced subscription to its service worker.
 const Resubscription = Schema.Struct({
   oldEndpoint: Schema.optionalWith(Schema.String, { exact: true }),
-  // No subscription: the browser has withdrawn the permission.
+  // `null` if the user has withdrawn the permission.
   subscription: Schema.NullOr(WebPushSubscription)
 })
 const Unsubscription = Schema.Struct({ endpoint: Schema.String })
@@ -119,8 +122,8 @@ const unsubscribeEndpoint = HttpApiEndpoint.post("unsubscribe", "/unsubscribe")
   .addError(UnsupportedMediaType).addError(ServiceUnavailable)
 
 /**
- * The group, to be added to an `HttpApi`. The middleware of the application says who the owner is: it provides `Owner`, and fails with
- * 401 if there is none.
+ * Builds the group for an `HttpApi`. The middleware of the application provides the `Owner`, and fails with 401 if
+ * there is none.
  *
  * @since 0.1.0
  * @category constructors
@@ -156,11 +159,11 @@ export const group = <I extends HttpApiMiddleware.HttpApiMiddleware.AnyId, S>(au
 const maxBodyBytes = 16 * 1024
 const maxBodyTime = "10 seconds"
 
-// Node gives the answer only to who was let finish. Whoever sends more than this is cut off.
+// A client reads the response only after it has sent its body. A longer body is cut off.
 const maxDiscardedBytes = 1024 * 1024 - maxBodyBytes
 
 const invalidBody = (issues: HttpApiDecodeError["issues"]) =>
-  new HttpApiDecodeError({ issues, message: "The body is not what the route takes" })
+  new HttpApiDecodeError({ issues, message: "The body does not conform to the route" })
 
 const issue = (path: ReadonlyArray<string>, message: string): HttpApiDecodeError["issues"][number] => ({
   _tag: "Type",
@@ -175,7 +178,7 @@ const readBody = <A, I>(schema: Schema.Schema<A, I>) => {
     if (!/^application\/json *(;|$)/i.test(headers["content-type"] ?? "")) return yield* new UnsupportedMediaType()
     if (Number(headers["content-length"] ?? 0) > maxBodyBytes) return yield* new BodyTooLarge()
     const { isWhole, text } = yield* readText(stream, maxBodyBytes, maxDiscardedBytes).pipe(
-      Effect.mapError(() => invalidBody([issue([], "must come whole")])),
+      Effect.mapError(() => invalidBody([issue([], "must arrive completely")])),
       Effect.timeoutFail({ duration: maxBodyTime, onTimeout: () => new RequestTimeout() })
     )
     if (!isWhole) return yield* new BodyTooLarge()
@@ -188,7 +191,7 @@ const readBody = <A, I>(schema: Schema.Schema<A, I>) => {
       "ParseError",
       (error) =>
         Effect.flatMap(ParseResult.ArrayFormatter.formatError(error), (issues) =>
-          // The default messages end by quoting the value.
+          // The default messages quote the value at their end.
           invalidBody(issues.map((issue) => ({ ...issue, message: issue.message.replace(/, actual [^]*$/, "") }))))
     )
   })
@@ -206,7 +209,7 @@ const subscribed = (subscription: WebPushSubscription, path: ReadonlyArray<strin
   Effect.gen(function*() {
     const { isAllowed, publicKey, publicKeys } = yield* WebPush.WebPush
     if (!isAllowed(subscription.endpoint)) {
-      return yield* invalidBody([issue(path, "must be of a push service that this server sends to")])
+      return yield* invalidBody([issue(path, "must belong to a push service that this server may send to")])
     }
     const { headers } = yield* HttpServerRequest.HttpServerRequest
     const owner = yield* Owner
@@ -215,7 +218,7 @@ const subscribed = (subscription: WebPushSubscription, path: ReadonlyArray<strin
       const devices = yield* store.forOwner(owner)
       const keyOf = (endpoint: string | undefined) =>
         devices.find((device) => device.endpoint === endpoint)?.applicationServerKey
-      // A browser that subscribes anew by itself does so with the key of the subscription that it drops.
+      // A browser that renews a subscription itself does so with the key of the old one.
       const fallback = keyOf(replaces) ?? publicKey
       if (!publicKeys.includes(subscription.applicationServerKey ?? keyOf(subscription.endpoint) ?? fallback)) {
         return yield* new RenewalRequired({ reason: "KeyMismatch", publicKey })
@@ -283,7 +286,8 @@ export const handlers = <E, P, R, I extends HttpApiMiddleware.HttpApiMiddleware.
     .handleRaw("unsubscribe", () => unsubscribe)
 
 /**
- * The same routes for an `HttpRouter`. `owner` says whose devices a request is about; without one the answer is 401.
+ * Builds the same routes for an `HttpRouter`. `owner` returns the owner of the devices of a request; without an owner
+ * the response is 401.
  *
  * @since 0.1.0
  * @category constructors

@@ -1,5 +1,5 @@
 /**
- * What only Node can do.
+ * The modules that require Node.
  *
  * @since 0.1.0
  */

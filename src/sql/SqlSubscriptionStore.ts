@@ -189,7 +189,7 @@ export const make = (
           if (pruned.length > 0) {
             return yield* new SubscriptionStoreError({
               reason: "Gone",
-              detail: "a push service said that the subscription is gone"
+              detail: "a push service reported the subscription as gone"
             })
           }
           const madeWith = subscription.applicationServerKey ?? null

@@ -1,6 +1,6 @@
 import { maxEndpointLength } from "../../WebPushSubscription.js"
 
-/** Who runs a push service: the few names that metrics and the meaning of a status depend on. */
+/** The operator of a push service, for metrics and for the meaning of a response. */
 export type Vendor = "fcm" | "mozilla" | "apple" | "wns" | "other"
 
 const vendors: ReadonlyArray<readonly [pattern: RegExp, vendor: Vendor]> = [
@@ -16,36 +16,36 @@ export interface Endpoint {
   readonly origin: string
 }
 
-// A name, or a label of it, that DNS cannot hold (RFC 1035, 2.3.4), or a label that no host has (RFC 1123, 2.1).
+// Names and labels that exceed DNS (RFC 1035, 2.3.4), and labels that no host may have (RFC 1123, 2.1).
 const isTooLong = (name: string): boolean => name.length > 253 || /[^.]{64}/.test(name)
 const hyphenAtEnd = /(^|\.)-|-(\.|$)/
 
-// The text that may stand in front of the path. All that URL parsers read differently from one another (user information, quotes,
-// backslashes, percent-escapes, non-ASCII letters) is left out.
+// The text before the path. It excludes all that URL parsers interpret differently: user information, quotes,
+// backslashes, percent-escapes, non-ASCII letters.
 const authority = /^https:\/\/((?:[a-z0-9-]+(?:\.[a-z0-9-]+)*|\[[0-9a-f:]+\])(?::\d{1,5})?)(?=\/|$)/i
 
-/** Reads a URL in which every parser finds the host and the path that are written there. */
+/** Parses a URL in which all parsers find the same host and path. */
 const read = (endpoint: string): URL | undefined => {
   const match = endpoint.length <= maxEndpointLength ? authority.exec(endpoint) : null
   if (match === null || !URL.canParse(endpoint)) return undefined
   const [start, written = ""] = match
   const url = new URL(endpoint)
   const { host, hostname, pathname, port, search } = url
-  // A host or a path that the parser had to rewrite is not the one that the push service gave out.
+  // A host or a path that the parser rewrites is not the one that the push service issued.
   const isAsWritten = written.toLowerCase().replace(/:443$/, "") === host &&
     (endpoint.slice(start.length) === pathname + search || endpoint === start)
   return isAsWritten && !isTooLong(hostname) && !hyphenAtEnd.test(hostname) && port !== "0" ? url : undefined
 }
 
-/** Returns whether an endpoint can have this host at all: a name, `*.` and a name, or an address, and a port. */
+/** Returns `true` for a host of an endpoint: a name, `*.` and a name, or an address, each with an optional port. */
 export const isHost = (host: string): boolean => {
   const url = read(`https://${host.replace(/^\*\./, "")}`)
   return url !== undefined && !host.includes("/") && !(host.startsWith("*.") && /^(\[|[\d.]+$)/.test(url.hostname))
 }
 
 /**
- * Reads an endpoint that may be sent to: one of a known push service, or of a host that `hosts` names (`push.example.org`,
- * `*.example.org`, `push.example.org:8443`). `undefined` for any other.
+ * Returns a parser of endpoints that are allowed: those of a known push service, and of `hosts` (`push.example.org`,
+ * `*.example.org`, `push.example.org:8443`). The parser returns `undefined` for any other endpoint.
  */
 export const make = (hosts: ReadonlyArray<string>) => {
   const exact = new Set(hosts.map((host) => host.toLowerCase().replace(/:443$/, "")))

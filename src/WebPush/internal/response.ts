@@ -70,8 +70,8 @@ const parseJson = (text: string): unknown => {
 }
 
 /**
- * The vendor's own word for what went wrong. Only words of a known list and numbers: free text from the network might repeat the
- * endpoint, and this ends up in logs.
+ * Returns the error name of the vendor. Only known names and numbers are returned, since they are logged and a free
+ * text may contain the endpoint.
  */
 const detailOf = ({ body, headers, vendor }: Answer): string | undefined => {
   if (vendor === "wns") {
@@ -88,13 +88,13 @@ const detailOf = ({ body, headers, vendor }: Answer): string | undefined => {
   return undefined
 }
 
-// More than 30 years: a wait that no number of digits makes infinite.
+// More than 30 years. A header of many digits must not become an infinite delay.
 const longestWait = 999_999_999
 
 const seconds = (text: string | undefined): number | undefined =>
   text !== undefined && /^\s*\d+\s*$/.test(text) ? Number(text) : undefined
 
-// One of the three forms of RFC 9110, 5.6.7, all of which are in GMT; one of them does not say so.
+// One of the three date formats of RFC 9110, 5.6.7. All are in GMT, and asctime does not state it.
 const secondsUntil = (date: string | undefined, now: number): number | undefined => {
   if (date === undefined || !/^\s*(Mon|Tues?|Wed(nes)?|Thu(rs)?|Fri|Sat(ur)?|Sun)(day)?,? /.test(date)) return undefined
   const at = Date.parse(/GMT\s*$/.test(date) ? date : `${date} GMT`)
@@ -107,11 +107,11 @@ const retryAfterOf = ({ headers }: Answer, now: number): Duration.Duration | und
   return wait === undefined ? undefined : Duration.seconds(Math.min(wait, longestWait))
 }
 
-// In the words of Apple, FCM (old and new) and Mozilla.
+// The error texts of Apple, FCM (old and new) and Mozilla.
 const isKeyMismatch = (body: string): boolean =>
   /VapidPkHashMismatch|MismatchSenderId|SENDER_ID_MISMATCH|key mismatch|not correspond/i.test(body)
 
-/** What the answer of a push service means (RFC 8030 and what each vendor made of it). `now` in milliseconds since 1970. */
+/** Interprets a response of a push service (RFC 8030 and its vendors). `now` is in milliseconds since 1970. */
 export const meaning = (answer: Answer, now: number): Meaning => {
   const { body, status, vendor } = answer
   const detail = detailOf(answer)
@@ -122,7 +122,7 @@ export const meaning = (answer: Answer, now: number): Meaning => {
     detail
   })
   if (status >= 200 && status < 300) {
-    // WNS says in a header that it took the message and threw it away.
+    // WNS reports in a header that it accepted the message and dropped it.
     return detail === "channelthrottled"
       ? failed("RateLimited")
       : detail === "dropped"
@@ -145,7 +145,8 @@ export const meaning = (answer: Answer, now: number): Meaning => {
       return { _tag: "Gone", status }
     case 406:
       return failed(vendor === "wns" ? "RateLimited" : "Rejected")
-    // The message was not looked at: it came too slowly, over a connection of another host, or before the handshake was over.
+    // The message was not processed: it arrived too slowly, over a connection of another host, or before the handshake
+    // was complete.
     case 408:
     case 421:
     case 425:

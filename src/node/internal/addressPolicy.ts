@@ -16,7 +16,7 @@ const forbiddenSubnets = [
   "203.0.113.0/24",
   "224.0.0.0/4",
   "240.0.0.0/4",
-  // Outside of 2000::/3 nothing is global; inside, these are not, or hold an IPv4 address.
+  // Outside of 2000::/3 no address is global; inside, these are not global or contain an IPv4 address.
   "::/3",
   "4000::/2",
   "8000::/1",
@@ -26,7 +26,7 @@ const forbiddenSubnets = [
   "3fff::/20"
 ]
 
-// One list for each family: a list for both takes an IPv4 address for its mapped form, and `::/3` would forbid them all.
+// One list for each family: a common list maps IPv4 addresses to IPv6, and `::/3` would then forbid all of them.
 const addressList = (subnets: ReadonlyArray<string>) => {
   const lists = { ipv4: new Net.BlockList(), ipv6: new Net.BlockList() }
   for (const subnet of subnets) {
@@ -44,15 +44,15 @@ const familyOf = (address: string) => Net.isIPv6(address) ? "ipv6" : "ipv4"
 
 const isForbidden = addressList(forbiddenSubnets)
 
-// The destination of these is the IPv4 address in their last 32 bits: IPv4-mapped (RFC 4291, 2.5.5.2) and the well-known prefix of
-// NAT64, which must not stand for an address that is not global (RFC 6052, 3.1).
+// Prefixes whose destination is the IPv4 address in the last 32 bits: IPv4-mapped (RFC 4291, 2.5.5.2), and the
+// well-known prefix of NAT64, which must not represent an address that is not global (RFC 6052, 3.1).
 const holdsIpv4 = addressList(["::ffff:0:0/96", "64:ff9b::/96"])
 
-// The prefix of a NAT64 of one's own, which may stand for any IPv4 address (RFC 8215).
+// The prefix of a local NAT64, which may represent any IPv4 address (RFC 8215).
 const holdsLocalIpv4 = addressList(["64:ff9b:1::/48"])
 
 const groupsOf = (ipv6: string): ReadonlyArray<number> => {
-  // The parser of URLs writes every notation as hexadecimal groups.
+  // The URL parser normalizes each notation to hexadecimal groups.
   const [start = [], end = []] = new URL(`http://[${ipv6}]`).hostname.slice(1, -1).split("::").map((part) =>
     part === "" ? [] : part.split(":").map((group) => Number.parseInt(group, 16))
   )
@@ -68,7 +68,7 @@ const isTunnel = (ipv6: string): boolean => {
   return groups[5] === 0x5efe && (groups[4] === 0 || groups[4] === 0x200)
 }
 
-/** Returns whether this is an address, or a subnet: an address, `/` and the number of bits that count. */
+/** Returns `true` for an address, and for a subnet: an address, `/` and the length of its prefix in bits. */
 export const isSubnet = (subnet: string): boolean => {
   const [, address = "", bits] = /^([^/%]+)(?:\/(\d{1,3}))?$/.exec(subnet) ?? []
   const version = Net.isIP(address)
@@ -76,8 +76,8 @@ export const isSubnet = (subnet: string): boolean => {
 }
 
 /**
- * Returns a check whether an address is public, or in one of the subnets that are allowed although they are not. An address that
- * holds an IPv4 address is judged by that one. Anything that is no address is refused.
+ * Returns a predicate for addresses that are public or in an allowed subnet. An address that contains an IPv4 address
+ * is judged by the IPv4 address. A text that is not an address is refused.
  */
 export const make = (allowedSubnets: ReadonlyArray<string>) => {
   const isAllowed = addressList(allowedSubnets)
