@@ -399,7 +399,7 @@ const makeWithSignal = Effect.fnUntraced(function*(
       )
       if (unreadable.length > 0) {
         yield* Effect.logError(
-          `NotificationOutbox could not read ${unreadable.length} entries of the storage: they become dead letters`
+          `NotificationOutbox could not read entries of the storage: ${unreadable.length} become dead letters`
         )
         for (const { id } of unreadable) {
           yield* storage.settle(claim, id, { _tag: "Dead", failures: null, reached: null, diedAt: now })

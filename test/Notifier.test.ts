@@ -29,7 +29,7 @@ const news: Notifier.Notification = { event: { event: "paid", data: "SECRET-EVEN
 
 const Shared = Layer.mergeAll(EventLog.layerMemory(), SubscriptionStore.layerMemory(), TestPush.layerWebPush())
 
-/** A process of the cluster, which `kill` ends. */
+/** A process of the cluster that `kill` ends. */
 const makeNode = Effect.gen(function*() {
   const scope = yield* Effect.acquireRelease(Scope.make(), (scope) => Scope.close(scope, Exit.void))
   const node = yield* Layer.buildWithScope(Notifier.layer.pipe(Layer.provideMerge(EventBroker.layer())), scope)
@@ -37,7 +37,7 @@ const makeNode = Effect.gen(function*() {
   return {
     notifier: Context.get(node, Notifier.Notifier),
     kill: Scope.close(scope, Exit.void),
-    /** A page of the owner that is open, and has its cursor. */
+    /** Opens a page of the owner and waits for its cursor. */
     open: (owner: string, endpointId?: string) =>
       Effect.gen(function*() {
         const app = Effect.provideService(
@@ -56,7 +56,7 @@ const makeNode = Effect.gen(function*() {
   }
 })
 
-/** The lines of the log, with all that is annotated and every cause. */
+/** A logger that collects each line with its annotations and its cause. */
 const logged = (lines: Array<string>) =>
   Logger.replace(
     Logger.defaultLogger,
@@ -65,7 +65,7 @@ const logged = (lines: Array<string>) =>
     )
   )
 
-/** Two nodes, and an owner with two devices. */
+/** Runs with two nodes and an owner with two devices. */
 const run = <A, E>(
   body: (cluster: {
     readonly here: Effect.Effect.Success<typeof makeNode>
@@ -101,7 +101,7 @@ const endpoints = (...devices: ReadonlyArray<SubscriptionStore.Device>) =>
 const isAccepted = ({ result }: WebPush.Outcome) => Either.isRight(result)
 
 describe("Notifier", () => {
-  // Kind: a cause that is not the library's own, and may quote a secret.
+  // The cause comes from a custom store, and may quote an endpoint.
   it.effect("logs only the reason when a store dies", () =>
     run(({ service, store }) =>
       Effect.gen(function*() {
@@ -121,7 +121,7 @@ describe("Notifier", () => {
       })
     ))
 
-  it.effect("gives the event to an open page, and the devices nothing", () =>
+  it.effect("sends the event to an open page, and no push to the devices", () =>
     run(({ here, service }) =>
       Effect.gen(function*() {
         const page = yield* here.open("anna")
@@ -149,7 +149,7 @@ describe("Notifier", () => {
       })
     ))
 
-  it.effect("reaches a page of another node, whose acknowledgement spares the devices", () =>
+  it.effect("sends the event to a page of another node, and no push after its acknowledgement", () =>
     run(({ here, service, there }) =>
       Effect.gen(function*() {
         const page = yield* there.open("anna")
@@ -166,7 +166,7 @@ describe("Notifier", () => {
       })
     ))
 
-  it.effect("does not take another owner's acknowledgement, or one that is late", () =>
+  it.effect("ignores the acknowledgement of another owner, and one that is late", () =>
     run(({ here, laptop, phone, service, there }) =>
       Effect.gen(function*() {
         const page = yield* there.open("anna")
@@ -198,7 +198,7 @@ describe("Notifier", () => {
       })
     ))
 
-  it.effect("pushes when the page is opened after the event, which it has not got", () =>
+  it.effect("pushes when the page opened after the event", () =>
     run(({ here, laptop, phone, service, there }) =>
       Effect.gen(function*() {
         const { head } = yield* EventLog.EventLog
@@ -228,7 +228,7 @@ describe("Notifier", () => {
       })
     ))
 
-  it.effect("does not trust a silent connection if it is told not to", () =>
+  it.effect("pushes under the policy unacknowledged although a connection is open", () =>
     run(({ here, laptop, phone, service }) =>
       Effect.gen(function*() {
         const page = yield* here.open("anna")
@@ -243,7 +243,7 @@ describe("Notifier", () => {
       })
     ))
 
-  it.effect("spares the device that is connected, or none", () =>
+  it.effect("leaves out the connected device under the policy unconnected, and none under always", () =>
     run(({ here, laptop, phone, service }) =>
       Effect.gen(function*() {
         const page = yield* here.open("anna", laptop.endpointId)
@@ -258,7 +258,7 @@ describe("Notifier", () => {
       })
     ))
 
-  it.effect("forgets a device that is gone, keeps one that fails, and reports both", () =>
+  it.effect("prunes a device that is gone, leaves one that fails, and reports both", () =>
     run(({ here, laptop, phone, service, store }) =>
       Effect.gen(function*() {
         yield* service.answer({ status: 410 }, phone)
@@ -276,7 +276,7 @@ describe("Notifier", () => {
       })
     ))
 
-  it.effect("keeps a device that subscribed anew while it was sent to", () =>
+  it.effect("does not prune a device that subscribed again during the push", () =>
     run(({ laptop, phone, service, store }) =>
       Effect.gen(function*() {
         yield* service.answer({ status: 410 })
@@ -297,7 +297,7 @@ describe("Notifier", () => {
       })
     ))
 
-  it.effect("pushes when the log is away, whoever is connected", () =>
+  it.effect("pushes when the log is unavailable, also to a connected owner", () =>
     run(({ laptop, phone, service, store }) =>
       Effect.gen(function*() {
         const away = new EventLog.EventLogError({ reason: "Unavailable", detail: "away" })
@@ -318,7 +318,7 @@ describe("Notifier", () => {
       }).pipe(Effect.provide(EventBroker.layer()))
     ))
 
-  it.effect("sends nothing that cannot be sent as an event", () =>
+  it.effect("sends nothing if the event is invalid", () =>
     run(({ here, service }) =>
       Effect.gen(function*() {
         const error = yield* Effect.flip(here.notifier.notify("anna", { event: { event: "a\nb" }, push: "x" }))
@@ -327,7 +327,7 @@ describe("Notifier", () => {
       })
     ))
 
-  it.effect("notifies many, so many at a time, and none keeps another from it", () =>
+  it.effect("notifies many owners with limited concurrency, and a failure of one does not affect the others", () =>
     run(({ service, store }) =>
       Effect.gen(function*() {
         const full = yield* Deferred.make<void>()

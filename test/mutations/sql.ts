@@ -1,12 +1,12 @@
 import type { Mutation } from "./mutation.js"
 
-const outbox = { file: "src/NotificationOutbox.ts", test: "test/sql/SqlNotificationOutbox.test.ts" }
+const outbox = { file: "src/NotificationOutbox.ts", test: "test/NotificationOutbox.test.ts" }
 
 const attempt = { ...outbox, file: "src/NotificationOutbox/internal/attempt.ts" }
 
 const message = { ...outbox, file: "src/NotificationOutbox/internal/message.ts" }
 
-const storage = { ...outbox, file: "src/sql/SqlNotificationOutbox.ts" }
+const storage = { file: "src/sql/SqlNotificationOutbox.ts", test: "test/sql/SqlNotificationOutbox.test.ts" }
 
 const statement = { file: "src/sql/internal/statement.ts", test: "test/sql/SqlSubscriptionStore.test.ts" }
 
@@ -20,113 +20,120 @@ export default [
     ...outbox,
     find: "Effect.raceFirst(Effect.forever(renewal)),",
     replace: "",
-    name: "SQLite renews the lease of what takes longer than it"
+    name: "renews the lease"
   },
   {
     promise: "The ttl counts from enqueue",
     ...attempt,
     find: "const left = expiryOf(entry) - now",
     replace: "const left = Number.POSITIVE_INFINITY",
-    name: "SQLite counts the ttl from enqueue"
+    name: "counts the ttl from enqueue, and names"
   },
   {
-    promise: "What has expired is not sent",
+    promise: "An expired notification is not sent",
     ...attempt,
     find: "if (now >= expiryOf(entry)) {",
     replace: "if (now < 0) {",
-    name: "SQLite counts the ttl from enqueue"
+    name: "counts the ttl from enqueue, and names"
   },
   {
-    promise: "A notification that expires is looked at when it does",
+    promise: "A notification is due at the end of its ttl",
     ...outbox,
     find: "expiry > now ? Math.min(next.dueAt, expiry) : next.dueAt",
     replace: "next.dueAt",
-    name: "SQLite gives up at the end of the ttl"
+    name: "stops trying a device at the end of the ttl"
+  },
+  {
+    promise: "The log shows only the reason of a failure",
+    ...outbox,
+    find: "could not drain the storage (${reasonOf(cause)})",
+    replace: "could not drain the storage (${cause})",
+    name: "logs only the reason when the storage"
   },
   {
     promise: "Each device has its own due time",
     ...attempt,
     find: "({ dueAt = 0 }) => dueAt <= now",
     replace: "() => true",
-    name: "SQLite tries each device again at its own time"
+    name: "retries each device at its own time"
   },
   {
     promise: "Retry-After has an upper bound",
     ...attempt,
     find: "Math.min(longestRetryAfter, Duration.toMillis(retryAfter))",
     replace: "Duration.toMillis(retryAfter)",
-    name: "SQLite tries each device again at its own time"
+    name: "retries each device at its own time"
   },
   {
-    promise: "A device is given up after its own attempts",
+    promise: "Each device has its own number of attempts",
     ...attempt,
     find: "!isFinal && attempts < maxAttempts",
     replace: "!isFinal",
-    name: "SQLite gives up one device after its own attempts"
+    name: "counts the attempts of each device"
   },
   {
     promise: "The replacement of an endpoint gets the notification",
     ...attempt,
     find: "removed.length === 0 ? [] : newDevices(devices, entry)",
     replace: "newDevices([], entry)",
-    name: "SQLite sends to the endpoint that has taken the place"
+    name: "replaces another one between two attempts"
   },
   {
-    promise: "A dead letter says that a device was removed",
+    promise: "A dead letter reports that a device was removed",
     ...attempt,
     find: "Arr.drop(removed, replacements.length)",
     replace: "Arr.drop(removed, removed.length)",
-    name: "SQLite says that a device was removed"
+    name: "reports a device that was removed"
   },
   {
-    promise: "An endpoint that is replaced while it is found to be gone",
+    promise: "The replacement of an endpoint that is gone gets the notification at once",
     ...attempt,
     find: "outcomes.some(isGone)",
     replace: "outcomes.length < 0",
-    name: "SQLite sends to the endpoint that takes the place of one while"
+    name: "replaces another one while the push service"
   },
   {
-    promise: "No topic that was not asked for at the first attempt",
+    promise: "The first attempt has no topic unless the options have one",
     ...attempt,
     find: "topic === undefined && entry.failures === null && entry.attempts === 1",
     replace: "topic === undefined && entry.attempts < 0",
-    name: "SQLite gives a topic to what is repeated"
+    name: "sets a topic from the second attempt"
   },
   {
     promise: "A push that is too large is refused at enqueue",
     ...message,
     find: "bytes.length > WebPushPayload.maxBytes",
     replace: "bytes.length < 0",
-    name: "SQLite refuses at enqueue"
+    name: "refuses at enqueue"
   },
   {
-    promise: "An owner that a database would cut is refused at enqueue",
+    promise: "An owner that a database would truncate is refused at enqueue",
     ...outbox,
     file: "src/SubscriptionStore.ts",
     find: "text.isWellFormed() && ",
     replace: "",
-    name: "SQLite refuses at enqueue"
+    name: "refuses at enqueue"
   },
   {
-    promise: "A byte order mark is kept",
+    promise: "A byte order mark is preserved",
     ...message,
     find: "{ ignoreBOM: true }",
     replace: "{}",
-    name: "SQLite keeps bytes that begin with a byte order mark"
+    name: "preserves a byte order mark"
   },
   {
-    promise: "Rows that were parked beyond the bound are taken up",
+    promise: "A row that is due later than any node allows is claimed",
     ...storage,
     find: " OR due_at > ${latest}",
     replace: "",
-    name: "SQLite takes over the rows of an older version"
+    name: "SQLite reads the rows of an older version"
   },
   {
-    promise: "Options that cannot be die",
+    promise: "An option out of its range dies",
     ...outbox,
     find: "millis > 0 && Number.isFinite(millis)",
     replace: "true",
-    name: "SQLite dies of an option that cannot be"
+    name: "dies if an option is out of its range"
   },
   {
     promise: "The outbox is closed within a second while PostgreSQL is frozen",
@@ -136,27 +143,27 @@ export default [
     test: "test/processes/outboxShutdown.test.ts"
   },
   {
-    promise: "Inside a transaction of the caller nothing is tried again",
-    ...outbox,
-    file: statement.file,
+    promise: "A statement in a transaction of the caller is not retried",
+    ...statement,
+    test: storage.test,
     find: "onTrue: () => statement,",
     replace: "onTrue: () => Effect.retry(statement, { schedule: untilFree, while: isConflict }),",
     name: "fails at once in a transaction"
   },
   {
     promise: "The first failure in a transaction of PostgreSQL reaches the caller",
-    ...outbox,
-    file: statement.file,
+    ...statement,
+    test: storage.test,
     find: "Effect.map(Effect.serviceOption(SqlClient.TransactionConnection), Option.isSome)",
     replace: "Effect.succeed(Option.isSome(Option.none()))",
-    name: "shows the caller the deadlock"
+    name: "fails with the code of the deadlock"
   },
   {
-    promise: "The event loop turns while SQLite is locked",
+    promise: "A locked SQLite does not block the event loop",
     ...statement,
     find: "`PRAGMA busy_timeout = 0; ${locks[access]}; PRAGMA busy_timeout = 5000`",
     replace: "`PRAGMA busy_timeout = 5000`",
-    name: "lets the event loop turn"
+    name: "does not block the event loop"
   },
   {
     promise: "The connection has its own busy_timeout after a statement",
@@ -173,11 +180,11 @@ export default [
     name: "restores the busy_timeout"
   },
   {
-    promise: "A write is not said to be stored while a failed one keeps it from being committed",
+    promise: "A write that is not committed is not reported as stored",
     ...statement,
     find: "write: \"BEGIN EXCLUSIVE; COMMIT\"",
     replace: "write: \"SELECT 1\"",
-    name: "says of nothing that it is stored"
+    name: "reports no write as stored"
   },
   {
     promise: "Another database is refused by name",
@@ -187,25 +194,25 @@ export default [
     name: "refuses a client of another database"
   },
   {
-    promise: "The device subscribed the longest ago makes room",
+    promise: "The device with the oldest subscription is deleted beyond the limit",
     ...store,
     find: "DESC, updated_at DESC, endpoint_hash\n",
     replace: "DESC, created_at DESC, endpoint_hash\n",
     name: "SQLite makes room"
   },
   {
-    promise: "A page opened after the event has not got it",
+    promise: "A page that opened after the event counts as not connected",
     file: "src/Notifier.ts",
     find: "Math.min(connectionsBefore, yield* countConnections(channel))",
     replace: "yield* countConnections(channel)",
     test: "test/Notifier.test.ts",
-    name: "opened after the event"
+    name: "pushes when the page opened after the event"
   },
   {
-    promise: "the ttl of the WebPush layer counts from enqueue",
+    promise: "The ttl of the WebPush layer counts from enqueue",
     ...outbox,
     find: "ttl: options.ttl ?? webPush.ttl",
     replace: "ttl: options.ttl",
-    name: "ttl of the WebPush layer"
+    name: "counts the ttl of the WebPush layer"
   }
 ] satisfies ReadonlyArray<Mutation>

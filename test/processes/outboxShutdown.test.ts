@@ -9,7 +9,7 @@ describe.skipIf(Postgres.isMissing)("SqlNotificationOutbox", () => {
   layer(Postgres.Postgres.layer, { excludeTestServices: true, timeout: "60 seconds" })("PostgreSQL", (it) => {
     const unused = Effect.dieMessage("is not used")
 
-    /** Closes the scope of an outbox that sends a notification, or polls, while PostgreSQL is frozen. */
+    /** Returns the time that an outbox takes to close, in milliseconds, while PostgreSQL is frozen. */
     const close = (notifications: number) =>
       Effect.scoped(Effect.gen(function*() {
         const postgres = yield* Postgres.Postgres
@@ -45,18 +45,18 @@ describe.skipIf(Postgres.isMissing)("SqlNotificationOutbox", () => {
           yield* Deferred.await(sending)
         }
         yield* postgres.frozen
-        // By now it asks for what is due.
+        // The outbox has begun to claim by then.
         yield* Effect.sleep("200 millis")
         const [duration] = yield* Effect.timed(Scope.close(scope, Exit.void))
         return Duration.toMillis(duration)
       }))
 
-    it.effect("is closed within a second or so while PostgreSQL is frozen, with a notification in hand", () =>
+    it.effect("closes within 3 seconds while PostgreSQL is frozen and a notification is being sent", () =>
       Effect.gen(function*() {
         assert.isBelow(yield* close(1), 3000)
       }))
 
-    it.effect("is closed within a second or so while PostgreSQL is frozen, with nothing in hand", () =>
+    it.effect("closes within 3 seconds while PostgreSQL is frozen and no notification is due", () =>
       Effect.gen(function*() {
         assert.isBelow(yield* close(0), 3000)
       }))

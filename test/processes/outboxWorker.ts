@@ -9,7 +9,7 @@ import { SqlNotificationOutbox, SqlSubscriptionStore } from "effect-realtime/sql
 
 import * as Sqlite from "../support/sqlite.js"
 
-/** Sends to the push service of the parent, whatever the endpoint. */
+/** A client that sends each request to the push service of the parent process. */
 const PushClientLive = Layer.scoped(
   HttpClient.HttpClient,
   Effect.gen(function*() {

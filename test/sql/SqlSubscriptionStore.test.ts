@@ -10,7 +10,7 @@ import { newSubscription } from "../support/subscriptions.js"
 
 const realClock = { excludeTestServices: true, timeout: "60 seconds" } as const
 
-/** A client of a database that takes every statement. */
+/** A client of a database that accepts every statement. */
 const clientOf = (dialect: Statement.Dialect) =>
   SqlClient.make({
     acquirer: Effect.succeed({
@@ -34,7 +34,7 @@ const none = Effect.dieMessage("is not used")
 
 describe("SqlSubscriptionStore", () => {
   layer(Layer.empty, realClock)("SQLite", (it) => {
-    it.effect("refuses a client of another database by its name, in every layer", () =>
+    it.effect("refuses a client of another database, in each layer, and names its dialect", () =>
       Effect.gen(function*() {
         for (const dialect of ["mysql", "mssql", "clickhouse"] as const) {
           const client = Layer.effect(SqlClient.SqlClient, clientOf(dialect))
@@ -70,7 +70,7 @@ describe("SqlSubscriptionStore", () => {
         }
       }))
 
-    /** A client of a database whose lock another one holds until it is released. */
+    /** A client of a database, and `lock` with which another client acquires the lock until it is released. */
     const lockedDatabase = Effect.gen(function*() {
       const url = yield* Sqlite.database
       const [here, other] = yield* Effect.all([Layer.build(Sqlite.layerOf(url)), Layer.build(Sqlite.layerOf(url))])
@@ -88,7 +88,7 @@ describe("SqlSubscriptionStore", () => {
       return { here, there, lock }
     })
 
-    it.scoped("lets the event loop turn while another connection holds the lock", () =>
+    it.scoped("does not block the event loop while another connection holds the lock", () =>
       Effect.gen(function*() {
         const { here, lock, there } = yield* lockedDatabase
         const store = yield* Effect.provide(SqlSubscriptionStore.make(), here)
@@ -96,9 +96,9 @@ describe("SqlSubscriptionStore", () => {
         const writers = yield* Effect.fork(
           Effect.forEach(["a", "b", "c"], (owner) => store.upsert(owner, newSubscription()), { concurrency: 3 })
         )
-        // A new node finds what it needs without the lock.
+        // A new node finds its tables without the lock.
         yield* Effect.provide(SqlSubscriptionStore.make(), here)
-        // With a wait inside of SQLite no timer fires before it gives up.
+        // During a wait inside of SQLite no timer fires.
         const start = performance.now()
         let longest = 0
         for (let i = 0, last = start; last < start + 500; i++) {
@@ -139,7 +139,7 @@ describe("SqlSubscriptionStore", () => {
         yield* release
       }))
 
-    it.scoped("says of nothing that it is stored while a statement that failed keeps it from being committed", () =>
+    it.scoped("reports no write as stored while a failed statement prevents its commit", () =>
       Effect.gen(function*() {
         const { here, lock, there } = yield* lockedDatabase
         const sql = Context.get(here, SqlClient.SqlClient)
@@ -147,7 +147,7 @@ describe("SqlSubscriptionStore", () => {
         yield* sql`CREATE TABLE orders (id INTEGER)`
         const release = yield* lock
         yield* sql`PRAGMA busy_timeout = 0`
-        // libsql does not reset this one before it is collected.
+        // libsql does not reset this statement before it is collected.
         assert.instanceOf(yield* Effect.flip(sql`INSERT INTO orders VALUES (2)`), SqlError.SqlError)
         yield* release
         const garbage = yield* Effect.fork(

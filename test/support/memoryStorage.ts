@@ -19,7 +19,10 @@ export const makeMemoryStorage = Effect.sync(() => {
     })
   const isLive = ({ diedAt }: Row) => diedAt === null
   const dead = Effect.sync(() =>
-    Arr.filterMap(rows.values(), ({ diedAt, ...row }) => diedAt === null ? Option.none() : Option.some({ ...row, diedAt }))
+    Arr.filterMap(
+      rows.values(),
+      ({ diedAt, ...row }) => diedAt === null ? Option.none() : Option.some({ ...row, diedAt })
+    )
   )
   const byDeath = Order.mapInput(Order.array(Order.string), ({ diedAt, id }: { diedAt: number; id: string }) => [
     `${diedAt}`.padStart(16, "0"),
@@ -49,7 +52,7 @@ export const makeMemoryStorage = Effect.sync(() => {
     settle: (claim, id, { _tag, ...settlement }) =>
       Effect.sync(() => {
         const claimed = select((row) => row.id === id && row.claim === claim)
-        if (_tag === "Sent") for (const { id } of claimed) rows.delete(id)
+        if (_tag === "Sent") { for (const { id } of claimed) rows.delete(id) }
         else update(claimed, () => ({ ...settlement, claim: null }))
       }),
     deadLetters: (after, limit) =>

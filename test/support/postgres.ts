@@ -18,7 +18,7 @@ const binaries = Option.fromNullable(
     .find((bin) => Fs.existsSync(`${bin}/postgres`))
 )
 
-/** Without PostgreSQL its tests are left out, and say so. Under CI that is a failure. */
+/** `true` if PostgreSQL is not installed: its tests are skipped with a message. In CI they fail instead. */
 export const isMissing = Option.isNone(binaries) && process.env.CI !== "true"
 if (isMissing) process.stderr.write("\nNO TESTS WITH PostgreSQL: there is none in /usr/lib/postgresql\n\n")
 
@@ -61,7 +61,7 @@ const start = (bin: string) =>
     yield* Effect.retry(Effect.sandbox(isReady), Schedule.upTo(Schedule.spaced("50 millis"), "30 seconds")).pipe(
       Effect.orDie
     )
-    // Each connection has a process of its own, a child of the first one.
+    // PostgreSQL has a child process for each connection.
     const signal = (signal: NodeJS.Signals) =>
       Effect.sync(() => {
         const children = Fs.readdirSync("/proc").filter((name) =>
@@ -81,7 +81,10 @@ const start = (bin: string) =>
     })
   })
 
-/** A PostgreSQL of its own, for as long as the scope lasts. Each `database` is a new one. It is `frozen` for the rest of a scope. */
+/**
+ * A PostgreSQL server that runs until the scope closes. `database` creates a new database. `frozen` suspends the server
+ * until its own scope closes.
+ */
 export class Postgres extends Context.Tag("test/Postgres")<Postgres, {
   readonly database: Effect.Effect<string>
   readonly frozen: Effect.Effect<void, never, Scope.Scope>

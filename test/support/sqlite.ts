@@ -6,7 +6,7 @@ import { SqlClient } from "@effect/sql"
 import { LibsqlClient } from "@effect/sql-libsql"
 import { Context, Effect, Layer } from "effect"
 
-/** The URL of a new database in a file, which is deleted with the scope. */
+/** The URL of a new database in a file that is deleted when the scope closes. */
 export const database = Effect.map(
   Effect.acquireRelease(
     Effect.sync(() => Fs.mkdtempSync(Path.join(Os.tmpdir(), "effect-realtime-sqlite-"))),
