@@ -1,9 +1,12 @@
+/**
+ * The names of channels: their rules, and a map that finds the patterns that match a channel.
+ */
 const wildcard = "*"
-// As in MQTT: what begins so is not found by those who ask for everything.
+// No pattern matches a name with this prefix, as in MQTT (5.0, section 4.7.2).
 const hidden = "$"
 const maxBytes = 512
 
-/** Which rule a name breaks that is to be read or followed, or undefined if it breaks none. */
+/** Returns the rule that a name breaks that is read or followed, or undefined if it breaks none. */
 export const patternFault = (pattern: string): string | undefined =>
   pattern === "" ?
     "must not be empty" :
@@ -15,18 +18,18 @@ export const patternFault = (pattern: string): string | undefined =>
     undefined :
     "must be well-formed Unicode, without lone surrogates"
 
-/** Which rule a name breaks that is to be appended to, or undefined if it breaks none. */
+/** Returns the rule that a name breaks that is appended to, or undefined if it breaks none. */
 export const channelFault = (channel: string): string | undefined =>
   patternFault(channel) ??
     (isPattern(channel) ? `must not have "${wildcard}" as a segment; Topic.pattern makes a pattern` : undefined)
 
-/** Whether some segment stands for any segment. */
+/** Returns true if a segment is the wildcard. */
 export const isPattern = (pattern: string): boolean => pattern.includes(wildcard) && /(^|\/)\*($|\/)/.test(pattern)
 
-/** Whether no pattern stands for it. */
+/** Returns true if no pattern matches the channel. */
 export const isHidden = (channel: string): boolean => channel.startsWith(hidden)
 
-/** Returns the names without those that others of them stand for. */
+/** Returns the names without those that another of them, a pattern, matches. */
 export const withoutCovered = (names: ReadonlyArray<string>): ReadonlyArray<string> => {
   const patterns = new PatternMap<true>()
   for (const name of names) if (isPattern(name)) patterns.set(name, true)
@@ -35,19 +38,20 @@ export const withoutCovered = (names: ReadonlyArray<string>): ReadonlyArray<stri
     : names.filter((name) => patterns.match(name).length <= (isPattern(name) ? 1 : 0))
 }
 
-// A UTF-16 code unit is at most three bytes of UTF-8.
+// A UTF-16 code unit is at most three bytes of UTF-8, so most names need not be encoded.
 const isShort = (name: string): boolean =>
   name.length * 3 <= maxBytes || (name.length <= maxBytes && new TextEncoder().encode(name).length <= maxBytes)
 
-/** A place in the tree of patterns: after some segments, of which each is a name or the wildcard. */
+/** A node of the tree of patterns, below the segments that lead to it. Each segment is a name or the wildcard. */
 class Node<A> {
   value: A | undefined
   readonly children = new Map<string, Node<A>>()
 }
 
 /**
- * Values by channel or pattern, found by channel. The patterns are a tree over their segments: a look-up follows the name
- * and the wildcard of each segment, and sees no pattern that begins in another way.
+ * A map from channels and patterns to values. The patterns are a tree of their segments. A look-up by channel walks,
+ * for each segment, the child of its name and the child of the wildcard, and so meets no pattern that begins
+ * differently.
  */
 export class PatternMap<A> {
   private readonly values = new Map<string, A>()
@@ -93,13 +97,13 @@ export class PatternMap<A> {
     }
   }
 
-  /** Returns whether the channel is here, or a pattern that stands for it. */
+  /** Returns true if the map has the channel, or a pattern that matches it. */
   has(channel: string): boolean {
     return this.values.has(channel) ||
       (this.root.children.size > 0 && !isHidden(channel) && hasMatch(this.root, channel.split("/"), 0))
   }
 
-  /** Returns the values of the channel itself and of every pattern that stands for it. */
+  /** Returns the values of the channel itself and of each pattern that matches it. */
   match(channel: string): Array<A> {
     const found: Array<A> = []
     if (!isPattern(channel)) {
@@ -132,6 +136,6 @@ const hasMatch = <A>({ children, value }: Node<A>, segments: ReadonlyArray<strin
   )
 }
 
-/** Where the wildcards of a pattern are. */
+/** Returns the shape of a pattern: the positions of its wildcards. */
 export const shapeOf = (pattern: string): string =>
   pattern.split("/").map((segment) => segment === wildcard ? wildcard : "").join("/")

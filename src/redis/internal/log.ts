@@ -1,3 +1,7 @@
+/**
+ * The log in Redis. One fiber opens a session and runs the tails and the presence in it, and opens the next session
+ * when a connection is lost. The operations use the current session, and fail if there is none.
+ */
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Metric from "effect/Metric"

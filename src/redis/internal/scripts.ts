@@ -1,3 +1,6 @@
+/**
+ * The keys of a log, and the scripts by which Redis numbers, stores, announces and reads its events.
+ */
 import { Buffer } from "node:buffer"
 
 import type { CommandParser } from "redis"
@@ -6,21 +9,22 @@ import { defineScript } from "redis"
 import type { Cursor, Missing } from "../../EventLog.js"
 
 /**
- * The keys of a log. The braces are a hash tag: all of it is one slot, so that a script can do in one step what
- * concerns several keys.
+ * Makes the keys of a log. The braces are a hash tag: all keys are in one slot of a cluster, so that a script can use
+ * several of them in one step.
  *
- * - `meta`: the epoch, the last seq, the seq of the last event (`last`), up to which seq events are too old (`aged`),
- *   the last seq of the channels that were forgotten (`forgotten`), and the run of the server that is known (`run`).
- * - `index`: every channel, by the seq of its last event.
- * - `marks`: spans of time, by the seq of the last event in each. By these events grow old.
- * - `gaps`: by where they end, the places after which a run of the server may have forgotten what it had.
- * - `order`: the channel of each event, by seq, and how far back the event before it is. Patterns are read by it.
- * - `stream:<channel>`: the events of a channel, each with its seq as id and that of the one before it: a reader sees
- *   whether anything is missing, however it went.
- * - `nodes`: the nodes that are alive, by when that ends.
- * - `node:<id>`: how many are present on each channel and pattern of a node.
+ * - `meta`, a hash: the epoch, the last seq, the seq of the last event (`last`), the seq up to which events are too old
+ *   (`aged`), the last seq of all forgotten channels (`forgotten`), and the recorded run of the server (`run`).
+ * - `index`, a sorted set: the channels by the seq of their last event.
+ * - `marks`, a sorted set: spans of time by the seq of the last event in each. They determine the age of events.
+ * - `gaps`, a sorted set: the places after which a run of the server may have lost events, by the end of the gap.
+ * - `order`, a stream: the channel of each event, with the distance to the event before it. Reads by pattern use it.
+ * - `stream:<channel>`, a stream: the events of a channel. The id is the seq, and each event has the seq of the
+ *   previous one, so that a reader finds a missing event, for any reason.
+ * - `nodes`, a sorted set: the nodes that are alive, by the time at which they expire.
+ * - `node:<id>`, a hash: the number of subscribers on each channel and pattern of a node.
  *
- * Keys belong to a database, announcements to the whole server: their channels begin with the number of the database.
+ * A key belongs to a database, but an announcement reaches the whole server. So the channels of announcements begin
+ * with the number of the database.
  */
 export const makeKeys = (prefix: string, database: number) => {
   const base = `{${prefix}}:`
@@ -36,15 +40,15 @@ export const makeKeys = (prefix: string, database: number) => {
 
 export type Keys = ReturnType<typeof makeKeys>
 
-/** Arguments of all scripts of the log. */
+/** The arguments of all scripts of the log. */
 export interface Context {
   readonly keys: Keys
-  /** The beginning of an epoch, if there is none or it cannot continue. The time is added, so that each is another. */
+  /** The beginning of the next epoch. A script that begins one appends the time, so that no two are equal. */
   readonly epoch: string
-  /** The run of the server that the connection is to. */
+  /** The run of the server to which the connection leads. */
   readonly run: string
   readonly capacity: number
-  /** In milliseconds. */
+  /** The age of an event in milliseconds. */
   readonly maxAge: number
 }
 
@@ -58,7 +62,9 @@ const pushContext = (
   parser.push(keys.streams, epoch, run, String(capacity), String(maxAge))
 }
 
-/** It does not write, unless there is no log: a server that refuses writes is read as before. */
+/**
+ * The common part of the scripts. It writes only if there is no log, so that a server that refuses writes can be read.
+ */
 const prelude = `
 local meta, index, marks, gaps, order = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local streams, newEpoch, run, capacity, maxAge = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
@@ -80,7 +86,7 @@ local function begin()
 end
 if not epoch or not seq then begin() end
 
--- Something evicted the index: every event up to here is one that nobody finds again.
+-- Redis has evicted the index, so that no read finds the events up to here.
 local function forgetAll()
   if seq > forgotten and redis.call('EXISTS', index) == 0 then
     forgotten = seq
@@ -93,7 +99,7 @@ local function isInGap(place)
   return gap[1] ~= nil and tonumber(gap[1]) < place
 end
 
--- A span is as long as a 256th of maxAge. It is over when all of it is longer ago than maxAge.
+-- A span is a 256th of maxAge long. It has expired when its end is more than maxAge ago.
 local spanLength = math.max(1, maxAge / 256)
 local firstSpan, spansOver = math.floor((now - maxAge) / spanLength), 0
 local mark = redis.call('ZRANGE', marks, 0, 0, 'WITHSCORES')
@@ -103,7 +109,7 @@ while mark[1] and tonumber(mark[1]) < firstSpan do
 end
 `
 
-/** The number of entries of a stream that are not events of the log. */
+/** The number of entries in the keys that the log has not made. */
 export type Foreign = number
 
 const toCursor = (epoch: Buffer | undefined, seq: Buffer | undefined): Cursor => ({
@@ -111,16 +117,16 @@ const toCursor = (epoch: Buffer | undefined, seq: Buffer | undefined): Cursor =>
   seq: Number(String(seq))
 })
 
-/** A script that only the run of the server knows that it was given to: a restart or a failover forgets it. */
+/** Makes a script that only one run of the server has. After a restart or a failover, the server does not have it. */
 export const makeMarker = (run: string): string => `return '${run}'`
 
 /**
- * The first script of a session. A run of the server that is not the one that was last known is one after a restart, or
- * a replica took over: the last of what it had it may have forgotten. So ids that may have been given are not given
- * again, and a new epoch begins if it is certain that something was forgotten, because there was a later place than the
- * last it knows. Keys of another type are none of the log's, and are removed.
+ * Begins a session. If the run of the server is not the recorded one, the server was restarted or replaced by a
+ * replica, and may have lost its last events. So the script skips the ids that may have been used. It begins a new
+ * epoch if events were lost for certain, because a node has seen a later place than the last one of the server. It
+ * removes keys of another type, which the log has not made.
  *
- * It does nothing if the run that is known is not the expected one any more.
+ * It changes nothing if the recorded run is not the expected one any more.
  */
 export const open = defineScript({
   SCRIPT: `
@@ -148,6 +154,7 @@ return {epoch, int(seq), run}`,
   transformReply: ([epoch, seq, run]: ReadonlyArray<Buffer>) => ({ head: toCursor(epoch, seq), run: String(run) })
 })
 
+/** Returns the place after all events. */
 export const head = defineScript({
   SCRIPT: `${prelude}
 return {epoch, int(seq)}`,
@@ -156,8 +163,9 @@ return {epoch, int(seq)}`,
 })
 
 /**
- * Appends an event. A stream that takes no more, because something else wrote to it or its key, begins again. A large
- * event is announced without its data: it must not fill what the server buffers for each listener.
+ * Appends an event. A stream that refuses the event, because another program wrote to its key, begins again. A large
+ * event is announced without its data, so that it does not fill the output buffer that the server has for each
+ * listener.
  */
 export const append = defineScript({
   SCRIPT: `${prelude}
@@ -166,7 +174,7 @@ local place, foreign = int(seq + 1), '0'
 local previous = redis.call('ZSCORE', index, channel)
 if not previous then
   if forgetAll() then redis.call('HSET', meta, 'forgotten', int(forgotten)) end
-  -- Of another epoch, or not to be found any more.
+  -- Its events are of another epoch, or no read finds them.
   redis.call('UNLINK', stream)
 end
 local function add(key, ...)
@@ -219,12 +227,12 @@ return {epoch, place, foreign}`,
   })
 })
 
-// In bytes.
+// The size of an announcement in bytes.
 const maxAnnounced = 64 * 1024
 
-// The variable `after` is the place that is read from.
+// Requires the variable `after`, the place to read from.
 const ordered = `
--- The place before the first that the order knows. Something evicted it if there is none.
+-- The place before the first event in the order. If there is none, Redis has evicted the order.
 local first = redis.pcall('XRANGE', order, '-', '+', 'COUNT', 1)
 local fields = not first.err and first[1] and first[1][2] or {}
 local floor = #fields == 4 and tonumber(fields[4]) and tonumber(string.match(first[1][1], '^%d+')) - tonumber(fields[4])
@@ -232,7 +240,7 @@ local isOrdered = after >= (floor or last)
 `
 
 export interface Read {
-  /** Up to here, nothing is left to be given; if something is missing, this is the head. */
+  /** The cursor of the next read, or the head if an event is missing. */
   readonly position: Cursor
   readonly missing: Missing | undefined
   readonly foreign: number
@@ -243,8 +251,8 @@ export interface Read {
 /**
  * Reads a page of at most `limit` events and `maxBytes` bytes, or of one event that is larger.
  *
- * Few channels are read from their streams. Many channels, as a pattern finds them, are read by the order of their
- * events: a page looks at some thousand places at most, and ends there if it found nothing.
+ * It reads up to 512 channels from their streams, and more channels, as a pattern may match, in the order of all
+ * events. Then a page examines about 4,096 places at most, and ends there even if it is empty.
  */
 export const read = defineScript({
   SCRIPT: `${prelude}
@@ -342,7 +350,7 @@ if isPatterned then
 end
 if #names > 512 and isOrdered then return readOrder() end
 
--- What is beyond the horizon is not of this page.
+-- Events beyond the horizon are of a later page.
 local found, bytes, total, horizon = {}, 0, 0, nil
 local function keepFirst()
   table.sort(found, function(a, b) return a[1] < b[1] end)
@@ -422,7 +430,7 @@ export interface Place {
 }
 
 export interface Listed {
-  /** Up to here, all events are listed; if something is missing, this is the head. */
+  /** The place up to which all events are listed, or the head if an event is missing. */
   readonly position: Cursor
   readonly missing: Missing | undefined
   readonly more: boolean
@@ -430,8 +438,7 @@ export interface Listed {
 }
 
 /**
- * Lists the places of at most `limit` events of any channels after a cursor, unless the order does not reach so far
- * back.
+ * Lists the places of at most `limit` events of any channels after a cursor, or `Evicted` if the order begins later.
  */
 export const list = defineScript({
   SCRIPT: `${prelude}
@@ -462,8 +469,8 @@ return reply`,
 })
 
 /**
- * Reads the data of the events at some places, `null` where it is gone: of the first places only, if all of it is more
- * than `maxBytes` bytes, and of none if the log began another epoch.
+ * Reads the data of the events at some places, or `null` for an event that is gone. It stops before the place that
+ * exceeds `maxBytes` bytes, unless that is the first, and reads no place if the log has begun another epoch.
  */
 export const readAt = defineScript({
   SCRIPT: `
@@ -495,7 +502,9 @@ return found`,
   transformReply: (data: ReadonlyArray<Buffer | null>) => data
 })
 
-/** The permissions of the scripts that the user of Redis lacks, tried on a key and a channel that nothing else uses. */
+/**
+ * Returns the permissions that the user of Redis lacks. It tries each command on a key and a channel for this purpose.
+ */
 export const lacking = defineScript({
   SCRIPT: `
 local key, lacking = KEYS[1], {}
@@ -523,10 +532,10 @@ return lacking`,
   transformReply: (names: ReadonlyArray<Buffer>) => Array.from(new Set(names.map(String)))
 })
 
-// The field of a node that is no channel: where the wildcards of its patterns are.
+// The field of a node that has the shapes of its patterns. No channel has this name.
 const shapesField = "\n"
 
-/** Whether the node was known: if not, it has to say all that it has. */
+/** Announces counts of a node. Returns false if Redis did not know the node, which then has to announce all counts. */
 export const attend = defineScript({
   SCRIPT: `
 local time = redis.call('TIME')
@@ -561,6 +570,7 @@ return wasKnown`,
   transformReply: (wasKnown: number) => wasKnown === 1
 })
 
+/** Removes a node. */
 export const leave = defineScript({
   SCRIPT: `
 redis.call('DEL', KEYS[2])
@@ -574,6 +584,7 @@ return 1`,
   transformReply: () => undefined
 })
 
+/** Returns the number of subscribers of other nodes on a channel and on the patterns that match it. */
 export const present = defineScript({
   SCRIPT: `
 local time = redis.call('TIME')
@@ -608,7 +619,7 @@ return total`,
   transformReply: (total: number) => total
 })
 
-/** The pattern as Redis has it for what is published. It matches more: there, a star stands for slashes too. */
+/** Returns the glob of Redis for a pattern. It matches more channels, since a star of a glob matches slashes too. */
 export const toGlob = (keys: Keys, pattern: string): string =>
   keys.announcements.replace(globSpecial, "\\$&") +
   pattern.split("/").map((segment) => segment === "*" ? "*" : segment.replace(globSpecial, "\\$&")).join("/")
