@@ -1,6 +1,8 @@
 import type { Mutation } from "./mutation.js"
 
 const client = { file: "src/node/PushHttpClient.ts", test: "test/node/PushHttpClient.test.ts" }
+const http1 = { ...client, file: "src/node/internal/http1.ts" }
+const http2 = { ...client, file: "src/node/internal/http2.ts" }
 const addresses = { file: "src/node/internal/addressPolicy.ts", test: "test/node/addressPolicy.test.ts" }
 const endpoints = { file: "src/WebPush/internal/endpoint.ts", test: "test/WebPush.test.ts" }
 const answers = {
@@ -39,63 +41,64 @@ export default [
     replace: "? true"
   },
   {
-    ...client,
+    ...http2,
     promise: "A session that was silent is checked before it is used again",
     name: "is found out before any of 20 messages is lost over HTTP/2 (concurrency: unbounded)",
     find: `const silentMillis = 1000`,
     replace: `const silentMillis = 1_000_000`
   },
   {
-    ...client,
+    ...http2,
     promise: "A session that was silent is asked",
     name: "is not taken for one that is only silent",
     find: `connection.checking === undefined && !isSilent`,
     replace: `connection.checking === undefined`
   },
   {
-    ...client,
+    ...http2,
     promise: "GOAWAY with an error is judged by its last stream id",
     name: "sends GOAWAY with an error and forgets the request",
     find: `connection.lastStreamId = lastStreamId`,
     replace: ``
   },
   {
-    ...client,
+    ...http2,
     promise: "GOAWAY with REFUSED_STREAM does not mean the requests that were looked at",
     name: "REFUSED_STREAM after it has looked at the request",
     find: `connection.goawayCode = code`,
     replace: ``
   },
   {
-    ...client,
+    ...http1,
     promise: "A request over a connection that is there counts as sent",
     name: "that speaks no HTTP is a failure",
     find: `} else addSent(exchange, 1)`,
     replace: `}`
   },
   {
-    ...client,
+    ...http1,
     promise: "A request that meets the end of an idle connection is sent once more",
     name: "is replaced, and the request sent once more",
     find: `if (wasIdle && !isSecondAttempt`,
     replace: `if (wasIdle && isSecondAttempt`
   },
   {
-    ...client,
+    ...http1,
     promise: "A request is sent no third time, and not when its answer has begun",
     name: "not when the answer has begun",
-    find: `const wasIdle = request.reusedSocket && heard() === heardBefore`,
+    find: `const wasIdle = request.reusedSocket && bytesRead() === bytesBefore`,
     replace: `const wasIdle = request.reusedSocket`
   },
   {
-    ...client,
+    ...http1,
     promise: "A message that is lost with an idle connection takes the other idle ones with it",
     name: "costs one message over HTTP/1.1",
-    find: `if (request.reusedSocket && heard() === heardBefore) dropIdle(url)`,
+    find: `if (request.reusedSocket && bytesRead() === bytesBefore) dropIdle(agent, url)`,
     replace: ``
   },
   {
     ...client,
+    file: "src/node/internal/publicLookup.ts",
     promise: "A resolver that throws ends no process",
     name: "that throws is a failure of the message",
     find: `once(() => callback(transportError("ERR_LOOKUP_FAILED", cause), []))`,
@@ -103,23 +106,24 @@ export default [
   },
   {
     ...client,
+    file: "src/node/internal/exchange.ts",
     promise: "An answer is read to 8 KiB and no further",
     name: "takes no memory",
     find: `    if (size > maxResponseBytes) {`,
     replace: `    if (size < 0) {`
   },
   {
-    ...client,
+    ...http1,
     promise: "421 gives up the connection of HTTP/1.1",
     name: "(421)",
     find: `if (response.statusCode === 421) request.shouldKeepAlive = false`,
     replace: ``
   },
   {
-    ...client,
+    ...http2,
     promise: "421 gives up the connection of HTTP/2",
     name: "(421)",
-    find: `if (headers[":status"] === 421) retire(url.origin, connection)`,
+    find: `if (headers[":status"] === 421) retire(connection)`,
     replace: ``
   },
   {
