@@ -432,186 +432,176 @@ export const drain: Effect.Effect<void, never, EventBroker> = Effect.flatMap(Eve
  * }).pipe(Effect.scoped, Effect.provide(EventLog.layerMemory()))
  * ```
  */
-export const make: <R = never>(
-  options?: Options<R>
-) => Effect.Effect<EventBroker.Service, EventLog.EventLogError, EventLog.EventLog | R | Scope.Scope> = Effect
-  .fnUntraced(
-    function*<R = never>(options: Options<R> = {}) {
-      const hub = new Hub()
-      const admission = yield* Admission.make(hub, options)
-      const log = yield* EventLog.EventLog
-      const tail = yield* log.tail
-      const presence = yield* log.presence
-      const lifecycle = yield* Lifecycle.make(hub, tail, presence, options)
-      const revocations = yield* Revocations.make(log, tail, admission.disconnectKeys)
-      const replays = Replay.make(log, hub)
-      const clock = yield* Effect.clock
-      const scope = yield* Effect.scope
+export const make = Effect.fnUntraced(function*<R = never>(options: Options<R> = {}) {
+  const hub = new Hub()
+  const admission = yield* Admission.make(hub, options)
+  const log = yield* EventLog.EventLog
+  const tail = yield* log.tail
+  const presence = yield* log.presence
+  const lifecycle = yield* Lifecycle.make(hub, tail, presence, options)
+  const revocations = yield* Revocations.make(log, tail, admission.disconnectKeys)
+  const replays = Replay.make(log, hub)
+  const clock = yield* Effect.clock
+  const scope = yield* Effect.scope
 
-      const drain = admission.close.pipe(
-        Effect.zipRight(Effect.timeoutOption(Effect.interruptible(hub.empty.await), Lifecycle.grace)),
-        Effect.zipRight(Effect.sync(() => {
-          for (const connection of hub.connections()) connection.disconnect()
-        }))
-      )
-
-      const dispatch = (items: ReadonlyArray<EventLog.Item>) =>
-        Effect.suspend(() => Effect.forEach(hub.dispatch(items), ({ catchUp }) => catchUp, { discard: true }))
-
-      /**
-       * Delivers the items of the tail in parts. The event loop turns after each: items and connections may be many.
-       */
-      const deliver = Effect.flatMap(tail.take, (items) => {
-        revocations.observe(items)
-        const itemsPerTurn = Math.ceil(offersPerTurn / (hub.subscribers.size + 100))
-        return items.length <= itemsPerTurn
-          ? dispatch(items)
-          : Effect.forEach(
-            Arr.chunksOf(items, itemsPerTurn),
-            (part) => Effect.zipRight(dispatch(part), Replay.nextTurn),
-            { discard: true }
-          )
-      })
-
-      const tick = Effect.suspend(() => Effect.sleep(Math.min(Math.max(hub.tick(), minTick), maxTick)))
-
-      /**
-       * Repeats a task for the life of the broker. Clients would not notice its end, so that all of them are sent away.
-       */
-      const supervise = <E>(task: Effect.Effect<unknown, E>) =>
-        Effect.forever(task).pipe(
-          Effect.catchAllCause((cause) =>
-            Effect.zipRight(logError("EventBroker stopped delivering: draining all connections", cause), drain)
-          ),
-          Effect.forkIn(scope)
-        )
-
-      yield* supervise(deliver)
-      // In a fiber of its own: while the log cannot be read, the tail still delivers.
-      yield* supervise(revocations.recover)
-      yield* supervise(hub.occupied.whenOpen(tick))
-      // The tail still delivers what was just published. In real time, because the clock of a test does not advance.
-      yield* Effect.addFinalizer(() =>
-        Effect.zipRight(
-          hub.isEmpty ? admission.close : Effect.withClock(Effect.delay(drain, "10 millis"), Clock.make()),
-          lifecycle.awaitReleases
-        )
-      )
-
-      /**
-       * Opens the stream of a client that was authorised, or returns none if it is not admitted. A failure leaves
-       * nothing behind.
-       */
-      const open = <E1, R1>(
-        granted: Admission.Granted,
-        pending: Admission.Pending,
-        options: SubscribeOptions<E1, R1>
-      ) =>
-        Effect.gen(function*() {
-          const { authorize, cursor, key, lastEventId, snapshot } = options
-          const scope = yield* Effect.scope
-          const context = yield* Effect.context<R1>()
-          const settings = yield* Settings.make(withDefaults(options))
-          const connection = yield* openConnection(settings, clock)
-          /** Runs in the scope of the subscription, and until the connection stops. A failure sends the client away. */
-          const run = (reading: Effect.Effect<void, unknown, R1>) =>
-            reading.pipe(
-              Effect.catchAllCause((cause) =>
-                Effect.zipRight(
-                  logError("EventBroker could not replay the log to a client: sending the client away", cause),
-                  Effect.sync(() => connection.shutdown())
-                )
-              ),
-              Effect.interruptible,
-              Effect.forkIn(scope),
-              Effect.tap((fiber) =>
-                Effect.sync(() => fiber.addObserver(connection.onStop(() => fiber.unsafeInterruptAsFork(FiberId.none))))
-              ),
-              Effect.provide(context)
-            )
-          const catchUp = Effect.suspend(() =>
-            run(Effect.flatMap(admission.reauthorize(subscriber, authorize), (isGranted) =>
-              isGranted ? replays.catchUp(subscriber, snapshot) : Effect.sync(() =>
-                connection.shutdown()
-              )))
-          )
-          const subscriber: Subscriber = new Subscriber(connection, granted.channels, key, cursor !== "off", catchUp)
-          connection.heartbeat = () =>
-            hub.heartbeatOf(subscriber)
-          connection.onStop(() => lifecycle.stop(subscriber))
-          connection.onEnd(() => hub.forget(connection))
-          const start = Effect.suspend(() =>
-            admission.admits(subscriber, granted, pending)
-              ? lifecycle.join(subscriber).pipe(
-                Effect.zipRight(replays.start(subscriber, lastEventId, snapshot, run)),
-                Effect.as(Option.some(fromConnection(connection)))
-              )
-              : Effect.succeedNone
-          )
-          return yield* Effect.uninterruptibleMask((restore) =>
-            Scope.addFinalizer(scope, lifecycle.leave(subscriber)).pipe(
-              Effect.zipRight(restore(start)),
-              Effect.onError(() => lifecycle.leave(subscriber))
-            )
-          ).pipe(Effect.withSpan("EventBroker.subscribe", {
-            attributes: { channels: subscriber.channels },
-            captureStackTrace: false
-          }))
-        })
-
-      const service: EventBroker.Service = {
-        publish: (channel, event) =>
-          Admission.checkPublished(channel).pipe(
-            Effect.zipRight(Replay.encode(event)),
-            Effect.flatMap((data) => log.append(channel, data)),
-            Effect.map((cursor) => {
-              Metrics.add(Metrics.published, 1)
-              return EventLog.formatEventId(cursor)
-            }),
-            Effect.withSpan("EventBroker.publish", { attributes: { channel }, captureStackTrace: false })
-          ),
-        subscribe: Effect.fnUntraced(function*(channels, options = {}) {
-          const requested = yield* Admission.check(channels)
-          return yield* admission.pend(options.key, (pending) =>
-            Effect.gen(function*() {
-              const granted = yield* yield* admission.authorize(requested, options.authorize)
-              const stream = yield* open(granted, pending, options)
-              return Option.isSome(stream) ? stream.value : yield* shed(options)
-            }))
-        }),
-        respond: Effect.fnUntraced(function*(channels, options = {}) {
-          const { headers, method } = yield* HttpServerRequest
-          const lastEventId = options.lastEventId ?? Option.getOrUndefined(yield* EventStream.lastEventId)
-          const requested = Admission.check(channels)
-          if (Either.isLeft(requested)) return refuse(requested.left)
-          const sendAway = acceptsEvents(headers.accept)
-            ? Effect.map(shed(options), EventStream.toResponse(options))
-            : unavailable(options)
-          return yield* admission.pend(options.key, (pending) =>
-            Effect.gen(function*() {
-              const granted = yield* admission.authorize(requested.right, options.authorize)
-              if (Either.isLeft(granted)) return refuse(granted.left)
-              if (granted.right.channels.size === 0) return HttpServerResponse.empty({ status: 403 })
-              if (method === "HEAD") return head(options)
-              return yield* open(granted.right, pending, { ...options, lastEventId }).pipe(
-                Effect.flatMap(Option.match({
-                  onNone: () => sendAway,
-                  onSome: (stream) => handOver(stream[EventStream.TypeId], EventStream.toResponse(stream, options))
-                })),
-                // After a 500 a browser would never return.
-                Effect.catchAll((error) => error.retryable ? sendAway : Effect.succeed(refuse(error)))
-              )
-            }))
-        }),
-        subscribers: (channel) => Effect.map(presence.others(channel), (others) => hub.countOf(channel) + others),
-        channels: Effect.sync(() => hub.channels),
-        disconnect: (predicate) => disconnectWhere(admission, predicate),
-        revoke: revocations.revoke,
-        drain
-      }
-      return service
-    }
+  const drain = admission.close.pipe(
+    Effect.zipRight(Effect.timeoutOption(Effect.interruptible(hub.empty.await), Lifecycle.grace)),
+    Effect.zipRight(Effect.sync(() => {
+      for (const connection of hub.connections()) connection.disconnect()
+    }))
   )
+
+  const dispatch = (items: ReadonlyArray<EventLog.Item>) =>
+    Effect.suspend(() => Effect.forEach(hub.dispatch(items), ({ catchUp }) => catchUp, { discard: true }))
+
+  /** Delivers the items of the tail in parts. The event loop turns after each: items and connections may be many. */
+  const deliver = Effect.flatMap(tail.take, (items) => {
+    revocations.observe(items)
+    const itemsPerTurn = Math.ceil(offersPerTurn / (hub.subscribers.size + 100))
+    return items.length <= itemsPerTurn
+      ? dispatch(items)
+      : Effect.forEach(
+        Arr.chunksOf(items, itemsPerTurn),
+        (part) => Effect.zipRight(dispatch(part), Replay.nextTurn),
+        { discard: true }
+      )
+  })
+
+  const tick = Effect.suspend(() => Effect.sleep(Math.min(Math.max(hub.tick(), minTick), maxTick)))
+
+  /** Repeats a task for the life of the broker. Clients would not notice its end, so that all of them are sent away. */
+  const supervise = <E>(task: Effect.Effect<unknown, E>) =>
+    Effect.forever(task).pipe(
+      Effect.catchAllCause((cause) =>
+        Effect.zipRight(logError("EventBroker stopped delivering: draining all connections", cause), drain)
+      ),
+      Effect.forkIn(scope)
+    )
+
+  yield* supervise(deliver)
+  // In a fiber of its own: while the log cannot be read, the tail still delivers.
+  yield* supervise(revocations.recover)
+  yield* supervise(hub.occupied.whenOpen(tick))
+  // The tail still delivers what was just published. Real time is used, because the clock of a test does not advance.
+  yield* Effect.addFinalizer(() =>
+    Effect.zipRight(
+      hub.isEmpty ? admission.close : Effect.withClock(Effect.delay(drain, "10 millis"), Clock.make()),
+      lifecycle.awaitReleases
+    )
+  )
+
+  /**
+   * Opens the stream of a client that was authorised, or returns none if it is not admitted. A failure leaves
+   * nothing behind.
+   */
+  const open = Effect.fnUntraced(function*<E1, R1>(
+    granted: Admission.Granted,
+    pending: Admission.Pending,
+    options: SubscribeOptions<E1, R1>
+  ) {
+    const { authorize, cursor, key, lastEventId, snapshot } = options
+    const scope = yield* Effect.scope
+    const context = yield* Effect.context<R1>()
+    const settings = yield* Settings.make(withDefaults(options))
+    const connection = yield* openConnection(settings, clock)
+    const shutdown = Effect.sync(() => connection.shutdown())
+    /** Runs in the scope of the subscription, until the connection stops. A failure sends the client away. */
+    const run = (reading: Effect.Effect<void, unknown, R1>) =>
+      reading.pipe(
+        Effect.catchAllCause((cause) =>
+          Effect.zipRight(
+            logError("EventBroker could not replay the log to a client: sending the client away", cause),
+            shutdown
+          )
+        ),
+        Effect.interruptible,
+        Effect.forkIn(scope),
+        Effect.tap((fiber) =>
+          Effect.sync(() => fiber.addObserver(connection.onStop(() => fiber.unsafeInterruptAsFork(FiberId.none))))
+        ),
+        Effect.provide(context)
+      )
+    const catchUp = Effect.suspend(() =>
+      run(Effect.if(admission.reauthorize(subscriber, authorize), {
+        onTrue: () => replays.catchUp(subscriber, snapshot),
+        onFalse: () => shutdown
+      }))
+    )
+    const subscriber: Subscriber = new Subscriber(connection, granted.channels, key, cursor !== "off", catchUp)
+    connection.heartbeat = () => hub.heartbeatOf(subscriber)
+    connection.onStop(() => lifecycle.stop(subscriber))
+    connection.onEnd(() => hub.forget(connection))
+    const start = Effect.suspend(() =>
+      admission.admits(subscriber, granted, pending)
+        ? lifecycle.join(subscriber).pipe(
+          Effect.zipRight(replays.start(subscriber, lastEventId, snapshot, run)),
+          Effect.as(Option.some(fromConnection(connection)))
+        )
+        : Effect.succeedNone
+    )
+    return yield* Effect.uninterruptibleMask((restore) =>
+      Scope.addFinalizer(scope, lifecycle.leave(subscriber)).pipe(
+        Effect.zipRight(restore(start)),
+        Effect.onError(() => lifecycle.leave(subscriber))
+      )
+    ).pipe(Effect.withSpan("EventBroker.subscribe", {
+      attributes: { channels: subscriber.channels },
+      captureStackTrace: false
+    }))
+  })
+
+  const service: EventBroker.Service = {
+    publish: (channel, event) =>
+      Admission.checkPublished(channel).pipe(
+        Effect.zipRight(Replay.encode(event)),
+        Effect.flatMap((data) => log.append(channel, data)),
+        Effect.map((cursor) => {
+          Metrics.add(Metrics.published, 1)
+          return EventLog.formatEventId(cursor)
+        }),
+        Effect.withSpan("EventBroker.publish", { attributes: { channel }, captureStackTrace: false })
+      ),
+    subscribe: Effect.fnUntraced(function*(channels, options = {}) {
+      const requested = yield* Admission.check(channels)
+      return yield* admission.pend(options.key, (pending) =>
+        Effect.gen(function*() {
+          const granted = yield* yield* admission.authorize(requested, options.authorize)
+          const stream = yield* open(granted, pending, options)
+          return Option.isSome(stream) ? stream.value : yield* shed(options)
+        }))
+    }),
+    respond: Effect.fnUntraced(function*(channels, options = {}) {
+      const { headers, method } = yield* HttpServerRequest
+      const lastEventId = options.lastEventId ?? Option.getOrUndefined(yield* EventStream.lastEventId)
+      const requested = Admission.check(channels)
+      if (Either.isLeft(requested)) return refuse(requested.left)
+      const sendAway = acceptsEvents(headers.accept)
+        ? Effect.map(shed(options), EventStream.toResponse(options))
+        : unavailable(options)
+      return yield* admission.pend(options.key, (pending) =>
+        Effect.gen(function*() {
+          const granted = yield* admission.authorize(requested.right, options.authorize)
+          if (Either.isLeft(granted)) return refuse(granted.left)
+          if (granted.right.channels.size === 0) return HttpServerResponse.empty({ status: 403 })
+          if (method === "HEAD") return head(options)
+          return yield* open(granted.right, pending, { ...options, lastEventId }).pipe(
+            Effect.flatMap(Option.match({
+              onNone: () => sendAway,
+              onSome: (stream) => handOver(stream[EventStream.TypeId], EventStream.toResponse(stream, options))
+            })),
+            // After a 500 a browser would never return.
+            Effect.catchAll((error) => error.retryable ? sendAway : Effect.succeed(refuse(error)))
+          )
+        }))
+    }),
+    subscribers: (channel) => Effect.map(presence.others(channel), (others) => hub.countOf(channel) + others),
+    channels: Effect.sync(() => hub.channels),
+    disconnect: (predicate) => disconnectWhere(admission, predicate),
+    revoke: revocations.revoke,
+    drain
+  }
+  return service
+})
 
 const withDefaults = (options: EventStream.Options): EventStream.Options => ({
   ...options,
