@@ -27,6 +27,7 @@ import * as Replay from "./EventBroker/internal/replay.js"
 import * as Revocations from "./EventBroker/internal/revocations.js"
 import * as EventLog from "./EventLog.js"
 import * as EventStream from "./EventStream.js"
+import type { Connection } from "./EventStream/internal/connection.js"
 import { fromConnection, head, open as openConnection } from "./EventStream/internal/eventStream.js"
 import { acceptsEvents } from "./EventStream/internal/mediaType.js"
 import { handOver } from "./EventStream/internal/nodeSink.js"
@@ -504,14 +505,13 @@ export const make = Effect.fnUntraced(function*<R = never>(options: Options<R> =
     const context = yield* Effect.context<R1>()
     const settings = yield* Settings.make(withDefaults(options))
     const connection = yield* openConnection(settings, clock)
-    const shutdown = Effect.sync(() => connection.shutdown())
     /** Runs in the scope of the subscription, until the connection stops. A failure sends the client away. */
     const run = (reading: Effect.Effect<void, unknown, R1>) =>
       reading.pipe(
         Effect.catchAllCause((cause) =>
           Effect.zipRight(
             logError("EventBroker could not replay the log to a client: sending the client away", cause),
-            shutdown
+            shutdown(connection)
           )
         ),
         Effect.interruptible,
@@ -524,7 +524,7 @@ export const make = Effect.fnUntraced(function*<R = never>(options: Options<R> =
     const catchUp = Effect.suspend(() =>
       run(Effect.if(admission.reauthorize(subscriber, authorize), {
         onTrue: () => replays.catchUp(subscriber, snapshot),
-        onFalse: () => shutdown
+        onFalse: () => shutdown(connection)
       }))
     )
     const subscriber: Subscriber = new Subscriber(connection, granted.channels, key, cursor !== "off", catchUp)
@@ -608,6 +608,8 @@ const withDefaults = (options: EventStream.Options): EventStream.Options => ({
   retry: options.retry ?? "3 seconds",
   strategy: options.strategy ?? "disconnect"
 })
+
+const shutdown = (connection: Connection) => Effect.sync(() => connection.shutdown())
 
 /** Makes a stream that only sends a time to come back. It is no subscriber, so that it times its client itself. */
 const shed = (options: EventStream.Options) =>

@@ -647,11 +647,12 @@ const makeMemory = Effect.fnUntraced(function*(options: MemoryOptions | undefine
         (tail) => Effect.sync(() => tails.delete(tail))
       ),
       (tail): Tail => ({
+        // `acquireRelease` would retain the context of the fiber, which is that of a request, for each channel.
         follow: (channel) =>
-          Effect.acquireRelease(
-            Effect.sync(() => tail.follow(channel)),
-            () => Effect.sync(() => tail.unfollow(channel))
-          ),
+          Effect.flatMap(Effect.scope, (scope) => {
+            tail.follow(channel)
+            return Scope.addFinalizer(scope, Effect.sync(() => tail.unfollow(channel)))
+          }),
         take: tail.take
       })
     ),
