@@ -1,6 +1,6 @@
 /**
- * From publish on node A to delivery on node B, beside bare Redis pub/sub, in turns and on the same redis-server:
- * `tsx benchmark/redis.ts`. Each node is a process.
+ * Measures the time from publish on node A to delivery on node B, beside bare Redis pub/sub on the same redis-server,
+ * in alternation: `tsx benchmark/redis.ts`. Each node is a process.
  */
 import { fork } from "node:child_process"
 import { fileURLToPath } from "node:url"
@@ -128,7 +128,7 @@ const main = Effect.gen(function*() {
   const log = yield* Effect.promise(() => viaLog(url))
   yield* Effect.promise(() => client.flushDb())
   for (let i = 0; i < 1000; i++) yield* Effect.promise(() => log.publish(new Uint8Array(payload).fill(i % 256)))
-  // Of the keys, not of the server: its buffers come and go meanwhile.
+  // The memory of the keys, since that of the server includes buffers.
   const usage = yield* Effect.promise(async () =>
     Promise.all((await client.keys("*")).map((key) => client.memoryUsage(key, { SAMPLES: 0 })))
   )
@@ -150,7 +150,7 @@ const main = Effect.gen(function*() {
     "",
     `${bytes.toFixed(0)} bytes in Redis for an event of ${payload} bytes, ${
       (bytes - payload).toFixed(0)
-    } of them its keeping.`
+    } of them overhead.`
   ].join("\n"))
 }).pipe(Effect.scoped)
 

@@ -13,7 +13,7 @@ const event = (size: number) => new Uint8Array(size)
 describe("EventId", () => {
   const epochs = fc.string({ unit: fc.constantFrom(..."aZ09_-"), minLength: 1, maxLength: 64 })
 
-  it.prop("comes back as the cursor it was", [epochs, fc.maxSafeNat()], ([epoch, seq]) => {
+  it.prop("round-trips a cursor", [epochs, fc.maxSafeNat()], ([epoch, seq]) => {
     const id = EventLog.formatEventId({ epoch, seq })
     assert.match(id, /^[A-Za-z0-9._-]{1,128}$/)
     assert.deepStrictEqual(EventLog.parseEventId(id), Option.some({ epoch, seq }))
@@ -24,7 +24,7 @@ describe("EventId", () => {
     if (Option.isSome(cursor)) assert.strictEqual(EventLog.formatEventId(cursor.value), text)
   })
 
-  it("is none of anything else", () => {
+  it("parses no other text", () => {
     const junk = [
       "",
       ".",
@@ -137,7 +137,7 @@ describe("EventLog.make", () => {
 })
 
 describe("EventLog.layerMemory", () => {
-  it.scopedLive("keeps what is younger than maxAge when the time of day steps", () =>
+  it.scopedLive("stores events younger than maxAge when the time of day is set", () =>
     Effect.gen(function*() {
       const log = yield* EventLog.EventLog
       const start = yield* log.head
@@ -147,7 +147,7 @@ describe("EventLog.layerMemory", () => {
       assert.deepStrictEqual([page.entries.length, missing(page)], [1, undefined])
     }).pipe(Effect.provide(EventLog.layerMemory({ maxAge: "1 minute" }))))
 
-  it.effect("drops what is older than maxAge, and says so", () =>
+  it.effect("evicts events older than maxAge, and reports that", () =>
     Effect.gen(function*() {
       const log = yield* EventLog.EventLog
       const start = yield* log.head
@@ -164,7 +164,7 @@ describe("EventLog.layerMemory", () => {
       assert.isUndefined(missing(yield* log.read(["a"], young, 10)))
     }).pipe(Effect.provide(EventLog.layerMemory({ maxAge: "1 minute" }))))
 
-  it.effect("remembers of a forgotten channel that there was something", () =>
+  it.effect("reports the evicted events of a forgotten channel", () =>
     Effect.gen(function*() {
       const log = yield* EventLog.EventLog
       const start = yield* log.head
@@ -181,7 +181,7 @@ describe("EventLog.layerMemory", () => {
       assert.deepStrictEqual((yield* log.read(["user/0"], end, 10)).entries.map(({ seq }) => seq), [again.seq])
     }).pipe(Effect.provide(EventLog.layerMemory({ maxAge: "1 minute" }))))
 
-  it.effect("keeps at most maxBytes of a channel, and delivers what is larger than that", () =>
+  it.effect("stores at most maxBytes of a channel, and delivers larger events", () =>
     Effect.gen(function*() {
       const log = yield* EventLog.EventLog
       const tail = yield* log.tail
@@ -204,11 +204,11 @@ describe("EventLog.layerMemory", () => {
       ])
     }).pipe(Effect.scoped, Effect.provide(EventLog.layerMemory({ maxBytes: 100 }))))
 
-  it.effect("gives what a pattern finds in many channels page by page, all of it and in order", () =>
+  it.effect("reads all events of many channels by pattern, page by page and in order", () =>
     Effect.gen(function*() {
       const log = yield* EventLog.EventLog
       let page = yield* log.read(["a/*"], yield* log.head, 7)
-      // Some channels have all of theirs early, some late, and some all along.
+      // Some channels have all events early, some late, and some throughout.
       for (let i = 0; i < 3000; i++) {
         yield* log.append(i % 3 === 0 ? `a/${i % 100}` : `a/${200 + Math.floor(i / 10)}`, event(1))
       }
@@ -221,7 +221,7 @@ describe("EventLog.layerMemory", () => {
       assert.deepStrictEqual(seqs, Array.from({ length: 3000 }, (_, i) => i + 1))
     }).pipe(Effect.provide(EventLog.layerMemory())))
 
-  it.live("a page costs what it gives, and not what there is in other channels", () =>
+  it.live("reads a page at a cost that does not depend on other channels", () =>
     Effect.gen(function*() {
       const log = yield* EventLog.EventLog
       const start = yield* log.head
@@ -242,11 +242,11 @@ describe("EventLog.layerMemory", () => {
         })
       const [time, found] = yield* Effect.timed(Effect.forEach(["users/*", "rooms/*", `*/${count - 1}`], readAll))
       assert.deepStrictEqual(found, [count, 0, 1])
-      // Where each page looked at all channels, this took more than ten seconds.
+      // With pages that examined all channels, this took more than ten seconds.
       assert.isBelow(Duration.toMillis(time), 2000)
     }).pipe(Effect.provide(EventLog.layerMemory())))
 
-  it.effect("says that something of a pattern is missing where that is, after many evictions elsewhere", () =>
+  it.effect("reports a missing event of a pattern after many evictions elsewhere", () =>
     Effect.gen(function*() {
       const log = yield* EventLog.EventLog
       const start = yield* log.head
@@ -261,7 +261,7 @@ describe("EventLog.layerMemory", () => {
       assert.strictEqual(missing(yield* log.read(["*"], start, 10)), "Evicted")
     }).pipe(Effect.provide(EventLog.layerMemory({ capacity: 2 }))))
 
-  it.effect("keeps 1,000 events, 1 MiB and 10 minutes of a channel by default", () =>
+  it.effect("stores 1,000 events, 1 MiB and 10 minutes of a channel by default", () =>
     Effect.gen(function*() {
       const log = yield* EventLog.EventLog
       const start = yield* log.head
@@ -281,7 +281,7 @@ describe("EventLog.layerMemory", () => {
       assert.strictEqual(missing(yield* log.read(["old"], { ...start, seq: seq - 1 }, 1)), "Evicted")
     }).pipe(Effect.provide(EventLog.layerMemory())))
 
-  it.effect("begins another epoch each time", () =>
+  it.effect("begins another epoch with each layer", () =>
     Effect.gen(function*() {
       const head = Effect.flatMap(EventLog.EventLog, (log) => log.head)
       const before = yield* Effect.provide(head, EventLog.layerMemory())
@@ -293,7 +293,7 @@ describe("EventLog.layerMemory", () => {
       assert.notStrictEqual(page.position.epoch, before.epoch)
     }))
 
-  it.effect("gives a closed tail nothing any more", () =>
+  it.effect("emits nothing to a closed tail", () =>
     Effect.gen(function*() {
       const log = yield* EventLog.EventLog
       const tail = yield* Effect.scoped(Effect.tap(log.tail, (tail) => tail.follow("a")))

@@ -36,12 +36,12 @@ const steps = fc.array(
 )
 
 /**
- * What every `EventLog` must hold to. Each build of the layer is a log of its own, empty at first, that keeps the given
- * number of events of each channel, and nothing else bounds within seconds.
+ * Describes the promises of every `EventLog`. Each build of the layer is a new, empty log with the given capacity, and
+ * no other limit that is reached within seconds.
  */
 export const suite = <E>(name: string, options: {
   readonly layer: (options: { readonly capacity: number }) => Layer.Layer<EventLog.EventLog, E>
-  /** Random schedules of each property. */
+  /** The number of random schedules of each property. */
   readonly runs: number
 }): void => {
   const withLog = <A, E2>(
@@ -55,7 +55,7 @@ export const suite = <E>(name: string, options: {
   const parameters = { fastCheck: { numRuns: options.runs }, timeout: 120_000 }
 
   describe(`EventLog: ${name}`, () => {
-    it.live("gives every event the next place in one sequence over all channels", () =>
+    it.live("assigns each event the next place in one sequence over all channels", () =>
       withLog((log) =>
         Effect.gen(function*() {
           const start = yield* log.head
@@ -78,7 +78,7 @@ export const suite = <E>(name: string, options: {
         })
       ))
 
-    it.live("keeps any bytes as they are", () =>
+    it.live("stores any bytes unchanged", () =>
       withLog((log) =>
         Effect.gen(function*() {
           const start = yield* log.head
@@ -90,7 +90,7 @@ export const suite = <E>(name: string, options: {
         })
       ))
 
-    it.live("gives each page where the one before it ended", () =>
+    it.live("begins each page where the previous one ended", () =>
       withLog((log) =>
         Effect.gen(function*() {
           const start = yield* log.head
@@ -108,7 +108,7 @@ export const suite = <E>(name: string, options: {
         })
       ))
 
-    it.live("bounds a page in bytes, but gives an entry that alone is larger", () =>
+    it.live("bounds a page in bytes, unless its first entry alone is larger", () =>
       withLog((log) =>
         Effect.gen(function*() {
           const start = yield* log.head
@@ -131,7 +131,7 @@ export const suite = <E>(name: string, options: {
         })
       ))
 
-    it.live("has a stated outcome for every cursor", () =>
+    it.live("returns the documented outcome for each cursor", () =>
       withLog((log) =>
         Effect.gen(function*() {
           const start = yield* log.head
@@ -165,27 +165,27 @@ export const suite = <E>(name: string, options: {
         })
       ))
 
-    it.live("takes a star for one whole segment only", () =>
+    it.live("matches a star with one whole segment only", () =>
       withLog((log) =>
         Effect.gen(function*() {
           const start = yield* log.head
           for (const channel of ["o", "o/1", "o/1/x", "o/", "o/a*b", "/1", "o.1", "O/1"]) {
             yield* log.append(channel, bytes(channel))
           }
-          const given = (...patterns: Array<string>) =>
+          const found = (...patterns: Array<string>) =>
             Effect.map(log.read(patterns, start, 100), (page) => page.entries.map(text))
-          assert.deepStrictEqual(yield* given("o/*"), ["o/1", "o/", "o/a*b"])
-          assert.deepStrictEqual(yield* given("*/1"), ["o/1", "/1", "O/1"])
-          assert.deepStrictEqual(yield* given("*"), ["o", "o.1"])
-          assert.deepStrictEqual(yield* given("o/*/x"), ["o/1/x"])
-          assert.deepStrictEqual(yield* given("o/a*b"), ["o/a*b"])
-          assert.deepStrictEqual(yield* given("o/a*"), [])
-          assert.deepStrictEqual(yield* given("o/1", "o/*", "*/1", "o/1"), ["o/1", "o/", "o/a*b", "/1", "O/1"])
-          assert.deepStrictEqual(yield* given(), [])
+          assert.deepStrictEqual(yield* found("o/*"), ["o/1", "o/", "o/a*b"])
+          assert.deepStrictEqual(yield* found("*/1"), ["o/1", "/1", "O/1"])
+          assert.deepStrictEqual(yield* found("*"), ["o", "o.1"])
+          assert.deepStrictEqual(yield* found("o/*/x"), ["o/1/x"])
+          assert.deepStrictEqual(yield* found("o/a*b"), ["o/a*b"])
+          assert.deepStrictEqual(yield* found("o/a*"), [])
+          assert.deepStrictEqual(yield* found("o/1", "o/*", "*/1", "o/1"), ["o/1", "o/", "o/a*b", "/1", "O/1"])
+          assert.deepStrictEqual(yield* found(), [])
         })
       ))
 
-    it.live("refuses a name that breaks a rule, and names the rule", () =>
+    it.live("refuses a name that breaks a rule, and states the rule", () =>
       withLog((log) =>
         Effect.gen(function*() {
           const start = yield* log.head
@@ -223,7 +223,7 @@ export const suite = <E>(name: string, options: {
         })
       ))
 
-    it.live("gives a tail what is appended after it follows, once", () =>
+    it.live("emits each entry that is appended after a follow once", () =>
       withLog((log) =>
         Effect.gen(function*() {
           const tail = yield* log.tail
@@ -263,7 +263,7 @@ export const suite = <E>(name: string, options: {
         })
       ))
 
-    it.live("tells a tail that was not taken from what it has lost", () =>
+    it.live("emits Lost to a tail that was not taken from for too long", () =>
       withLog((log) =>
         Effect.gen(function*() {
           const tail = yield* log.tail
@@ -274,7 +274,7 @@ export const suite = <E>(name: string, options: {
           yield* Effect.repeatN(log.append("a/1", large), 39)
           yield* log.append("b/1", bytes("last"))
 
-          // Whatever it gave up, what is there and what is Lost make up the whole, in order.
+          // The entries and the gaps together are the whole sequence, in order.
           let covered = start.seq
           let lost = 0
           let size = 0
@@ -286,7 +286,7 @@ export const suite = <E>(name: string, options: {
                 size += item.data.length
                 covered = item.seq
               } else {
-                // All of them if too much waited, one if an event of it was gone before it was read.
+                // All followed names if too much was pending, one if an event was gone before it was read.
                 assert.include(item.channels, "a/*")
                 assert.isAbove(item.position.seq, covered)
                 lost++
@@ -302,7 +302,7 @@ export const suite = <E>(name: string, options: {
         })
       ), 60_000)
 
-    it.live("finds a name that begins with a dollar sign by itself alone", () =>
+    it.live("matches a name that begins with a dollar sign with no pattern", () =>
       withLog((log) =>
         Effect.gen(function*() {
           const start = yield* log.head
@@ -320,7 +320,7 @@ export const suite = <E>(name: string, options: {
         })
       ))
 
-    it.live("counts who is present at other nodes", () =>
+    it.live("counts the subscribers of other nodes", () =>
       withLog((log) =>
         Effect.gen(function*() {
           const self = yield* log.presence
@@ -352,7 +352,7 @@ export const suite = <E>(name: string, options: {
         })
       ))
 
-    it.live.prop("does what a model of it does", [steps], ([steps]) =>
+    it.live.prop("behaves like its model", [steps], ([steps]) =>
       withLog((log) =>
         Effect.gen(function*() {
           const tail = yield* log.tail
@@ -407,10 +407,10 @@ export const suite = <E>(name: string, options: {
               const page = yield* log.read(chosen, after, step.limit)
               const expected = history.filter(({ channel, seq }) => seq > after.seq && isInSome(chosen, channel))
               if (missing(page) === undefined) {
-                const given = page.entries.map(({ channel, seq }) => ({ channel, seq }))
-                assert.deepStrictEqual(given, expected.slice(0, step.limit))
+                const found = page.entries.map(({ channel, seq }) => ({ channel, seq }))
+                assert.deepStrictEqual(found, expected.slice(0, step.limit))
                 assert.strictEqual(page.more, expected.length > step.limit)
-                assert.strictEqual(page.position.seq, page.more ? given.at(-1)?.seq : head.seq)
+                assert.strictEqual(page.position.seq, page.more ? found.at(-1)?.seq : head.seq)
               } else {
                 assert.strictEqual(missing(page), "Evicted")
                 assert.isTrue(
@@ -428,7 +428,7 @@ export const suite = <E>(name: string, options: {
       ), parameters)
 
     it.live.prop(
-      "lets readers join at any time without loss, duplicate or reorder",
+      "lets readers join at any time without a loss, a duplicate or a reorder",
       [fc.array(fc.record({ channel: index(channels.length), readers: fc.nat({ max: 2 }) }), {
         maxLength: 30,
         size: "max"
@@ -440,7 +440,7 @@ export const suite = <E>(name: string, options: {
 
             const appended = new Map<number, string>()
 
-            // Subscribe, then replay, then live, as a broker does, until something appended after all else.
+            // Follows, reads and takes, like a broker, up to an event that is appended last.
             const reader = (pattern: string) =>
               Effect.scoped(Effect.gen(function*() {
                 const from = yield* log.head

@@ -41,7 +41,7 @@ const bundle = Effect.flatMap(Redis.directory, (directory) =>
     join(directory, "node.cjs")
   ))
 
-/** A process that can be killed and begun again, until the scope closes. */
+/** Starts a process that can be killed and started again, until the scope is closed. */
 const restartable = <E>(start: Effect.Effect<(signal: NodeJS.Signals) => Effect.Effect<void>, E, Scope.Scope>) =>
   Effect.gen(function*() {
     const outer = yield* Effect.scope
@@ -88,7 +88,8 @@ const makeWorld = (script: string, size = nodesOfWorld, timeout = 500, isDirect 
     const port = yield* freePort
     const dir = yield* Redis.directory
     const redis = yield* restartable(
-      Effect.map( // With "everysec" a write waits for a sync that is under way, and an event that was acknowledged dies with the process.
+      // With "everysec", a write waits for a sync in progress, and an acknowledged event is lost with the process.
+      Effect.map(
         Redis.run({ port, dir, args: ["--appendonly", "yes", "--appendfsync", "no"] }),
         ({ signal }) => signal
       )
@@ -112,7 +113,9 @@ const anyOf = <A>(all: ReadonlyArray<A>) =>
     return one === undefined ? Effect.dieMessage("nothing to choose from") : Effect.succeed(one)
   })
 
-/** Everything that is broken is whole again at the end. The long pauses are longer than every timeout of a node: 1.5 seconds. */
+/**
+ * Faults, each of which is repaired at its end. A long pause is longer than the longest timeout of a node, 1.5 seconds.
+ */
 const faults = ({ lose, nodes, port, redis }: World) => {
   const short = Effect.flatMap(Random.nextIntBetween(0, 400), Effect.sleep)
   const long = Effect.flatMap(Random.nextIntBetween(1600, 2000), Effect.sleep)
@@ -140,20 +143,23 @@ const faults = ({ lose, nodes, port, redis }: World) => {
 }
 
 /**
- * A publish as its caller saw it. `Unavailable` promises that nothing was appended; after `Timeout`, or with no answer at
- * all, the event may be appended at any later time: a late append is legal, and no reorder.
+ * A publish as its caller observed it. After `Unavailable`, the event was not appended. After `Timeout`, or without an
+ * answer, it may be appended at any later time: a late append is legal, and does not count as a reorder.
  */
 interface Publish {
   readonly channel: string
   readonly data: string
-  /** Readings of one counter for all publishes: with `ended` below the `began` of another one, it came before that one. */
+  /**
+   * The readings of one counter at the begin and the end. A publish whose `ended` is below the `began` of another
+   * precedes it.
+   */
   readonly began: number
   readonly ended: number
   readonly outcome: "Acknowledged" | "Unavailable" | "Unknown"
   readonly at: EventLog.Cursor | undefined
 }
 
-type Got = { readonly event: string; readonly data: string; readonly at: EventLog.Cursor }
+type Received = { readonly event: string; readonly data: string; readonly at: EventLog.Cursor }
 
 const cursorOf = (id: string) =>
   Option.match(EventLog.parseEventId(id), {
@@ -186,14 +192,14 @@ const countSubscribers = (url: string, channel: string) =>
     return response.ok ? Number(await response.text()) : undefined
   }).pipe(Effect.timeout("3 seconds"), Effect.orElseSucceed(() => undefined))
 
-/** A browser behind a load balancer: each time it comes back, it may be to another node. */
+/** Starts a browser behind a load balancer: each reconnection may lead to another node. */
 const makeClient = (
   world: World,
   channels: ReadonlyArray<string>,
   stay: Effect.Effect<unknown> = Effect.never
 ) =>
   Effect.gen(function*() {
-    const got: Array<Got> = []
+    const received: Array<Received> = []
     const started = yield* Effect.makeLatch(false)
     let from: EventLog.Cursor | undefined
     let lastEventId = ""
@@ -213,7 +219,7 @@ const makeClient = (
       }
       yield* Stream.runForEach(TestEventSource.events(source), ({ data, event, id }) =>
         Effect.map(cursorOf(id), (at) => {
-          got.push({ event, data, at })
+          received.push({ event, data, at })
         })).pipe(
           Effect.ensuring(Effect.map(TestEventSource.lastEventId(source), (id) => {
             if (id !== "") lastEventId = id
@@ -228,12 +234,12 @@ const makeClient = (
       Effect.forkScoped
     )
     yield* started.await
-    return { channels, got, fiber, from: () => from, connections: () => connections }
+    return { channels, received, fiber, from: () => from, connections: () => connections }
   })
 
 type Client = Effect.Effect.Success<ReturnType<typeof makeClient>>
 
-/** The first fault in what a client got. */
+/** Returns the first promise that is broken in the events of a client. */
 const fault = (client: Client, published: ReadonlyArray<Publish>): string | undefined => {
   const byData = new Map(published.map((event) => [event.data, event]))
   const mine = published.flatMap(({ at, channel, data }) =>
@@ -242,24 +248,24 @@ const fault = (client: Client, published: ReadonlyArray<Publish>): string | unde
   const seen = new Set<string>()
   let at = client.from()
   let latest: Publish | undefined
-  if (at === undefined) return "it never began"
-  for (const item of client.got) {
+  if (at === undefined) return "it received no cursor"
+  for (const item of client.received) {
     if (item.event === "resync") {
       at = item.at
       continue
     }
-    if (seen.has(item.data)) return `it got ${item.data} twice`
+    if (seen.has(item.data)) return `it received ${item.data} twice`
     seen.add(item.data)
-    if (item.at.epoch !== at.epoch) return `it was moved to another epoch at ${item.data} without being told`
-    if (item.at.seq <= at.seq) return `it got ${item.data} out of order`
+    if (item.at.epoch !== at.epoch) return `it received ${item.data} of another epoch without a resync`
+    if (item.at.seq <= at.seq) return `it received ${item.data} out of order`
     const event = byData.get(item.data)
-    if (event?.outcome === "Unavailable") return `it got ${item.data}, whose publish was Unavailable`
+    if (event?.outcome === "Unavailable") return `it received ${item.data}, whose publish was Unavailable`
     if (event?.at !== undefined) {
       if (event.at.epoch !== item.at.epoch || event.at.seq !== item.at.seq) {
-        return `it got ${item.data} under another id`
+        return `it received ${item.data} with another id`
       }
       if (latest !== undefined && event.ended < latest.began) {
-        return `it got ${JSON.stringify(event)} after ${JSON.stringify(latest)}`
+        return `it received ${JSON.stringify(event)} after ${JSON.stringify(latest)}`
       }
     }
     if (event !== undefined && event.began > (latest?.began ?? -1)) latest = event
@@ -267,7 +273,7 @@ const fault = (client: Client, published: ReadonlyArray<Publish>): string | unde
     for (let i = firstAfter(mine, seq); i < mine.length; i++) {
       const event = mine[i]
       if (event === undefined || event.at.seq >= item.at.seq) break
-      if (event.at.epoch === epoch) return `it lost ${event.data} without being told`
+      if (event.at.epoch === epoch) return `it lost ${event.data} without a resync`
     }
     at = item.at
   }
@@ -286,10 +292,10 @@ const firstAfter = (events: ReadonlyArray<{ readonly at: EventLog.Cursor }>, seq
 
 const awaitLast = (readers: ReadonlyArray<Client>, last: ReadonlyArray<Publish>, run: string) =>
   Effect.suspend(() =>
-    readers.every(({ channels, got }) =>
+    readers.every(({ channels, received }) =>
         channels.every((channel) => {
           const end = last.find((event) => event.channel === channel)
-          return got.some(({ at, data, event }) =>
+          return received.some(({ at, data, event }) =>
             data === end?.data ||
             (event === "resync" && end?.at !== undefined && at.epoch === end.at.epoch && at.seq >= end.at.seq)
           )
@@ -299,7 +305,7 @@ const awaitLast = (readers: ReadonlyArray<Client>, last: ReadonlyArray<Publish>,
       : Effect.fail("not yet")
   ).pipe(
     Effect.retry(Schedule.spaced("10 millis")),
-    Effect.timeoutFail({ duration: "60 seconds", onTimeout: () => `${run}: a client was left in silence` })
+    Effect.timeoutFail({ duration: "60 seconds", onTimeout: () => `${run}: a client did not receive the last event` })
   )
 
 const runSchedule = (world: World, number: number) =>
@@ -317,7 +323,7 @@ const runSchedule = (world: World, number: number) =>
         concurrency: "unbounded"
       }
     )
-    // A pattern is for all of them.
+    // The pattern matches all channels.
     const readers = clients.map((client) =>
       client.channels[0]?.endsWith("*") === true ? { ...client, channels } : client
     )
@@ -346,14 +352,14 @@ const runSchedule = (world: World, number: number) =>
     for (const fiber of publishers) yield* fiber.interruptAsFork(fiber.id())
     for (const fiber of publishers) yield* fiber.await
 
-    // All is whole again: what is published now has to arrive.
+    // All faults are repaired, so each event from here on must arrive.
     const last = yield* Effect.forEach(channels, (channel) =>
       publisher(channel).pipe(
         Effect.repeat({ until: (event) => event.at !== undefined }),
         Effect.timeout("20 seconds")
       ))
     yield* awaitLast(readers, last, `schedule ${number} (${chosen.join(", ")})`)
-    // Who was killed no longer counts, and nobody else is forgotten.
+    // The count has no subscriber of a killed node, and all others.
     yield* Effect.forEach(world.nodes, ({ url }) =>
       Effect.forEach(channels, (channel) => {
         const expected = readers.filter(({ channels }) => channels.includes(channel)).length
@@ -375,19 +381,19 @@ const runSchedule = (world: World, number: number) =>
       chosen,
       attempted: n,
       published: published.filter(({ at }) => at !== undefined).length,
-      received: readers.reduce((sum, { got }) => sum + got.length, 0),
-      resyncs: readers.flatMap(({ got }) => got).filter(({ event }) => event === "resync").length,
+      received: readers.reduce((sum, { received }) => sum + received.length, 0),
+      resyncs: readers.flatMap(({ received }) => received).filter(({ event }) => event === "resync").length,
       reconnections: readers.reduce((sum, { connections }) => sum + connections() - 1, 0)
     }
   }).pipe(Effect.scoped, Effect.withRandom(Random.make(`${seed}/${number}`)))
 
 /**
- * Publishers that wait for each answer and alternate between two nodes, clients on two channels that leave and resume, and a
- * Redis that is killed and frozen.
+ * Runs publishers that wait for each answer and alternate between two nodes, clients on two channels that leave and
+ * resume, and a Redis that is killed and frozen.
  */
 const runOrder = (script: string, number: number) =>
   Effect.gen(function*() {
-    // Pings that a busy machine delays are no fault to look for here.
+    // A longer timeout, since a busy machine delays pings.
     const world = yield* makeWorld(script, 2, 2000, true)
     const channels = ["order/0", "order/1"]
     const published: Array<Publish> = []
@@ -442,14 +448,16 @@ const runOrder = (script: string, number: number) =>
     const late = new Set(published.filter(({ outcome }) => outcome === "Unknown").map(({ data }) => data))
     return {
       publishes: Arr.groupBy(published, ({ outcome }) => outcome),
-      received: readers.reduce((sum, { got }) => sum + got.length, 0),
-      late: new Set(readers.flatMap(({ got }) => got.flatMap(({ data }) => late.has(data) ? [data] : []))).size,
-      resyncs: readers.flatMap(({ got }) => got).filter(({ event }) => event === "resync").length,
+      received: readers.reduce((sum, { received }) => sum + received.length, 0),
+      late: new Set(readers.flatMap(({ received }) =>
+        received.flatMap(({ data }) => late.has(data) ? [data] : [])
+      )).size,
+      resyncs: readers.flatMap(({ received }) => received).filter(({ event }) => event === "resync").length,
       reconnections: readers.reduce((sum, { connections }) => sum + connections() - 1, 0)
     }
   }).pipe(Effect.scoped, Effect.withRandom(Random.make(`${seed}/order/${number}`)))
 
-describeRedis("a cluster", () => {
+describeRedis("cluster", () => {
   it.live(
     `orders the events of publishers that alternate between nodes, ${orderRuns} runs of ${orderSeconds} s`,
     () =>
@@ -459,7 +467,7 @@ describeRedis("a cluster", () => {
           const { late, publishes, received, reconnections, resyncs } = yield* runOrder(script, run)
           const counts = Object.entries(publishes).map(([outcome, some]) => `${some.length} ${outcome}`).join(", ")
           process.stdout.write(
-            `run ${run} (seed "${seed}"): ${counts} (${late} of them Unknown and yet received), ${received} received by ${orderClients} ` +
+            `run ${run} (seed "${seed}"): ${counts} (${late} of them Unknown but received), ${received} received by ${orderClients} ` +
               `clients over ${reconnections} reconnections, ${resyncs} resyncs, 0 reordered\n`
           )
         }
@@ -468,7 +476,7 @@ describeRedis("a cluster", () => {
   )
 
   it.live(
-    `loses nothing untold, repeats nothing and keeps the order through ${schedules} schedules of faults`,
+    `loses nothing without a resync, repeats nothing and preserves the order through ${schedules} schedules of faults`,
     () =>
       Effect.gen(function*() {
         const script = yield* bundle
@@ -498,11 +506,11 @@ describeRedis("a cluster", () => {
           } received by ${all.length * clientsOfSchedule} clients over ${
             sum((one) => one.reconnections)
           } reconnections, ${sum((one) => one.resyncs)} resyncs`,
-          `lost without resync 0, duplicated 0, reordered 0, left in silence 0, counted wrong 0`,
+          `lost without resync 0, duplicated 0, reordered 0, without the last event 0, counted wrong 0`,
           ``
         ].join("\n"))
         assert.strictEqual(all.length, schedules)
-        // So many have had every fault.
+        // This many schedules include every fault.
         if (schedules >= 200) assert.strictEqual(byFault.length, faultsOfWorld)
       }).pipe(Effect.scoped),
     20 * 60_000

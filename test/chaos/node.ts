@@ -6,7 +6,7 @@ import { Effect, Layer, Logger, LogLevel, Schedule } from "effect"
 import { EventBroker, Topic } from "effect-realtime"
 import { RedisEventLog } from "effect-realtime/redis"
 
-// One node of the cluster, as its own process: its port, the address of Redis, the timeout of the log in milliseconds.
+// A node of the cluster, as a process. Arguments: its port, the URL of Redis, the timeout of the log in milliseconds.
 const [port = "0", url = "", timeout = "500"] = process.argv.slice(2)
 
 const Schedules = Topic.make(":schedule/:channel", {})
@@ -49,13 +49,13 @@ const router = HttpRouter.empty.pipe(
   )
 )
 
-// It listens once all else is there: what came before would wait for an answer for ever.
+// The server listens last, since an earlier request would never be answered.
 HttpServer.serve(router).pipe(
   Layer.provide(NodeHttpServer.layer(Http.createServer, { port: Number(port), host: "127.0.0.1" })),
   Layer.provide(EventBroker.layer()),
   Layer.provide(RedisEventLog.layer({ url, capacity: 100, timeout: Number(timeout) })),
   Layer.launch,
-  // A node that starts while Redis is away is started again, as by whatever runs it.
+  // A node that starts while Redis is away starts again, as under a process manager.
   Effect.retry(Schedule.spaced("50 millis")),
   Logger.withMinimumLogLevel(LogLevel.None),
   NodeRuntime.runMain

@@ -18,15 +18,15 @@ export default [
     name: "bounds a page in bytes"
   },
   {
-    promise: "a large event does not fill what Redis buffers for a listener",
+    promise: "a large event does not fill the output buffer of a listener",
     file: scripts,
     find: "const maxAnnounced = 64 * 1024",
     replace: "const maxAnnounced = 64 * 1024 * 1024",
     test,
-    name: "keeps its connections"
+    name: "stays connected"
   },
   {
-    promise: "databases of one Redis have nothing in common",
+    promise: "databases of one Redis are separate",
     file: scripts,
     find: "announcements: database === 0 ? `${base}event:` : `${base}${database}:event:`,",
     replace: "announcements: `${base}event:`,",
@@ -39,23 +39,23 @@ export default [
     find: "    seq = seq + 4294967296\n",
     replace: "    seq = seq + 1\n",
     test,
-    name: "goes on in the same epoch"
+    name: "continues the epoch"
   },
   {
-    promise: "connections that were led to two servers are refused: the listener",
+    promise: "connections that lead to two servers are refused: the listener",
     file: session,
     find: "!(yield* isRun(listener, server.run, timeout)) || ",
     replace: "",
     test,
-    name: "led to two servers"
+    name: "lead to two servers"
   },
   {
-    promise: "connections that were led to two servers are refused: the one for pages",
+    promise: "connections that lead to two servers are refused: the one for pages",
     file: session,
     find: " || !(yield* isRun(reads, server.run, timeout))",
     replace: "",
     test,
-    name: "led to two servers"
+    name: "lead to two servers"
   },
   {
     promise: "a scope closes within a second while Redis is frozen",
@@ -71,7 +71,7 @@ export default [
     find: "`Redis refused the command: ${code}${lacks}`",
     replace: "`Redis refused the command`",
     test,
-    name: "refuses them: OOM"
+    name: "refuses writes: OOM"
   },
   {
     promise: "a refusal costs no session",
@@ -79,18 +79,18 @@ export default [
     find: "Effect.catchIf((error) => codeOf(error) !== undefined, (error) => {",
     replace: "Effect.catchIf((error) => codeOf(error) === \"\", (error) => {",
     test,
-    name: "refuses them: OOM"
+    name: "refuses writes: OOM"
   },
   {
-    promise: "a restart is noted before the next event, though Redis refused writes",
+    promise: "a restart is recorded before the next event, though Redis refused writes",
     file: session,
     find: "isUnsettled: true",
     replace: "isUnsettled: false",
     test,
-    name: "notes a restart"
+    name: "records a restart"
   },
   {
-    promise: "a page by pattern costs what it gives",
+    promise: "the cost of a page by pattern is proportional to the page",
     file: scripts,
     find: "local most = isOrdered and 512 or 4096",
     replace: "local most = 1000000",
@@ -103,7 +103,7 @@ export default [
     find: "const maxNames = 512",
     replace: "const maxNames = 1_000_000",
     test,
-    name: "no command for each name"
+    name: "no command for each followed name"
   },
   {
     promise: "an event that was trimmed before it was read is lost for its own channel only",
@@ -114,15 +114,15 @@ export default [
     name: "its own channel only"
   },
   {
-    promise: "a capacity that cannot be dies",
+    promise: "a capacity out of range dies",
     file: "src/redis/RedisEventLog.ts",
     find: "Number.isSafeInteger(capacity) && capacity >= 1",
     replace: "capacity >= 1",
     test,
-    name: "cannot be"
+    name: "out of range"
   },
   {
-    promise: "replays at once are bounded",
+    promise: "the number of concurrent replays is bounded",
     file: log,
     find: "const maxReads = 2",
     replace: "const maxReads = 1000",

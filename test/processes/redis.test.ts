@@ -12,7 +12,7 @@ const events = 256
 const data = new Uint8Array(20_000)
 
 describeRedis("RedisEventLog", () => {
-  it.scopedLive(`stays quick and small while ${readers} clients read 5 MB each`, () =>
+  it.scopedLive(`stays fast and small while ${readers} clients read 5 MB each`, () =>
     Effect.gen(function*() {
       const { url } = yield* Redis.make()
       const log = yield* Effect.map(
@@ -48,7 +48,7 @@ describeRedis("RedisEventLog", () => {
           })),
         { concurrency: "unbounded" }
       ))
-      // Pages instead of time: on a busy machine a process that works waits far longer than one that is idle.
+      // Counts pages instead of time, since a busy machine delays a process that works far longer than an idle one.
       const waited: Array<number> = []
       while ((yield* Fiber.poll(reading))._tag === "None") {
         const begun = pages

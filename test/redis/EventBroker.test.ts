@@ -33,7 +33,8 @@ describeRedis("EventBroker over Redis", () => {
   suite("Redis", {
     layer: (limits) =>
       Layer.effectContext(
-        // The clock of the schedules is not that of Redis. A broker outlives the layer that its log is taken from.
+        // Redis does not use the clock of the schedules. A broker outlives the layer of its log, so the log has the
+        // scope of the file.
         Effect.suspend(() =>
           Layer.buildWithScope(RedisEventLog.layer({ ...limits, url: redis.url, prefix: `broker-${logs++}` }), scope)
         ).pipe(Effect.withClock(Clock.make()))
@@ -51,11 +52,11 @@ describeRedis("EventBroker over Redis", () => {
       ])
       yield* one.revoke("eve")
       yield* Stream.runDrain(EventStream.toStream(ends))
-      yield* zero.publish("news", { data: "all that was announced before is there by now" })
+      yield* zero.publish("news", { data: "all earlier announcements have arrived" })
       assert.isTrue(yield* EventStream.publish(stays, { data: "still here" }))
     }))
 
-  it.scopedLive("revokes a key and counts the subscribers on every node", () =>
+  it.scopedLive("revokes a key and counts the subscribers on all nodes", () =>
     Effect.gen(function*() {
       const [a, b] = yield* Effect.all([node(redis.url), node(redis.url)])
       const [first, second, third] = yield* Effect.all([

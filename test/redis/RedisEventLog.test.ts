@@ -20,7 +20,7 @@ const texts = (items: ReadonlyArray<EventLog.Item>) =>
   items.map((item) => item._tag === "Entry" ? text(item) : item._tag)
 const missing = (page: EventLog.Page) => Option.getOrUndefined(page.missing)
 
-/** The log as one node has it. */
+/** Opens the log of one node, until the scope is closed. */
 const node = (options: RedisEventLog.Options) =>
   Effect.map(
     Layer.build(RedisEventLog.layer({ timeout: "1 second", ...options })),
@@ -33,10 +33,10 @@ const admin = (url: string) =>
     (client) => Effect.sync(() => client.destroy())
   )
 
-const untilBack = <A>(effect: Effect.Effect<A, EventLog.EventLogError>) =>
+const untilAvailable = <A>(effect: Effect.Effect<A, EventLog.EventLogError>) =>
   effect.pipe(
     Effect.retry({ while: (error) => error.retryable, schedule: Schedule.spaced("20 millis") }),
-    Effect.timeoutFail({ duration: "15 seconds", onTimeout: () => "the log did not come back" })
+    Effect.timeoutFail({ duration: "15 seconds", onTimeout: () => "the log did not recover" })
   )
 
 describeRedis("RedisEventLog", () => {
@@ -54,8 +54,8 @@ describeRedis("RedisEventLog", () => {
     runs: 100
   })
 
-  describe("with Redis away", () => {
-    it.scopedLive("gives a tail what it missed while its connection was cut", () =>
+  describe("while Redis is away", () => {
+    it.scopedLive("delivers the events that a tail missed while its connection was cut", () =>
       Effect.gen(function*() {
         const { url } = yield* Redis.make()
         const [reader, writer] = yield* Effect.all([node({ url }), node({ url })])
@@ -66,12 +66,12 @@ describeRedis("RedisEventLog", () => {
         const client = yield* admin(url)
         for (let i = 1; i <= 5; i++) {
           yield* Effect.promise(() => client.sendCommand(["CLIENT", "KILL", "TYPE", "pubsub"]))
-          yield* untilBack(writer.append("a/1", bytes(String(i))))
+          yield* untilAvailable(writer.append("a/1", bytes(String(i))))
           assert.deepStrictEqual(texts(yield* tail.take), [String(i)])
         }
       }), 60_000)
 
-    it.scopedLive("fails calls in time, and comes back", () =>
+    it.scopedLive("fails calls within the timeout, and recovers", () =>
       Effect.gen(function*() {
         const { signal, url } = yield* Redis.make()
         const log = yield* node({ url })
@@ -88,10 +88,10 @@ describeRedis("RedisEventLog", () => {
           assert.isTrue(error.retryable)
         }
         yield* signal("SIGCONT")
-        yield* untilBack(log.append("a", bytes("back")))
+        yield* untilAvailable(log.append("a", bytes("back")))
       }), 60_000)
 
-    it.scopedLive("begins another epoch when the data is gone, and tells the tails", () =>
+    it.scopedLive("begins another epoch and emits Lost when the data is gone", () =>
       Effect.gen(function*() {
         const port = yield* freePort
         const life = yield* Scope.make()
@@ -103,14 +103,14 @@ describeRedis("RedisEventLog", () => {
         yield* tail.take
         yield* Scope.close(life, Exit.void)
         yield* Redis.run({ port, dir: yield* Redis.directory })
-        const second = yield* untilBack(log.append("a", bytes("two")))
+        const second = yield* untilAvailable(log.append("a", bytes("two")))
         assert.notStrictEqual(second.epoch, first.epoch)
         assert.strictEqual(missing(yield* log.read(["a"], first, 1)), "OtherEpoch")
         assert.strictEqual(texts(yield* tail.take)[0], "Lost")
       }), 60_000)
 
     it.scopedLive(
-      "goes on in the same epoch when the data is kept, and gives no id twice",
+      "continues the epoch when the data is persisted, and uses no id twice",
       () =>
         Effect.gen(function*() {
           const [port, dir] = yield* Effect.all([freePort, Redis.directory])
@@ -122,12 +122,12 @@ describeRedis("RedisEventLog", () => {
           const last = yield* log.append("a", bytes("two"))
           yield* Scope.close(life, Exit.void)
           yield* server
-          const after = yield* untilBack(log.append("a", bytes("three")))
+          const after = yield* untilAvailable(log.append("a", bytes("three")))
           assert.strictEqual(after.epoch, first.epoch)
           assert.deepStrictEqual(texts((yield* log.read(["a"], first, 10)).entries), ["two", "three"])
           for (const ids of [1, 1_000_000]) {
             const never = yield* log.read(["a"], { epoch: last.epoch, seq: last.seq + ids }, 10)
-            assert.strictEqual(missing(never), "Future", "an id that a Redis may have given that forgot it")
+            assert.strictEqual(missing(never), "Future", "an id that Redis may have used before it lost the event")
           }
           assert.isAbove(after.seq, last.seq + 1_000_000)
         }),
@@ -135,7 +135,7 @@ describeRedis("RedisEventLog", () => {
     )
 
     it.scopedLive(
-      "begins another epoch when only the last of the data is gone and a node knows of it",
+      "begins another epoch when the last events are gone and a node has seen them",
       () =>
         Effect.gen(function*() {
           const [port, dir] = yield* Effect.all([freePort, Redis.directory])
@@ -148,13 +148,13 @@ describeRedis("RedisEventLog", () => {
           yield* log.append("a", bytes("lost"))
           yield* Scope.close(life, Exit.void)
           yield* Redis.run({ port, dir })
-          const after = yield* untilBack(log.append("a", bytes("new")))
+          const after = yield* untilAvailable(log.append("a", bytes("new")))
           assert.notStrictEqual(after.epoch, first.epoch)
         }),
       60_000
     )
 
-    it.live("fails the layer when there is none", () =>
+    it.live("fails the layer when Redis cannot be reached", () =>
       Effect.gen(function*() {
         const port = yield* freePort
         const secret = Redacted.make("secret")
@@ -165,7 +165,7 @@ describeRedis("RedisEventLog", () => {
         assert.notInclude(JSON.stringify(error), "secret")
       }))
 
-    it.live("fails the layer for a url that is none", () =>
+    it.live("fails the layer for an invalid url", () =>
       Effect.gen(function*() {
         for (const url of ["localhost:6379", "http://:secret@localhost", "redis://host/abc", ""]) {
           const error = yield* Effect.flip(Effect.scoped(node({ url, timeout: "500 millis" }))).pipe(
@@ -177,7 +177,7 @@ describeRedis("RedisEventLog", () => {
       }))
   })
 
-  it.scopedLive("counts a node that was killed no longer than three times the timeout", () =>
+  it.scopedLive("stops counting a killed node after three timeouts", () =>
     Effect.gen(function*() {
       const { url } = yield* Redis.make()
       const survivor = yield* Effect.flatMap(node({ url, timeout: "400 millis" }), (log) => log.presence)
@@ -195,7 +195,7 @@ describeRedis("RedisEventLog", () => {
       )
     }))
 
-  it.scopedLive("does not take from one tail what another unfollows after it was closed", () =>
+  it.scopedLive("does not unfollow a channel of one tail when a follower of a closed tail leaves", () =>
     Effect.gen(function*() {
       const log = yield* node({ url: redis.url, prefix: "closed" })
       const scope = yield* Scope.make()
@@ -206,14 +206,14 @@ describeRedis("RedisEventLog", () => {
       yield* Scope.close(scope, Exit.void)
       yield* Scope.close(follower, Exit.void)
       yield* closed.follow("b")
-      yield* tail.follow("c") // all that was asked for before it is done by then
+      yield* tail.follow("c") // It completes after all earlier requests.
       yield* log.append("a", bytes("one"))
       assert.deepStrictEqual(texts(yield* Effect.timeout(tail.take, "5 seconds")), ["one"])
       const client = yield* admin(redis.url)
       assert.deepStrictEqual(yield* Effect.promise(() => client.pubSubChannels("{closed}*b")), [])
     }))
 
-  it.scopedLive("tells who has left though the connection is lost while it says so", () =>
+  it.scopedLive("announces a count again that was lost with the connection", () =>
     Effect.gen(function*() {
       const redis = yield* Redis.make()
       const proxy = yield* Proxy.make(redis.port)
@@ -229,10 +229,10 @@ describeRedis("RedisEventLog", () => {
         )
       yield* other.set("a", 1)
       yield* others(1)
-      yield* there.head // its answer comes after that to the count
+      yield* there.head // Its answer arrives after that of the count.
       yield* proxy.pause
       yield* other.set("a", 0)
-      yield* Effect.sleep("100 millis") // it is said by now, and not heard
+      yield* Effect.sleep("100 millis") // By now the count is sent, but not received.
       yield* proxy.down
       yield* proxy.resume
       yield* others(0)
@@ -256,7 +256,7 @@ describeRedis("RedisEventLog", () => {
       assert.deepStrictEqual(counts, [1, 100, 110, 1000])
     }))
 
-  it.scopedLive("skips what is not its own, and goes on", () =>
+  it.scopedLive("skips and counts entries that it has not made", () =>
     Effect.gen(function*() {
       const { url } = yield* Redis.make()
       const log = yield* node({ url })
@@ -293,7 +293,7 @@ describeRedis("RedisEventLog", () => {
       assert.isAtLeast((yield* count) - before, 4)
     }))
 
-  it.scopedLive("says what is missing when Redis evicts one of its keys", () =>
+  it.scopedLive("reports missing events when Redis evicts a key", () =>
     Effect.gen(function*() {
       const { url } = yield* Redis.make()
       const log = yield* node({ url })
@@ -314,13 +314,13 @@ describeRedis("RedisEventLog", () => {
       const other = yield* log.head
       assert.notStrictEqual(other.epoch, start.epoch)
       assert.strictEqual(missing(yield* log.read(["a"], second, 10)), "OtherEpoch")
-      // What was there before is not of this epoch, and keeps nobody from going on.
+      // Entries of the old epoch do not make a page of the new one incomplete.
       assert.isUndefined(missing(yield* log.read(["a", "*"], other, 10)))
       yield* log.append("a", bytes("four"))
       assert.deepStrictEqual(texts((yield* log.read(["a"], other, 10)).entries), ["four"])
     }))
 
-  it.scopedLive("drops what is older than maxAge, says so, and forgets channels", () =>
+  it.scopedLive("evicts events older than maxAge, reports that, and forgets channels", () =>
     Effect.gen(function*() {
       const { url } = yield* Redis.make()
       const log = yield* node({ url, maxAge: "300 millis" })
@@ -342,7 +342,7 @@ describeRedis("RedisEventLog", () => {
       assert.isUndefined(missing(yield* log.read(["old/1", "*"], end, 10)))
     }))
 
-  it.scopedLive("keeps all of a log in one slot of a Redis Cluster", () =>
+  it.scopedLive("stores a log in one slot of a Redis Cluster", () =>
     Effect.gen(function*() {
       const { url } = yield* Redis.make(["--cluster-enabled", "yes"])
       const client = yield* admin(url)
@@ -367,7 +367,7 @@ describeRedis("RedisEventLog", () => {
       assert.strictEqual(yield* presence.others("a/1"), 0)
     }))
 
-  it.scopedLive("tells channels apart under a prefix that is not ASCII", () =>
+  it.scopedLive("distinguishes channels under a prefix that is not ASCII", () =>
     Effect.gen(function*() {
       const log = yield* node({ url: redis.url, prefix: "größe [1]*" })
       const tail = yield* log.tail
@@ -381,7 +381,7 @@ describeRedis("RedisEventLog", () => {
     }))
 
   it.scopedLive(
-    "gives a node that was cut off all it missed, however large, over connections with default limits",
+    "delivers 45 MB that a node has missed, over connections with default limits",
     () =>
       Effect.gen(function*() {
         const redis = yield* Redis.make()
@@ -411,13 +411,13 @@ describeRedis("RedisEventLog", () => {
           Effect.timeout("15 seconds")
         )
         assert.strictEqual(count, 301)
-        yield* away.append("b", bytes("the node goes on"))
+        yield* away.append("b", bytes("the node continues"))
       }),
     40_000
   )
 
   it.scopedLive(
-    "keeps its connections when an event is larger than what Redis buffers for a listener",
+    "stays connected when an event is larger than the output buffer of a listener",
     () =>
       Effect.gen(function*() {
         const { url } = yield* Redis.make(["--client-output-buffer-limit", "pubsub 4mb 4mb 60"])
@@ -452,7 +452,7 @@ describeRedis("RedisEventLog", () => {
   )
 
   it.scopedLive(
-    "loses an event that was trimmed before it was read for its own channel only",
+    "loses an event that was trimmed before it was read, for its own channel only",
     () =>
       Effect.gen(function*() {
         const redis = yield* Redis.make()
@@ -489,7 +489,7 @@ describeRedis("RedisEventLog", () => {
   )
 
   it.scopedLive(
-    "costs Redis no command for each name that a node follows when the node has missed something",
+    "sends no command for each followed name when the node has missed events",
     () =>
       Effect.gen(function*() {
         const redis = yield* Redis.make()
@@ -531,7 +531,7 @@ describeRedis("RedisEventLog", () => {
     60_000
   )
 
-  it.scopedLive("gives nothing of another database of the same Redis", () =>
+  it.scopedLive("delivers no event of another database of the same Redis", () =>
     Effect.gen(function*() {
       const { url } = yield* Redis.make()
       const [zero, one] = yield* Effect.all([node({ url }), node({ url: `${url}/1` })])
@@ -558,7 +558,7 @@ describeRedis("RedisEventLog", () => {
     READONLY: { refuse: ["REPLICAOF", "127.0.0.1", "1"], accept: ["REPLICAOF", "NO", "ONE"] }
   }
   for (const [code, { accept, refuse }] of Object.entries(refusals)) {
-    it.scopedLive(`goes on without writes while Redis refuses them: ${code}`, () =>
+    it.scopedLive(`reads and follows while Redis refuses writes: ${code}`, () =>
       Effect.gen(function*() {
         const { url } = yield* Redis.make()
         const options = { url, timeout: "4 seconds" } as const
@@ -584,7 +584,7 @@ describeRedis("RedisEventLog", () => {
         assert.include(error.detail, code)
         yield* presence.set("a", 2)
         const before = /total_connections_received:(\d+)/.exec(String(yield* send(["INFO", "stats"])))?.[1]
-        yield* Effect.sleep("300 millis") // the count is said by now
+        yield* Effect.sleep("300 millis") // By now the count is announced.
         const after = /total_connections_received:(\d+)/.exec(String(yield* send(["INFO", "stats"])))?.[1]
         assert.strictEqual(after, before, "no reconnection")
         assert.deepStrictEqual(texts((yield* log.read(["a"], start, 10)).entries), ["one"])
@@ -602,7 +602,7 @@ describeRedis("RedisEventLog", () => {
   }
 
   it.scopedLive(
-    "notes a restart before the next event though Redis refused writes when it came back",
+    "records a restart before the next event if Redis refused writes at first",
     () =>
       Effect.gen(function*() {
         const [port, dir] = yield* Effect.all([freePort, Redis.directory])
@@ -613,7 +613,7 @@ describeRedis("RedisEventLog", () => {
         const last = yield* log.append("a", bytes("one"))
         yield* Scope.close(life, Exit.void)
         yield* Redis.run({ port, dir, args: [...args, "--min-replicas-to-write", "1"] })
-        yield* untilBack(log.head)
+        yield* untilAvailable(log.head)
         assert.include((yield* Effect.flip(log.append("a", bytes("")))).detail, "NOREPLICAS")
         const client = yield* admin(url)
         yield* Effect.promise(() => client.configSet("min-replicas-to-write", "0"))
@@ -622,7 +622,7 @@ describeRedis("RedisEventLog", () => {
     40_000
   )
 
-  it.scopedLive("reads a pattern over many channels at the cost of what it gives", () =>
+  it.scopedLive("reads a pattern over many channels at a cost proportional to the page", () =>
     Effect.gen(function*() {
       const { url } = yield* Redis.make()
       const log = yield* node({ url, timeout: "5 seconds" })
@@ -666,7 +666,7 @@ describeRedis("RedisEventLog", () => {
       })
     }))
 
-  it.scopedLive("refuses connections that were led to two servers", () =>
+  it.scopedLive("refuses connections that lead to two servers", () =>
     Effect.gen(function*() {
       const servers = yield* Effect.all([Redis.make(), Redis.make()])
       for (const other of [1, 2]) {
@@ -689,7 +689,7 @@ describeRedis("RedisEventLog", () => {
       }
     }))
 
-  // As the guide lists it.
+  // The list of the guide.
   const permissions = readFileSync(join(import.meta.dirname, "../../guides/redis.md"), "utf8")
     .match(/ACL SETUSER (?:.|\n)*?\n```/)?.[0].split(/\s+/).slice(3, -1).filter((word) => word !== "\\") ?? []
 
@@ -737,7 +737,7 @@ describeRedis("RedisEventLog", () => {
       }
     }), 60_000)
 
-  it.effect("dies with options that cannot be", () =>
+  it.effect("dies with an option out of range", () =>
     Effect.gen(function*() {
       const wrong: ReadonlyArray<RedisEventLog.Options> = [
         ...[Infinity, 1.5, -1, 0, NaN].map((capacity) => ({ capacity })),
@@ -756,7 +756,7 @@ describeRedis("RedisEventLog", () => {
     }))
 
   it.scopedLive(
-    "goes on after SCRIPT FLUSH, and when keys of its own are of another type",
+    "continues after SCRIPT FLUSH, and after a key was replaced by one of another type",
     () =>
       Effect.gen(function*() {
         const { url } = yield* Redis.make()
@@ -770,17 +770,17 @@ describeRedis("RedisEventLog", () => {
         assert.deepStrictEqual(texts(yield* tail.take), ["one"])
         for (const key of ["meta", "index", "marks", "gaps", "order", "nodes"]) {
           yield* Effect.promise(() => client.set(`{effect-realtime}:${key}`, "junk"))
-          yield* untilBack(log.append("a", bytes("two")))
-          const head = yield* untilBack(log.head)
-          assert.isUndefined(missing(yield* untilBack(log.read(["a", "*"], head, 10))), key)
+          yield* untilAvailable(log.append("a", bytes("two")))
+          const head = yield* untilAvailable(log.head)
+          assert.isUndefined(missing(yield* untilAvailable(log.read(["a", "*"], head, 10))), key)
           yield* presence.set("a", 1)
-          yield* untilBack(presence.others("a"))
+          yield* untilAvailable(presence.others("a"))
         }
       }),
     60_000
   )
 
-  it.scopedLive("takes its options from the configuration", () =>
+  it.scopedLive("reads its options from the configuration", () =>
     Effect.gen(function*() {
       const { url } = yield* Redis.make(["--requirepass", "secret"])
       const log = RedisEventLog.layerConfig({

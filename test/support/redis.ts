@@ -34,7 +34,7 @@ export interface Redis {
   readonly signal: (signal: NodeJS.Signals) => Effect.Effect<void>
 }
 
-/** A redis-server on a port of 127.0.0.1, until the scope closes. */
+/** Runs a redis-server on a port of 127.0.0.1, until the scope is closed. */
 export const run = (options: {
   readonly port: number
   readonly dir: string
@@ -74,6 +74,6 @@ export const run = (options: {
     }
   })
 
-/** A redis-server of its own on a free port, in a directory that goes with it. */
+/** Runs a redis-server on a free port, in a temporary directory. */
 export const make = (args: ReadonlyArray<string> = []): Effect.Effect<Redis, RedisFailure, Scope.Scope> =>
   Effect.flatMap(Effect.all({ port: freePort, dir: directory }), (options) => run({ ...options, args }))

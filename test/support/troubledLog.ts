@@ -1,18 +1,18 @@
 import { Array as Arr, Effect } from "effect"
 import * as EventLog from "effect-realtime/EventLog"
 
-/** What a test does to a log. */
+/** The faults of a log that a test switches on and off. */
 export interface Trouble {
-  /** Before and after each operation this many turns pass, one number after the other. */
+  /** The numbers of turns that pass before and after the operations, in rotation. */
   readonly pace: ReadonlyArray<number>
   readonly turn: Effect.Effect<void>
-  /** While it is out, everything but the tail fails. */
+  /** True while all operations but the tail fail. */
   isOut: boolean
-  /** While it is not, only what reads entries fails. */
+  /** False while reads fail. */
   isReadable: boolean
-  /** The next that the tail has to give is lost. */
+  /** True if the tail replaces its next items with a Lost. */
   loses: boolean
-  /** What the tail follows now. */
+  /** The channels that the tail follows. */
   readonly followed: Set<string>
 }
 
@@ -25,7 +25,7 @@ export const make = (pace: ReadonlyArray<number> = [], turn: Effect.Effect<void>
   followed: new Set()
 })
 
-/** A log that is slow, fails, and loses what its tail should give: as one in another process does. */
+/** Wraps a log so that it is slow, fails, and loses items of its tail, like a log in another process. */
 export const wrap = (log: EventLog.EventLog.Service, trouble: Trouble): EventLog.EventLog.Service => {
   let calls = 0
   const pass = Effect.suspend(() => {
@@ -50,7 +50,7 @@ export const wrap = (log: EventLog.EventLog.Service, trouble: Trouble): EventLog
       )),
     tail: Effect.map(log.tail, (tail): EventLog.Tail => ({
       follow: (channel) =>
-        // What the brokers tell each other is followed before there is any trouble.
+        // The channels of the brokers are followed before the faults begin.
         channel.startsWith("$")
           ? tail.follow(channel)
           : Effect.addFinalizer(() => Effect.zipRight(Effect.sync(() => trouble.followed.delete(channel)), pass)).pipe(
