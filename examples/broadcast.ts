@@ -1,6 +1,6 @@
 /**
- * Rooms to talk in: http://localhost:3000 shows a few people in one page, each with a connection of their own. Stop the
- * server, start it again and see them come back.
+ * Chat rooms: http://localhost:3000 shows several users in one page, each with a connection. Stop the server and
+ * start it again: they reconnect.
  */
 import { createServer } from "node:http"
 import { fileURLToPath } from "node:url"
@@ -36,7 +36,7 @@ const port = Config.port("PORT").pipe(Config.withDefault(3000))
 const Broker = EventBroker.layer().pipe(Layer.provide(EventLog.layerMemory()))
 
 HttpServer.serve(router).pipe(
-  Layer.tap(() => Effect.flatMap(port, (port) => Console.log(`Talking at http://localhost:${port}`))),
+  Layer.tap(() => Effect.flatMap(port, (port) => Console.log(`Chat rooms at http://localhost:${port}`))),
   Layer.provide([NodeHttpServer.layerConfig(createServer, { port }), Broker]),
   Layer.launch,
   NodeRuntime.runMain

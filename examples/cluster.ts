@@ -1,7 +1,7 @@
 /**
  * Two servers and a publisher on one Redis, in one command: `tsx examples/cluster.ts`. Both of
- * `curl -N http://localhost:3001/news` and `curl -N http://localhost:3002/news` get every event, and resume with
- * `-H "Last-Event-ID: …"` at the other server too. It needs a Redis at REDIS_URL, redis://localhost:6379 if that is not set.
+ * `curl -N http://localhost:3001/news` and `curl -N http://localhost:3002/news` receive every event, and resume with
+ * `-H "Last-Event-ID: …"` at the other server too. It needs a Redis at REDIS_URL, redis://localhost:6379 by default.
  */
 import { createServer } from "node:http"
 
@@ -11,7 +11,7 @@ import { Config, Console, Effect, Layer, Schedule } from "effect"
 import { EventBroker } from "effect-realtime"
 import { RedisEventLog } from "effect-realtime/redis"
 
-// Each node has its own broker and its own connections. Layer.fresh: these three run in one process.
+// Each node has its own broker and its own connections. Layer.fresh, because all three run in one process.
 const node = Layer.fresh(
   EventBroker.layer().pipe(
     Layer.provide(RedisEventLog.layerConfig({
@@ -22,7 +22,7 @@ const node = Layer.fresh(
 
 const router = HttpRouter.empty.pipe(HttpRouter.get("/news", EventBroker.respond("news")))
 
-// The server is provided first, so that it listens last: once there is someone to answer.
+// The server is provided first, so that it listens last: when its handler is ready.
 const server = (port: number) =>
   HttpServer.serve(router).pipe(
     Layer.tap(() => Console.log(`Serving http://localhost:${port}/news`)),
@@ -35,7 +35,7 @@ const publisher = Layer.scopedDiscard(
     while: () => true,
     body: (n) =>
       EventBroker.publish("news", { event: "headline", data: { n } }).pipe(
-        // While Redis is away it is tried again: an event that may have been taken already may then come twice.
+        // Retries while Redis is unavailable. An event that was appended before a timeout is then published twice.
         Effect.retry({
           while: (error) => error._tag === "EventLogError" && error.retryable,
           schedule: Schedule.spaced("1 second")

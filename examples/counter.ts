@@ -1,5 +1,5 @@
 /**
- * Three events, one a second: http://localhost:3000 shows them arriving, and so does
+ * Three events, one per second. http://localhost:3000 shows them as they arrive, and so does
  * `curl -N http://localhost:3000/events`.
  */
 import { createServer } from "node:http"

@@ -1,12 +1,13 @@
 /**
- * Web Push from a server: a notification to one device, and a message to all of them. Run with
+ * Web Push from a server: a notification to one device, and a message to all devices. Run with
  *
  *     npx tsx examples/notifications.ts
  *
- * It sends to a push service on this machine. For the real ones, make a key pair with `npx effect-realtime vapid`, set
- * VAPID_PUBLIC_KEY, VAPID_PRIVATE_KEY and VAPID_SUBJECT, and provide
+ * It sends to a push service on this machine. For the public ones, make a key pair with `npx effect-realtime vapid`,
+ * set VAPID_PUBLIC_KEY, VAPID_PRIVATE_KEY and VAPID_SUBJECT, and provide this layer, with PushHttpClient from
+ * "effect-realtime/node":
  *
- *     WebPush.layerConfig().pipe(Layer.provide(PushHttpClient.layer()))      (PushHttpClient from "effect-realtime/node")
+ *     WebPush.layerConfig().pipe(Layer.provide(PushHttpClient.layer()))
  */
 import { NodeRuntime } from "@effect/platform-node"
 import { Console, Context, Effect, Ref } from "effect"
@@ -57,7 +58,7 @@ const program = Effect.gen(function*() {
   )
 
   for (const { subscription, text } of yield* service.received) yield* Console.log(`${subscription.endpointId} ${text}`)
-  yield* Console.log(`${(yield* Ref.get(stored)).length} subscriptions are left`)
+  yield* Console.log(`${(yield* Ref.get(stored)).length} subscriptions remain`)
 })
 
 NodeRuntime.runMain(Effect.provide(program, TestPushService.layerWebPush({ ttl: "1 minute" })))

@@ -7,12 +7,12 @@ const request = "GET /events HTTP/1.1\r\nhost: 127.0.0.1\r\naccept: text/event-s
 const markerCode = marker.charCodeAt(0)
 const concurrentConnects = 64
 
-/** Many connections that do nothing but count the events they get. */
+/** Many connections that only count the events they receive. */
 export class Clients {
   onEvents: (count: number) => void = () => {}
   private readonly sockets: Array<Socket> = []
   private readonly counts: Array<number> = []
-  // One buffer for all the sockets, each of which is read whole before the next.
+  // One buffer for all sockets: a chunk is counted before the next one is read.
   private readonly buffer = Buffer.alloc(64 * 1024)
 
   static async connect(port: number, size: number): Promise<Clients> {
@@ -24,7 +24,7 @@ export class Clients {
     return clients
   }
 
-  /** How many events each has got, if all have got equally many. */
+  /** Number of events that each connection has received, if all have received the same number. */
   get countOfEach(): number | undefined {
     return this.counts.every((count) => count === this.counts[0]) ? this.counts[0] : undefined
   }
@@ -55,8 +55,8 @@ export class Clients {
 }
 
 /**
- * Publishes for some time, with so many events on their way at once. The next follows when the last delivery of an event
- * has arrived; then how long that took is known for each.
+ * Publishes for the time, with the given number of events in flight. Publishes the next event when the last delivery
+ * of an event has arrived, and measures the latency of each event until then.
  */
 export const broadcast = (clients: Clients, size: number, publish: () => void, outstanding: number, millis: number) =>
   new Promise<{ readonly deliveries: number; readonly millis: number; readonly latencies: ReadonlyArray<number> }>(

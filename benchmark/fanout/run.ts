@@ -1,5 +1,5 @@
 /**
- * Measures fan-out: a server on one core, this process as its clients on another. Prints Markdown.
+ * Measures fan-out, with a server on one core and this process as its clients on another. Prints Markdown.
  *
  *     npm run benchmark [-- --quick]
  */
@@ -40,7 +40,7 @@ const pin = (() => {
     execFileSync("taskset", ["-acp", "1", String(process.pid)], { stdio: "ignore" })
     return ["taskset", "-c", "0"]
   } catch {
-    console.error("Without taskset and a second core, server and clients share what cores there are.")
+    console.error("taskset or a second core is missing: server and clients share the cores")
     return []
   }
 })()
@@ -51,15 +51,15 @@ const startServer = async (name: string): Promise<{ readonly server: ChildProces
   const server = spawn(command, args, { stdio: ["ignore", "inherit", "inherit", "ipc"] })
   server.once("exit", (code, signal) => {
     if (signal === "SIGKILL") return
-    console.error(`The server ${name} has ended: ${code ?? signal}`)
+    console.error(`The server ${name} has exited: ${code ?? signal}`)
     process.exit(1)
   })
   const [{ port }] = await once(server, "message") as [{ readonly port: number }]
   return { server, port }
 }
 
-const ask = async (server: ChildProcess, wish: string): Promise<Usage> => {
-  server.send(wish)
+const request = async (server: ChildProcess, command: string): Promise<Usage> => {
+  server.send(command)
   const [usage] = await once(server, "message") as [Usage]
   return usage
 }
@@ -67,12 +67,12 @@ const ask = async (server: ChildProcess, wish: string): Promise<Usage> => {
 const measureWindow = async (server: ChildProcess, clients: Clients, size: number, outstanding: number) => {
   const publish = () => void server.send("publish")
   await broadcast(clients, size, publish, outstanding, windowMillis / 2)
-  const before = await ask(server, "usage")
+  const before = await request(server, "usage")
   const generatorBefore = process.cpuUsage()
   const { deliveries, latencies, millis } = await broadcast(clients, size, publish, outstanding, windowMillis)
   const generator = process.cpuUsage(generatorBefore)
-  const after = await ask(server, "usage")
-  if (clients.countOfEach === undefined) throw new Error("A client has missed an event")
+  const after = await request(server, "usage")
+  if (clients.countOfEach === undefined) throw new Error("The connections have not received the same number of events")
   return {
     perSecond: deliveries / millis * 1000,
     cpuMicros: (after.cpuMicros - before.cpuMicros) / deliveries,
@@ -84,18 +84,18 @@ const measureWindow = async (server: ChildProcess, clients: Clients, size: numbe
 
 const measure = async (name: string, size: number): Promise<Measurement> => {
   const { port, server } = await startServer(name)
-  // What is compiled and allocated once is not to be counted as a connection's.
+  // The first connections cause the costs of the process, such as compilation, which no connection should count.
   const first = await Clients.connect(port, 200)
   await broadcast(first, 200, () => void server.send("publish"), 1, windowMillis / 2)
   first.close()
   await sleep(200)
 
-  const empty = await ask(server, "collect garbage")
+  const empty = await request(server, "collect garbage")
   const connectingAt = performance.now()
   const clients = await Clients.connect(port, size)
   const connectMillis = performance.now() - connectingAt
   await sleep(200)
-  const idle = await ask(server, "collect garbage")
+  const idle = await request(server, "collect garbage")
 
   const one = await measureWindow(server, clients, size, 1)
   const many = await measureWindow(server, clients, size, saturated)
@@ -126,13 +126,13 @@ const printTables = (size: number, runs: ReadonlyArray<Record<string, Measuremen
     runs.flatMap((run) => run[name] === undefined ? [] : [f(run[name])])
   const median = (name: string, f: (measurement: Measurement) => number, digits = 0) =>
     quantile(of(name, f), 0.5).toFixed(digits)
-  // Each against another in the same repetition: what slows one slows the other.
+  // Compares measurements of the same repetition: the load of the machine affects both.
   const ratio = (name: string, other: string, f: (measurement: Measurement) => number) => {
     const others = of(other, f)
     return range(of(name, f).map((value, i) => value / (others[i] ?? Number.NaN)), 2)
   }
   for (const mode of ["one", "many"] as const) {
-    console.log(`\n### ${size} connections, ${mode === "one" ? "one event" : `${saturated} events`} on the way\n`)
+    console.log(`\n### ${size} connections, ${mode === "one" ? "one event" : `${saturated} events`} in flight\n`)
     console.log(
       "| server | deliveries/s × raw | × better-sse | CPU per delivery × raw | deliveries/s | CPU µs per delivery | last delivery p50 ms | p99 ms | generator busy |"
     )
@@ -165,13 +165,13 @@ const load = () => loadavg().map((n) => n.toFixed(1)).join(" ")
 const loadBefore = load()
 for (const size of sizes) {
   if (process.platform !== "win32" && Number(execSync("ulimit -n", { shell: "/bin/sh" })) < size + 100) {
-    console.error(`${size} connections need more open files: see ulimit -n`)
+    console.error(`${size} connections need more open files than ulimit -n permits`)
     continue
   }
   const runs: Array<Record<string, Measurement>> = []
   for (let i = 0; i < repetitions; i++) {
     const run: Record<string, Measurement> = {}
-    // Nobody is always the first, nor always after the same.
+    // The order rotates, so that no server is always the first.
     for (const name of [...names.slice(i % names.length), ...names.slice(0, i % names.length)]) {
       run[name] = await measure(name, size)
     }

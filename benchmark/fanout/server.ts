@@ -1,11 +1,14 @@
-/** What the load generator asks of a server process, besides to publish. */
+/** Resources that a server process uses. `cpuMicros` in microseconds, the others in bytes. */
 export interface Usage {
   readonly cpuMicros: number
   readonly rss: number
   readonly heap: number
 }
 
-/** 200 bytes of JSON. The marker is in it once, and nowhere else in a response: so events are counted without a parser. */
+/**
+ * 200 bytes of JSON. The marker stands once in it, and nowhere else in a response, so that clients count events
+ * without a parser.
+ */
 export const marker = "~"
 export const event = {
   orderId: "3f2a7c1e-5b64-4d0e-9f58-6a1c0b9d7e21",
@@ -15,11 +18,11 @@ export const event = {
   mark: marker
 }
 
-/** Serves the load generator's wishes, which come from the parent process and cost every server the same. */
+/** Executes the commands of the load generator, the parent process. They cost the same for every server. */
 export const start = (port: number, publish: () => void): void => {
-  process.on("message", (wish) => {
-    if (wish === "publish") publish()
-    else process.send?.(usage(wish === "collect garbage"))
+  process.on("message", (command) => {
+    if (command === "publish") publish()
+    else process.send?.(usage(command === "collect garbage"))
   })
   process.on("disconnect", () => process.exit())
   process.send?.({ port })

@@ -18,7 +18,7 @@ import * as Stats from "./stats.js"
 import { NewOrder, Order } from "./topics.js"
 import * as Trouble from "./trouble.js"
 
-/** Whoever opens the page is given a cookie, and is a customer by it. */
+/** A cookie identifies the customer. The page sets it. */
 class Authentication extends HttpApiMiddleware.Tag<Authentication>()("Authentication", {
   provides: WebPushApi.Owner,
   failure: HttpApiError.Unauthorized,

@@ -1,6 +1,6 @@
 /**
- * The demo's layers. Without settings it runs on what it brings: events in memory, orders and devices in a SQLite file. With
- * `REDIS_URL` and `DATABASE_URL` (PostgreSQL) any number of these are one.
+ * The layers of the demo. Without settings it stores events in memory, and orders and devices in a SQLite file. With
+ * `REDIS_URL` and `DATABASE_URL` (PostgreSQL) any number of nodes share one state.
  */
 import { createServer } from "node:http"
 
@@ -44,7 +44,7 @@ const StoredKeys = Schema.Tuple(Schema.Struct({
   privateKey: Schema.propertySignature(Schema.Redacted(Schema.String)).pipe(Schema.fromKey("private_key"))
 }))
 
-/** Made at the first start, by whichever node is first, and kept. */
+/** Reads the stored keys. The first node makes and stores them at its first start. */
 const vapidKeys = Effect.gen(function*() {
   const sql = yield* SqlClient.SqlClient
   yield* sql`CREATE TABLE IF NOT EXISTS vapid_keys (
@@ -63,7 +63,7 @@ const Push = Layer.unwrapEffect(
 
 const Realtime = Notifier.layer.pipe(Layer.provideMerge(Layer.mergeAll(Broker, SqlSubscriptionStore.layer(), Push)))
 
-/** The server is provided first, so that it listens last: once there is someone to answer. */
+/** The demo. The server is provided first, so that it listens last: when its handlers are ready. */
 export const App = HttpApiBuilder.serve().pipe(
   Layer.provideMerge(NodeHttpServer.layerConfig(createServer, { port })),
   Layer.provide([ApiLive, PageLive]),

@@ -1,4 +1,4 @@
-/** What `npm start` runs. */
+/** The demo on a port: `npm start`. */
 import { NodeRuntime } from "@effect/platform-node"
 import { Console, Effect, Layer } from "effect"
 import { PushHttpClient } from "effect-realtime/node"

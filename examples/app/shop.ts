@@ -1,4 +1,4 @@
-/** Orders are kept in the database, and move by themselves. Whatever happens to one is told to every page. */
+/** Orders are stored in the database, and progress by themselves. Every page receives each change of each order. */
 import { SqlClient } from "@effect/sql"
 import { Clock, Context, Effect, Layer, Schedule, Schema } from "effect"
 import { EventBroker, Notifier, Topic, WebPushPayload } from "effect-realtime"
@@ -31,7 +31,7 @@ const make = Effect.gen(function*() {
     due_at DOUBLE PRECISION NOT NULL
   )`
 
-  const tell = ({ id, item, name, status }: Topics.Order) =>
+  const publish = ({ id, item, name, status }: Topics.Order) =>
     EventBroker.publish(Topics.Board, {}, "order", { id, item, name, status })
 
   const place = (customer: string, order: typeof Topics.NewOrder.Type) =>
@@ -41,12 +41,12 @@ const make = Effect.gen(function*() {
         INSERT INTO orders ${sql.insert({ ...order, customer, status: "placed", due_at: dueAt })} RETURNING *
       `
       const [placed] = yield* Schema.decodeUnknown(Schema.Tuple(Row))(rows)
-      yield* tell(placed)
+      yield* publish(placed)
       return placed
     })
 
-  /** The event if the customer has a page open, the push if not. */
-  const tellPaid = ({ customer, id, language }: typeof Row.Type) =>
+  /** Sends the event to the open pages of the customer, or a push message if there is none. */
+  const notifyPaid = ({ customer, id, language }: typeof Row.Type) =>
     Effect.gen(function*() {
       const push = yield* WebPushPayload.make({
         ...notification[language](id),
@@ -60,8 +60,8 @@ const make = Effect.gen(function*() {
       })
     })
 
-  // One statement: each order is moved by one node, however many there are.
-  const moveOn = Effect.gen(function*() {
+  // One statement, so that each order is advanced by one node only.
+  const advance = Effect.gen(function*() {
     const now = yield* Clock.currentTimeMillis
     const rows = yield* sql`
       UPDATE orders SET
@@ -71,13 +71,13 @@ const make = Effect.gen(function*() {
       RETURNING *
     `
     for (const order of yield* Schema.decodeUnknown(Rows)(rows)) {
-      yield* tell(order)
-      if (order.status === "paid") yield* tellPaid(order)
+      yield* publish(order)
+      if (order.status === "paid") yield* notifyPaid(order)
     }
   })
 
-  yield* moveOn.pipe(
-    Effect.catchAllCause((cause) => Effect.logError("Orders could not be moved", cause)),
+  yield* advance.pipe(
+    Effect.catchAllCause((cause) => Effect.logError("Shop did not advance the orders: retrying in 500 ms", cause)),
     Effect.repeat(Schedule.spaced("500 millis")),
     Effect.forkScoped
   )

@@ -1,4 +1,4 @@
-/** The library's own metrics, read once a second. */
+/** The metrics of the library, once per second. */
 import { Effect, Metric, MetricState, Schedule, Stream } from "effect"
 import { EventStream, Topic } from "effect-realtime"
 

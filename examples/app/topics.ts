@@ -1,11 +1,11 @@
-/** What goes from the server to the page: both sides import this, and so nothing that only Node has. */
+/** Events from the server to the page. Both import this file, so it imports nothing of Node. */
 import { Schema } from "effect"
 import * as Topic from "effect-realtime/Topic"
 
 export const Item = Schema.Literal("espresso", "galao", "pastel", "tosta")
 export type Item = typeof Item.Type
 
-/** In the order in which they come. */
+/** The states of an order, in their sequence. */
 export const Status = Schema.Literal("placed", "paid", "preparing", "ready")
 export type Status = typeof Status.Type
 
@@ -24,15 +24,15 @@ export type Order = typeof Order.Type
 /** Every change of every order. */
 export const Board = Topic.make("orders", { order: Order })
 
-/** Too many events at once. */
+/** A burst of events. */
 export const Burst = Topic.make("burst", {
   drop: Schema.Struct({ n: Schema.Int, of: Schema.Int, filler: Schema.String })
 })
 
-/** What a customer alone is told. */
+/** Events for one customer. */
 export const Personal = Topic.make("personal", { paid: Schema.Struct({ id: Schema.Int }) })
 
-/** What the node that a page is connected to is doing, once a second. */
+/** Metrics of the node that the page is connected to, once per second. */
 export const Stats = Topic.make("stats", {
   sample: Schema.Struct({
     connections: Schema.Int,
@@ -42,7 +42,7 @@ export const Stats = Topic.make("stats", {
     cutOff: Schema.Int,
     resumes: Schema.Int,
     resyncs: Schema.Int,
-    /** By outcome. */
+    /** Number of push messages by outcome. */
     pushes: Schema.Record({ key: Schema.String, value: Schema.Int })
   })
 })

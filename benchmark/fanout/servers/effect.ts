@@ -15,7 +15,7 @@ const program = Effect.gen(function*() {
       "/events",
       HttpServerResponse.stream(
         Stream.unwrapScoped(Effect.map(PubSub.subscribe(pubsub), (events) =>
-          // Without bytes of its own the head would wait for the first event.
+          // The head of a response is sent with its first bytes.
           Stream.concat(Stream.succeed(encoder.encode(":\n\n")), Stream.fromQueue(events)))),
         { contentType: "text/event-stream", headers: { "cache-control": "no-cache" } }
       )
@@ -26,7 +26,7 @@ const program = Effect.gen(function*() {
   yield* HttpServer.addressWith((address) =>
     Effect.sync(() => {
       if (address._tag !== "TcpAddress") return
-      // Encoded once for all: dearer for each subscriber would be no comparison.
+      // Encoded once for all subscribers, as the other servers do.
       start(address.port, () =>
         void runFork(Effect.suspend(() =>
           PubSub.publish(pubsub, encoder.encode(`data: ${JSON.stringify(event)}\n\n`))

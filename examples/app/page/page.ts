@@ -1,4 +1,4 @@
-/** The page: two event streams, one subscription to Web Push, and what is drawn of them. */
+/** The page: two event streams, one subscription to Web Push, and their presentation. */
 import { Effect } from "effect"
 import { EventSourceClient, PushClient } from "effect-realtime/browser"
 
@@ -16,31 +16,31 @@ const orders = new Map<number, Order>()
 const own = new Set<number>(JSON.parse(localStorage.getItem("own") ?? "[]"))
 const rankOf = ({ status }: Order): number => Status.literals.indexOf(status)
 
-/** An order only moves on: what comes late changes nothing. */
-const keep = (order: Order): void => {
+/** Updates an order. Its status only advances, so an event that arrives late changes nothing. */
+const update = (order: Order): void => {
   const known = orders.get(order.id)
   if (known === undefined || rankOf(known) < rankOf(order)) orders.set(order.id, order)
   for (const id of Array.from(orders.keys()).sort((a, b) => b - a).slice(24)) orders.delete(id)
 }
 
-/** The state that events go on from: read once connected, so that nothing can come between. */
+/** Loads the current orders. It runs after the client has connected, so that no event is missed in between. */
 const load = async (): Promise<void> => {
   const response = await fetch("/orders")
   if (!response.ok) return
-  for (const order of await response.json()) keep(order)
+  for (const order of await response.json()) update(order)
   redraw()
 }
 
 const ticket = (order: Order): HTMLElement => {
-  const item = document.createElement("li")
-  item.className = own.has(order.id) ? "ticket own" : "ticket"
-  item.style.setProperty("view-transition-name", `order-${order.id}`)
-  item.innerHTML = "<b></b><span></span><small></small>"
-  const [number, what, who] = Array.from(item.children)
+  const ticket = document.createElement("li")
+  ticket.className = own.has(order.id) ? "ticket own" : "ticket"
+  ticket.style.setProperty("view-transition-name", `order-${order.id}`)
+  ticket.innerHTML = "<b></b><span></span><small></small>"
+  const [number, item, name] = Array.from(ticket.children)
   if (number) number.textContent = String(order.id)
-  if (what) what.textContent = word()[order.item]
-  if (who) who.textContent = own.has(order.id) ? `${order.name}, ${word().yours}` : order.name
-  return item
+  if (item) item.textContent = word()[order.item]
+  if (name) name.textContent = own.has(order.id) ? `${order.name}, ${word().yours}` : order.name
+  return ticket
 }
 
 const drawBoard = (): void => {
@@ -60,12 +60,12 @@ const redraw = (): void => {
     isDrawing = false
     const isStill = matchMedia("(prefers-reduced-motion: reduce)").matches
     if (isStill || !("startViewTransition" in document)) drawBoard()
-    // It is skipped when the next one comes, which is no fault.
+    // A transition is rejected when the next one starts, which is no error.
     else document.startViewTransition(drawBoard).ready.catch(() => {})
   })
 }
 
-// The words
+// The language
 
 const stored = localStorage.getItem("language")
 const preferred = stored ?? (navigator.language.startsWith("pt") ? "pt" : "en")
@@ -94,7 +94,7 @@ for (const input of document.querySelectorAll<HTMLInputElement>("[name=language]
   })
 }
 
-// What arrives
+// Events
 
 let connection: "connecting" | "live" | "lost" = "connecting"
 const showConnection = (state = connection): void => {
@@ -130,7 +130,7 @@ EventSourceClient.onEvent({ ...Board.events, ...Burst.events, ...Personal.events
     onWire("error", error.message)
   },
   order: (order) => {
-    keep(order)
+    update(order)
     onWire("order", order)
     redraw()
   },
@@ -159,7 +159,7 @@ EventSourceClient.onEvent(Stats, "/stats", {
   }
 }, { shared: true })
 
-// What is sent
+// Orders and buttons
 
 const form = document.querySelector<HTMLFormElement>("#order")
 const nameInput = form?.querySelector<HTMLInputElement>("[name=name]")
@@ -173,7 +173,7 @@ form?.addEventListener("submit", async (event) => {
   const order = await response.json()
   own.add(order.id)
   localStorage.setItem("own", JSON.stringify(Array.from(own).slice(-50)))
-  keep(order)
+  update(order)
   redraw()
 })
 
@@ -181,16 +181,16 @@ for (const trouble of ["burst", "slow", "drop"]) {
   element(trouble).addEventListener("click", () => void post(`/trouble/${trouble}`, {}))
 }
 
-// What calls when the page is closed
+// Web Push
 
-const showCalled = (isCalled: boolean): void => {
-  element("call").setAttribute("aria-pressed", String(isCalled))
-  element("call").dataset["text"] = isCalled ? "called" : "callMe"
-  element("call").textContent = isCalled ? word().called : word().callMe
+const showSubscribed = (isSubscribed: boolean): void => {
+  element("call").setAttribute("aria-pressed", String(isSubscribed))
+  element("call").dataset["text"] = isSubscribed ? "called" : "callMe"
+  element("call").textContent = isSubscribed ? word().called : word().callMe
   element("call-problem").textContent = ""
 }
 
-/** The key is there before the click: a browser asks only at once. */
+/** Loaded before the click: a browser shows its prompt only directly after a click. */
 const serverKey = fetch("/push/vapid-public-key").then((response) => response.json()).then(
   ({ publicKey }) => String(publicKey),
   () => ""
@@ -199,14 +199,14 @@ const serverKey = fetch("/push/vapid-public-key").then((response) => response.js
 const subscribe = Effect.gen(function*() {
   const applicationServerKey = yield* Effect.promise(() => serverKey)
   yield* PushClient.register("/push", { applicationServerKey, serviceWorker: "/service-worker.js" })
-  showCalled(true)
+  showSubscribed(true)
 }).pipe(
   Effect.catchAll(({ reason }) => Effect.sync(() => element("call-problem").textContent = word().problem[reason]))
 )
 
 element("call").addEventListener("click", () => Effect.runFork(subscribe))
 
-// Whoever has said yes is asked nothing: this only follows the server's key.
+// With a permission this shows no prompt, and renews the subscription if the server's key has changed.
 Effect.runFork(
   Effect.flatMap(
     Effect.option(PushClient.permission),

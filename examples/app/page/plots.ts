@@ -1,10 +1,10 @@
-/** A small plot for each thing that the server is doing: the last minute. */
+/** A small plot of the last minute for each metric of the server. */
 import type { Sample } from "../topics.js"
 import type { words } from "./words.js"
 
 interface Plot {
   readonly label: "connections" | "deliveries" | "queued" | "dropped" | "resumes" | "pushes"
-  /** What is drawn. */
+  /** The height of the line. */
   readonly height: (now: Sample, before: Sample) => number
   readonly value: (now: Sample, before: Sample) => number
   readonly note: (now: Sample, word: (typeof words)["en"]) => string
