@@ -180,6 +180,27 @@ export const encodeString = (self: ServerSentEvent): Either.Either<string, Inval
 export const encode = (self: ServerSentEvent): Either.Either<Uint8Array, InvalidServerSentEvent> =>
   Either.map(encodeString(self), (frame) => textEncoder.encode(frame))
 
+const ownEvents: ReadonlySet<string | undefined> = new Set(["end", "gap", "resync"])
+
+/**
+ * Encodes an event that an application publishes. As `encode`, it refuses `error` and `open`. It also refuses the names
+ * of the events that this library itself sends, `end`, `gap` and `resync`: a client would take the event for one of
+ * those.
+ *
+ * @since 0.1.0
+ * @category encoding
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import { ServerSentEvent } from "effect-realtime"
+ *
+ * // Fails with InvalidServerSentEvent { field: "event", reason: "Reserved" }
+ * Effect.flip(ServerSentEvent.encodePublished({ event: "gap", data: { dropped: 3 } }))
+ * ```
+ */
+export const encodePublished = (self: ServerSentEvent): Either.Either<Uint8Array, InvalidServerSentEvent> =>
+  ownEvents.has(self.event) ? invalid("event", "Reserved") : encode(self)
+
 /**
  * Limits and timing of a decoder.
  *

@@ -155,6 +155,8 @@ export const suite = <R, E>(
       Effect.gen(function*() {
         const byField = yield* Effect.flip(outbox.enqueue("anna", { event: { event: "a\nb" }, push: "" }))
         assert.deepInclude(byField, { field: "event", reason: "ControlCharacter" })
+        const byName = yield* Effect.flip(outbox.enqueue("anna", { event: { event: "gap" }, push: "" }))
+        assert.deepInclude(byName, { field: "event", reason: "Reserved" })
         const byId = yield* Effect.flip(outbox.enqueue("anna", { event: { id: "1" }, push: "" }))
         assert.deepInclude(byId, { field: "id", reason: "Assigned" })
         assert.strictEqual(yield* count, 0)

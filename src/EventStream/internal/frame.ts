@@ -41,16 +41,11 @@ export const maxWrite = 64 * 1024
 const lineEnd = textEncoder.encode("\r\n")
 const newline = textEncoder.encode("\n")
 
-/** Names of the events that the library itself sends. A client would take an event of the user by such a name for one. */
-const ownEvents: ReadonlySet<string | undefined> = new Set(["end", "gap", "resync"])
-
 /** Encodes an event that a user publishes. */
 export const fromEvent = (
   event: ServerSentEvent.ServerSentEvent
 ): Either.Either<Frame, ServerSentEvent.InvalidServerSentEvent> =>
-  ownEvents.has(event.event)
-    ? Either.left(new ServerSentEvent.InvalidServerSentEvent({ field: "event", reason: "Reserved" }))
-    : Either.map(ServerSentEvent.encode(event), (bytes) => new Frame(bytes))
+  Either.map(ServerSentEvent.encodePublished(event), (bytes) => new Frame(bytes))
 
 /** Encodes an event of the library itself, which is valid in every case. */
 const fromOwnEvent = (event: ServerSentEvent.ServerSentEvent): Frame =>

@@ -5,7 +5,6 @@ import * as ParseResult from "effect/ParseResult"
 import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
 
-import * as Frame from "../../EventStream/internal/frame.js"
 import type { Notification, NotifyOptions } from "../../Notifier.js"
 import * as ServerSentEvent from "../../ServerSentEvent.js"
 import * as WebPushPayload from "../../WebPushPayload.js"
@@ -66,7 +65,7 @@ export const encode = (
   { delay, timeout, ttl, ...options }: NotifyOptions
 ): Either.Either<string, ServerSentEvent.InvalidServerSentEvent | string> =>
   Either.gen(function*() {
-    yield* Frame.fromEvent(event)
+    yield* ServerSentEvent.encodePublished(event)
     if (event.id !== undefined) {
       return yield* Either.left(new ServerSentEvent.InvalidServerSentEvent({ field: "id", reason: "Assigned" }))
     }
