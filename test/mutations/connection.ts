@@ -118,7 +118,7 @@ export default [
   },
   {
     promise: "the names of the library's own events are refused",
-    file: "src/EventStream/internal/frame.ts",
+    file: "src/ServerSentEvent.ts",
     find: `new Set(["end", "gap", "resync"])`,
     replace: `new Set(["gap", "resync"])`,
     test,
