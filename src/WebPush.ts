@@ -385,69 +385,68 @@ const makeDeliver = (
   const turn = Pacing.make()
   const counterOf = makeCounters()
 
-  const attempt = (
+  const attempt = Effect.fnUntraced(function*(
     subscription: WebPushSubscription,
     message: Prepared,
     endpoint: EndpointPolicy.Endpoint | undefined
-  ): Effect.Effect<Receipt, WebPushGone | WebPushFailure> =>
-    Effect.gen(function*() {
-      const failure = (
-        reason: WebPushFailure["reason"],
-        facts?: Partial<Pick<WebPushFailure, "status" | "retryAfter" | "detail" | "neverSent">>
-      ) => new WebPushFailure({ reason, endpointId: subscription.endpointId, ...facts })
+  ) {
+    const failure = (
+      reason: WebPushFailure["reason"],
+      facts?: Partial<Pick<WebPushFailure, "status" | "retryAfter" | "detail" | "neverSent">>
+    ) => new WebPushFailure({ reason, endpointId: subscription.endpointId, ...facts })
 
-      if (message.bytes.length > maxBytes) return yield* failure("PayloadTooLarge")
-      if (endpoint === undefined) return yield* failure("Blocked")
-      const authorize = authorizations.get(subscription.applicationServerKey ?? publicKey)
-      if (authorize === undefined) return yield* failure("KeyMismatch")
+    if (message.bytes.length > maxBytes) return yield* failure("PayloadTooLarge")
+    if (endpoint === undefined) return yield* failure("Blocked")
+    const authorize = authorizations.get(subscription.applicationServerKey ?? publicKey)
+    if (authorize === undefined) return yield* failure("KeyMismatch")
 
-      // Before the timeout begins, which does not include the encryption of other messages.
-      yield* turn
-      const authorization = yield* authorize(endpoint.origin)
-      const body = yield* Effect.try({
-        try: () => Crypto.encrypt(message.bytes, subscription.keys, message.padding),
-        catch: () => failure("InvalidSubscription")
-      })
-      const transmission: Transmission["Type"] = { sent: undefined }
-      return yield* Effect.gen(function*() {
-        const response = yield* client.execute(HttpClientRequest.post(subscription.endpoint, {
-          headers: {
-            ...message.headers,
-            // WNS accepts a TTL of 0 only with a header that says that nothing is to be stored.
-            ...(endpoint.vendor === "wns" && message.headers.ttl === "0"
-              ? { "x-wns-cache-policy": "no-cache" }
-              : undefined),
-            authorization
-          },
-          body: HttpBody.uint8Array(body)
-        })).pipe(Effect.provideService(Transmission, transmission))
-        const text = yield* readBody(response)
-        if (text === undefined) return yield* failure("Transport", { detail: "RESPONSE_TOO_LARGE" })
-        const { headers, status } = response
-        const meaning = PushResponse.meaning(
-          { vendor: endpoint.vendor, status, headers, body: text },
-          yield* Clock.currentTimeMillis
-        )
-        switch (meaning._tag) {
-          case "Accepted":
-            return { status }
-          case "Gone":
-            return yield* new WebPushGone({ endpointId: subscription.endpointId, status: meaning.status })
-          case "Failed":
-            return yield* failure(meaning.reason, { status, retryAfter: meaning.retryAfter, detail: meaning.detail })
-        }
-      }).pipe(
-        Effect.catchTag("RequestError", "ResponseError", ({ cause }) => {
-          const detail = errorCode(cause)
-          const neverSent = transmission.sent === 0 || isConnecting(cause) || undefined
-          return failure(detail === "ERR_BLOCKED_ADDRESS" ? "Blocked" : "Transport", { detail, neverSent })
-        }),
-        Effect.timeoutFail({
-          duration: message.timeout,
-          onTimeout: () => failure("Timeout", { neverSent: transmission.sent === 0 || undefined })
-        })
-      )
+    // Before the timeout begins, which does not include the encryption of other messages.
+    yield* turn
+    const authorization = yield* authorize(endpoint.origin)
+    const body = yield* Effect.try({
+      try: () => Crypto.encrypt(message.bytes, subscription.keys, message.padding),
+      catch: () => failure("InvalidSubscription")
     })
+    const transmission: Transmission["Type"] = { sent: undefined }
+    return yield* Effect.gen(function*() {
+      const response = yield* client.execute(HttpClientRequest.post(subscription.endpoint, {
+        headers: {
+          ...message.headers,
+          // WNS accepts a TTL of 0 only with a header that says that nothing is to be stored.
+          ...(endpoint.vendor === "wns" && message.headers.ttl === "0"
+            ? { "x-wns-cache-policy": "no-cache" }
+            : undefined),
+          authorization
+        },
+        body: HttpBody.uint8Array(body)
+      })).pipe(Effect.provideService(Transmission, transmission))
+      const text = yield* readBody(response)
+      if (text === undefined) return yield* failure("Transport", { detail: "RESPONSE_TOO_LARGE" })
+      const { headers, status } = response
+      const meaning = PushResponse.meaning(
+        { vendor: endpoint.vendor, status, headers, body: text },
+        yield* Clock.currentTimeMillis
+      )
+      switch (meaning._tag) {
+        case "Accepted":
+          return { status }
+        case "Gone":
+          return yield* new WebPushGone({ endpointId: subscription.endpointId, status: meaning.status })
+        case "Failed":
+          return yield* failure(meaning.reason, { status, retryAfter: meaning.retryAfter, detail: meaning.detail })
+      }
+    }).pipe(
+      Effect.catchTag("RequestError", "ResponseError", ({ cause }) => {
+        const detail = errorCode(cause)
+        const neverSent = transmission.sent === 0 || isConnecting(cause) || undefined
+        return failure(detail === "ERR_BLOCKED_ADDRESS" ? "Blocked" : "Transport", { detail, neverSent })
+      }),
+      Effect.timeoutFail({
+        duration: message.timeout,
+        onTimeout: () => failure("Timeout", { neverSent: transmission.sent === 0 || undefined })
+      })
+    )
+  })
 
   return (subscription, message) =>
     Effect.suspend(() => {
@@ -603,10 +602,10 @@ const sendStream = <E, R>(
  *   WebPush.make({ vapid, subject: "mailto:ops@example.com" }))
  * ```
  */
-export const make = (
+export const make: (
   options: Options
-): Effect.Effect<WebPush.Service, WebPushConfigError, HttpClient.HttpClient> =>
-  Effect.gen(function*() {
+) => Effect.Effect<WebPush.Service, WebPushConfigError, HttpClient.HttpClient> = Effect.fnUntraced(
+  function*(options) {
     yield* validate(options)
     yield* checkOptions(options)
     const vapid: Arr.NonEmptyReadonlyArray<VapidKeys.VapidKeys> = "publicKey" in options.vapid ?
@@ -633,17 +632,20 @@ export const make = (
       send: (subscription, message, call) =>
         Effect.flatMap(prepared(message, call), (message) => aroundRequests(deliver(subscription, message))),
       sendMany: (subscriptions, message, call) =>
-        Effect.flatMap(prepared(message, call), (message) =>
-          aroundRequests(sendAll(subscriptions, message.concurrency, sendOf(message)))).pipe(
-            Effect.withSpan("WebPush.sendMany", { captureStackTrace: false })
-          ),
+        Effect.flatMap(
+          prepared(message, call),
+          (message) => aroundRequests(sendAll(subscriptions, message.concurrency, sendOf(message)))
+        ).pipe(
+          Effect.withSpan("WebPush.sendMany", { captureStackTrace: false })
+        ),
       broadcast: (subscriptions, message, call) =>
         Stream.unwrapScoped(
           Effect.flatMap(prepared(message, call), (message) =>
             sendStream(subscriptions, message.concurrency, sendOf(message), aroundRequests))
         )
     })
-  })
+  }
+)
 
 /**
  * The service as a layer. The `HttpClient` should be one that follows no redirect and refuses private addresses: on

@@ -205,8 +205,8 @@ const refused = (error: SubscriptionStoreError): Effect.Effect<never, HttpApiDec
       Effect.zipRight(new ServiceUnavailable())
     )
 
-const subscribed = (subscription: WebPushSubscription, path: ReadonlyArray<string>, replaces?: string) =>
-  Effect.gen(function*() {
+const subscribed = Effect.fnUntraced(
+  function*(subscription: WebPushSubscription, path: ReadonlyArray<string>, replaces?: string) {
     const { isAllowed, publicKey, publicKeys } = yield* WebPush.WebPush
     if (!isAllowed(subscription.endpoint)) {
       return yield* invalidBody([issue(path, "must belong to a push service that this server may send to")])
@@ -236,14 +236,14 @@ const subscribed = (subscription: WebPushSubscription, path: ReadonlyArray<strin
         return error.reason === "Gone" ? new RenewalRequired({ reason: "Gone", publicKey }) : refused(error)
       }
     ))
-  })
+  }
+)
 
-const unsubscribed = (endpoint: string | undefined) =>
-  Effect.gen(function*() {
-    const store = yield* SubscriptionStore
-    if (endpoint !== undefined) yield* Effect.catchAll(store.remove(yield* Owner, endpoint), refused)
-    return HttpServerResponse.unsafeJson({})
-  })
+const unsubscribed = Effect.fnUntraced(function*(endpoint: string | undefined) {
+  const store = yield* SubscriptionStore
+  if (endpoint !== undefined) yield* Effect.catchAll(store.remove(yield* Owner, endpoint), refused)
+  return HttpServerResponse.unsafeJson({})
+})
 
 const publicKey = Effect.map(
   WebPush.WebPush,

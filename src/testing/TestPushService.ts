@@ -320,97 +320,99 @@ const reply = (response: Response, answer: Answer, breakConnection: () => void) 
  * )
  * ```
  */
-export const make = (options: Options = {}): Effect.Effect<TestPushService.Service, never, Scope.Scope> =>
-  Effect.gen(function*() {
-    const { cert, key } = TestCertificate.make(hostnames)
-    const devices = new Map<string, Device>()
-    const received: Array<Received> = []
-    const violations: Array<string> = []
-    const sockets = new Set<Net.Socket>()
-    let opened = 0
-    let answerToAll: Answer = { status: 201 }
+export const make: (options?: Options) => Effect.Effect<TestPushService.Service, never, Scope.Scope> = Effect
+  .fnUntraced(
+    function*(options = {}) {
+      const { cert, key } = TestCertificate.make(hostnames)
+      const devices = new Map<string, Device>()
+      const received: Array<Received> = []
+      const violations: Array<string> = []
+      const sockets = new Set<Net.Socket>()
+      let opened = 0
+      let answerToAll: Answer = { status: 201 }
 
-    const onRequest = (request: Http.IncomingMessage | Http2.Http2ServerRequest, response: Response) => {
-      const breakConnection = () => {
-        for (const socket of sockets) {
-          if (socket.remotePort === request.socket.remotePort) socket.destroy()
+      const onRequest = (request: Http.IncomingMessage | Http2.Http2ServerRequest, response: Response) => {
+        const breakConnection = () => {
+          for (const socket of sockets) {
+            if (socket.remotePort === request.socket.remotePort) socket.destroy()
+          }
         }
-      }
-      const chunks: Array<Buffer> = []
-      request.on("error", () => {})
-      request.on("data", (chunk: Buffer) => chunks.push(chunk))
-      request.on("end", () => {
-        const device = devices.get(request.url ?? "")
-        if (device === undefined) return reply(response, { status: 404 }, breakConnection)
-        const headers = Object.fromEntries(
-          Object.entries(request.headers).map(([name, value]) => [name, String(value)])
-        )
-        const message = Either.try({
-          try: () => read(device, request.method, headers, Buffer.concat(chunks)),
-          catch: (error) => error instanceof Error ? error.message : "the message cannot be read"
+        const chunks: Array<Buffer> = []
+        request.on("error", () => {})
+        request.on("data", (chunk: Buffer) => chunks.push(chunk))
+        request.on("end", () => {
+          const device = devices.get(request.url ?? "")
+          if (device === undefined) return reply(response, { status: 404 }, breakConnection)
+          const headers = Object.fromEntries(
+            Object.entries(request.headers).map(([name, value]) => [name, String(value)])
+          )
+          const message = Either.try({
+            try: () => read(device, request.method, headers, Buffer.concat(chunks)),
+            catch: (error) => error instanceof Error ? error.message : "the message cannot be read"
+          })
+          if (Either.isLeft(message)) {
+            violations.push(message.left)
+            return reply(response, { status: 400, body: message.left }, breakConnection)
+          }
+          received.push(message.right)
+          reply(response, device.answer ?? answerToAll, breakConnection)
         })
-        if (Either.isLeft(message)) {
-          violations.push(message.left)
-          return reply(response, { status: 400, body: message.left }, breakConnection)
-        }
-        received.push(message.right)
-        reply(response, device.answer ?? answerToAll, breakConnection)
+      }
+      const server: Net.Server = options.protocol === "http/1.1" ?
+        Https.createServer({ cert, key }, onRequest) :
+        Http2.createSecureServer({ cert, key }, onRequest)
+      let isClosed = false
+      server.on("connection", (socket: Net.Socket) => {
+        // The server closes only after its last connection.
+        if (isClosed) return socket.destroy()
+        opened++
+        sockets.add(socket)
+        socket.on("error", () => {})
+        socket.once("close", () => sockets.delete(socket))
+      })
+      server.on("sessionError", () => {})
+
+      const port = yield* Effect.acquireRelease(
+        Effect.async<number>((resume) => {
+          server.listen(0, "127.0.0.1", () => {
+            const address = server.address()
+            resume(Effect.succeed(typeof address === "object" && address !== null ? address.port : 0))
+          })
+        }),
+        () =>
+          Effect.async<void>((resume) => {
+            isClosed = true
+            server.close(() => resume(Effect.void))
+            for (const socket of sockets) socket.destroy()
+          }).pipe(Effect.timeoutOption("1 second"))
+      )
+
+      return TestPushService.of({
+        subscribe: (options) =>
+          Effect.sync(() => {
+            const device = makeDevice(options?.vendor ?? "fcm", options?.applicationServerKey)
+            const { pathname, search } = new URL(device.subscription.endpoint)
+            devices.set(pathname + search, device)
+            return device.subscription
+          }),
+        answer: (answer, subscription) =>
+          Effect.sync(() => {
+            if (subscription === undefined) {
+              answerToAll = answer
+              return
+            }
+            const { pathname, search } = new URL(subscription.endpoint)
+            const device = devices.get(pathname + search)
+            if (device !== undefined) device.answer = answer
+          }),
+        received: Effect.sync(() => [...received]),
+        violations: Effect.sync(() => [...violations]),
+        connections: Effect.sync(() => ({ opened, open: sockets.size })),
+        port,
+        certificate: cert
       })
     }
-    const server: Net.Server = options.protocol === "http/1.1" ?
-      Https.createServer({ cert, key }, onRequest) :
-      Http2.createSecureServer({ cert, key }, onRequest)
-    let isClosed = false
-    server.on("connection", (socket: Net.Socket) => {
-      // The server closes only after its last connection.
-      if (isClosed) return socket.destroy()
-      opened++
-      sockets.add(socket)
-      socket.on("error", () => {})
-      socket.once("close", () => sockets.delete(socket))
-    })
-    server.on("sessionError", () => {})
-
-    const port = yield* Effect.acquireRelease(
-      Effect.async<number>((resume) => {
-        server.listen(0, "127.0.0.1", () => {
-          const address = server.address()
-          resume(Effect.succeed(typeof address === "object" && address !== null ? address.port : 0))
-        })
-      }),
-      () =>
-        Effect.async<void>((resume) => {
-          isClosed = true
-          server.close(() => resume(Effect.void))
-          for (const socket of sockets) socket.destroy()
-        }).pipe(Effect.timeoutOption("1 second"))
-    )
-
-    return TestPushService.of({
-      subscribe: (options) =>
-        Effect.sync(() => {
-          const device = makeDevice(options?.vendor ?? "fcm", options?.applicationServerKey)
-          const { pathname, search } = new URL(device.subscription.endpoint)
-          devices.set(pathname + search, device)
-          return device.subscription
-        }),
-      answer: (answer, subscription) =>
-        Effect.sync(() => {
-          if (subscription === undefined) {
-            answerToAll = answer
-            return
-          }
-          const { pathname, search } = new URL(subscription.endpoint)
-          const device = devices.get(pathname + search)
-          if (device !== undefined) device.answer = answer
-        }),
-      received: Effect.sync(() => [...received]),
-      violations: Effect.sync(() => [...violations]),
-      connections: Effect.sync(() => ({ opened, open: sockets.size })),
-      port,
-      certificate: cert
-    })
-  })
+  )
 
 /**
  * The service and an `HttpClient` for `WebPush`: the guarded client of `effect-realtime/node`, with each host name

@@ -206,11 +206,11 @@ export default [
     ...sender,
     promise: "The time of a message begins when it is encrypted",
     name: "does not count the wait",
-    find: `      yield* turn
-      const authorization = yield* authorize(endpoint.origin)`,
-    replace: `      const authorization = yield* authorize(endpoint.origin).pipe(
-        Effect.zipLeft(Effect.timeoutFail(turn, { duration: message.timeout, onTimeout: () => failure("Timeout") }))
-      )`
+    find: `    yield* turn
+    const authorization = yield* authorize(endpoint.origin)`,
+    replace: `    const authorization = yield* authorize(endpoint.origin).pipe(
+      Effect.zipLeft(Effect.timeoutFail(turn, { duration: message.timeout, onTimeout: () => failure("Timeout") }))
+    )`
   },
   {
     ...sender,
