@@ -27,11 +27,10 @@ import * as Replay from "./EventBroker/internal/replay.js"
 import * as Revocations from "./EventBroker/internal/revocations.js"
 import * as EventLog from "./EventLog.js"
 import * as EventStream from "./EventStream.js"
-import type { Connection } from "./EventStream/internal/connection.js"
-import { fromConnection, head, open as openConnection } from "./EventStream/internal/eventStream.js"
+import * as Connection from "./EventStream/internal/connection.js"
 import { acceptsEvents } from "./EventStream/internal/mediaType.js"
 import { handOver } from "./EventStream/internal/nodeSink.js"
-import * as Settings from "./EventStream/internal/settings.js"
+import { head } from "./EventStream/internal/response.js"
 import type * as ServerSentEvent from "./ServerSentEvent.js"
 import * as Topic from "./Topic.js"
 
@@ -503,8 +502,8 @@ export const make = Effect.fnUntraced(function*<R = never>(options: Options<R> =
     const { authorize, cursor, key, lastEventId, snapshot } = options
     const scope = yield* Effect.scope
     const context = yield* Effect.context<R1>()
-    const settings = yield* Settings.make(withDefaults(options))
-    const connection = yield* openConnection(settings, clock)
+    const settings = yield* Connection.makeSettings(withDefaults(options))
+    const connection = yield* Connection.open(settings, clock, () => hub.heartbeatOf(subscriber))
     /** Runs in the scope of the subscription, until the connection stops. A failure sends the client away. */
     const run = (reading: Effect.Effect<void, unknown, R1>) =>
       reading.pipe(
@@ -528,14 +527,13 @@ export const make = Effect.fnUntraced(function*<R = never>(options: Options<R> =
       }))
     )
     const subscriber: Subscriber = new Subscriber(connection, granted.channels, key, cursor !== "off", catchUp)
-    connection.heartbeat = () => hub.heartbeatOf(subscriber)
     connection.onStop(() => lifecycle.stop(subscriber))
     connection.onEnd(() => hub.forget(connection))
     const start = Effect.suspend(() =>
       admission.admits(subscriber, granted, pending)
         ? lifecycle.join(subscriber).pipe(
           Effect.zipRight(replays.start(subscriber, lastEventId, snapshot, run)),
-          Effect.as(Option.some(fromConnection(connection)))
+          Effect.as(Option.some(Connection.toEventStream(connection)))
         )
         : Effect.succeedNone
     )
@@ -587,7 +585,7 @@ export const make = Effect.fnUntraced(function*<R = never>(options: Options<R> =
           return yield* open(granted.right, pending, { ...options, lastEventId }).pipe(
             Effect.flatMap(Option.match({
               onNone: () => sendAway,
-              onSome: (stream) => handOver(stream[EventStream.TypeId], EventStream.toResponse(stream, options))
+              onSome: (stream) => handOver(Connection.fromEventStream(stream), EventStream.toResponse(stream, options))
             })),
             // After a 500 a browser would never return.
             Effect.catchAll((error) => error.retryable ? sendAway : Effect.succeed(refuse(error)))
@@ -609,21 +607,21 @@ const withDefaults = (options: EventStream.Options): EventStream.Options => ({
   strategy: options.strategy ?? "disconnect"
 })
 
-const shutdown = (connection: Connection) => Effect.sync(() => connection.shutdown())
+const shutdown = (connection: Connection.Connection) => Effect.sync(() => connection.shutdown())
 
 /** Makes a stream that only sends a time to come back. It is no subscriber, so that it times its client itself. */
 const shed = (options: EventStream.Options) =>
   Effect.tap(EventStream.make(withDefaults(options)), (stream) => {
     Metrics.add(Metrics.shed, 1)
-    stream[EventStream.TypeId].shutdown()
+    Connection.fromEventStream(stream).shutdown()
   })
 
 /** The answer that asks a client to come back, if the client is no `EventSource`. */
 const unavailable = (options: EventStream.Options) =>
   Effect.map(
-    Settings.make(options),
-    ({ farewell }) =>
-      HttpServerResponse.empty({ status: 503, headers: { "retry-after": String(Math.ceil(farewell / 1000)) } })
+    Connection.makeSettings(options),
+    ({ shutdownRetry }) =>
+      HttpServerResponse.empty({ status: 503, headers: { "retry-after": String(Math.ceil(shutdownRetry / 1000)) } })
   )
 
 /** Returns the answer after which a client does not come back: to the same request it would be the same. */

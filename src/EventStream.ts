@@ -20,11 +20,10 @@ import type * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 
-import { type Connection, offer } from "./EventStream/internal/connection.js"
-import * as Internal from "./EventStream/internal/eventStream.js"
+import * as Connection from "./EventStream/internal/connection.js"
 import * as Frame from "./EventStream/internal/frame.js"
 import * as NodeSink from "./EventStream/internal/nodeSink.js"
-import * as Settings from "./EventStream/internal/settings.js"
+import * as Response from "./EventStream/internal/response.js"
 import * as StreamSink from "./EventStream/internal/streamSink.js"
 import type * as ServerSentEvent from "./ServerSentEvent.js"
 
@@ -32,7 +31,7 @@ import type * as ServerSentEvent from "./ServerSentEvent.js"
  * @since 0.1.0
  * @category type ids
  */
-export const TypeId: typeof Internal.TypeId = Internal.TypeId
+export const TypeId: "~effect-realtime/EventStream" = Connection.TypeId
 
 /**
  * @since 0.1.0
@@ -47,8 +46,7 @@ export type TypeId = typeof TypeId
  * @category models
  */
 export interface EventStream extends Pipeable {
-  /** @internal */
-  readonly [TypeId]: Connection
+  readonly [TypeId]: TypeId
 }
 
 /**
@@ -136,7 +134,7 @@ export interface ProducerOptions<E> extends Options, ResponseOptions {
  * @since 0.1.0
  * @category guards
  */
-export const isEventStream = (u: unknown): u is EventStream => Predicate.hasProperty(u, TypeId)
+export const isEventStream = (u: unknown): u is EventStream => Connection.isEventStream(u)
 
 /**
  * Makes a stream that lives as long as the scope. When the scope closes the stream ends: what is queued is still
@@ -161,11 +159,11 @@ export const isEventStream = (u: unknown): u is EventStream => Predicate.hasProp
 export const make = (options: Options = {}): Effect.Effect<EventStream, never, Scope.Scope> =>
   Effect.gen(function*() {
     yield* NodeSink.turn
-    const connection = yield* Internal.open(yield* Settings.make(options), yield* Effect.clock)
+    const connection = yield* Connection.open(yield* Connection.makeSettings(options), yield* Effect.clock)
     yield* Effect.addFinalizer(() => finish(connection))
     // A handler may be uninterruptible, and a fiber inherits that.
     yield* Effect.forkScoped(Effect.interruptible(keepTime(connection)))
-    return Internal.fromConnection(connection)
+    return Connection.toEventStream(connection)
   })
 
 /**
@@ -193,7 +191,7 @@ export const publish: {
     self: EventStream,
     event: ServerSentEvent.ServerSentEvent
   ): Effect.Effect<boolean, ServerSentEvent.InvalidServerSentEvent> =>
-    Effect.flatMap(Frame.fromEvent(event), (frame) => offer(self[TypeId], frame))
+    Effect.flatMap(Frame.fromEvent(event), (frame) => Connection.offer(Connection.fromEventStream(self), frame))
 )
 
 /**
@@ -202,7 +200,7 @@ export const publish: {
  * @since 0.1.0
  * @category combinators
  */
-export const end = (self: EventStream): Effect.Effect<void> => Effect.sync(() => self[TypeId].end())
+export const end = (self: EventStream): Effect.Effect<void> => Effect.sync(() => Connection.fromEventStream(self).end())
 
 /**
  * How many events the strategy has dropped.
@@ -210,7 +208,8 @@ export const end = (self: EventStream): Effect.Effect<void> => Effect.sync(() =>
  * @since 0.1.0
  * @category accessors
  */
-export const dropped = (self: EventStream): Effect.Effect<number> => Effect.sync(() => self[TypeId].dropped)
+export const dropped = (self: EventStream): Effect.Effect<number> =>
+  Effect.sync(() => Connection.fromEventStream(self).dropped)
 
 /**
  * The id of the last event that the client of a request has seen, if it says one: the `Last-Event-ID` header (WHATWG HTML,
@@ -240,7 +239,8 @@ export const lastEventId: Effect.Effect<Option.Option<string>, never, HttpServer
  * @since 0.1.0
  * @category conversions
  */
-export const toStream = (self: EventStream): Stream.Stream<Uint8Array> => StreamSink.toStream(self[TypeId])
+export const toStream = (self: EventStream): Stream.Stream<Uint8Array> =>
+  StreamSink.toStream(Connection.fromEventStream(self))
 
 /**
  * The response that carries the stream. Where the server is Node's, frames go straight to its socket; elsewhere the body is
@@ -255,8 +255,8 @@ export const toResponse: {
 } = dual(
   (args) => isEventStream(args[0]),
   (self: EventStream, options?: ResponseOptions): HttpServerResponse.HttpServerResponse =>
-    Internal.withHeaders(
-      HttpServerResponse.stream(Stream.suspend(() => toBody(self[TypeId])), {
+    Response.withHeaders(
+      HttpServerResponse.stream(Stream.suspend(() => toBody(Connection.fromEventStream(self))), {
         status: options?.status,
         contentType: "text/event-stream"
       }),
@@ -297,7 +297,7 @@ export const respond = <A, E, R>(
   options: ProducerOptions<E> = {}
 ): Effect.Effect<HttpServerResponse.HttpServerResponse, never, R | Scope.Scope> =>
   Effect.gen(function*() {
-    if (yield* Internal.isHead) return Internal.head(options)
+    if (yield* isHead) return Response.head(options)
     const stream = yield* make(options)
     const fiber = yield* Effect.suspend(() => producer(stream)).pipe(
       Effect.interruptible,
@@ -305,8 +305,8 @@ export const respond = <A, E, R>(
       Effect.ensuring(end(stream)),
       Effect.forkScoped
     )
-    stream[TypeId].onStop(() => fiber.unsafeInterruptAsFork(FiberId.none))
-    return yield* NodeSink.handOver(stream[TypeId], toResponse(stream, options))
+    Connection.fromEventStream(stream).onStop(() => fiber.unsafeInterruptAsFork(FiberId.none))
+    return yield* NodeSink.handOver(Connection.fromEventStream(stream), toResponse(stream, options))
   })
 
 /**
@@ -375,7 +375,12 @@ const decodeHeader = (value: string): string =>
     () => value
   )
 
-const toBody = (connection: Connection): Stream.Stream<Uint8Array> =>
+const isHead: Effect.Effect<boolean> = Effect.map(
+  Effect.serviceOption(HttpServerRequest),
+  (request) => Option.isSome(request) && request.value.method === "HEAD"
+)
+
+const toBody = (connection: Connection.Connection): Stream.Stream<Uint8Array> =>
   Stream.unwrap(
     Effect.map(Effect.serviceOption(HttpServerRequest), (request) =>
       Option.match(Option.flatMap(request, NodeSink.responseOf), {
@@ -386,7 +391,7 @@ const toBody = (connection: Connection): Stream.Stream<Uint8Array> =>
   )
 
 /** Ends a connection whose scope closes. If a client has not read all of it yet, that client is timed until it has. */
-const finish = (connection: Connection): Effect.Effect<void> =>
+const finish = (connection: Connection.Connection): Effect.Effect<void> =>
   Effect.suspend(() => {
     connection.end()
     return connection.isCarried
@@ -397,7 +402,7 @@ const finish = (connection: Connection): Effect.Effect<void> =>
       : Effect.void
   })
 
-const keepTime = (connection: Connection): Effect.Effect<void> =>
+const keepTime = (connection: Connection.Connection): Effect.Effect<void> =>
   Effect.suspend(() => {
     const wait = connection.tick()
     return wait === Number.POSITIVE_INFINITY ? Effect.void : Effect.delay(keepTime(connection), wait)
@@ -413,7 +418,7 @@ const reportFailure = <E>(
   const farewell = onError !== undefined && Option.isSome(failure)
     ? Effect.map(
       Effect.suspend(() => Frame.fromEvent(onError(failure.value))),
-      (frame) => stream[TypeId].endWith(frame)
+      (frame) => Connection.fromEventStream(stream).endWith(frame)
     )
     : Effect.void
   return Effect.logError("The producer of an event stream failed", cause).pipe(

@@ -7,14 +7,14 @@ export default [
   {
     promise: "an event `gap` comes before the next event under dropping",
     file: connection,
-    find: `if (this.gap > 0 && this.settings.strategy === "dropping") this.push(this.takeGap())`,
+    find: `if (this.gap > 0 && this.settings.strategy === "dropping") push(delivery, this.takeGap())`,
     replace: "",
     test,
     name: "before an event that still finds room"
   },
   {
     promise: "maxAge has jitter",
-    file: "src/EventStream/internal/settings.ts",
+    file: connection,
     find: "Math.round(maxAge * (1 - jitter * spread))",
     replace: "maxAge",
     test,
@@ -47,8 +47,8 @@ export default [
   {
     promise: "a connection that no sink takes ends after writeTimeout",
     file: connection,
-    find: "this.sink === undefined ? this.openedAt : this.blockedSince",
-    replace: "this.blockedSince",
+    find: "delivery.sink === undefined ? this.openedAt : delivery.blockedSince",
+    replace: "delivery.blockedSince",
     test,
     name: "ends when no sink takes it"
   },
@@ -78,7 +78,7 @@ export default [
   },
   {
     promise: "a stream ends with the request of a web handler",
-    file: "src/EventStream/internal/eventStream.ts",
+    file: connection,
     find: `signal.addEventListener("abort", leave)`,
     replace: "",
     test,
@@ -95,7 +95,7 @@ export default [
   {
     promise: "HEAD starts no producer",
     file: "src/EventStream.ts",
-    find: "if (yield* Internal.isHead) return Internal.head(options)",
+    find: "if (yield* isHead) return Response.head(options)",
     replace: "",
     test,
     name: "answers a HEAD request with the head alone"
@@ -134,7 +134,7 @@ export default [
   },
   {
     promise: "retry: \"off\" sends none, not even at shutdown",
-    file: "src/EventStream/internal/settings.ts",
+    file: connection,
     find: `sendsRetry: retry !== "off"`,
     replace: "sendsRetry: true",
     test,

@@ -168,7 +168,7 @@ const cursorFrame = (cursor: Cursor): Frame.Frame => Frame.cursor(formatEventId(
 
 /** Waits until nothing is queued. */
 const drained = (connection: Connection): Effect.Effect<void> =>
-  Effect.async<void>((resume) => connection.onTaken(() => resume(Effect.void)))
+  Effect.async<void>((resume) => connection.onDrained(() => resume(Effect.void)))
 
 /** Waits until there is room for the frame: a replay drops nothing. Returns false if the connection has ended. */
 const send = (connection: Connection, frame: Frame.Frame): Effect.Effect<boolean> => offer(connection, frame, "suspend")

@@ -1,24 +1,44 @@
+import { HttpServerRequest } from "@effect/platform/HttpServerRequest"
+import * as Cause from "effect/Cause"
 import type * as Clock from "effect/Clock"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as MutableList from "effect/MutableList"
+import * as Option from "effect/Option"
+import * as Pipeable from "effect/Pipeable"
+import * as Random from "effect/Random"
 
 import * as Frame from "./frame.js"
 import * as Metrics from "./metrics.js"
 
 /**
- * What carries the frames of a connection to its client. It is called, never awaited: no fiber runs for an event.
+ * The carrier of the frames of a connection to its client. Its methods are called and never awaited: no fiber runs for an
+ * event.
  */
 export interface Sink {
-  /** There is something to take, or nothing more to come. */
+  /** Is called when frames can be taken, or no more frames will come. */
   readonly ready: () => void
-  /** Takes what is queued now. Only for a connection that is not blocked. */
+  /** Takes the queued frames now. Is called only while the connection is not blocked. */
   readonly flush: () => void
-  /** Cuts the client off, if it is not gone: what it has not read is lost. */
+  /** Cuts off the client, if it is still connected. The client loses all that it has not read. */
   readonly abort: (reason: AbortReason) => void
 }
 
 export type AbortReason = "Left" | "TimedOut" | "Disconnected"
 
+/** The options of a stream, as `EventStream.Options` documents them. */
+interface Options {
+  readonly heartbeat?: Duration.DurationInput | "off" | undefined
+  readonly capacity?: number | undefined
+  readonly maxBytes?: number | undefined
+  readonly strategy?: Settings["strategy"] | undefined
+  readonly retry?: Duration.DurationInput | "off" | undefined
+  readonly jitter?: number | undefined
+  readonly maxAge?: Duration.DurationInput | undefined
+  readonly writeTimeout?: Duration.DurationInput | undefined
+}
+
+/** The options of one connection, with defaults and with its own random part. Times are in milliseconds. */
 export interface Settings {
   readonly capacity: number
   readonly maxBytes: number
@@ -26,65 +46,153 @@ export interface Settings {
   readonly heartbeat: number
   readonly writeTimeout: number
   readonly maxAge: number
-  /** The reconnection time that is sent when the connection opens, in milliseconds. */
+  /** Reconnection time that is sent when the connection opens. */
   readonly retry: number | undefined
-  /** The reconnection time that is sent when the server shuts down. */
-  readonly farewell: number
+  /** Reconnection time that is sent when the server shuts down. */
+  readonly shutdownRetry: number
   /** False for clients that do not understand `retry`. */
   readonly sendsRetry: boolean
 }
 
-const none: ReadonlyArray<Frame.Frame> = []
+/** Makes the settings of one connection. Dies with `IllegalArgumentException` if an option is out of range. */
+export const makeSettings = (options: Options): Effect.Effect<Settings> =>
+  Effect.flatMap(Random.next, (spread) => {
+    const { capacity = 1000, heartbeat = "15 seconds", jitter = 0.5, maxBytes = 1024 * 1024, retry } = options
+    const maxAge = Duration.toMillis(options.maxAge ?? Duration.infinity)
+    const writeTimeout = Duration.toMillis(options.writeTimeout ?? "30 seconds")
+    const heartbeatMillis = heartbeat === "off" ? Number.POSITIVE_INFINITY : Duration.toMillis(heartbeat)
+    const spreadRetry = (retry: Duration.DurationInput) =>
+      Math.round(Duration.toMillis(retry) * (1 + jitter * (2 * spread - 1)))
+    const opening = retry === undefined || retry === "off" ? undefined : spreadRetry(retry)
+    if (!(heartbeatMillis > 0)) return illegal("heartbeat must be longer than zero; \"off\" turns it off")
+    if (!(Number.isSafeInteger(capacity) && capacity >= 1)) {
+      return illegal("capacity must be a whole number, one or more")
+    }
+    if (!(maxBytes >= 1)) return illegal("maxBytes must be one or more")
+    if (!(jitter >= 0 && jitter <= 1)) return illegal("jitter must be between 0 and 1")
+    if (!(maxAge > 0)) return illegal("maxAge must be longer than zero")
+    if (!(writeTimeout > 0)) return illegal("writeTimeout must be longer than zero")
+    if (!(opening === undefined || Number.isSafeInteger(opening))) return illegal("retry must be finite")
+    return Effect.succeed<Settings>({
+      capacity,
+      maxBytes,
+      strategy: options.strategy ?? "sliding",
+      heartbeat: heartbeatMillis,
+      writeTimeout,
+      maxAge: maxAge === Number.POSITIVE_INFINITY ? maxAge : Math.round(maxAge * (1 - jitter * spread)),
+      retry: opening,
+      shutdownRetry: opening ?? spreadRetry("3 seconds"),
+      sendsRetry: retry !== "off"
+    })
+  })
+
+const illegal = (rule: string): Effect.Effect<never> =>
+  Effect.die(new Cause.IllegalArgumentException(`EventStream: ${rule}`))
 
 interface Publisher {
   readonly frame: Frame.Frame
   readonly resume: (taken: boolean) => void
 }
 
-/** The milliseconds for which a publisher waits for a client that makes no progress, once: then its strategy acts. */
-const patience = 250
-/** The turns of the event loop that come on top: if the process itself stood still, the client had no chance to be read. */
+/**
+ * The state of a connection:
+ *
+ *     Open ---- end, maxAge, shutdown ---> Closing ---- all delivered ---> Done
+ *       +------ client left, cut off or timed out -------------------------->
+ */
+type State = Open | Closing | Done
+
+/** Takes frames of publishers. */
+interface Open {
+  readonly _tag: "Open"
+  readonly delivery: Delivery
+  /** Publishers that wait for room, first come first served. */
+  publishers: Set<Publisher> | undefined
+}
+
+/** Takes no more frames. The queued ones are still delivered. */
+interface Closing {
+  readonly _tag: "Closing"
+  readonly delivery: Delivery
+}
+
+/** Delivers nothing any more: no sink carries the connection. */
+interface Done {
+  readonly _tag: "Done"
+}
+
+/** The frames that are on their way to the client, until the connection is done. */
+interface Delivery {
+  sink: Sink | undefined
+  /** Time by `now` since which written bytes are unread. Each write that completes clears it. */
+  blockedSince: number | undefined
+  /** Frame that is sent before all others. */
+  opening: Frame.Frame | undefined
+  readonly queue: MutableList.MutableList<Frame.Frame>
+  queuedBytes: number
+  /** Parts of a frame that is larger than one write, and the number of those that were taken. */
+  parts: ReadonlyArray<Frame.Frame>
+  partsTaken: number
+  /** Undefined once the producers were stopped. */
+  stopListeners: ReadonlyArray<() => void> | undefined
+  drainListener: (() => void) | undefined
+  endListener: (() => void) | undefined
+}
+
+const done: Done = { _tag: "Done" }
+const noParts: ReadonlyArray<Frame.Frame> = []
+const noListeners: ReadonlyArray<() => void> = []
+const idle = (): Frame.Frame => Frame.heartbeat
+
+/** Time in milliseconds for which publishers wait, once, for a client that makes no progress. Then the strategy acts. */
+const maxStall = 250
+/** Turns of the event loop that are added to it: if the process itself stood still, no client could be read. */
 const extraTurns = 20
 
 /**
- * The state of one connection: frames go in at one end and out to a sink at the other. Every method is synchronous, so
- * that one loop over many connections is all that an event costs.
+ * One connection: publishers add frames at one end, and a sink takes them at the other. Every method is synchronous, so that
+ * one loop over many connections is the whole cost of an event.
  */
 export class Connection {
   readonly settings: Settings
+  /** Number of events that the strategy has dropped. */
   dropped = 0
-  /** What an idle connection is kept open with. */
-  heartbeat = (): Frame.Frame => Frame.heartbeat
-  /** The time by `now` since which what was written is unread: each write that completes clears it. */
-  blockedSince: number | undefined
-  private state: "open" | "ending" | "ended" = "open"
-  private sink: Sink | undefined
-  private opening: Frame.Frame | undefined
-  /** The parts of a frame larger than one write, and the number of those that were taken. */
-  private parts = none
-  private partsTaken = 0
-  private queuedBytes = 0
+  private state: State
+  /** Number of dropped events that the client does not know of yet. */
   private gap = 0
   private stalledAt = performance.now()
   private turnsLeft = extraTurns
-  private isStopped = false
-  private takenListener: (() => void) | undefined
   private lastSent: number
   private endsAt: number
   private expiresAt = Number.POSITIVE_INFINITY
   private readonly clock: Clock.Clock
   private readonly openedAt: number
-  private readonly queue = MutableList.empty<Frame.Frame>()
-  private readonly publishers = new Set<Publisher>()
-  private readonly stopListeners = new Set<() => void>()
-  private endListener: (() => void) | undefined
+  private readonly heartbeat: () => Frame.Frame
 
-  constructor(settings: Settings, clock: Clock.Clock) {
+  /** @param heartbeat - makes the frame that keeps an idle connection open */
+  constructor(settings: Settings, clock: Clock.Clock, heartbeat = idle) {
     this.settings = settings
     this.clock = clock
+    this.heartbeat = heartbeat
     this.openedAt = this.now
     this.lastSent = this.openedAt
     this.endsAt = this.openedAt + settings.maxAge
+    this.state = {
+      _tag: "Open",
+      delivery: {
+        sink: undefined,
+        blockedSince: undefined,
+        opening: undefined,
+        queue: MutableList.empty(),
+        queuedBytes: 0,
+        parts: noParts,
+        partsTaken: 0,
+        stopListeners: noListeners,
+        drainListener: undefined,
+        endListener: undefined
+      },
+      publishers: undefined
+    }
   }
 
   /** The time in milliseconds since any moment. The time of day may step: no interval is measured by it. */
@@ -93,251 +201,273 @@ export class Connection {
   }
 
   get isOpen(): boolean {
-    return this.state === "open"
+    return this.state._tag === "Open"
   }
 
-  /** A sink carries it to a client, which has not read all of it. */
+  /** True while a sink carries the connection to a client that has not read all of it. */
   get isCarried(): boolean {
-    return this.sink !== undefined && this.state !== "ended"
+    return this.state._tag !== "Done" && this.state.delivery.sink !== undefined
+  }
+
+  /** True while the client does not read as fast as it is written to. */
+  get isBlocked(): boolean {
+    return this.state._tag !== "Done" && this.state.delivery.blockedSince !== undefined
+  }
+
+  /** True once nothing is queued and nothing more will be. */
+  get isDrained(): boolean {
+    const { state } = this
+    return state._tag === "Done" ||
+      (state._tag === "Closing" && MutableList.isEmpty(state.delivery.queue) && state.delivery.parts.length === 0)
+  }
+
+  get queueLength(): number {
+    return this.state._tag === "Done" ? 0 : MutableList.length(this.state.delivery.queue)
   }
 
   /**
    * Returns the milliseconds for which a publisher may wait for room, or undefined if it may not. A burst can fill the queue
-   * of a client that keeps up, and a busy machine can keep that client from reading. A client that makes no progress is
-   * waited for only once, however many events are published. The network has a time of its own, which no test clock moves.
+   * of a client that keeps up, and a busy machine can prevent that client from reading. A client that makes no progress is
+   * waited for only once, however many events are published. The network has its own time, which no test clock moves.
    */
-  takePatience(): number | undefined {
-    const left = this.stalledAt + patience - performance.now()
+  takeTimeout(): number | undefined {
+    const left = this.stalledAt + maxStall - performance.now()
     if (left > 0) return left
     return this.turnsLeft-- > 0 ? 0 : undefined
   }
 
-  get queueLength(): number {
-    return MutableList.length(this.queue)
-  }
-
-  /** Nothing is queued, and nothing more will be. */
-  get isDrained(): boolean {
-    return this.state === "ended" ||
-      (this.state === "ending" && MutableList.isEmpty(this.queue) && this.parts.length === 0)
-  }
-
-  private get keepsUp(): boolean {
-    return this.sink !== undefined && this.blockedSince === undefined
-  }
-
   /**
-   * A client gets its first bytes at once, or `onopen` would wait for the first event. A second sink finds the
-   * connection taken.
+   * Attaches the sink. The client receives its first bytes at once: otherwise `onopen` would wait for the first event.
+   * Returns false if the connection has a sink already, or is done.
    */
   attach(sink: Sink): boolean {
-    if (this.sink !== undefined || this.state === "ended") return false
-    this.sink = sink
-    this.stalledAt = performance.now()
-    this.turnsLeft = extraTurns
-    this.opening = this.settings.retry === undefined
+    if (this.state._tag === "Done" || this.state.delivery.sink !== undefined) return false
+    const { delivery } = this.state
+    delivery.sink = sink
+    delivery.opening = this.settings.retry === undefined
       ? Frame.heartbeat
       : Frame.join([Frame.heartbeat, Frame.retry(this.settings.retry)])
+    this.stalledAt = performance.now()
+    this.turnsLeft = extraTurns
     sink.ready()
     return true
   }
 
-  /** The sink is gone, and with it the client. */
+  /** Makes the connection done: the sink has lost its client. */
   detach(): void {
-    if (this.state === "ended") return
-    this.state = "ended"
-    MutableList.reset(this.queue)
-    this.parts = none
-    this.partsTaken = 0
-    this.queuedBytes = 0
-    this.tellTaken()
-    this.refusePublishers()
-    this.stopProducers()
-    this.endListener?.()
+    const { state } = this
+    if (state._tag === "Done") return
+    this.state = done
+    const { delivery } = state
+    // A producer that is slow to stop refers to it.
+    MutableList.reset(delivery.queue)
+    delivery.parts = noParts
+    notifyDrained(delivery)
+    if (state._tag === "Open") refusePublishers(state)
+    stopProducers(delivery)
+    delivery.endListener?.()
   }
 
-  /** What is queued is still delivered. */
+  /** Ends the connection. The queued frames are still delivered. */
   end(): void {
-    if (this.state !== "open") return
-    this.state = "ending"
-    this.refusePublishers()
-    this.sink?.ready()
+    const { state } = this
+    if (state._tag !== "Open") return
+    this.state = { _tag: "Closing", delivery: state.delivery }
+    refusePublishers(state)
+    state.delivery.sink?.ready()
   }
 
-  /** Ends with one more frame, which is not refused for want of room. */
+  /** Ends the connection with one more frame, for which there is always room. */
   endWith(frame: Frame.Frame): void {
-    if (this.state === "open") this.pushAfterGap(frame)
+    if (this.state._tag === "Open") this.pushAfterGap(this.state.delivery, frame)
     this.end()
   }
 
-  /** Ends at once: what is queued is lost. */
+  /** Ends the connection at once. The queued frames are lost. */
   disconnect(reason: AbortReason = "Disconnected"): void {
-    if (this.state === "ended") return
+    const { state } = this
+    if (state._tag === "Done") return
     this.detach()
-    this.sink?.abort(reason)
+    state.delivery.sink?.abort(reason)
   }
 
   /**
-   * Calls back once, when nothing that is published can reach the client any more: the client left or was cut off, the time
-   * is up, the server shuts down, or the last of what was queued at `end` is delivered. At once if that has happened.
-   * Returns what removes the listener.
+   * Calls back once, when no published event can reach the client any more: the client left or was cut off, the time is up,
+   * the server shuts down, or the last of the frames that were queued at `end` is delivered. Calls back at once if that has
+   * happened. Returns the function that removes the listener.
    */
   onStop(listener: () => void): () => void {
-    if (this.isStopped) listener()
-    else this.stopListeners.add(listener)
+    const delivery = this.state._tag === "Done" ? undefined : this.state.delivery
+    if (delivery?.stopListeners === undefined) {
+      listener()
+      return () => {}
+    }
+    delivery.stopListeners = [...delivery.stopListeners, listener]
     return () => {
-      this.stopListeners.delete(listener)
+      delivery.stopListeners = delivery.stopListeners?.filter((other) => other !== listener)
     }
   }
 
-  /** Calls back when the connection has ended: nothing is queued, and no sink carries it any more. */
+  /** Calls back when the connection is done. Calls back at once if it is. */
   onEnd(listener: () => void): void {
-    if (this.state === "ended") listener()
-    else this.endListener = listener
+    if (this.state._tag === "Done") listener()
+    else this.state.delivery.endListener = listener
   }
 
-  /** Ends at a time of day, in milliseconds since 1970, if not before. Returns true if that is yet to come. */
+  /** Calls back once, when nothing is queued. Calls back at once if nothing is. */
+  onDrained(listener: () => void): void {
+    if (this.state._tag === "Done" || this.queueLength === 0) listener()
+    else this.state.delivery.drainListener = listener
+  }
+
+  /**
+   * Ends the connection at a time of day, in milliseconds since 1970, if it has not ended before. Returns false if that time
+   * is past.
+   */
   expireAt(time: number): boolean {
     this.expiresAt = Math.min(this.expiresAt, time)
     return time > this.clock.unsafeCurrentTimeMillis()
   }
 
-  /** Ends with a reconnection time. */
+  /** Ends the connection with a reconnection time, and stops the producers. */
   shutdown(): void {
-    if (this.settings.sendsRetry) this.endWith(Frame.retry(this.settings.farewell))
+    if (this.settings.sendsRetry) this.endWith(Frame.retry(this.settings.shutdownRetry))
     else this.end()
-    this.stopProducers()
-  }
-
-  /** Whether the frame can be taken without dropping one, waiting or cutting the client off. */
-  hasRoom(frame: Frame.Frame): boolean {
-    if (!this.fits(frame) && this.keepsUp) this.sink?.flush()
-    return this.publishers.size === 0 && this.fits(frame)
-  }
-
-  /** Whether the frame was taken: by the connection's strategy, if there is no room. */
-  offer(frame: Frame.Frame): boolean {
-    if (this.state !== "open") return false
-    if (!this.hasRoom(frame) && !this.makeRoom(frame)) return false
-    this.pushAfterGap(frame)
-    if (this.keepsUp) this.sink?.ready()
-    return true
-  }
-
-  /** Calls back once nothing is queued. */
-  onTaken(listener: () => void): void {
-    if (this.queueLength === 0) listener()
-    else this.takenListener = listener
-  }
-
-  /** For the strategy "suspend": called back once the frame is taken, or never will be. */
-  suspend(publisher: Publisher): () => void {
-    if (this.state !== "open") publisher.resume(false)
-    else this.publishers.add(publisher)
-    return () => this.publishers.delete(publisher)
+    this.stop()
   }
 
   /**
-   * Takes the frames to deliver next, at most `maxWrite` bytes of events. A larger frame is taken part by part.
+   * Returns true if the frame can be taken without dropping one, waiting, or cutting off the client. Flushes the queue of a
+   * client that keeps up, if the frame does not fit.
    */
+  flushForRoom(frame: Frame.Frame): boolean {
+    const { state } = this
+    if (state._tag !== "Open") return false
+    if (!this.fits(state.delivery, frame) && keepsUp(state.delivery)) state.delivery.sink?.flush()
+    return (state.publishers === undefined || state.publishers.size === 0) && this.fits(state.delivery, frame)
+  }
+
+  /** Queues the frame. Returns false if the connection has ended, or has no room and its strategy drops the frame. */
+  offer(frame: Frame.Frame): boolean {
+    const { state } = this
+    if (state._tag !== "Open") return false
+    if (!this.flushForRoom(frame) && !this.makeRoom(state.delivery, frame)) return false
+    this.pushAfterGap(state.delivery, frame)
+    if (keepsUp(state.delivery)) state.delivery.sink?.ready()
+    return true
+  }
+
+  /**
+   * Adds a publisher that waits for room. It is resumed once its frame is taken, or never can be. Returns the function that
+   * removes the publisher.
+   */
+  suspend(publisher: Publisher): () => void {
+    const { state } = this
+    if (state._tag !== "Open") {
+      publisher.resume(false)
+      return () => {}
+    }
+    state.publishers ??= new Set()
+    state.publishers.add(publisher)
+    return () => state.publishers?.delete(publisher)
+  }
+
+  /** Takes the frames to deliver next, at most `maxWrite` bytes of events. A larger frame is taken part by part. */
   take(): Array<Frame.Frame> {
     const taken: Array<Frame.Frame> = []
-    if (this.opening !== undefined) {
-      taken.push(this.opening)
-      this.opening = undefined
+    if (this.state._tag === "Done") return taken
+    const { delivery } = this.state
+    const { queue } = delivery
+    if (delivery.opening !== undefined) {
+      taken.push(delivery.opening)
+      delivery.opening = undefined
     }
-    let bytes = this.takePart(taken)
-    if (this.parts.length === 0) {
+    let bytes = takePart(delivery, taken)
+    if (delivery.parts.length === 0) {
       if (this.gap > 0 && this.settings.strategy === "sliding") taken.push(this.takeGap())
       this.admitPublishers()
-      for (let head = MutableList.head(this.queue); head !== undefined; head = MutableList.head(this.queue)) {
+      for (let head = MutableList.head(queue); head !== undefined; head = MutableList.head(queue)) {
         bytes += head.bytes.length
         if (bytes > Frame.maxWrite && taken.length > 0) break
-        this.shift()
+        shift(delivery)
         if (bytes > Frame.maxWrite) {
-          this.parts = head.parts
-          this.takePart(taken)
+          delivery.parts = head.toParts()
+          takePart(delivery, taken)
           break
         }
         taken.push(head)
         this.admitPublishers()
       }
-      if (this.gap > 0 && this.queueLength === 0 && this.parts.length === 0) taken.push(this.takeGap())
+      if (this.gap > 0 && MutableList.isEmpty(queue) && delivery.parts.length === 0) taken.push(this.takeGap())
     }
     if (taken.length > 0) this.lastSent = this.now
-    if (this.queueLength === 0) this.tellTaken()
+    if (MutableList.isEmpty(queue)) notifyDrained(delivery)
     return taken
   }
 
-  /** The client does not read as fast as it is written to. */
+  /** Is called by the sink when the client does not read as fast as it is written to. */
   block(): void {
-    if (this.blockedSince !== undefined) return
-    this.blockedSince = this.now
+    if (this.state._tag === "Done" || this.state.delivery.blockedSince !== undefined) return
+    this.state.delivery.blockedSince = this.now
     this.stalledAt = performance.now()
   }
 
+  /** Is called by the sink when the client has read. */
   unblock(): void {
-    this.blockedSince = undefined
+    if (this.state._tag !== "Done") this.state.delivery.blockedSince = undefined
     this.turnsLeft = extraTurns
   }
 
   /** Does what is due, and returns the milliseconds until the next call. */
   tick(): number {
+    if (this.state._tag === "Done") return Number.POSITIVE_INFINITY
+    const { delivery } = this.state
     const { heartbeat, writeTimeout } = this.settings
     const { now } = this
     const expiresIn = this.expiresAt - this.clock.unsafeCurrentTimeMillis()
-    // A connection that no sink takes has a client as little as one that is not read.
-    const unreadSince = this.sink === undefined ? this.openedAt : this.blockedSince
-    if (unreadSince !== undefined && now - unreadSince >= writeTimeout) this.cutOff("TimedOut")
-    if (this.state === "ended") return Number.POSITIVE_INFINITY
+    // A connection without a sink has no more of a client than one that is not read.
+    const unreadSince = delivery.sink === undefined ? this.openedAt : delivery.blockedSince
+    if (unreadSince !== undefined && now - unreadSince >= writeTimeout) {
+      this.cutOff("TimedOut")
+      return Number.POSITIVE_INFINITY
+    }
     if (now >= this.endsAt || expiresIn <= 0) {
       this.endsAt = Number.POSITIVE_INFINITY
       this.expiresAt = Number.POSITIVE_INFINITY
-      this.expire()
+      this.end()
+      this.stop()
     }
-    if (this.keepsUp && this.state === "open" && now - this.lastSent >= heartbeat) {
-      this.push(this.heartbeat())
+    if (this.isOpen && keepsUp(delivery) && now - this.lastSent >= heartbeat) {
+      push(delivery, this.heartbeat())
       this.lastSent = now
-      this.sink?.flush()
+      delivery.sink?.flush()
     }
     return Math.min(
       this.endsAt - now,
       expiresIn > 0 ? expiresIn : Number.POSITIVE_INFINITY,
-      (this.keepsUp ? this.lastSent - now : 0) + heartbeat,
+      (keepsUp(delivery) ? this.lastSent - now : 0) + heartbeat,
       // A connection that blocks after this tick is examined before its time is up.
       (unreadSince ?? now) + writeTimeout - now
     )
   }
 
-  /** Takes the next part of a large frame, before which nothing else may come. Returns its size. */
-  private takePart(taken: Array<Frame.Frame>): number {
-    const part = this.parts[this.partsTaken]
-    if (part === undefined) return 0
-    taken.push(part)
-    if (++this.partsTaken === this.parts.length) {
-      this.parts = none
-      this.partsTaken = 0
-    }
-    return part.bytes.length
-  }
-
-  private fits(frame: Frame.Frame): boolean {
-    const length = this.queueLength
+  private fits({ blockedSince, queue, queuedBytes }: Delivery, frame: Frame.Frame): boolean {
+    const length = MutableList.length(queue)
     return length < this.settings.capacity &&
-      (this.queuedBytes + frame.bytes.length <= this.settings.maxBytes ||
-        // Nothing is held up by an event that is larger than the queue, while nobody has stopped reading.
-        (length === 0 && this.blockedSince === undefined))
+      (queuedBytes + frame.bytes.length <= this.settings.maxBytes ||
+        // An event that is larger than the queue may pass alone, while the client reads.
+        (length === 0 && blockedSince === undefined))
   }
 
-  private makeRoom(frame: Frame.Frame): boolean {
+  private makeRoom(delivery: Delivery, frame: Frame.Frame): boolean {
     const { maxBytes, strategy } = this.settings
     if (strategy === "disconnect") {
       this.cutOff("Disconnected")
       return false
     }
     if (strategy === "sliding" && frame.bytes.length <= maxBytes) {
-      while (!this.fits(frame)) {
-        this.shift()
+      while (!this.fits(delivery, frame)) {
+        shift(delivery)
         this.drop()
       }
       return true
@@ -347,25 +477,12 @@ export class Connection {
   }
 
   private cutOff(reason: AbortReason): void {
-    if (this.state !== "ended") Metrics.add(Metrics.slowDisconnects, 1)
+    Metrics.add(Metrics.slowDisconnects, 1)
     this.disconnect(reason)
   }
 
-  private expire(): void {
-    this.end()
-    this.stopProducers()
-  }
-
-  private tellTaken(): void {
-    const listener = this.takenListener
-    this.takenListener = undefined
-    listener?.()
-  }
-
-  private stopProducers(): void {
-    this.isStopped = true
-    for (const listener of this.stopListeners) listener()
-    this.stopListeners.clear()
+  private stop(): void {
+    if (this.state._tag !== "Done") stopProducers(this.state.delivery)
   }
 
   private drop(): void {
@@ -381,35 +498,115 @@ export class Connection {
     return frame
   }
 
-  private pushAfterGap(frame: Frame.Frame): void {
-    if (this.gap > 0 && this.settings.strategy === "dropping") this.push(this.takeGap())
-    this.push(frame)
-  }
-
-  private push(frame: Frame.Frame): void {
-    // The frame of an event without any field: as a chunk of HTTP/1.1 it would end the body.
-    if (frame.bytes.length === 0) return
-    MutableList.append(this.queue, frame)
-    this.queuedBytes += frame.bytes.length
-  }
-
-  private shift(): void {
-    this.queuedBytes -= MutableList.shift(this.queue)?.bytes.length ?? 0
+  private pushAfterGap(delivery: Delivery, frame: Frame.Frame): void {
+    if (this.gap > 0 && this.settings.strategy === "dropping") push(delivery, this.takeGap())
+    push(delivery, frame)
   }
 
   private admitPublishers(): void {
-    for (const publisher of this.publishers) {
-      if (!this.fits(publisher.frame)) return
-      this.publishers.delete(publisher)
-      this.pushAfterGap(publisher.frame)
+    const { state } = this
+    if (state._tag !== "Open" || state.publishers === undefined) return
+    for (const publisher of state.publishers) {
+      if (!this.fits(state.delivery, publisher.frame)) return
+      state.publishers.delete(publisher)
+      this.pushAfterGap(state.delivery, publisher.frame)
       publisher.resume(true)
     }
   }
+}
 
-  private refusePublishers(): void {
-    for (const publisher of this.publishers) publisher.resume(false)
-    this.publishers.clear()
+const keepsUp = ({ blockedSince, sink }: Delivery): boolean => sink !== undefined && blockedSince === undefined
+
+const push = (delivery: Delivery, frame: Frame.Frame): void => {
+  // The frame of an event without any field is empty: as a chunk of HTTP/1.1 it would end the body.
+  if (frame.bytes.length === 0) return
+  MutableList.append(delivery.queue, frame)
+  delivery.queuedBytes += frame.bytes.length
+}
+
+const shift = (delivery: Delivery): void => {
+  delivery.queuedBytes -= MutableList.shift(delivery.queue)?.bytes.length ?? 0
+}
+
+/** Takes the next part of a large frame, before which no other frame may be sent. Returns its size in bytes. */
+const takePart = (delivery: Delivery, taken: Array<Frame.Frame>): number => {
+  const part = delivery.parts[delivery.partsTaken]
+  if (part === undefined) return 0
+  taken.push(part)
+  if (++delivery.partsTaken === delivery.parts.length) {
+    delivery.parts = noParts
+    delivery.partsTaken = 0
   }
+  return part.bytes.length
+}
+
+const notifyDrained = (delivery: Delivery): void => {
+  const listener = delivery.drainListener
+  delivery.drainListener = undefined
+  listener?.()
+}
+
+const stopProducers = (delivery: Delivery): void => {
+  const listeners = delivery.stopListeners ?? noListeners
+  delivery.stopListeners = undefined
+  for (const listener of listeners) listener()
+}
+
+const refusePublishers = (state: Open): void => {
+  for (const publisher of state.publishers ?? []) publisher.resume(false)
+  state.publishers = undefined
+}
+
+export const TypeId = "~effect-realtime/EventStream"
+
+/** The `EventStream` of a connection. */
+class Handle extends Pipeable.Class() {
+  readonly connection: Connection
+
+  constructor(connection: Connection) {
+    super()
+    this.connection = connection
+  }
+
+  get [TypeId](): typeof TypeId {
+    return TypeId
+  }
+}
+
+export const isEventStream = (u: unknown): u is Handle => u instanceof Handle
+
+export const toEventStream = (connection: Connection): Handle => new Handle(connection)
+
+/** Returns the connection of an `EventStream`. Throws for an object that this library has not made. */
+export const fromEventStream = (stream: object): Connection => {
+  if (isEventStream(stream)) return stream.connection
+  throw new Cause.IllegalArgumentException("EventStream: must be made by EventStream.make or EventBroker.subscribe")
+}
+
+/**
+ * Opens a connection, which ends with the request that it is opened in. Node's server interrupts the fiber of a request
+ * whose client leaves. A web handler has no such fiber once it has responded, and a body that is neither read nor cancelled
+ * shows nothing.
+ */
+export const open = (
+  settings: Settings,
+  clock: Clock.Clock,
+  heartbeat?: () => Frame.Frame
+): Effect.Effect<Connection> =>
+  Effect.map(Effect.serviceOption(HttpServerRequest), (request) => {
+    const connection = new Connection(settings, clock, heartbeat)
+    const signal = Option.isSome(request) && request.value.source instanceof Request
+      ? request.value.source.signal
+      : undefined
+    if (signal !== undefined) endWithSignal(connection, signal)
+    return connection
+  })
+
+const endWithSignal = (connection: Connection, signal: AbortSignal): void => {
+  const leave = () => connection.disconnect("Left")
+  if (signal.aborted) leave()
+  signal.addEventListener("abort", leave)
+  connection.onStop(() => signal.removeEventListener("abort", leave))
 }
 
 /**
@@ -422,8 +619,8 @@ export const offer = (
   strategy = connection.settings.strategy
 ): Effect.Effect<boolean> =>
   Effect.suspend(() => {
-    if (!connection.isOpen || connection.hasRoom(frame)) return Effect.succeed(connection.offer(frame))
-    const timeout = strategy === "suspend" ? Number.POSITIVE_INFINITY : connection.takePatience()
+    if (!connection.isOpen || connection.flushForRoom(frame)) return Effect.succeed(connection.offer(frame))
+    const timeout = strategy === "suspend" ? Number.POSITIVE_INFINITY : connection.takeTimeout()
     return timeout === undefined ? Effect.succeed(connection.offer(frame)) : waitForRoom(connection, frame, timeout)
   })
 

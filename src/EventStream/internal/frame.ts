@@ -4,28 +4,24 @@ import * as ServerSentEvent from "../../ServerSentEvent.js"
 
 const textEncoder = new TextEncoder()
 
-/**
- * An encoded frame, shared by every connection it goes to.
- */
+/** An encoded frame, shared by all connections that it is sent to. */
 export class Frame {
   readonly bytes: Uint8Array
   private chunk: Uint8Array | undefined
-  private slices: ReadonlyArray<Frame> | undefined
+  private parts: ReadonlyArray<Frame> | undefined
 
   constructor(bytes: Uint8Array) {
     this.bytes = bytes
   }
 
-  /**
-   * The frame as one chunk of an HTTP/1.1 body (RFC 9112, section 7.1), made once however many sockets it is written to.
-   */
-  get httpChunk(): Uint8Array {
+  /** Returns the frame as one chunk of an HTTP/1.1 body (RFC 9112, section 7.1), made once for all sockets. */
+  toHttpChunk(): Uint8Array {
     return this.chunk ??= concat([textEncoder.encode(`${this.bytes.length.toString(16)}\r\n`), this.bytes, lineEnd])
   }
 
-  /** The frame in parts of at most `maxWrite` bytes, made once however many sockets it is written to. */
-  get parts(): ReadonlyArray<Frame> {
-    return this.slices ??= Array.from(
+  /** Returns the frame in parts of at most `maxWrite` bytes, made once for all sockets. */
+  toParts(): ReadonlyArray<Frame> {
+    return this.parts ??= Array.from(
       { length: Math.ceil(this.bytes.length / maxWrite) },
       (_, i) => new Frame(this.bytes.subarray(i * maxWrite, (i + 1) * maxWrite))
     )
@@ -33,8 +29,8 @@ export class Frame {
 }
 
 /**
- * The bytes of one write at most. Each write that completes is progress of the client: a larger one would show none for
- * long, and put more than the client has room for into the socket's own buffer.
+ * Largest size of one write, in bytes. Each write that completes is progress of the client. A larger write would show no
+ * progress for long, and fill the socket's own buffer with more than the client can take.
  */
 export const maxWrite = 64 * 1024
 
@@ -64,9 +60,7 @@ export const resync = (reason: string, id: string | undefined): Frame =>
  */
 export const retry = (millis: number): Frame => fromOwnEvent({ retry: millis })
 
-/**
- * An empty comment, which opens a stream and keeps an idle one open. It has no blank line, for the reason of `retry`.
- */
+/** An empty comment, which opens a stream and keeps an idle one open. It has no blank line, for the reason of `retry`. */
 export const heartbeat = new Frame(textEncoder.encode(":\n"))
 
 /** Adds an id to an encoded event. Comments and `retry` have no blank line, at which an id takes effect: it is added too. */
@@ -86,8 +80,8 @@ export const heartbeatAt = (id: string): Frame => new Frame(concat([heartbeat.by
 let lastJoined: { readonly parts: ReadonlyArray<Frame>; readonly frame: Frame } | undefined
 
 /**
- * Joins frames to one. Connections that keep up with the same channels have the same frames to join, one after the other:
- * the last result is remembered until the end of the turn, and joined once for all.
+ * Joins frames to one. Connections that keep up with the same channels join the same frames, one after the other: the last
+ * result is cached until the end of the turn, so that it is made once for all of them.
  */
 export const join = (parts: ReadonlyArray<Frame>): Frame => {
   const [first] = parts
@@ -101,12 +95,12 @@ export const join = (parts: ReadonlyArray<Frame>): Frame => {
   return frame
 }
 
-// A part of a large frame holds all of its memory.
+// A part of a large frame refers to the memory of the whole frame.
 const forgetJoined = () => {
   lastJoined = undefined
 }
 
-/** The parts as one. */
+/** Concatenates bytes. */
 export const concat = (parts: ReadonlyArray<Uint8Array>): Uint8Array => {
   const bytes = new Uint8Array(parts.reduce((length, part) => length + part.length, 0))
   let offset = 0

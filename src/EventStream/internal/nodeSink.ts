@@ -221,11 +221,11 @@ class NodeSink implements Sink {
     const { connection, response, socket } = this
     const writable = socket ?? response
     if (this.isEnding || writable.destroyed) return
-    while (connection.blockedSince === undefined) {
+    while (!connection.isBlocked) {
       const frames = connection.take()
       if (frames.length === 0) break
       const frame = Frame.join(frames)
-      if (!writable.write(socket === undefined ? frame.bytes : frame.httpChunk)) {
+      if (!writable.write(socket === undefined ? frame.bytes : frame.toHttpChunk())) {
         connection.block()
         writable.once("drain", () => {
           if (this.isEnding) return
@@ -234,7 +234,7 @@ class NodeSink implements Sink {
         })
       }
     }
-    if (connection.isDrained && connection.blockedSince === undefined) {
+    if (connection.isDrained && !connection.isBlocked) {
       this.isEnding = true
       // The stream is over when the end of its body has left, not when it was queued: until then the client is timed.
       connection.block()

@@ -1,0 +1,26 @@
+import type * as Headers from "@effect/platform/Headers"
+import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
+
+/** The status and the headers of a response, as `EventStream.ResponseOptions` documents them. */
+interface Options {
+  readonly status?: number | undefined
+  readonly headers?: Headers.Input | undefined
+}
+
+/** Returns the response to a HEAD request: the head of an event stream, without the stream. */
+export const head = (options: Options): HttpServerResponse.HttpServerResponse =>
+  withHeaders(HttpServerResponse.empty({ status: options.status ?? 200 }), options)
+
+/** Adds the headers of an event stream, and the headers of the options, which override them. */
+export const withHeaders = (
+  response: HttpServerResponse.HttpServerResponse,
+  options: Options | undefined
+): HttpServerResponse.HttpServerResponse =>
+  response.pipe(
+    HttpServerResponse.setHeaders({
+      "content-type": "text/event-stream",
+      "cache-control": "no-cache, no-transform",
+      "x-accel-buffering": "no"
+    }),
+    HttpServerResponse.setHeaders(options?.headers ?? {})
+  )
