@@ -26,6 +26,7 @@ import * as Scope from "effect/Scope"
 
 import { merge, Ring, Sequence } from "./EventLog/internal/memory.js"
 import { channelFault, isPattern, patternFault, PatternMap } from "./internal/channel.js"
+import { monotonicMillis } from "./internal/clock.js"
 
 /**
  * A place in a log: after the event with this `seq`, or before all events if it is 0. A log that has lost its events
@@ -574,8 +575,7 @@ const makeMemory = Effect.fnUntraced(function*(options: MemoryOptions | undefine
     }
   }
   const timed = <A>(f: (now: number) => A): Effect.Effect<A> =>
-    // The monotonic clock, since the time of day may be set while entries age.
-    Effect.clockWith((clock) => Effect.sync(() => f(Math.round(Number(clock.unsafeCurrentTimeNanos()) / 1e6))))
+    Effect.clockWith((clock) => Effect.sync(() => f(monotonicMillis(clock))))
   const head = (): Cursor => ({ epoch, seq })
 
   const service: EventLog.Service = {

@@ -8,6 +8,7 @@ import * as Option from "effect/Option"
 import * as Pipeable from "effect/Pipeable"
 import * as Random from "effect/Random"
 
+import { monotonicMillis } from "../../internal/clock.js"
 import * as Frame from "./frame.js"
 import * as Metrics from "./metrics.js"
 
@@ -197,7 +198,7 @@ export class Connection {
 
   /** The time in milliseconds since any moment. The time of day may step: no interval is measured by it. */
   private get now(): number {
-    return Math.round(Number(this.clock.unsafeCurrentTimeNanos()) / 1e6)
+    return monotonicMillis(this.clock)
   }
 
   get isOpen(): boolean {
