@@ -22,9 +22,9 @@ export default [
   },
   {
     promise: "intervals are measured by a clock that does not step",
-    file: connection,
-    find: "Math.round(Number(this.clock.unsafeCurrentTimeNanos()) / 1e6)",
-    replace: "this.clock.unsafeCurrentTimeMillis()",
+    file: "src/internal/clock.ts",
+    find: "Math.round(Number(clock.unsafeCurrentTimeNanos()) / 1e6)",
+    replace: "clock.unsafeCurrentTimeMillis()",
     test,
     name: "does not step"
   },
