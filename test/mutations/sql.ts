@@ -168,7 +168,7 @@ export default [
   {
     promise: "The connection has its own busy_timeout after a statement",
     ...statement,
-    find: "onSome: setTimeout })",
+    find: "onSome: restore })",
     replace: "onSome: () => Effect.void })",
     name: "restores the busy_timeout"
   },

@@ -10,11 +10,11 @@ import { newSubscription } from "../support/subscriptions.js"
 
 const realClock = { excludeTestServices: true, timeout: "60 seconds" } as const
 
-/** A client of a database that accepts every statement. */
-const clientOf = (dialect: Statement.Dialect) =>
+/** A client of a database that accepts every statement, and answers it with the rows of `query`. */
+const clientOf = (dialect: Statement.Dialect, query: (statement: string) => ReadonlyArray<object> = () => []) =>
   SqlClient.make({
     acquirer: Effect.succeed({
-      execute: () => Effect.succeed([]),
+      execute: (statement) => Effect.sync(() => query(statement)),
       executeRaw: () => Effect.succeed([]),
       executeStream: () => Stream.empty,
       executeUnprepared: () => Effect.succeed([]),
@@ -137,6 +137,25 @@ describe("SqlSubscriptionStore", () => {
         yield* Fiber.interrupt(writer)
         assert.strictEqual(yield* busyTimeout, 1234)
         yield* release
+      }))
+
+    it.scoped("restores the busy_timeout of a client that is not of libsql", () =>
+      Effect.gen(function*() {
+        const statements: Array<string> = []
+        const client = yield* clientOf("sqlite", (statement) => {
+          statements.push(statement)
+          return statement === "PRAGMA busy_timeout" ? [{ timeout: 250 }] : []
+        })
+        const store = yield* Effect.provideService(SqlSubscriptionStore.make(), SqlClient.SqlClient, client)
+        statements.length = 0
+        yield* store.forOwner("anna")
+        assert.deepStrictEqual(statements.map((statement) => statement.trim().slice(0, 24)), [
+          "PRAGMA temp.synchronous ",
+          "PRAGMA busy_timeout",
+          "PRAGMA busy_timeout = 0",
+          "SELECT * FROM web_push_s",
+          "PRAGMA busy_timeout = 25"
+        ])
       }))
 
     it.scoped("reports no write as stored while a failed statement prevents its commit", () =>

@@ -37,12 +37,16 @@ const untilFree = Schedule.exponential("5 millis", 1.5).pipe(
 )
 
 interface LocalLibsql {
-  readonly sdk: { readonly executeMultiple: (statements: string) => Promise<unknown> }
+  readonly sdk: {
+    readonly execute: (statement: string) => Promise<unknown>
+    readonly executeMultiple: (statements: string) => Promise<unknown>
+  }
 }
 
 const isLocalLibsql = (sql: unknown): sql is LocalLibsql =>
   Predicate.hasProperty(sql, "sdk") &&
   Predicate.hasProperty(sql.sdk, "protocol") && sql.sdk.protocol === "file" &&
+  Predicate.hasProperty(sql.sdk, "execute") && Predicate.isFunction(sql.sdk.execute) &&
   Predicate.hasProperty(sql.sdk, "executeMultiple") && Predicate.isFunction(sql.sdk.executeMultiple)
 
 // EXCLUSIVE waits for readers too, where the journal is not a WAL.
@@ -53,15 +57,16 @@ type Access = keyof typeof locks
 const untraced = <A, E, R>(statement: Effect.Effect<A, E, R>) => Effect.withTracerEnabled(statement, false)
 
 /**
- * Runs a statement of SQLite that gets the lock or fails at once: a wait inside of SQLite blocks the event loop. The
- * connection has its own `busy_timeout` again afterwards.
+ * Runs a statement of SQLite that gets the lock or fails at once: a wait inside of SQLite blocks the event loop. It
+ * restores the `busy_timeout` of the connection.
  *
  * libsql does not reset a statement that failed with SQLITE_BUSY. Until it is collected, a write of the same connection
  * that succeeds is not committed, and is rolled back in the end. So the lock is tried first by `executeMultiple`, which
  * resets its statements; it fails too while another statement is in that state. The statement itself waits for the
- * lock, since it can be lost in between only.
+ * lock, since only a connection that takes it in between can delay it.
  *
  * The timeout is read and set each time, because a libsql client has a new connection after a transaction.
+ * `sdk.execute` restores it without waiting for a transaction of another fiber.
  */
 const runSqlite = <A>(
   sql: SqlClient.SqlClient,
@@ -69,20 +74,22 @@ const runSqlite = <A>(
   statement: Effect.Effect<A, SqlError>
 ): Effect.Effect<A, SqlError> => {
   const setTimeout = (millis: string) => Effect.ignore(untraced(sql`PRAGMA busy_timeout = ${sql.literal(millis)}`))
-  const readTimeout = Effect.option(Effect.map(
-    untraced(sql<{ readonly timeout: unknown }>`PRAGMA busy_timeout`.withoutTransform),
-    ([row]) => `${Number(row?.timeout ?? 0)}`
-  ))
-  const attempt = isLocalLibsql(sql)
-    ? Effect.tryPromise({
-      try: () => sql.sdk.executeMultiple(`PRAGMA busy_timeout = 0; ${locks[access]}; PRAGMA busy_timeout = 5000`),
-      catch: (cause) => new SqlError({ cause, message: "Failed to acquire the lock" })
-    }).pipe(Effect.zipRight(statement))
-    : Effect.zipRight(setTimeout("0"), statement)
-  return Effect.acquireUseRelease(
-    readTimeout,
-    () => attempt,
-    Option.match({ onNone: () => Effect.void, onSome: setTimeout })
+  const { attempt, restore } = isLocalLibsql(sql)
+    ? {
+      attempt: Effect.tryPromise({
+        try: () => sql.sdk.executeMultiple(`PRAGMA busy_timeout = 0; ${locks[access]}; PRAGMA busy_timeout = 5000`),
+        catch: (cause) => new SqlError({ cause, message: "Failed to acquire the lock" })
+      }).pipe(Effect.zipRight(statement)),
+      restore: (millis: string) =>
+        Effect.ignore(Effect.tryPromise(() => sql.sdk.execute(`PRAGMA busy_timeout = ${millis}`)))
+    }
+    : { attempt: Effect.zipRight(setTimeout("0"), statement), restore: setTimeout }
+  return untraced(sql<{ readonly timeout: unknown }>`PRAGMA busy_timeout`.withoutTransform).pipe(
+    Effect.map(([row]) => Option.map(Option.fromNullable(row?.timeout), String)),
+    Effect.orElseSucceed(Option.none),
+    Effect.flatMap((timeout) =>
+      Effect.ensuring(attempt, Option.match(timeout, { onNone: () => Effect.void, onSome: restore }))
+    )
   )
 }
 
@@ -94,9 +101,9 @@ const isInTransaction = (sql: SqlClient.SqlClient): Effect.Effect<boolean> =>
   })
 
 interface Gates {
-  /** Of many writes that wait for the lock of SQLite, one at a time tries it. */
+  /** Order of the writes: of those that wait for the lock of SQLite, one at a time tries it. */
   readonly write: Effect.Semaphore
-  /** One statement at a time changes the timeout of the connection, so that none reads the value of another one. */
+  /** Order of all statements: one at a time changes the timeout, so that none reads the value of another one. */
   readonly timeout: Effect.Semaphore
 }
 
