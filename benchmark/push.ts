@@ -1,10 +1,10 @@
 /**
- * How many messages a second, and how much CPU each costs, beside the `web-push` package. Run with
+ * Measures messages per second, and the CPU time of each, beside the `web-push` package. Run with
  *
  *     npx tsx benchmark/push.ts [prepare|send|broadcast]
  *
- * Everything runs in one process and in turns, so that the ratios hold on a busy machine; the local push service runs in a process
- * of its own. The CPU time is that of this process.
+ * All contenders run in one process and in turns, so that the ratios are valid on a busy machine. The local push service
+ * runs in a process of its own. The CPU time is that of this process.
  */
 import { execFileSync, fork } from "node:child_process"
 import { randomBytes } from "node:crypto"
@@ -71,8 +71,8 @@ const runtime = async (http: Layer.Layer<HttpClient.HttpClient>, hosts: Readonly
 }
 
 /**
- * `generateRequestDetails` against the same work (check the endpoint, sign or look up, encrypt) and against the whole of
- * `WebPush.sendMany` with a client that accepts everything.
+ * Compares `generateRequestDetails` with the same work (check of the endpoint, token, encryption), and with all of
+ * `WebPush.sendMany` over a client that accepts each message.
  */
 const prepare = async () => {
   const count = 400
@@ -102,7 +102,7 @@ const prepare = async () => {
     for (const [name, run] of Object.entries(contenders)) measured[name] = (await cpu(run)).cpu / count
     if (round >= 3) rounds.push(measured)
   }
-  // A message takes one multiplication of the base point, which is about a signature, and one ECDH.
+  // A message costs one multiplication of the base point, which is about a signature, and one ECDH.
   const limit = 1 / (1 / opensslRate("ecdsap256", -2) + 1 / opensslRate("ecdhp256", -1))
   const [base = ""] = Object.keys(contenders)
   console.table(Object.fromEntries(

@@ -12,17 +12,17 @@ const withEnv = <A, E>(effect: Effect.Effect<A, E>, env: Record<string, string>)
   Effect.withConfigProvider(effect, ConfigProvider.fromMap(new Map(Object.entries(env))))
 
 describe("VapidKeys", () => {
-  it.effect("generates pairs that another implementation agrees with", () =>
+  it.effect("generates pairs that another implementation confirms", () =>
     Effect.gen(function*() {
       for (const { privateKey, publicKey } of yield* Effect.replicateEffect(VapidKeys.generate, 600)) {
         const scalar = Buffer.from(Redacted.value(privateKey), "base64url")
-        // One scalar in 256 begins with a zero byte, which must not be lost.
+        // One scalar in 256 begins with a zero byte, which must be preserved.
         assert.strictEqual(scalar.length, 32)
         assert.strictEqual(Buffer.from(p256.getPublicKey(scalar, false)).toString("base64url"), publicKey)
       }
     }))
 
-  it.effect("accepts both alphabets and padding, and gives canonical base64url", () =>
+  it.effect("accepts both alphabets and padding, and returns canonical base64url", () =>
     Effect.gen(function*() {
       const keys = yield* VapidKeys.generate
       const padded = (text: string) => Buffer.from(text, "base64url").toString("base64")
@@ -34,7 +34,7 @@ describe("VapidKeys", () => {
       assert.strictEqual(Redacted.value(checked.privateKey), Redacted.value(keys.privateKey))
     }))
 
-  it.effect("names the key and the rule that it breaks", () =>
+  it.effect("fails with the key and the rule that it breaks", () =>
     Effect.gen(function*() {
       const keys = yield* VapidKeys.generate
       const other = yield* VapidKeys.generate
@@ -58,7 +58,7 @@ describe("VapidKeys", () => {
       }
     }))
 
-  /** The same private key, as other programs write it. */
+  /** The same private key in the formats of other programs. */
   const forms = (privateKey: Redacted.Redacted) => {
     const scalar = Buffer.from(Redacted.value(privateKey), "base64url")
     const ecdh = createECDH("prime256v1")
@@ -97,7 +97,7 @@ describe("VapidKeys", () => {
     return { bytes, texts, jwk: { kty: "EC", crv: "P-256", d, x, y } }
   }
 
-  it.effect("imports a private key as other programs write it, and derives the public one", () =>
+  it.effect("imports a private key in the formats of other programs, and derives the public key", () =>
     Effect.gen(function*() {
       const keys = yield* VapidKeys.generate
       const { bytes, jwk, texts } = forms(keys.privateKey)
@@ -124,7 +124,7 @@ describe("VapidKeys", () => {
       }
     }))
 
-  it.effect("takes a scalar that has lost its leading zeros, and one that has a zero too many", () =>
+  it.effect("accepts a scalar without its leading zeros, and one with an additional zero", () =>
     Effect.gen(function*() {
       for (const zeros of [1, 2]) {
         const scalar = Buffer.from(p256.utils.randomSecretKey()).fill(0, 0, zeros)
@@ -141,7 +141,7 @@ describe("VapidKeys", () => {
       }
     }))
 
-  it.effect("says why a private key cannot be imported, and nothing of the key", () =>
+  it.effect("fails with the rule that a private key breaks, and without the key", () =>
     Effect.gen(function*() {
       const { privateKey } = generateKeyPairSync("ec", { namedCurve: "secp384r1" })
       const rsa = generateKeyPairSync("rsa", { modulusLength: 2048 })
@@ -181,7 +181,7 @@ describe("VapidKeys", () => {
       }
     }))
 
-  it.effect("reads a pair from config, under a prefix too, and does not show it", () =>
+  it.effect("reads a pair from Config, also with a prefix, and does not show it", () =>
     Effect.gen(function*() {
       const keys = yield* VapidKeys.generate
       const secret = Redacted.value(keys.privateKey)

@@ -37,7 +37,7 @@ const auth = randomBytes(16).toString("base64url")
 setFlagsFromString("--expose-gc")
 const collectGarbage: () => void = runInNewContext("gc")
 
-// `npm run test:soak` goes through a million rows, and sends 10,000 messages at once.
+// `npm run test:soak` sends to a million rows, and sends 10,000 messages at once.
 const rowCount = Number(process.env.ROWS ?? 20_000)
 const messageCount = Math.min(10_000, rowCount / 20)
 
@@ -52,7 +52,7 @@ const fcm = (token: string | number) => subscribe(`https://fcm.googleapis.com/fc
 
 type Answer = (request: HttpClientRequest.HttpClientRequest) => Effect.Effect<Response>
 
-/** Sends to nobody: answers by `answer` and keeps the requests. */
+/** An HttpClient that records the requests, and responds with `answer`. */
 const stub = (
   answer: Answer = () => Effect.succeed(new Response(null, { status: 201, headers: { "content-length": "0" } }))
 ) => {
@@ -85,7 +85,7 @@ const reasonOf = (outcome: Either.Either<WebPush.Receipt, WebPushGone | WebPushF
   })
 
 describe("WebPush.send", () => {
-  it.live("follows no redirect, over fetch either", () => {
+  it.live("follows no redirect, also over fetch", () => {
     const requests: Array<string> = []
     const fetch = (input: string | URL | Request, init?: RequestInit) => {
       requests.push(String(input))
@@ -103,7 +103,7 @@ describe("WebPush.send", () => {
     )
   })
 
-  it.effect("sends the headers of RFC 8030, from the layer or from the call", () => {
+  it.effect("sends the headers of RFC 8030 with the options of the layer or of the call", () => {
     const http = stub()
     return Effect.gen(function*() {
       yield* WebPush.send(fcm(1), "hello")
@@ -127,7 +127,7 @@ describe("WebPush.send", () => {
     }).pipe(withWebPush(http, { ttl: "1 minute", urgency: "low" }))
   })
 
-  it.effect("makes a legal topic of any text, and always the same one", () => {
+  it.effect("derives a legal topic from any text, and always the same one", () => {
     const http = stub()
     return Effect.gen(function*() {
       for (const topic of fc.sample(fc.fullUnicodeString(), 100)) {
@@ -141,7 +141,7 @@ describe("WebPush.send", () => {
     }).pipe(withWebPush(http))
   })
 
-  it.effect("keeps a legal topic and hashes one that Apple would refuse", () => {
+  it.effect("sends a legal topic unchanged, and hashes one that Apple would refuse", () => {
     const http = stub()
     return Effect.gen(function*() {
       for (const topic of ["order-42", "collie-update", "new_event", "x".repeat(33), ""]) {
@@ -154,7 +154,7 @@ describe("WebPush.send", () => {
     }).pipe(withWebPush(http))
   })
 
-  it.effect("sends 3,993 bytes as 4,096 and refuses 3,994 before any work, counted in UTF-8", () => {
+  it.effect("sends 3,993 bytes of UTF-8 as 4,096, and refuses 3,994 before any work", () => {
     const http = stub()
     return Effect.gen(function*() {
       const before = yield* Metric.value(WebPush.tokensSigned)
@@ -173,7 +173,7 @@ describe("WebPush.send", () => {
     }).pipe(withWebPush(http))
   })
 
-  it.effect("pads to the length that is asked for", () => {
+  it.effect("pads to the length of the option", () => {
     const http = stub()
     return Effect.gen(function*() {
       for (const padding of [undefined, 0, 100, 3993, 9999]) yield* WebPush.send(fcm(1), "hello", { padding })
@@ -196,7 +196,7 @@ describe("WebPush.send", () => {
     }).pipe(withWebPush(http))
   }, 60_000)
 
-  it.effect("gives up after its timeout", () =>
+  it.effect("fails after its timeout", () =>
     Effect.gen(function*() {
       const fiber = yield* Effect.fork(Effect.flip(WebPush.send(fcm(1), "hello", { timeout: "3 seconds" })))
       yield* TestClock.adjust("2999 millis")
@@ -206,7 +206,7 @@ describe("WebPush.send", () => {
       assert.strictEqual(error._tag === "WebPushFailure" && error.reason, "Timeout")
     }).pipe(withWebPush(stub(() => Effect.never))))
 
-  it.effect("calls a subscription that cannot be encrypted for InvalidSubscription", () =>
+  it.effect("fails with InvalidSubscription if a message cannot be encrypted with its keys", () =>
     Effect.gen(function*() {
       const offCurve = new WebPushSubscription({
         endpoint: "https://fcm.googleapis.com/fcm/send/x",
@@ -218,7 +218,7 @@ describe("WebPush.send", () => {
 })
 
 describe("VAPID tokens", () => {
-  it.effect("signs one for a thousand concurrent first sends, and another for another origin", () => {
+  it.effect("are signed once for a thousand concurrent first sends, and again for another origin", () => {
     const http = stub()
     return Effect.gen(function*() {
       const { count: before } = yield* Metric.value(WebPush.tokensSigned)
@@ -236,7 +236,7 @@ describe("VAPID tokens", () => {
     }).pipe(withWebPush(http))
   })
 
-  it.effect("keeps one for at least an hour, renews it before it expires, and never asks for 24 hours", () => {
+  it.effect("are reused for at least an hour, renewed before they expire, and never valid for 24 hours", () => {
     const http = stub()
     return Effect.gen(function*() {
       yield* TestClock.setTime(1_700_000_000_000)
@@ -254,7 +254,7 @@ describe("VAPID tokens", () => {
     }).pipe(withWebPush(http))
   })
 
-  it.effect("asks for no more than 24 hours when the clock is set back", () => {
+  it.effect("are valid for at most 24 hours after the clock was set back", () => {
     const http = stub()
     return Effect.gen(function*() {
       for (const now of [1_700_000_000, 1_700_000_000 - 12 * 3600, 1_700_000_000 - 13 * 3600]) {
@@ -266,7 +266,7 @@ describe("VAPID tokens", () => {
     }).pipe(withWebPush(http))
   })
 
-  it.effect("keeps those of 1,024 origins", () => {
+  it.effect("are cached for 1,024 origins", () => {
     const http = stub()
     const origin = (index: number) => subscribe(`https://a${index}.push.example.org/x`)
     return Effect.gen(function*() {
@@ -281,7 +281,7 @@ describe("VAPID tokens", () => {
     }).pipe(withWebPush(http, { hosts: ["*.push.example.org"] }))
   })
 
-  it.effect("signs with the key that the subscription was made with", () => {
+  it.effect("are signed with the key of the subscription", () => {
     const http = stub()
     return Effect.gen(function*() {
       const [current, old, foreign] = yield* Effect.all([VapidKeys.generate, VapidKeys.generate, VapidKeys.generate])
@@ -346,7 +346,7 @@ describe("WebPush.layer", () => {
       }
     }))
 
-  it.effect("refuses a pair that does not match, anywhere in the ring, and a concurrency of nothing", () =>
+  it.effect("refuses any pair that does not match, and a concurrency of 0", () =>
     Effect.gen(function*() {
       const [one, two] = yield* Effect.all([VapidKeys.generate, VapidKeys.generate])
       const mixed = { publicKey: one.publicKey, privateKey: two.privateKey }
@@ -385,7 +385,7 @@ describe("WebPush.layer", () => {
       assert.isTrue(webPush.isAllowed("https://push.example.org/x"))
     }))
 
-  it.effect("layerConfig reads its three settings, and does not show the key that it refuses", () =>
+  it.effect("layerConfig reads its three settings, and does not show a key that it refuses", () =>
     Effect.gen(function*() {
       const keys = yield* VapidKeys.generate
       const secret = Redacted.value(keys.privateKey)
@@ -422,7 +422,7 @@ describe("WebPush.sendMany", () => {
     ["Blocked", () => Effect.die("is not asked")],
     ["InvalidSubscription", () => Effect.die("is not asked")]
   ]
-  // Few of these, since each takes as long as its timeout.
+  // Few of these, since each lasts for its whole timeout.
   const isStuck = (index: number) => index % 500 === 0
   const outcomeAt = (index: number) => isStuck(index) ? "Timeout" : kinds[index % kinds.length]?.[0]
   const input = (index: number) => {
@@ -436,7 +436,7 @@ describe("WebPush.sendMany", () => {
     }, { disableValidation: true })
   }
 
-  it.live(`has one outcome for each of ${messageCount} inputs, in order, whatever happens to them`, () => {
+  it.live(`reports one outcome for each of ${messageCount} inputs, in order, for any result`, () => {
     let inFlight = 0
     let most = 0
     const http = stub((request) =>
@@ -486,7 +486,7 @@ describe("WebPush.sendMany", () => {
     }).pipe(withWebPush(http))
   })
 
-  it.effect("dies of options that cannot be, for a call, and for the layer when it is built", () =>
+  it.effect("dies if an option is invalid: of a call, and of the layer when it is built", () =>
     Effect.gen(function*() {
       const mistakes: ReadonlyArray<WebPush.SendOptions> = [
         { padding: -1 },
@@ -523,7 +523,7 @@ describe("WebPush.sendMany", () => {
       yield* WebPush.send(fcm(1), "hello", { ttl: [1, 500_000_000], timeout: 1000n * 1_000_000n })
     }).pipe(withWebPush(stub())))
 
-  it.effect("dies of a concurrency or a padding that cannot be, instead of sending to nobody", () =>
+  it.effect("dies if concurrency or padding is invalid, instead of sending no message", () =>
     Effect.gen(function*() {
       for (const n of [0, -1, 1.5, Number.NaN]) {
         const many = yield* Effect.exit(WebPush.sendMany([fcm(1)], "hello", { concurrency: n }))
@@ -535,7 +535,7 @@ describe("WebPush.sendMany", () => {
       }
     }).pipe(withWebPush(stub())))
 
-  it.effect("names the endpoints that accept no message at all, apart from those that are gone", () => {
+  it.effect("reports the endpoints that accept no message separately from those that are gone", () => {
     const answers: ReadonlyArray<readonly [host: string, status: number, body: string, outcome: string]> = [
       ["web.push.apple.com", 400, `{"reason":"BadDeviceToken"}`, "unusable"],
       ["web.push.apple.com", 400, `{"reason":"VapidPkHashMismatch"}`, "unusable"],
@@ -589,14 +589,14 @@ describe("WebPush.sendMany", () => {
     }).pipe(withWebPush(http))
   })
 
-  it.effect("takes nothing, too", () =>
+  it.effect("accepts an empty list", () =>
     Effect.gen(function*() {
       const report = yield* WebPush.sendMany([], "hello")
       assert.deepStrictEqual([report.outcomes, report.gone], [[], []])
     }).pipe(withWebPush(stub())))
 
   it.live(
-    "does not keep the event loop: a turn of it has the work of a few messages, a quarter of a millisecond each",
+    "does not block the event loop: each turn encrypts a few messages, a quarter of a millisecond each",
     () => {
       let inThisTurn = 0
       let most = 0
@@ -620,7 +620,7 @@ describe("WebPush.sendMany", () => {
         yield* Stream.runDrain(WebPush.broadcast(Stream.fromIterable(subscriptions), "hello", { concurrency: 400 }))
         clearImmediate(immediate)
         assert.strictEqual(http.requests.length, 800)
-        // Those of two turns may fall between two of the test's.
+        // The messages of two turns may fall between two turns of the test.
         assert.isAtMost(most, 16)
         assert.isAtLeast(turns, 400 / 8)
       }).pipe(withWebPush(http))
@@ -628,7 +628,7 @@ describe("WebPush.sendMany", () => {
     60_000
   )
 
-  it.live("does not count the wait for others' encryption as time of a message", () =>
+  it.live("excludes the encryption of other messages from the timeout", () =>
     Effect.gen(function*() {
       const subscriptions = Array.from({ length: 1500 }, (_, index) => fcm(index))
       const { outcomes } = yield* WebPush.sendMany(subscriptions, "hello", { concurrency: 1500, timeout: 250 })
@@ -637,8 +637,8 @@ describe("WebPush.sendMany", () => {
 })
 
 describe("WebPush.broadcast", () => {
-  it.live(`goes through ${rowCount} rows in constant memory`, () => {
-    // One row in 40 is sent to; the others are refused by the policy, so that the test is about the rows and not about encryption.
+  it.live(`sends to ${rowCount} rows in constant memory`, () => {
+    // The policy refuses 39 of 40 rows, so that the test measures the rows and not the encryption.
     const rows = Stream.unfold(0, (index) =>
       index === rowCount ?
         Option.none() :
@@ -684,7 +684,7 @@ describe("WebPush.broadcast", () => {
 })
 
 describe("WebPush.broadcast of a stream that fails", () => {
-  it.effect("gives the outcomes of what came before, then the failure", () =>
+  it.effect("emits the outcomes of the rows before the failure, then fails", () =>
     Effect.gen(function*() {
       const rows = Stream.concat(Stream.make(fcm(1), fcm(2)), Stream.fail("no more rows"))
       const seen: Array<string> = []
@@ -698,7 +698,7 @@ describe("WebPush.broadcast of a stream that fails", () => {
 })
 
 describe("endpoint policy", () => {
-  it.effect("blocks everything that is not a known push service, before any I/O", () => {
+  it.effect("blocks all endpoints outside of the known push services, before any I/O", () => {
     const http = stub()
     return Effect.gen(function*() {
       const { isAllowed } = yield* WebPush.WebPush
@@ -714,7 +714,7 @@ describe("endpoint policy", () => {
     }).pipe(withWebPush(http))
   })
 
-  it.effect("lets the endpoints of the push services pass, and sends to them as they are", () => {
+  it.effect("allows the endpoints of the push services, and sends to them unchanged", () => {
     const http = stub()
     return Effect.gen(function*() {
       for (const url of pushServiceUrls) yield* WebPush.send(subscribe(url), "hello")
@@ -786,7 +786,7 @@ describe("WebPush.retryPolicy", () => {
       ["a date in an hour", { "retry-after": later(3600).toUTCString() }, 3600]
     ] as const
   ) {
-    it.effect(`waits for what Retry-After says: ${name}`, () =>
+    it.effect(`waits for the delay of Retry-After: ${name}`, () =>
       Effect.gen(function*() {
         for (const status of [429, 503]) {
           const { http, times } = failing(() => new Response(null, { status, headers }))
@@ -808,7 +808,7 @@ describe("WebPush.retryPolicy", () => {
       "Fri, 31 Dec 9999 23:59:59 GMT"
     ]
   ) {
-    it.effect(`does not wait for more than an hour: ${retryAfter.slice(0, 32)}`, () =>
+    it.effect(`does not retry after a delay of more than an hour: ${retryAfter.slice(0, 32)}`, () =>
       Effect.gen(function*() {
         const { http, times } = failing(() =>
           new Response(null, { status: 429, headers: { "retry-after": retryAfter } })
@@ -821,7 +821,7 @@ describe("WebPush.retryPolicy", () => {
       }))
   }
 
-  it.effect("does not take nonsense for a date, and a date that has passed for no wait", () =>
+  it.effect("ignores an invalid Retry-After, and one in the past", () =>
     Effect.gen(function*() {
       for (const retryAfter of ["soon", "-5", "1.5", "2099-01-01", "x 5", "", "Thu, 01 Jan 1970 00:00:00 GMT"]) {
         const { http, times } = failing(() =>
@@ -833,7 +833,7 @@ describe("WebPush.retryPolicy", () => {
       }
     }))
 
-  it.effect("backs off from a service that is unavailable, and gives up", () =>
+  it.effect("backs off from a service that is unavailable, then fails", () =>
     Effect.gen(function*() {
       const { http, times } = failing(() => new Response(null, { status: 503 }))
       yield* run(http)
@@ -845,7 +845,7 @@ describe("WebPush.retryPolicy", () => {
       })
     }))
 
-  it.effect("does not retry what would fail again or might be shown twice", () =>
+  it.effect("does not retry a message that would fail again or might be shown twice", () =>
     Effect.gen(function*() {
       for (const status of [400, 401, 403, 404, 406, 410, 413, 302]) {
         const { http, times } = failing(() => new Response(null, { status }))
@@ -869,7 +869,7 @@ describe("a failure of another client", () => {
     )
   })
 
-  it.effect("may be repeated where its code, or the call that failed, shows that nothing was sent", () =>
+  it.effect("is retryable if its code or its system call shows that nothing was sent", () =>
     Effect.gen(function*() {
       const causes: ReadonlyArray<readonly [cause: object, neverSent: boolean]> = [
         [{ code: "EAI_AGAIN" }, true],
@@ -897,7 +897,7 @@ describe("a failure of another client", () => {
       }
     }))
 
-  it.effect("is repeated with the topic of the first message, so that the second one replaces it", () => {
+  it.effect("is retried with the topic of the first message, so that the second one replaces it", () => {
     const http = stub(() => Effect.succeed(new Response(null, { status: 503 })))
     return Effect.gen(function*() {
       const fiber = yield* WebPush.send(fcm(1), "hello", { topic: "order-7" }).pipe(

@@ -53,7 +53,7 @@ const withRouter: App = HttpRouter.empty.pipe(
   )
 )
 
-/** A store that cannot be reached for one owner. */
+/** A store that is unavailable for one owner. */
 const StoreLive = Layer.effect(
   SubscriptionStore.SubscriptionStore,
   Effect.map(SubscriptionStore.makeMemory(), (store) => {
@@ -80,7 +80,7 @@ const Live = Layer.mergeAll(
 const toJson = Schema.encodeSync(WebPushSubscription)
 
 const suite = (name: string, app: App) => {
-  /** Serves the app, and gives a client of it. */
+  /** Serves the app, and passes its client to the test. */
   const run = <A, E>(
     body: (
       send: (
@@ -117,7 +117,7 @@ const suite = (name: string, app: App) => {
     Effect.map(SubscriptionStore.forOwner(owner), (devices) => devices.map(({ endpoint }) => endpoint))
 
   describe(`WebPushApi: ${name}`, () => {
-    it.live("gives its public key to anyone", () =>
+    it.live("returns its public key without an owner", () =>
       run((send) =>
         Effect.gen(function*() {
           const { body, headers, status } = yield* send("/vapid-public-key")
@@ -128,7 +128,7 @@ const suite = (name: string, app: App) => {
         })
       ))
 
-    it.live("keeps what a browser sends", () =>
+    it.live("stores the subscription of a browser", () =>
       run((_, post) =>
         Effect.gen(function*() {
           const subscription = newSubscription({ expiresAt: 1_900_000_000_000 })
@@ -146,7 +146,7 @@ const suite = (name: string, app: App) => {
         })
       ))
 
-    it.live("puts a new subscription in the place of the old one", () =>
+    it.live("replaces the old subscription by the new one", () =>
       run((_, post) =>
         Effect.gen(function*() {
           const [before, after, foreign] = [newSubscription(), newSubscription(), newSubscription()]
@@ -157,14 +157,14 @@ const suite = (name: string, app: App) => {
           assert.deepStrictEqual(yield* stored("anna"), [after.endpoint])
           yield* post("/resubscribe", { oldEndpoint: foreign.endpoint, subscription: toJson(after) })
           assert.deepStrictEqual(yield* stored("ben"), [foreign.endpoint])
-          // A browser that does not say what it has replaced.
+          // A browser that does not report the replaced subscription.
           const another = newSubscription()
           assert.strictEqual((yield* post("/resubscribe", { subscription: toJson(another) })).status, 201)
           assert.sameMembers(yield* stored("anna"), [after.endpoint, another.endpoint])
         })
       ))
 
-    it.live("unsubscribes a device for its owner alone, as often as it is asked", () =>
+    it.live("unsubscribes a device for its owner only, and repeatedly", () =>
       run((_, post) =>
         Effect.gen(function*() {
           const subscription = newSubscription()
@@ -175,12 +175,12 @@ const suite = (name: string, app: App) => {
           const own = yield* post("/unsubscribe", { endpoint })
           assert.deepStrictEqual(yield* stored("anna"), [])
           const again = yield* post("/unsubscribe", toJson(subscription))
-          // Nothing tells an endpoint of somebody else from one that nobody has.
+          // The response does not distinguish an endpoint of another owner from an unknown one.
           for (const { body, status } of [foreign, own, again]) assert.deepStrictEqual([status, body], [200, "{}"])
         })
       ))
 
-    it.live("answers 401 without an owner, and does nothing", () =>
+    it.live("answers 401 without an owner, and stores nothing", () =>
       run((send) =>
         Effect.gen(function*() {
           const subscription = toJson(newSubscription())
@@ -197,7 +197,7 @@ const suite = (name: string, app: App) => {
         })
       ))
 
-    it.live("answers 400 with the path of each fault, and without the values", () =>
+    it.live("answers 400 with the path of each error, and without the values", () =>
       run((_, post) =>
         Effect.gen(function*() {
           const good = toJson(newSubscription())
@@ -232,7 +232,7 @@ const suite = (name: string, app: App) => {
         })
       ))
 
-    it.live("answers 400 to an endpoint that may not be sent to, and stores nothing", () =>
+    it.live("answers 400 to an endpoint that is not allowed, and stores nothing", () =>
       run((_, post) =>
         Effect.gen(function*() {
           for (
@@ -249,7 +249,7 @@ const suite = (name: string, app: App) => {
         })
       ))
 
-    it.live("refuses another's device with other keys, and moves it with the same", () =>
+    it.live("refuses a device of another owner with other keys, and moves it with the same keys", () =>
       run((_, post) =>
         Effect.gen(function*() {
           const subscription = newSubscription()
@@ -262,7 +262,7 @@ const suite = (name: string, app: App) => {
         })
       ))
 
-    it.live("refuses what is too long, no JSON, or not said to be JSON", () =>
+    it.live("refuses a body that is too long, is not JSON, or has another content type", () =>
       run((send) =>
         Effect.gen(function*() {
           const user = "anna"
@@ -283,7 +283,7 @@ const suite = (name: string, app: App) => {
         })
       ))
 
-    it.live("keeps the key that a device was made with, or else that of the device in whose place it comes", () =>
+    it.live("stores the key of the device, or else the key of the device that it replaces", () =>
       run((_, post) =>
         Effect.gen(function*() {
           const [current = "", old] = (yield* WebPush.WebPush).publicKeys
@@ -299,7 +299,7 @@ const suite = (name: string, app: App) => {
           assert.strictEqual(yield* keyOf(before.endpoint), old)
           yield* post("/resubscribe", { oldEndpoint: before.endpoint, subscription: toJson(silent) })
           assert.strictEqual(yield* keyOf(silent.endpoint), old)
-          // The page has the current key by now, and posts the same device without a word about its key.
+          // The page now has the current key, and posts the same device without its key.
           yield* post("/subscribe", toJson(silent))
           assert.strictEqual(yield* keyOf(silent.endpoint), old)
           const subscription = { ...toJson(speaking), applicationServerKey: current }
@@ -310,14 +310,14 @@ const suite = (name: string, app: App) => {
         })
       ))
 
-    it.live("answers 410 and its key to a device that was made with a key that it does not have", () =>
+    it.live("answers 410 with its own key to a device with an unknown key", () =>
       run((_, post) =>
         Effect.gen(function*() {
           const { publicKey } = yield* WebPush.WebPush
           const foreign = (yield* VapidKeys.generate).publicKey
           const subscription = { ...toJson(newSubscription()), applicationServerKey: foreign }
           const forgotten = newSubscription()
-          // A row of the time before the key was retired.
+          // A row from the time before the key was retired.
           yield* SubscriptionStore.upsert("anna", forgotten, { applicationServerKey: foreign })
           for (
             const [path, body] of [
@@ -339,7 +339,7 @@ const suite = (name: string, app: App) => {
         })
       ))
 
-    it.live("answers 410 to a device that a push service says is gone, until it subscribes anew", () =>
+    it.live("answers 410 to a device that a push service reports as gone, until it subscribes again", () =>
       run((_, post) =>
         Effect.gen(function*() {
           const { publicKey } = yield* WebPush.WebPush
@@ -358,7 +358,7 @@ const suite = (name: string, app: App) => {
         })
       ))
 
-    it.live("forgets a device whose browser has withdrawn the permission", () =>
+    it.live("removes a device whose user has withdrawn the permission", () =>
       run((_, post) =>
         Effect.gen(function*() {
           const [own, foreign] = [newSubscription(), newSubscription()]
@@ -373,7 +373,7 @@ const suite = (name: string, app: App) => {
         })
       ))
 
-    it.live("answers 400 to text that not every store keeps as it is", () =>
+    it.live("answers 400 to text that some stores cannot store unchanged", () =>
       run((_, post) =>
         Effect.gen(function*() {
           const subscription = toJson(newSubscription())
@@ -386,7 +386,7 @@ const suite = (name: string, app: App) => {
         })
       ))
 
-    it.live("answers 503 when the store is away", () =>
+    it.live("answers 503 when the store is unavailable", () =>
       run((_, post) =>
         Effect.gen(function*() {
           const subscription = toJson(newSubscription())
@@ -420,7 +420,7 @@ describe("WebPushApi: the body", () => {
 })
 
 describe("WebPushApi: OpenAPI", () => {
-  it("describes the routes, their bodies and every answer", () => {
+  it("describes the routes, their bodies and each response", () => {
     const { paths } = OpenApi.fromApi(Api)
     const answers = Object.entries(paths).map(([path, { get, post }]) => [
       path,

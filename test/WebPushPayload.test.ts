@@ -34,7 +34,7 @@ const full: WebPushPayload.Notification = {
 }
 
 describe("WebPushPayload", () => {
-  it.effect("writes every member of NotificationOptions as it is", () =>
+  it.effect("encodes each member of NotificationOptions unchanged", () =>
     Effect.gen(function*() {
       const payload = yield* WebPushPayload.make(full)
       assert.deepStrictEqual(jsonOf(payload), full)
@@ -42,7 +42,7 @@ describe("WebPushPayload", () => {
     }))
 
   it.effect.prop(
-    "what make writes, Notification reads",
+    "Notification decodes the payload of make",
     { notification: Arbitrary.make(WebPushPayload.Notification).map((all) => ({ ...all, data: undefined })) },
     ({ notification }) =>
       Effect.gen(function*() {
@@ -53,7 +53,7 @@ describe("WebPushPayload", () => {
     { fastCheck: { numRuns: 200 } }
   )
 
-  it.effect("refuses what showNotification would throw for", () =>
+  it.effect("refuses a notification for which showNotification would throw", () =>
     Effect.gen(function*() {
       const { make } = WebPushPayload
       assert.deepStrictEqual(yield* fields(make({ title: "a", silent: true, vibrate: 200 })), [
@@ -73,7 +73,7 @@ describe("WebPushPayload", () => {
       assert.deepStrictEqual(yield* fields(make({ title: "a", data: 7n })), ["data", "data must be JSON"])
     }))
 
-  it.effect("writes a declarative message for both drafts", () =>
+  it.effect("encodes a declarative message for both drafts", () =>
     Effect.gen(function*() {
       const payload = yield* WebPushPayload.declarative({
         title: "Pagamento confirmado",
@@ -96,7 +96,7 @@ describe("WebPushPayload", () => {
       })
     }))
 
-  it.effect("refuses a declarative message that a browser would not take as one", () =>
+  it.effect("refuses a declarative message that a browser would not accept as one", () =>
     Effect.gen(function*() {
       const { declarative } = WebPushPayload
       const navigate = "https://shop.example.com/"
@@ -116,7 +116,7 @@ describe("WebPushPayload", () => {
       }
     }))
 
-  it.effect("encodes any Schema with its value", () =>
+  it.effect("encodes a value of any Schema", () =>
     Effect.gen(function*() {
       const OrderPaid = Schema.Struct({ orderId: Schema.NonEmptyString, paidAt: Schema.DateFromString })
       const order = { orderId: "7", paidAt: new Date(0) }
@@ -129,7 +129,7 @@ describe("WebPushPayload", () => {
     }))
 
   it.effect.prop(
-    "does not quote what it refuses, nor shows what it holds",
+    "quotes no value that it refuses, and shows no content",
     { wrong: fc.constantFrom("secret", "title") },
     ({ wrong }) =>
       Effect.gen(function*() {

@@ -22,7 +22,7 @@ const messages = (input: unknown) =>
 
 describe("WebPushSubscription", () => {
   it.effect.prop(
-    "gives back what toJSON() gave",
+    "encodes the output of toJSON() unchanged",
     {
       token: fc.stringMatching(/^[\x21\x23-\x7e]{0,1900}$/),
       expirationTime: fc.oneof(
@@ -57,7 +57,7 @@ describe("WebPushSubscription", () => {
     { fastCheck: { numRuns: 50 }, timeout: 60_000 }
   )
 
-  it.effect("renames expirationTime and keeps an endpoint of 4,096 characters byte for byte", () =>
+  it.effect("renames expirationTime, and preserves an endpoint of 4,096 characters byte for byte", () =>
     Effect.gen(function*() {
       const long = `${endpoint}${"%2f".repeat(1337)}`.slice(0, 4096)
       const subscription = yield* decode({ ...json, endpoint: long, expirationTime: 1_700_000_000_000 })
@@ -65,14 +65,14 @@ describe("WebPushSubscription", () => {
       assert.strictEqual(subscription.endpoint, long)
     }))
 
-  it.effect("keeps the key that the browser subscribed with", () =>
+  it.effect("preserves the applicationServerKey", () =>
     Effect.gen(function*() {
       const subscription = yield* decode({ ...json, applicationServerKey: p256dh })
       assert.strictEqual(subscription.applicationServerKey, p256dh)
       assert.deepStrictEqual(yield* encode(subscription), { ...json, applicationServerKey: p256dh })
     }))
 
-  it.effect("refuses a device that reads no message of RFC 8291, and says so", () =>
+  it.effect("refuses a device that cannot decrypt RFC 8291, with a message", () =>
     Effect.gen(function*() {
       for (const member of ["contentEncoding", "supportedContentEncodings"]) {
         for (const refused of ["aesgcm", "aesgcm128", "", ["aesgcm"], [], 7, { aes128gcm: true }]) {
@@ -86,7 +86,7 @@ describe("WebPushSubscription", () => {
       }
     }))
 
-  it.effect("names the member and the rule that it breaks", () =>
+  it.effect("fails with the member and the rule that it breaks", () =>
     Effect.gen(function*() {
       const point = "must be a point on the curve P-256: 65 bytes, uncompressed, in base64url"
       const sixteen = "must be 16 bytes in base64url"
@@ -133,7 +133,7 @@ describe("WebPushSubscription", () => {
     }))
 
   it.effect.prop(
-    "does not quote what it refuses",
+    "does not quote a value that it refuses",
     { wrong: fc.constantFrom("endpoint", "expirationTime", "keys", "p256dh", "auth", "applicationServerKey", "all") },
     ({ wrong }) =>
       Effect.gen(function*() {

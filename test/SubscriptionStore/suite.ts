@@ -14,12 +14,12 @@ const endpoints = (devices: Iterable<SubscriptionStore.Device>) => Arr.map([...d
 const deviceOf = (store: SubscriptionStore.SubscriptionStore.Service, owner: string) =>
   Effect.map(store.forOwner(owner), (devices) => devices[0] ?? assert.fail(`${owner} has no device`))
 
-/** What every `SubscriptionStore` must hold to. Each build of the layer is a store of its own, empty at first. */
+/** The suite of all stores. Each build of the layer must be a new, empty store. */
 export const suite = <R, E>(
   it: Vitest.MethodsNonLive<R, true>,
   makeLayer: (options: SubscriptionStore.Options) => Layer.Layer<SubscriptionStore.SubscriptionStore, E, R>
 ): void => {
-  /** With a clock that advances by a millisecond each time it is read. */
+  /** Runs a test with a clock that advances by a millisecond each time that it is read. */
   const withStore = <A, E2>(
     body: (store: SubscriptionStore.SubscriptionStore.Service) => Effect.Effect<A, E2>
   ): Effect.Effect<A, E | E2, R> => {
@@ -32,12 +32,12 @@ export const suite = <R, E>(
     )
   }
 
-  it.effect("gives a device back as it was subscribed, whatever its endpoint", () =>
+  it.effect("returns a device unchanged, for any endpoint", () =>
     withStore((store) =>
       Effect.gen(function*() {
         const long = `${newEndpoint()}%2f%2F%3d+~?t=a%00&%E2%82%AC=`.padEnd(2048, "%2fAb")
         const longest = `${newEndpoint()}/`.padEnd(4096, "%C3%bc-")
-        // No two of these are the same endpoint.
+        // All of these are different endpoints.
         const alike = [
           "https://a.example/x%2f",
           "https://a.example/x%2F",
@@ -58,7 +58,7 @@ export const suite = <R, E>(
       })
     ))
 
-  it.effect("shows nothing of a device but its endpointId", () =>
+  it.effect("shows only the endpointId of a device", () =>
     withStore((store) =>
       Effect.gen(function*() {
         const subscription = newSubscription()
@@ -73,14 +73,14 @@ export const suite = <R, E>(
       })
     ))
 
-  it.effect("keeps one device of an endpoint, with what is known of it", () =>
+  it.effect("stores one device for an endpoint, and preserves its facts", () =>
     withStore((store) =>
       Effect.gen(function*() {
         const subscription = newSubscription()
         const { endpoint } = subscription
         yield* store.upsert("anna", subscription, { userAgent: "Firefox", applicationServerKey: "old" })
         yield* store.touch([subscription])
-        // The server has a new key by now, but this device was made with the old one.
+        // The server now has a new key, but this device was made with the old one.
         yield* store.upsert("anna", subscription, { applicationServerKey: "new" })
         assert.strictEqual((yield* store.forOwner("anna")).length, 1)
         const again = yield* deviceOf(store, "anna")
@@ -117,7 +117,7 @@ export const suite = <R, E>(
       })
     ))
 
-  it.effect("removes a device for its owner alone, and does not mind if it is gone", () =>
+  it.effect("removes a device for its owner only, and accepts an unknown one", () =>
     withStore((store) =>
       Effect.gen(function*() {
         const { endpoint } = yield* Effect.tap(Effect.sync(newSubscription), (it) => store.upsert("anna", it))
@@ -128,7 +128,7 @@ export const suite = <R, E>(
       })
     ))
 
-  it.effect("prunes only while the keys are those that were sent to", () =>
+  it.effect("prunes a device only while its keys are those of the message", () =>
     withStore((store) =>
       Effect.gen(function*() {
         const [gone, refreshed, alive] = [newSubscription(), newSubscription(), newSubscription()]
@@ -143,7 +143,7 @@ export const suite = <R, E>(
       })
     ))
 
-  it.effect("notes a success, of the device that was sent to", () =>
+  it.effect("records a success of the device that received the message", () =>
     withStore((store) =>
       Effect.gen(function*() {
         const [sent, other] = [newSubscription(), newSubscription()]
@@ -158,7 +158,7 @@ export const suite = <R, E>(
       })
     ))
 
-  it.effect("makes room for a new device by that which was subscribed the longest ago", () =>
+  it.effect("replaces the oldest subscription by a new device", () =>
     withStore((store) =>
       Effect.gen(function*() {
         const subscriptions = Arr.makeBy(maxDevicesPerOwner + 1, () => newSubscription())
@@ -170,20 +170,20 @@ export const suite = <R, E>(
       })
     ))
 
-  it.effect("makes room by the time of the last subscription, and never by the device that is new", () =>
+  it.effect("replaces by the time of the last subscription, and never the new device", () =>
     withStore((store) =>
       Effect.gen(function*() {
         const subscriptions = Arr.makeBy(maxDevicesPerOwner, () => newSubscription())
         for (const subscription of subscriptions) yield* store.upsert("anna", subscription)
         const [first, second] = subscriptions
         if (first === undefined || second === undefined) return assert.fail("too few")
-        // The first one subscribes again: now the second is the one that subscribed the longest ago.
+        // The first one subscribes again, so that the second is now the oldest.
         yield* store.upsert("anna", first)
         yield* store.upsert("anna", newSubscription())
         const kept = endpoints(yield* store.forOwner("anna"))
         assert.include(kept, first.endpoint)
         assert.notInclude(kept, second.endpoint)
-        // A clock that stands still, or is set back.
+        // A clock that stands still, or was set back.
         const stopped = Object.assign(Clock.make(), { currentTimeMillis: Effect.succeed(1_600_000_000_000) })
         for (const subscription of Arr.makeBy(20, () => newSubscription())) {
           yield* Effect.withClock(store.upsert("anna", subscription), stopped)
@@ -192,7 +192,7 @@ export const suite = <R, E>(
       })
     ))
 
-  it.effect("refuses text that not every database keeps as it is, in each operation", () =>
+  it.effect("refuses text that some databases cannot store unchanged, in each operation", () =>
     withStore((store) =>
       Effect.gen(function*() {
         const subscription = newSubscription()
@@ -217,7 +217,7 @@ export const suite = <R, E>(
       })
     ))
 
-  it.effect("takes every other owner for the one it is", () =>
+  it.effect("distinguishes all owners", () =>
     withStore((store) =>
       Effect.gen(function*() {
         const owners = [
@@ -242,7 +242,7 @@ export const suite = <R, E>(
       })
     ))
 
-  it.effect("remembers what was pruned, and refuses it until the device subscribes anew", () =>
+  it.effect("remembers a pruned subscription, and refuses it until the device subscribes again", () =>
     withStore((store) =>
       Effect.gen(function*() {
         const [gone, unknown, removed] = [newSubscription(), newSubscription(), newSubscription()]
@@ -265,7 +265,7 @@ export const suite = <R, E>(
       })
     ))
 
-  it.effect("remembers the last 10,000 that were pruned", () =>
+  it.effect("remembers the last 10,000 pruned subscriptions", () =>
     withStore((store) =>
       Effect.gen(function*() {
         const keys = newKeys()
@@ -278,7 +278,7 @@ export const suite = <R, E>(
       })
     ))
 
-  it.effect("dies of a limit that cannot be, when it is built", () =>
+  it.effect("dies if the limit is invalid, when it is built", () =>
     Effect.gen(function*() {
       for (const maxDevicesPerOwner of [0, -1, 1.5, Number.NaN, Number.POSITIVE_INFINITY]) {
         const exit = yield* Effect.exit(Effect.scoped(Layer.build(makeLayer({ maxDevicesPerOwner }))))
@@ -287,7 +287,7 @@ export const suite = <R, E>(
       }
     }))
 
-  it.effect("puts a subscription in the place of another of the same owner", () =>
+  it.effect("replaces a subscription by another one of the same owner", () =>
     withStore((store) =>
       Effect.gen(function*() {
         const subscriptions = Arr.makeBy(maxDevicesPerOwner, () => newSubscription())
@@ -308,7 +308,7 @@ export const suite = <R, E>(
       })
     ))
 
-  it.effect("lets one of many win an endpoint", () =>
+  it.effect("assigns an endpoint to one of many concurrent owners", () =>
     withStore((store) =>
       Effect.gen(function*() {
         const endpoint = newEndpoint()
@@ -325,7 +325,7 @@ export const suite = <R, E>(
       })
     ))
 
-  it.effect("never loses a subscription that was refreshed between the sending and the 410", () =>
+  it.effect("never removes a subscription that was renewed between the message and its 410", () =>
     withStore((store) =>
       Effect.forEach(Arr.range(1, 40), (n) =>
         Effect.gen(function*() {
@@ -339,7 +339,7 @@ export const suite = <R, E>(
         }), { concurrency: 8 })
     ))
 
-  it.effect("moves a device once, and keeps to the limit, when many write at once", () =>
+  it.effect("moves a device once, and enforces the limit, under concurrent writes", () =>
     withStore((store) =>
       Effect.gen(function*() {
         const moving = newSubscription()
@@ -354,7 +354,7 @@ export const suite = <R, E>(
       })
     ))
 
-  it.effect("streams every device, once each", () =>
+  it.effect("streams each device once", () =>
     withStore((store) =>
       Effect.gen(function*() {
         const keys = newKeys()

@@ -1,12 +1,12 @@
 import { assert, it } from "@effect/vitest"
 
-// The key and the salt of a message cannot be chosen through the public API, and must not be.
+// The public API must not allow to choose the key and the salt of a message.
 import { encrypt } from "../../src/WebPush/internal/crypto.js"
 import { decrypt, verify } from "../support/noble.js"
 
 const bytes = (text: string) => Buffer.from(text, "base64url")
 
-it("reproduces the message of RFC 8291, appendix A, byte for byte, and opens it", () => {
+it("reproduces the message of RFC 8291, appendix A, byte for byte, and decrypts it", () => {
   const receiver = {
     p256dh: "BCVxsr7N_eNgVRqvHtD0zTZsEc6-VV-JvLexhqUzORcxaOzi6-AYWXvTBHm4bjyPjs7Vd8pZGH6SRpkNtoIAiw4",
     auth: "BTBZMqHH6r4Tts7J_aSIgg"
@@ -27,7 +27,7 @@ it("reproduces the message of RFC 8291, appendix A, byte for byte, and opens it"
   assert.strictEqual(Buffer.from(decrypt(message, device)).toString(), "When I grow up, I want to be a watermelon")
 })
 
-// What the other tests hold the library's tokens against.
+// The verifier that the other tests apply to the library's tokens.
 it("verifies the token of RFC 8292, section 2.4", () => {
   const token = "eyJ0eXAiOiJKV1QiLCJhbGciOiJFUzI1NiJ9" +
     ".eyJhdWQiOiJodHRwczovL3B1c2guZXhhbXBsZS5uZXQiLCJleHAiOjE0NTM1MjM3NjgsInN1YiI6Im1haWx0bzpwdXNoQGV4YW1wbGUuY29tIn0" +

@@ -33,7 +33,7 @@ const scenario = <A, E>(
 describe("on the wire", () => {
   for (const protocol of ["h2", "http/1.1"] as const) {
     it.live(
-      `every body over ${protocol} is opened by an implementation that shares no code`,
+      `another implementation decrypts every body over ${protocol}`,
       () =>
         scenario((service) =>
           Effect.gen(function*() {
@@ -64,7 +64,7 @@ describe("on the wire", () => {
     )
   }
 
-  it.live("keeps one HTTP/2 connection, and at most `concurrency` of HTTP/1.1", () =>
+  it.live("opens one connection of HTTP/2, and at most `concurrency` of HTTP/1.1", () =>
     Effect.gen(function*() {
       for (const [protocol, most] of [["h2", 1], ["http/1.1", 12]] as const) {
         yield* scenario((service) =>
@@ -78,7 +78,7 @@ describe("on the wire", () => {
       }
     }), 60_000)
 
-  it.live("the test service refuses a message that breaks the rules", () =>
+  it.live("the test service refuses a message that breaks a rule", () =>
     scenario((service) =>
       Effect.gen(function*() {
         const other = yield* VapidKeys.generate
@@ -218,9 +218,9 @@ const rows: ReadonlyArray<Row> = [
   ["wns", { status: 406, headers: { "x-wns-continue-after": "90" } }, "RateLimited", { retryAfter: 90 }]
 ]
 
-describe("what the push services answer", () => {
+describe("a response of a push service", () => {
   it.live(
-    "means what the table says, and 404 and 410 alone mean gone",
+    "has the meaning of the table, and only 404 and 410 mean gone",
     () =>
       scenario((service) =>
         Effect.gen(function*() {
@@ -252,7 +252,7 @@ describe("what the push services answer", () => {
     60_000
   )
 
-  it.live("tells WNS, and only WNS, that a TTL of 0 is not to be kept", () =>
+  it.live("sends x-wns-cache-policy with a TTL of 0 to WNS only", () =>
     scenario((service) =>
       Effect.gen(function*() {
         for (const vendor of ["wns", "apple"] as const) {
@@ -269,7 +269,7 @@ describe("what the push services answer", () => {
 })
 
 describe("secrets", () => {
-  it.live("get into no error, log or span, whatever the service answers", () => {
+  it.live("occur in no error, log or span, for any response", () => {
     const logged: Array<string> = []
     const spans: Array<Tracer.Span> = []
     const logger = Logger.make((options) => {
@@ -325,7 +325,7 @@ describe("secrets", () => {
             yield* sendAndShow(subscription)
           }
         }
-        // What is never sent.
+        // Messages that are never sent.
         const { endpoint, keys } = yield* service.subscribe()
         const subscription = (changed: Partial<ConstructorParameters<typeof WebPushSubscription>[0]>) =>
           new WebPushSubscription({ endpoint, keys, ...changed }, { disableValidation: true })

@@ -8,7 +8,7 @@ const endpoints = { file: "src/WebPush/internal/endpoint.ts", test: "test/WebPus
 const answers = {
   file: "src/WebPush/internal/response.ts",
   test: "test/WebPush/wire.test.ts",
-  name: "means what the table says"
+  name: "has the meaning of the table"
 }
 const errors = { file: "src/WebPushError.ts", test: "test/WebPush.test.ts" }
 const sender = { file: "src/WebPush.ts", test: "test/WebPush.test.ts" }
@@ -36,42 +36,42 @@ export default [
     ...errors,
     promise: "A Blocked that comes from name resolution is not final",
     test: "test/node/PushHttpClient.test.ts",
-    name: "are all checked, each time",
+    name: "are all checked, for each resolution",
     find: "? this.detail === undefined || isAddress.test(this.endpointId)",
     replace: "? true"
   },
   {
     ...http2,
     promise: "A session that was silent is checked before it is used again",
-    name: "is found out before any of 20 messages is lost over HTTP/2 (concurrency: unbounded)",
+    name: "is detected before any of 20 messages is lost over HTTP/2 (concurrency: unbounded)",
     find: `const silentMillis = 1000`,
     replace: `const silentMillis = 1_000_000`
   },
   {
     ...http2,
-    promise: "A session that was silent is asked",
-    name: "is not taken for one that is only silent",
+    promise: "A session that was silent is probed",
+    name: "is distinguished from a silent one",
     find: `connection.checking === undefined && !isSilent`,
     replace: `connection.checking === undefined`
   },
   {
     ...http2,
-    promise: "GOAWAY with an error is judged by its last stream id",
-    name: "sends GOAWAY with an error and forgets the request",
+    promise: "GOAWAY with an error concerns the streams after its last stream id",
+    name: "sends GOAWAY with an error and drops the request",
     find: `connection.lastStreamId = lastStreamId`,
     replace: ``
   },
   {
     ...http2,
-    promise: "GOAWAY with REFUSED_STREAM does not mean the requests that were looked at",
-    name: "REFUSED_STREAM after it has looked at the request",
+    promise: "GOAWAY with REFUSED_STREAM does not concern the requests that were processed",
+    name: "REFUSED_STREAM after it has processed the request",
     find: `connection.goawayCode = code`,
     replace: ``
   },
   {
     ...http1,
-    promise: "A request over a connection that is there counts as sent",
-    name: "that speaks no HTTP is a failure",
+    promise: "A request over an established connection counts as sent",
+    name: "that speaks no HTTP causes a failure",
     find: `} else addSent(exchange, 1)`,
     replace: `}`
   },
@@ -84,52 +84,52 @@ export default [
   },
   {
     ...http1,
-    promise: "A request is sent no third time, and not when its answer has begun",
+    promise: "A request is sent no third time, and not after its response has begun",
     name: "not when the answer has begun",
     find: `const wasIdle = request.reusedSocket && bytesRead() === bytesBefore`,
     replace: `const wasIdle = request.reusedSocket`
   },
   {
     ...http1,
-    promise: "A message that is lost with an idle connection takes the other idle ones with it",
-    name: "costs one message over HTTP/1.1",
+    promise: "An idle connection that loses a message closes the other idle ones",
+    name: "loses one message over HTTP/1.1",
     find: `if (request.reusedSocket && bytesRead() === bytesBefore) dropIdle(agent, url)`,
     replace: ``
   },
   {
     ...client,
     file: "src/node/internal/publicLookup.ts",
-    promise: "A resolver that throws ends no process",
-    name: "that throws is a failure of the message",
+    promise: "A resolver that throws does not end the process",
+    name: "that throws causes a failure of the message",
     find: `once(() => callback(transportError("ERR_LOOKUP_FAILED", cause), []))`,
     replace: `throw cause`
   },
   {
     ...client,
     file: "src/node/internal/exchange.ts",
-    promise: "An answer is read to 8 KiB and no further",
-    name: "takes no memory",
+    promise: "A response is read to 8 KiB and no further",
+    name: "uses no memory",
     find: `    if (size > maxResponseBytes) {`,
     replace: `    if (size < 0) {`
   },
   {
     ...http1,
-    promise: "421 gives up the connection of HTTP/1.1",
+    promise: "421 closes the connection of HTTP/1.1",
     name: "(421)",
     find: `if (response.statusCode === 421) request.shouldKeepAlive = false`,
     replace: ``
   },
   {
     ...http2,
-    promise: "421 gives up the connection of HTTP/2",
+    promise: "421 retires the connection of HTTP/2",
     name: "(421)",
     find: `if (headers[":status"] === 421) retire(connection)`,
     replace: ``
   },
   {
     ...client,
-    promise: "Options that cannot be die when the client is built",
-    name: "dies of options that cannot be",
+    promise: "An invalid option dies when the client is built",
+    name: "dies if an option is invalid",
     find: `    : !allowedAddresses.every(AddressPolicy.isSubnet)`,
     replace: `    : !allowedAddresses.some(AddressPolicy.isSubnet)`
   },
@@ -153,21 +153,21 @@ export default [
   },
   {
     ...errors,
-    promise: "The subscriptions that accept no message can be found",
-    name: "names the endpoints that accept no message",
+    promise: "The report has the subscriptions that accept no message",
+    name: "reports the endpoints that accept no message",
     find: `unusableEndpoint.has(this.detail ?? "")`,
     replace: `unusableEndpoint.has("")`
   },
   {
     ...endpoints,
-    promise: "A label of more than 63 letters is refused",
-    name: "blocks everything",
+    promise: "A label of more than 63 characters is refused",
+    name: "blocks all endpoints outside",
     find: `/[^.]{64}/`,
     replace: `/[^.]{640}/`
   },
   {
     ...endpoints,
-    promise: "A name of more than 253 letters is refused",
+    promise: "A name of more than 253 characters is refused",
     name: "is extended by the hosts",
     find: `name.length > 253`,
     replace: `name.length > 2530`
@@ -175,37 +175,37 @@ export default [
   {
     file: "src/WebPushSubscription.ts",
     test: "test/WebPush.test.ts",
-    promise: "An endpoint of more than 4,096 letters is refused",
-    name: "blocks everything",
+    promise: "An endpoint of more than 4,096 characters is refused",
+    name: "blocks all endpoints outside",
     find: `const maxEndpointLength = 4096`,
     replace: `const maxEndpointLength = 40_960`
   },
   {
     ...sender,
     promise: "Retry-After is honoured up to an hour",
-    name: "waits for what Retry-After says: an hour",
+    name: "waits for the delay of Retry-After: an hour",
     find: `Duration.hours(1))`,
     replace: `Duration.minutes(59))`
   },
   {
     ...sender,
     promise: "Retry-After is not honoured beyond an hour",
-    name: "does not wait for more than an hour: 3601",
+    name: "does not retry after a delay of more than an hour: 3601",
     find: `Duration.hours(1))`,
     replace: `Duration.hours(2))`
   },
   {
     file: "src/WebPush/internal/response.ts",
     test: "test/WebPush.test.ts",
-    promise: "A Retry-After of any number of digits is a wait, and a finite one",
-    name: "does not wait for more than an hour: 9999999999",
+    promise: "A Retry-After of any number of digits is a finite delay",
+    name: "does not retry after a delay of more than an hour: 9999999999",
     find: `Math.min(wait, longestWait)`,
     replace: `wait`
   },
   {
     ...sender,
-    promise: "The time of a message begins when it is encrypted",
-    name: "does not count the wait",
+    promise: "The timeout of a message begins with its encryption",
+    name: "excludes the encryption of other messages",
     find: `    yield* turn
     const authorization = yield* authorize(endpoint.origin)`,
     replace: `    const authorization = yield* authorize(endpoint.origin).pipe(
@@ -215,33 +215,33 @@ export default [
   {
     ...sender,
     file: "src/WebPush/internal/pacing.ts",
-    promise: "A turn of the event loop has the work of a few messages",
-    name: "does not keep the event loop",
+    promise: "A turn of the event loop encrypts a few messages",
+    name: "does not block the event loop",
     find: `const encryptionsPerTurn = 8`,
     replace: `const encryptionsPerTurn = 80`
   },
   {
     ...sender,
-    promise: "Options that cannot be die when the layer is built",
-    name: "for a call, and for the layer",
+    promise: "An invalid option dies when the layer is built",
+    name: "of a call, and of the layer",
     find: `    yield* validate(options)
     yield* checkOptions(options)`,
     replace: `    yield* validate(options)`
   },
   {
     ...sender,
-    promise: "A failure before the connection is made may be repeated, with any client",
-    name: "may be repeated where its code",
+    promise: "A failure before the connection is established is retryable, with any client",
+    name: "is retryable if its code",
     find: `/^(connect|getaddrinfo|query\\w*)$/`,
     replace: `/^(getaddrinfo|query\\w*)$/`
   },
   {
-    promise: "an address that stands in the endpoint is blocked for good",
+    promise: "An address in the endpoint itself is blocked permanently",
     file: "src/WebPushError.ts",
     find: "this.detail === undefined || isAddress.test(this.endpointId)",
     replace: "this.detail === undefined",
     test: "test/node/PushHttpClient.test.ts",
-    name: "blocked for good"
+    name: "blocked permanently"
   },
   {
     promise: "the endpoint is in no log of a store that dies",

@@ -23,7 +23,7 @@ export default [
     find: "ORDER BY endpoint_hash = ${endpointHash} DESC, updated_at DESC",
     replace: "ORDER BY endpoint_hash = ${endpointHash} DESC, created_at DESC",
     test: "test/SubscriptionStore.test.ts",
-    name: "SQLite makes room by the time"
+    name: "SQLite replaces by the time"
   },
   {
     promise: "a subscription that was pruned is refused",
@@ -31,7 +31,7 @@ export default [
     find: "if (pruned.length > 0) {",
     replace: "if (pruned.length > 1) {",
     test: "test/SubscriptionStore.test.ts",
-    name: "SQLite remembers what was pruned"
+    name: "SQLite remembers a pruned subscription"
   },
   {
     promise: "the memory of pruned subscriptions is bounded",
@@ -47,7 +47,7 @@ export default [
     find: "keyOf(replaces) ?? publicKey",
     replace: "publicKey",
     test: "test/WebPushApi.test.ts",
-    name: "HttpRouter keeps the key"
+    name: "HttpRouter stores the key"
   },
   {
     promise: "a key that the server does not have is refused",
@@ -55,7 +55,7 @@ export default [
     find: "if (!publicKeys.includes(",
     replace: "if (publicKeys.length === 0 && !publicKeys.includes(",
     test: "test/WebPushApi.test.ts",
-    name: "HttpRouter answers 410 and its key"
+    name: "HttpRouter answers 410 with its own key"
   },
   {
     promise: "a body must arrive in time",
@@ -71,7 +71,7 @@ export default [
     find: "scalar.set(significant, 32 - significant.length)",
     replace: "scalar.set(significant)",
     test: "test/VapidKeys.test.ts",
-    name: "takes a scalar"
+    name: "accepts a scalar"
   },
   {
     promise: "a private key on another curve is refused",
@@ -79,7 +79,7 @@ export default [
     find: "key.asymmetricKeyDetails?.namedCurve === \"prime256v1\"",
     replace: "key.asymmetricKeyDetails?.namedCurve !== undefined",
     test: "test/VapidKeys.test.ts",
-    name: "says why a private key"
+    name: "fails with the rule that a private key"
   },
   {
     promise: "a device that reads only aesgcm is refused at decode",

@@ -198,7 +198,7 @@ export default [
     ...store,
     find: "DESC, updated_at DESC, endpoint_hash\n",
     replace: "DESC, created_at DESC, endpoint_hash\n",
-    name: "SQLite makes room"
+    name: "SQLite replaces"
   },
   {
     promise: "A page that opened after the event counts as not connected",

@@ -33,7 +33,7 @@ interface Server {
   readonly bytes: () => number
 }
 
-/** A server on this machine that counts its connections and what they bring. */
+/** Starts a server on this machine that counts its connections and their bytes. */
 const listen = (server: Net.Server): Effect.Effect<Server, never, Scope.Scope> => {
   const sockets = new Set<Net.Socket>()
   let opened = 0
@@ -49,7 +49,7 @@ const listen = (server: Net.Server): Effect.Effect<Server, never, Scope.Scope> =
   })
   server.on("secureConnection", (socket: Tls.TLSSocket) => {
     socket.on("error", () => {})
-    if ("setTimeout" in server) return // HTTP/2 reads for itself
+    if ("setTimeout" in server) return // HTTP/2 reads its sockets itself
     socket.on("data", (chunk) => {
       bytes += chunk.length
     })
@@ -81,7 +81,7 @@ const withWebPush = (port: number, options: PushHttpClient.Options = local) =>
 
 const until = (condition: () => boolean) =>
   Effect.repeat(Effect.delay(Effect.sync(condition), "5 millis"), { until: (holds) => holds }).pipe(
-    Effect.timeoutFail({ duration: "5 seconds", onTimeout: () => "it did not come to be" })
+    Effect.timeoutFail({ duration: "5 seconds", onTimeout: () => "the condition did not become true" })
   )
 
 const describeError = (error: WebPushGone | WebPushFailure) =>
@@ -89,7 +89,7 @@ const describeError = (error: WebPushGone | WebPushFailure) =>
 
 describe("a push service that misbehaves", () => {
   const timeout = 300
-  // For a busy machine. Without a deadline these would not end at all.
+  // Slack for a busy machine. Without a timeout these would never end.
   const slack = 2000
 
   // The first request of a connection is answered, the next one is met by a GOAWAY.
@@ -107,14 +107,14 @@ describe("a push service that misbehaves", () => {
   }
   const { NGHTTP2_ENHANCE_YOUR_CALM, NGHTTP2_NO_ERROR, NGHTTP2_REFUSED_STREAM } = Http2.constants
 
-  /** Servers of bytes, below HTTP, and whether it is known that they did not get the message. */
+  /** Servers of bytes, below HTTP, and `neverSent` of a message to them. */
   const raw: ReadonlyArray<
     readonly [name: string, server: () => Net.Server, outcome: string, neverSent?: "neverSent"]
   > = [
     ["accepts and says nothing", () => Net.createServer(), "Timeout", "neverSent"],
     ["accepts and hangs up", () => Net.createServer((socket) => socket.destroy()), "Transport ECONNRESET", "neverSent"],
     [
-      "hangs up in the middle of the handshake",
+      "closes in the middle of the handshake",
       () => Net.createServer((socket) => socket.once("data", () => socket.destroy())),
       "Transport ECONNRESET",
       "neverSent"
@@ -127,7 +127,7 @@ describe("a push service that misbehaves", () => {
     ],
     ["answers no request", () => Tls.createServer({ ...certificate, ALPNProtocols: ["http/1.1"] }), "Timeout"],
     [
-      "promises HTTP/2 and never begins",
+      "negotiates HTTP/2 and sends nothing",
       () => Tls.createServer({ ...certificate, ALPNProtocols: ["h2"] }),
       "Timeout",
       "neverSent"
@@ -139,7 +139,7 @@ describe("a push service that misbehaves", () => {
       "Transport HPE_INVALID_CONSTANT"
     ],
     [
-      "breaks off in the middle of the head",
+      "closes in the middle of the headers",
       () =>
         Tls.createServer(
           { ...certificate, ALPNProtocols: ["http/1.1"] },
@@ -148,7 +148,7 @@ describe("a push service that misbehaves", () => {
       "Transport ECONNRESET"
     ],
     [
-      "breaks off in the middle of the body",
+      "closes in the middle of the body",
       () =>
         Tls.createServer(
           { ...certificate, ALPNProtocols: ["http/1.1"] },
@@ -157,7 +157,7 @@ describe("a push service that misbehaves", () => {
       "Transport ECONNRESET"
     ],
     [
-      "sends a head without end",
+      "sends headers without end",
       () =>
         Tls.createServer(
           { ...certificate, ALPNProtocols: ["http/1.1"] },
@@ -166,37 +166,37 @@ describe("a push service that misbehaves", () => {
       "Transport HPE_HEADER_OVERFLOW"
     ],
     [
-      "shows a certificate that nobody vouches for",
+      "has a self-signed certificate",
       () => Tls.createServer(TestCertificate.make(["localhost"])),
       "Transport DEPTH_ZERO_SELF_SIGNED_CERT",
       "neverSent"
     ],
     [
-      "sends GOAWAY and forgets the request",
+      "sends GOAWAY and drops the request",
       goingAway(NGHTTP2_NO_ERROR, 1),
       "Transport NGHTTP2_REFUSED_STREAM",
       "neverSent"
     ],
     [
-      "sends GOAWAY with an error and forgets the request",
+      "sends GOAWAY with an error and drops the request",
       goingAway(NGHTTP2_ENHANCE_YOUR_CALM, 1),
       "Transport NGHTTP2_REFUSED_STREAM",
       "neverSent"
     ],
     [
-      "sends GOAWAY with an error after it has looked at the request",
+      "sends GOAWAY with an error after it has processed the request",
       goingAway(NGHTTP2_ENHANCE_YOUR_CALM, 3),
       "Transport ECONNRESET"
     ],
     [
-      "sends GOAWAY with the error REFUSED_STREAM after it has looked at the request",
+      "sends GOAWAY with the error REFUSED_STREAM after it has processed the request",
       goingAway(NGHTTP2_REFUSED_STREAM, 3),
       "Transport ECONNRESET"
     ]
   ]
 
   for (const [name, server, outcome, neverSent] of raw) {
-    it.live(`that ${name} is a failure in time`, () =>
+    it.live(`that ${name} causes a failure in time`, () =>
       Effect.gen(function*() {
         const { open, port } = yield* listen(server())
         yield* Effect.gen(function*() {
@@ -210,13 +210,13 @@ describe("a push service that misbehaves", () => {
           assert.strictEqual(error.neverSent, neverSent === undefined ? undefined : true)
           assert.strictEqual(error.isRetryable, neverSent !== undefined)
           assert.isBelow(Duration.toMillis(elapsed), timeout + slack)
-          // After its own GOAWAY, Node's server reads no more and does not see the client leave.
+          // After its own GOAWAY, Node's server reads nothing and does not observe that the client leaves.
           if (!goesAway) yield* until(() => open() === 0)
         }).pipe(withWebPush(port))
       }).pipe(Effect.scoped))
   }
 
-  it.live("that shows a certificate for another name is a failure", () =>
+  it.live("that has a certificate for another name causes a failure", () =>
     Effect.gen(function*() {
       const other = TestCertificate.make(["other.example"])
       const { open, port } = yield* listen(Tls.createServer(other))
@@ -228,7 +228,7 @@ describe("a push service that misbehaves", () => {
     }).pipe(Effect.scoped))
 
   for (const protocol of ["h2", "http/1.1"] as const) {
-    it.live(`over ${protocol} is a failure in time`, () =>
+    it.live(`over ${protocol} causes a failure in time`, () =>
       Effect.gen(function*() {
         const service = yield* TestPushService.TestPushService
         const subscription = yield* service.subscribe()
@@ -253,20 +253,20 @@ describe("a push service that misbehaves", () => {
           assert.isBelow(Duration.toMillis(elapsed), timeout + slack)
         }
 
-        // Nothing is left open but what can be used again.
+        // Only a reusable connection is left open.
         yield* Effect.repeat(Effect.delay(service.connections, "5 millis"), { until: ({ open }) => open <= 1 }).pipe(
           Effect.timeout("5 seconds")
         )
-        // It is as good as new afterwards.
+        // The client works afterwards.
         yield* service.answer({ status: 201 })
         yield* WebPush.send(subscription, "hello")
       }).pipe(Effect.provide(TestPushService.layerWebPush({ protocol }))))
   }
 })
 
-describe("an answer without end", () => {
+describe("a response without end", () => {
   for (const protocol of ["h2", "http/1.1"] as const) {
-    it.live(`takes no memory over ${protocol}: it is read to 8 KiB, and its connection does not bring more`, () =>
+    it.live(`uses no memory over ${protocol}: the client reads 8 KiB, and its connection transfers no more`, () =>
       Effect.gen(function*() {
         let offered = 0
         const chunk = Buffer.alloc(16_384, "x")
@@ -293,7 +293,7 @@ describe("an answer without end", () => {
             const response = yield* client.get(`https://localhost:${port}/`)
             assert.isBelow((yield* response.text).length, 8192 + 2 * 16_384)
           }
-          // The buffers of the system on both sides, which hold no more than a few hundred KiB for a connection.
+          // The buffers of the system on both sides: at most a few hundred KiB for a connection.
           const before = offered
           yield* until(() => open() <= 1)
           assert.isBelow(before, 10 * 1024 * 1024)
@@ -305,8 +305,8 @@ describe("an answer without end", () => {
   }
 })
 
-describe("a connection that a network has forgotten", () => {
-  /** Passes bytes on, until it forgets the connections that it has: then it drops what comes. */
+describe("a connection that a network has dropped", () => {
+  /** Starts a proxy that forwards bytes, until it drops its connections and discards their bytes. */
   const forgetful = (to: number) => {
     const forget: Array<() => void> = []
     const server = Net.createServer((inner) => {
@@ -341,7 +341,7 @@ describe("a connection that a network has forgotten", () => {
   }
 
   for (const concurrency of [1, "unbounded"] as const) {
-    it.live(`is found out before any of 20 messages is lost over HTTP/2 (concurrency: ${concurrency})`, () =>
+    it.live(`is detected before any of 20 messages is lost over HTTP/2 (concurrency: ${concurrency})`, () =>
       Effect.gen(function*() {
         const { port: target } = yield* listen(accepting().server)
         const { forgetAll, server } = forgetful(target)
@@ -358,7 +358,7 @@ describe("a connection that a network has forgotten", () => {
       }).pipe(Effect.scoped))
   }
 
-  it.live("costs one message over HTTP/1.1: the other idle connections are given up with it", () =>
+  it.live("loses one message over HTTP/1.1: the other idle connections are closed with it", () =>
     Effect.gen(function*() {
       const { port: target } = yield* listen(
         Https.createServer(certificate, (_request, response) => setTimeout(() => response.writeHead(201).end(), 20))
@@ -379,7 +379,7 @@ describe("a connection that a network has forgotten", () => {
       }).pipe(withWebPush(port))
     }).pipe(Effect.scoped))
 
-  it.live("is not taken for one that is only silent: that one is asked, and used again", () =>
+  it.live("is distinguished from a silent one, which is probed and used again", () =>
     Effect.gen(function*() {
       const { pings, server } = accepting()
       const { port } = yield* listen(server)
@@ -396,8 +396,11 @@ describe("a connection that a network has forgotten", () => {
     }).pipe(Effect.scoped))
 })
 
-describe("an idle connection of HTTP/1.1 that closes as a request comes", () => {
-  /** Answers the first request of the first connection; then does the next one, and counts them. */
+describe("an idle connection of HTTP/1.1 that closes as a request arrives", () => {
+  /**
+   * Starts a server that answers the first request of the first connection, then acts on the next one. It counts
+   * both.
+   */
   const serve = (next: (socket: Tls.TLSSocket, connection: number) => void) => {
     let connections = 0
     let requests = 0
@@ -441,7 +444,7 @@ describe("an idle connection of HTTP/1.1 that closes as a request comes", () => 
         const { requests, server } = serve(next)
         const { opened, port } = yield* listen(server)
         const result = yield* sendTwice(port)
-        if (Either.isRight(result) || result.left._tag === "WebPushGone") return assert.fail("it was answered")
+        if (Either.isRight(result) || result.left._tag === "WebPushGone") return assert.fail("the request was answered")
         assert.strictEqual(describeError(result.left), "Transport ECONNRESET")
         assert.isFalse(result.left.isRetryable)
         assert.deepStrictEqual([opened(), requests()], [expected, expected + 1])
@@ -449,7 +452,7 @@ describe("an idle connection of HTTP/1.1 that closes as a request comes", () => 
   }
 })
 
-describe("a resolver of the application's", () => {
+describe("a resolver of the application", () => {
   const resolvers: ReadonlyArray<readonly [name: string, lookup: Net.LookupFunction, outcome: string]> = [
     [
       "throws",
@@ -459,22 +462,22 @@ describe("a resolver of the application's", () => {
       "Transport ERR_LOOKUP_FAILED"
     ],
     [
-      "answers later with anything",
+      "calls back later with another value",
       (_hostname, _options, callback) => setImmediate(() => Reflect.apply(callback, undefined, [null, [undefined]])),
       "Transport ERR_LOOKUP_FAILED"
     ],
     [
-      "answers with nothing",
+      "calls back without a value",
       (_hostname, _options, callback) => setImmediate(() => Reflect.apply(callback, undefined, [null])),
       "Transport ERR_LOOKUP_FAILED"
     ],
     [
-      "answers with no addresses",
+      "calls back with no addresses",
       (_hostname, _options, callback) => callback(null, [{ address: "localhost", family: 4 }]),
       "Blocked ERR_BLOCKED_ADDRESS"
     ],
     [
-      "answers twice",
+      "calls back twice",
       (_hostname, _options, callback) => {
         callback(Object.assign(new Error("later"), { code: "EAI_AGAIN" }), [])
         callback(null, "127.0.0.1", 4)
@@ -484,7 +487,7 @@ describe("a resolver of the application's", () => {
     ["never answers", () => {}, "Timeout"]
   ]
   for (const [name, lookup, outcome] of resolvers) {
-    it.live(`that ${name} is a failure of the message`, () =>
+    it.live(`that ${name} causes a failure of the message`, () =>
       Effect.gen(function*() {
         const error = yield* WebPush.send(subscribe("https://push.example.org/x"), "hello", { timeout: 500 }).pipe(
           Effect.flip,
@@ -495,7 +498,7 @@ describe("a resolver of the application's", () => {
       }))
   }
 
-  it.live("that throws when a second connection of HTTP/1.1 is made is a failure of that message alone", () =>
+  it.live("that throws for a second connection of HTTP/1.1 causes a failure of that message only", () =>
     Effect.gen(function*() {
       const { port } = yield* listen(
         Https.createServer(certificate, (_request, response) => setTimeout(() => response.writeHead(201).end(), 50))
@@ -544,7 +547,7 @@ describe("interruption", () => {
       }).pipe(Effect.scoped))
   }
 
-  it.live("leaves the other requests of the connection alone", () =>
+  it.live("does not affect the other requests of the connection", () =>
     Effect.gen(function*() {
       let endSlow = () => {}
       const server = Http2.createSecureServer(certificate)
@@ -568,7 +571,7 @@ describe("interruption", () => {
       }).pipe(withWebPush(port))
     }).pipe(Effect.scoped))
 
-  it.live("closing the scope fails what is on its way, and dials for none that waits", () =>
+  it.live("closing the scope fails the pending requests, and opens no connection for waiting ones", () =>
     Effect.gen(function*() {
       const { bytes, open, opened, port } = yield* listen(
         Tls.createServer({ ...certificate, ALPNProtocols: ["http/1.1"] })
@@ -590,7 +593,7 @@ describe("interruption", () => {
       assert.deepStrictEqual([opened(), open()], [2, 0])
     }).pipe(Effect.scoped))
 
-  it.live("a header that cannot be sent leaves no connection behind", () =>
+  it.live("a header that cannot be sent leaves no connection open", () =>
     Effect.gen(function*() {
       const { open, opened, port } = yield* listen(
         Tls.createServer({ ...certificate, ALPNProtocols: ["http/1.1"] })
@@ -629,7 +632,7 @@ describe("addresses", () => {
   const toLoopback: Net.LookupFunction = (_hostname, _options, callback) =>
     callback(null, [{ address: "127.0.0.1", family: 4 }])
 
-  it.live("that are not public get not one byte, whatever they are called", () =>
+  it.live("that are not public receive no byte, in any notation", () =>
     Effect.gen(function*() {
       const { bytes, opened, port } = yield* listen(Net.createServer())
       const client = yield* PushHttpClient.make({ ca: certificate.cert, lookup: toLoopback })
@@ -643,14 +646,14 @@ describe("addresses", () => {
       }
       assert.strictEqual(opened() + bytes(), 0)
 
-      // The listener would have noticed.
+      // The listener observes an unguarded connection.
       const open = yield* PushHttpClient.make({ allowedAddresses: ["127.0.0.0/8"], lookup: toLoopback })
       yield* open.get(`https://fcm.googleapis.com:${port}/`).pipe(Effect.timeout("200 millis"), Effect.flip)
       yield* open.get(`https://2130706433:${port}/`).pipe(Effect.timeout("200 millis"), Effect.flip)
       assert.strictEqual(opened(), 2)
     }).pipe(Effect.scoped), 60_000)
 
-  it.live("are all checked, each time that a name is resolved", () =>
+  it.live("are all checked, for each resolution of a name", () =>
     Effect.gen(function*() {
       const { opened, port } = yield* listen(Net.createServer())
       const answers: ReadonlyArray<ReadonlyArray<string>> = [
@@ -673,13 +676,13 @@ describe("addresses", () => {
         )
         if (error._tag !== "WebPushFailure") return assert.fail(error._tag)
         assert.strictEqual(describeError(error), "Blocked ERR_BLOCKED_ADDRESS", addresses.join())
-        // The name may stand for another address a moment later.
+        // A later resolution may return another address.
         assert.deepStrictEqual([error.isFinal, error.needsNewSubscription], [false, false])
       }
       assert.strictEqual(opened(), 0)
     }).pipe(Effect.scoped))
 
-  it.live("that stand in the endpoint are blocked for good", () =>
+  it.live("in the endpoint itself are blocked permanently", () =>
     Effect.gen(function*() {
       const hosts = ["127.0.0.1", "10.0.0.1", "[::1]", "[::ffff:7f00:1]"].flatMap((host) => [host, `${host}:8443`])
       yield* Effect.forEach(hosts, (host) =>
@@ -691,7 +694,7 @@ describe("addresses", () => {
         })).pipe(Effect.provide(layerOver(PushHttpClient.layer({ ca: certificate.cert }), { hosts })))
     }))
 
-  it.live("are checked again for the next connection, when the name has come to mean something else", () =>
+  it.live("are checked again for the next connection, when the name resolves to another one", () =>
     Effect.gen(function*() {
       for (
         const server of [
@@ -724,7 +727,7 @@ describe("addresses", () => {
       }
     }).pipe(Effect.scoped))
 
-  it.live("of a name that does not resolve are no Blocked, and may be tried again", () =>
+  it.live("of a name that does not resolve cause a retryable failure, and not Blocked", () =>
     Effect.gen(function*() {
       const error = yield* WebPush.send(subscribe("https://push.example.org/x"), "hello").pipe(
         withWebPush(1, {
@@ -755,7 +758,7 @@ describe("the client", () => {
       assert.strictEqual(opened(), 3)
     }).pipe(Effect.scoped))
 
-  it.effect("dies of options that cannot be, when it is built", () =>
+  it.effect("dies if an option is invalid, when it is built", () =>
     Effect.gen(function*() {
       for (
         const options of [
@@ -779,7 +782,7 @@ describe("the client", () => {
       }
     }))
 
-  it.live("gives up a connection over which it is told that it is the wrong one (421)", () =>
+  it.live("closes a connection that does not belong to the host (421)", () =>
     Effect.gen(function*() {
       for (
         const server of [
@@ -796,7 +799,7 @@ describe("the client", () => {
       }
     }).pipe(Effect.scoped))
 
-  it.live("takes bytes and https alone", () =>
+  it.live("accepts only bytes and https", () =>
     Effect.gen(function*() {
       const client = yield* PushHttpClient.make()
       const http = yield* Effect.flip(client.get("http://push.example.org/"))

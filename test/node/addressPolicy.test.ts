@@ -1,6 +1,6 @@
 import { assert, it } from "@effect/vitest"
 
-// Through the client itself it could be seen only by connecting to addresses that are not of this machine.
+// A test through the client would have to connect to addresses outside of this machine.
 import * as AddressPolicy from "../../src/node/internal/addressPolicy.js"
 
 const publicAddresses = [
@@ -16,7 +16,7 @@ const publicAddresses = [
   "2607:f8b0:4004:c07::5f",
   "2620:149:208:4300::1",
   "2a00:1450:4001:80e::200a",
-  // A host with NAT64 has no other addresses than these.
+  // A host behind NAT64 has only addresses like these.
   "64:ff9b::808:808",
   "64:ff9b::8.8.8.8",
   "0064:FF9B:0:0:0:0:8efa:b80a",
@@ -42,7 +42,8 @@ const privateAddresses = [
   "fe80::1",
   "fe80::1%lo",
   "ff02::1",
-  // IPv4-mapped, IPv4-compatible, IPv4-translated, NAT64 (well-known, out of its range, and of one's own), Teredo, 6to4 and ISATAP.
+  // IPv4-mapped, IPv4-compatible, IPv4-translated, NAT64 (well-known, out of its range, and local), Teredo, 6to4 and
+  // ISATAP.
   "::ffff:127.0.0.1",
   "::ffff:a9fe:a9fe",
   "::7f00:1",
@@ -60,7 +61,7 @@ const privateAddresses = [
   "2002:808:808::1",
   "2a00:1450:4001::5efe:7f00:1",
   "2a00:1450:4001::200:5efe:808:808",
-  // No addresses.
+  // Texts that are not addresses.
   "",
   "localhost",
   "8.8.8",
@@ -68,13 +69,13 @@ const privateAddresses = [
   "2607:f8b0:4004:c07::5f%eth0"
 ]
 
-it("lets public addresses alone be connected to, and judges one that holds an IPv4 address by that", () => {
+it("allows public addresses only, and judges an address that contains an IPv4 address by that", () => {
   const isAllowed = AddressPolicy.make([])
   assert.deepStrictEqual(publicAddresses.filter((address) => !isAllowed(address)), [])
   assert.deepStrictEqual(privateAddresses.filter(isAllowed), [])
 })
 
-it("lets a subnet be allowed, of its own family alone", () => {
+it("allows a subnet, for its own family only", () => {
   const isAllowed = AddressPolicy.make(["10.1.0.0/16", "127.0.0.1", "fd00:1::/32"])
   assert.deepStrictEqual(
     ["10.1.2.3", "10.2.0.1", "127.0.0.1", "127.0.0.2", "::ffff:127.0.0.1", "fd00:1::5", "fd00:2::5"].filter(isAllowed),
@@ -83,7 +84,7 @@ it("lets a subnet be allowed, of its own family alone", () => {
   assert.isFalse(AddressPolicy.make(["::/0"])("127.0.0.1"))
 })
 
-it("lets no subnet open a way to the addresses behind NAT64 that are not public", () => {
+it("does not allow private addresses behind NAT64 through a subnet", () => {
   for (const allowed of [["127.0.0.1"], ["64:ff9b::/96"], ["64:ff9b::7f00:1"], ["::/0", "0.0.0.0/0"]]) {
     const isAllowed = AddressPolicy.make(allowed)
     assert.deepStrictEqual(["64:ff9b::7f00:1", "64:ff9b::a00:1", "::ffff:127.0.0.1"].filter(isAllowed), [])
@@ -91,7 +92,7 @@ it("lets no subnet open a way to the addresses behind NAT64 that are not public"
   }
 })
 
-it("lets a NAT64 of one's own be allowed, for public addresses, and for others that are allowed as well", () => {
+it("allows a local NAT64, for public addresses and for allowed ones", () => {
   const addresses = ["64:ff9b:1::808:808", "64:ff9b:1::a01:1", "64:ff9b:1::7f00:1"]
   assert.deepStrictEqual(addresses.filter(AddressPolicy.make(["64:ff9b:1::/96"])), ["64:ff9b:1::808:808"])
   assert.deepStrictEqual(

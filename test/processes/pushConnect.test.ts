@@ -14,7 +14,7 @@ import { layerOver } from "../support/webPush.js"
 
 const certificate = TestCertificate.make(["localhost"])
 
-// The first connection is never made: its handshake is not answered. The others are.
+// The first connection is never established, since its handshake is not answered. The others are.
 const listen = Effect.acquireRelease(
   Effect.async<{ readonly port: number; readonly opened: () => number; readonly close: () => void }>((resume) => {
     let opened = 0
@@ -44,7 +44,7 @@ const listen = Effect.acquireRelease(
 )
 
 it.live(
-  "a connection that is never made is given up after ten seconds, however many messages come to wait for it",
+  "closes a connection that is not established after ten seconds, also if further messages wait for it",
   () =>
     Effect.gen(function*() {
       const { opened, port } = yield* listen

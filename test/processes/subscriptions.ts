@@ -1,5 +1,5 @@
 /**
- * Pages through 100,000 subscriptions, and sees that memory does not grow with them. Run with
+ * Reads 100,000 subscriptions in pages, and checks that memory does not grow with them. Run with
  *
  *     npm run test:subscriptions
  */

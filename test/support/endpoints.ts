@@ -1,4 +1,4 @@
-/** Endpoints as the push services give them out. */
+/** Endpoints that the push services issue. */
 export const pushServiceUrls: ReadonlyArray<string> = [
   "https://fcm.googleapis.com/fcm/send/dpH5lCsTSSM:APA91bHqjZxM0VImWWqDRN7U0a3AycjUf4O-byuxb_wJsKRaKvV_iKw56s16",
   "https://fcm.googleapis.com/wp/dpH5lCsTSSM:APA91bHqjZxM0VImWWqDRN7U0a3AycjUf4O-byuxb",
@@ -14,9 +14,9 @@ export const pushServiceUrls: ReadonlyArray<string> = [
   `https://fcm.googleapis.com/${"a".repeat(4096 - "https://fcm.googleapis.com/".length)}`
 ]
 
-/** URLs that lead, or that some URL parser takes to lead, to somewhere else. */
+/** URLs that lead to another host, at least in some URL parsers. */
 export const forbiddenUrls: ReadonlyArray<string> = [
-  // Addresses, in every notation that URL parsers know.
+  // Addresses, in all notations of URL parsers.
   "https://127.0.0.1/",
   "https://127.1/",
   "https://127.0.1/",
@@ -65,7 +65,7 @@ export const forbiddenUrls: ReadonlyArray<string> = [
   "https://kubernetes.default.svc/",
   "https://127.0.0.1.nip.io/",
   "https://localtest.me/",
-  // Names that only look like those of the push services.
+  // Names that resemble those of the push services.
   "https://fcm.googleapis.com.evil.example/",
   "https://evilfcm.googleapis.com/",
   "https://xfcm.googleapis.com/",
@@ -96,7 +96,7 @@ export const forbiddenUrls: ReadonlyArray<string> = [
   "https://fcm.googleapis.com:80/",
   "https://fcm.googleapis.com:0443/",
   "https://fcm.googleapis.com:99999/",
-  // What two URL parsers read differently from one another.
+  // URLs that URL parsers interpret differently.
   "https://127.0.0.1'.notify.windows.com/x",
   "https://127.0.0.1\".notify.windows.com/x",
   "https://127.0.0.1;.notify.windows.com/x",
@@ -126,7 +126,7 @@ export const forbiddenUrls: ReadonlyArray<string> = [
   "https://fcm.googleapis.com/\"x",
   "https://fcm.googleapis.com/x#fragment",
   "https://fcm.googleapis.com\r\nhost: 127.0.0.1/",
-  // Names and paths that are too long for DNS, or for a subscription.
+  // Names and paths that exceed DNS or the limit of a subscription.
   `https://${"a".repeat(64)}.notify.windows.com/x`,
   `https://${"a".repeat(5000)}.push.apple.com/x`,
   `https://${"a.".repeat(120)}notify.windows.com/x`,

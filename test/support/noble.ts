@@ -7,7 +7,7 @@ const bytes = (text: string) => new TextEncoder().encode(text)
 
 const join = (...parts: ReadonlyArray<Uint8Array>) => Uint8Array.from(parts.flatMap((part) => [...part]))
 
-/** RFC 8291 decryption that shares no code with the library. */
+/** Decrypts a message of RFC 8291, without code of the library. */
 export const decrypt = (
   body: Uint8Array,
   receiver: { readonly privateKey: Uint8Array; readonly auth: Uint8Array }
@@ -24,7 +24,7 @@ export const decrypt = (
   return padded.slice(0, padded.lastIndexOf(2))
 }
 
-/** Verifies an ES256 token and gives its claims. */
+/** Verifies an ES256 token, and returns its claims. */
 export const verify = (token: string, publicKey: Uint8Array): unknown => {
   const [header, claims, signature = ""] = token.split(".")
   const valid = p256.verify(Buffer.from(signature, "base64url"), bytes(`${header}.${claims}`), publicKey, {

@@ -11,7 +11,7 @@ const claims = { aud: "https://fcm.googleapis.com", exp: now + 3600, sub: "mailt
 
 const encode = (value: unknown) => Buffer.from(JSON.stringify(value)).toString("base64url")
 
-/** An Authorization header of a server that has a key, but not the rules. */
+/** Makes the Authorization header of a server that has a key and breaks a rule. */
 const authorize = (
   { privateKey, publicKey }: VapidKeys.VapidKeys,
   changed: Partial<typeof claims>,
@@ -88,7 +88,7 @@ const broken: ReadonlyArray<readonly [what: string, change: Change, rule: RegExp
   ]
 ]
 
-/** Sends through a client that changes the request on its way. */
+/** Sends a message through a client that changes the request. */
 const send = (
   change: Change,
   options: { readonly ownKey?: boolean; readonly vendor?: TestPushService.Vendor; readonly ttl?: number } = {}
@@ -110,7 +110,7 @@ const send = (
   }).pipe(Effect.provide(TestPushService.layer()))
 
 describe("TestPushService", () => {
-  it.live("takes what obeys the RFCs", () =>
+  it.live("accepts a message that conforms to the RFCs", () =>
     Effect.gen(function*() {
       const { received, violations } = yield* send((request) => request)
       assert.deepStrictEqual([received.length, violations], [1, []])
@@ -131,7 +131,7 @@ describe("TestPushService", () => {
       assert.match(violations[0] ?? "", /the key must be the one/)
     }))
 
-  it.live("refuses a ttl of 0 that WNS would not take", () =>
+  it.live("refuses a ttl of 0 that WNS would refuse", () =>
     Effect.gen(function*() {
       const { violations } = yield* send(header("x-wns-cache-policy", ""), { vendor: "wns", ttl: 0 })
       assert.match(violations[0] ?? "", /x-wns-cache-policy/)
