@@ -13,7 +13,7 @@ const Counter = Topic.make("counter", {
 
 const counter = (n: number) => `id: ${n}\nevent: counter\ndata: {"n":${n}}\n\n`
 
-/** The data of the events, and the reasons of the errors, in their order. */
+/** Returns the data of an event, or the reason of an error. */
 const summary = (event: EventSourceClient.Event<typeof Counter.events>) =>
   event.event === "error"
     ? event.data.reason
@@ -32,7 +32,7 @@ const collect = (url: string, options?: EventSourceClient.Options) =>
     Effect.map(Chunk.toReadonlyArray)
   )
 
-/** The events as they come, in a queue. */
+/** Runs a client, and returns a queue of its events. */
 const follow = (url: string, options?: EventSourceClient.Options) =>
   Effect.gen(function*() {
     const events = yield* Queue.unbounded<ReturnType<typeof summary>>()
@@ -44,7 +44,7 @@ const follow = (url: string, options?: EventSourceClient.Options) =>
   })
 
 describe("EventSourceClient over fetch", () => {
-  // Side by side: after each stream the client waits for half a second, whatever its retry says.
+  // Concurrently: after each stream the client waits for at least half a second.
   describe.concurrent("reads as EventSource does", () => {
     for (const { data, lastEventId, name, pieces } of eventStreamCases) {
       it.scopedLive(name, () =>
@@ -87,7 +87,7 @@ describe("EventSourceClient over fetch", () => {
       ]
     ] as const
   ) {
-    it.scopedLive(`fails for good: ${reason}`, () =>
+    it.scopedLive(`does not reconnect after ${reason}`, () =>
       Effect.gen(function*() {
         const server = yield* ScriptedServer.make([answer])
         const error = yield* Effect.flip(collect(server.url, atOnce))
@@ -96,7 +96,7 @@ describe("EventSourceClient over fetch", () => {
       }))
   }
 
-  it.scoped("waits as the schedule says while the server is away, and begins anew once it was there", () =>
+  it.scoped("waits by the schedule while the server is unavailable, and resets the schedule after an event", () =>
     Effect.gen(function*() {
       const server = yield* ScriptedServer.make([
         ScriptedServer.status(500),
@@ -120,7 +120,7 @@ describe("EventSourceClient over fetch", () => {
       assert.strictEqual(server.requests.at(-1)?.lastEventId, "1")
     }))
 
-  it.scoped("does not come back before Retry-After", () =>
+  it.scoped("does not reconnect before Retry-After", () =>
     Effect.gen(function*() {
       const server = yield* ScriptedServer.make([
         ScriptedServer.status(503, { "retry-after": "60" }),
@@ -153,7 +153,7 @@ describe("EventSourceClient over fetch", () => {
       assert.strictEqual(error.status, 503)
     }))
 
-  it.scoped("gives up a connection without heartbeats", () =>
+  it.scoped("replaces a connection without heartbeats", () =>
     Effect.gen(function*() {
       const server = yield* ScriptedServer.make([ScriptedServer.hold(counter(7)), ScriptedServer.hold()])
       const events = yield* follow(server.url, { ...atOnce, heartbeat: "15 seconds" })
@@ -167,7 +167,7 @@ describe("EventSourceClient over fetch", () => {
       assert.strictEqual(server.requests[1]?.lastEventId, "7")
     }))
 
-  it.scopedLive("keeps a connection that nothing but heartbeats comes on", () =>
+  it.scopedLive("keeps a connection open that has only heartbeats", () =>
     Effect.gen(function*() {
       const server = yield* ScriptedServer.make([(response, request) => {
         ScriptedServer.hold()(response, request)
@@ -180,21 +180,21 @@ describe("EventSourceClient over fetch", () => {
       assert.strictEqual(server.requests.length, 1)
     }))
 
-  it.scopedLive("posts a body, without being told the method", () =>
+  it.scopedLive("posts a body by default", () =>
     Effect.gen(function*() {
       const server = yield* ScriptedServer.make([ScriptedServer.status(204)])
       yield* collect(server.url, { body: "query" })
       assert.strictEqual(server.requests[0]?.method, "POST")
     }))
 
-  it.scopedLive("does not retry what cannot be sent", () =>
+  it.scopedLive("does not retry an invalid request", () =>
     Effect.gen(function*() {
       const server = yield* ScriptedServer.make([ScriptedServer.status(204)])
       const exit = yield* Effect.exit(collect(server.url, { headers: { "no header": "1" } }))
       assert.isTrue(Exit.isFailure(exit) && Cause.isDie(exit.cause))
     }))
 
-  it.scopedLive("tells gaps, resyncs and events that are not what the schema says, and goes on", () =>
+  it.scopedLive("emits gaps, resyncs and errors for invalid events, and continues", () =>
     Effect.gen(function*() {
       const server = yield* ScriptedServer.make([
         ScriptedServer.stream(
@@ -218,7 +218,7 @@ describe("EventSourceClient over fetch", () => {
       ])
     }))
 
-  it.scopedLive("sends the method, the body, and headers that are made anew for each request", () =>
+  it.scopedLive("sends the method, the body, and fresh headers with each request", () =>
     Effect.gen(function*() {
       const server = yield* ScriptedServer.make([ScriptedServer.stream(), ScriptedServer.status(204)])
       let token = 0
@@ -254,7 +254,7 @@ describe("EventSourceClient over fetch", () => {
       assert.deepStrictEqual(Chunk.toReadonlyArray(events).at(1), { event: "counter", data: { n: 1 }, id: "1" })
     }))
 
-  // Kind: a header that other servers and proxies have written to is not a string to match.
+  // Kind: a header that proxies may have changed is parsed, not compared with a string.
   for (
     const contentType of [
       "text/event-stream, text/event-stream",
@@ -266,7 +266,7 @@ describe("EventSourceClient over fetch", () => {
       " text/event-stream;charset=UTF-8"
     ]
   ) {
-    it.scopedLive(`takes for an event stream: ${String(contentType)}`, () =>
+    it.scopedLive(`accepts as an event stream: ${String(contentType)}`, () =>
       Effect.gen(function*() {
         const server = yield* ScriptedServer.make([
           (response) => {
@@ -279,7 +279,7 @@ describe("EventSourceClient over fetch", () => {
       }))
   }
 
-  // Kind: each header and query that is built from what a server sent.
+  // Kind: each header and query that is built from data of a server.
   for (
     const [name, id, isHeader] of [
       ["an id with a space before it", " 1", false],
@@ -306,7 +306,7 @@ describe("EventSourceClient over fetch", () => {
   }
 
   for (const length of [20_000, 200_000, 2_000_000]) {
-    it.scopedLive(`says resync after an id of ${length} characters, and resumes after the next`, () =>
+    it.scopedLive(`emits resync after an id of ${length} characters, and resumes after the next`, () =>
       Effect.gen(function*() {
         const server = yield* ScriptedServer.make([
           ScriptedServer.stream(`id: ${"x".repeat(length)}\ndata: 1\n\n`),
@@ -319,7 +319,7 @@ describe("EventSourceClient over fetch", () => {
       }))
   }
 
-  it.scopedLive("asks again without the id that a server finds too large", () =>
+  it.scopedLive("repeats a request without the id that the server refuses as too large", () =>
     Effect.gen(function*() {
       const server = yield* ScriptedServer.make([
         ScriptedServer.stream(`id: ${"x".repeat(3_000)}\ndata: 1\n\n`),
@@ -337,7 +337,7 @@ describe("EventSourceClient over fetch", () => {
       ])
     }))
 
-  it.scopedLive("comes back after 401 and 403 with new headers, from where it was", () =>
+  it.scopedLive("reconnects after 401 and 403 with new headers, and resumes", () =>
     Effect.gen(function*() {
       let token = 0
       const server = yield* ScriptedServer.make([
@@ -375,7 +375,7 @@ describe("EventSourceClient over fetch", () => {
       assert.deepStrictEqual([error.reason, error.status], ["Unauthorized", 401])
     }))
 
-  it.scopedLive("run again by its user, resumes after the id of the last event, whatever that was", () =>
+  it.scopedLive("resumes after the id of the last event of any kind, when the stream runs again", () =>
     Effect.gen(function*() {
       const server = yield* ScriptedServer.make([
         ScriptedServer.stream(counter(7), "event: counter\ndata: {\"n\":8}\n\n", "id: 9\n\n"),
@@ -393,7 +393,7 @@ describe("EventSourceClient over fetch", () => {
       assert.strictEqual(server.requests[2]?.lastEventId, "9")
     }))
 
-  it.scopedLive("onEvent gives the handlers the id", () =>
+  it.scopedLive("onEvent passes the id to the handlers", () =>
     Effect.gen(function*() {
       const server = yield* ScriptedServer.make([ScriptedServer.hold(counter(7))])
       const id = yield* Effect.async<string>((resume) => {
@@ -407,8 +407,8 @@ describe("EventSourceClient over fetch", () => {
       assert.strictEqual(id, "7")
     }))
 
-  // Kind: a counter that begins anew because of an answer, where only progress shows that the server is well.
-  it.scoped("comes back ever later to a server that ends each stream at once", () =>
+  // Kind: a counter that only progress may reset, not any response.
+  it.scoped("increases the delay for a server that ends each stream at once", () =>
     Effect.gen(function*() {
       const server = yield* ScriptedServer.make([ScriptedServer.stream(), ScriptedServer.stream("id: 1\nretry: 0\n\n")])
       const events = yield* follow(server.url, { reconnect: Schedule.exponential("1 second") })
@@ -421,7 +421,7 @@ describe("EventSourceClient over fetch", () => {
       }
     }))
 
-  it.scoped("begins anew after a connection that lasted, without an event", () =>
+  it.scoped("resets the schedule after a connection that lasted, without an event", () =>
     Effect.gen(function*() {
       const opened = yield* Queue.unbounded<() => void>()
       const server = yield* ScriptedServer.make([(response, request) => {
@@ -444,7 +444,7 @@ describe("EventSourceClient over fetch", () => {
     }))
 
   for (const [random, millis] of [[0, 500], [0.5, 550]] as const) {
-    it.scoped(`waits for half a second and up to a fifth more where retry says 0: ${millis} ms`, () =>
+    it.scoped(`waits for half a second and up to a fifth more if retry is 0: ${millis} ms`, () =>
       Effect.gen(function*() {
         const server = yield* ScriptedServer.make([
           ScriptedServer.stream("retry: 0\n", counter(1)),
@@ -459,7 +459,7 @@ describe("EventSourceClient over fetch", () => {
       }).pipe(Effect.withRandom(Random.fixed([random]))))
   }
 
-  it.scoped("comes back an hour later at the latest, whatever Retry-After says", () =>
+  it.scoped("limits Retry-After to an hour", () =>
     Effect.gen(function*() {
       const server = yield* ScriptedServer.make([
         ScriptedServer.status(503, { "retry-after": "99999999999999999999" }),
@@ -476,7 +476,7 @@ describe("EventSourceClient over fetch", () => {
       assert.strictEqual(yield* Queue.take(events), "open")
     }))
 
-  it.scoped("comes back at the latest an hour and a fifth later, whatever retry says", () =>
+  it.scoped("limits retry to an hour and its jitter of a fifth", () =>
     Effect.gen(function*() {
       const server = yield* ScriptedServer.make([
         ScriptedServer.stream("retry: 99999999999999999999\n", counter(1)),
@@ -490,7 +490,7 @@ describe("EventSourceClient over fetch", () => {
       assert.strictEqual(yield* Queue.take(events), "open")
     }))
 
-  it.scoped("counts a Retry-After that is a date from the server's own", () =>
+  it.scoped("compares a date in Retry-After with the server's Date", () =>
     Effect.gen(function*() {
       const date = "Thu, 26 Nov 2026 10:00:00 GMT"
       const server = yield* ScriptedServer.make([
@@ -505,7 +505,7 @@ describe("EventSourceClient over fetch", () => {
       assert.strictEqual(yield* Queue.take(events), "open")
     }))
 
-  it.scopedLive("says resync after a reconnect to a server that gives no ids, and not to one that does", () =>
+  it.scopedLive("emits resync after a reconnect to a server without ids, and not to one with ids", () =>
     Effect.gen(function*() {
       const server = yield* ScriptedServer.make([
         ScriptedServer.status(503, { "retry-after": "0" }),
@@ -525,7 +525,7 @@ describe("EventSourceClient over fetch", () => {
       ])
     }))
 
-  it.scopedLive("takes the reason of a resync that it does not know for Unknown", () =>
+  it.scopedLive("decodes an unknown reason of a resync as Unknown", () =>
     Effect.gen(function*() {
       const server = yield* ScriptedServer.make([
         ScriptedServer.stream("event: resync\ndata: {\"reason\":\"Tomorrow\"}\n\n"),
@@ -567,8 +567,8 @@ describe("EventSourceClient over fetch", () => {
       ])
     }))
 
-  // Kind: each callback of the user's that throws.
-  it.scopedLive("refuses an event whose schema throws, and continues", () =>
+  // Kind: each callback of the user that throws.
+  it.scopedLive("emits an error for an event whose schema throws, and continues", () =>
     Effect.gen(function*() {
       const server = yield* ScriptedServer.make([
         ScriptedServer.stream(counter(1), counter(2)),
@@ -597,8 +597,8 @@ describe("EventSourceClient over fetch", () => {
       assert.deepStrictEqual(yield* collect(server.url, atOnce), ["open", 1])
     }))
 
-  // Kind: a line that takes effect at its end, and has no empty line to wait for.
-  it.scoped("takes retry without an empty line, which is what a server that is full answers", () =>
+  // Kind: a line that takes effect at its end, without an empty line after it.
+  it.scoped("applies retry without an empty line, as in the response of a full server", () =>
     Effect.gen(function*() {
       const server = yield* ScriptedServer.make([ScriptedServer.stream(":\n", "retry: 60000\n"), ScriptedServer.hold()])
       const events = yield* follow(server.url)
@@ -622,15 +622,15 @@ describe("EventSourceClient over fetch", () => {
   for (
     const [name, options] of [
       ["a heartbeat of nothing", { heartbeat: 0 }],
-      ["a heartbeat of less than nothing", { heartbeat: "-1 seconds" }],
+      ["a negative heartbeat", { heartbeat: "-1 seconds" }],
       ["a heartbeat that is no number", { heartbeat: Number.NaN }],
       ["an empty key", { shared: "" }],
       ["headers without a key", { shared: true, headers: { authorization: "Bearer 1" } }],
-      ["a header that is none", { headers: { "no header": "1" } }],
+      ["an invalid header", { headers: { "no header": "1" } }],
       ["a GET with a body", { method: "GET", body: "1" }]
     ] as const
   ) {
-    it.scopedLive(`dies of ${name}`, () =>
+    it.scopedLive(`dies for ${name}`, () =>
       Effect.gen(function*() {
         const server = yield* ScriptedServer.make([ScriptedServer.status(204)])
         const exit = yield* Effect.exit(collect(server.url, options))
@@ -660,7 +660,7 @@ describe("EventSourceClient over fetch", () => {
       yield* closed.await
     }))
 
-  it.scopedLive("onEvent tells error why the client does not come back", () =>
+  it.scopedLive("onEvent calls error with the reason that is final", () =>
     Effect.gen(function*() {
       const server = yield* ScriptedServer.make([ScriptedServer.status(404)])
       const error = yield* Effect.async<{ readonly reason: string }>((resume) => {

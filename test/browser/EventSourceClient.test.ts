@@ -153,7 +153,7 @@ describe.skipIf(isMissing)("EventSourceClient in Chromium", () => {
             })), { concurrency: 4 })
         }))
 
-      it.scoped(`knows what to come back from, over ${mode}`, () =>
+      it.scoped(`reconnects unless the response is final, over ${mode}`, () =>
         Effect.gen(function*() {
           const page = yield* newPage(yield* newContext, yield* serve(pages))
           const end = ScriptedServer.status(204)
@@ -162,7 +162,7 @@ describe.skipIf(isMissing)("EventSourceClient in Chromium", () => {
               const server = yield* ScriptedServer.make(answers)
               const seen = yield* run(page, server.url, options)
               assert.strictEqual(seen.at(-1), last)
-              // Of what EventSource was refused it says nothing: it is asked for again.
+              // EventSource does not expose a refusal, so the client repeats the request with fetch.
               assert.strictEqual(server.requests.length, mode === "native" ? requests + 1 : requests)
             }))
           const html = { "content-type": "text/html" }
@@ -187,7 +187,7 @@ describe.skipIf(isMissing)("EventSourceClient in Chromium", () => {
             const seen = yield* run(page, server.url, options)
             assert.deepStrictEqual(seen.filter((event) => typeof event === "object"), [{ event: "message", data: 1 }])
             const urls = server.requests.slice(0, 3).map(({ url }) => url)
-            // Chromium's EventSource comes back to where it was led, and not to where it was sent.
+            // Chromium's EventSource reconnects to the target of the redirect, not to the original URL.
             assert.deepStrictEqual(urls, ["/events", "/elsewhere", mode === "native" ? "/elsewhere" : "/events"])
           }))
         }))
@@ -226,7 +226,7 @@ describe.skipIf(isMissing)("EventSourceClient in Chromium", () => {
     }
 
     for (const [name, options] of Object.entries({ ...modes, shared: { ...modes.fetch, shared: true } })) {
-      it.scoped(`comes back from the back/forward cache, over ${name}`, () =>
+      it.scoped(`reconnects after the back/forward cache, over ${name}`, () =>
         Effect.gen(function*() {
           const url = yield* serve(pages)
           const page = yield* newPage(yield* newContext, url)
@@ -239,7 +239,7 @@ describe.skipIf(isMissing)("EventSourceClient in Chromium", () => {
           yield* Effect.promise(() => page.goto(`${url}/page.js`))
           yield* Effect.promise(() => page.goBack({ waitUntil: "commit" }))
           yield* until(page, () => globalThis.client.seen.at(-1) === "open")
-          // What the page kept shows that it is the one from before, and not a new one.
+          // The page still has its events, so it is the cached one and not a new one.
           assert.deepStrictEqual(yield* Effect.promise(() => page.evaluate(() => globalThis.client.seen)), [
             "open",
             { event: "counter", data: { n: 7 } },
@@ -250,7 +250,7 @@ describe.skipIf(isMissing)("EventSourceClient in Chromium", () => {
         }))
     }
 
-    it.scoped("hands a shared connection on when the tab that holds it goes to the back/forward cache", () =>
+    it.scoped("moves a shared connection when the leading tab enters the back/forward cache", () =>
       Effect.gen(function*() {
         const url = yield* serve(pages)
         const context = yield* newContext
@@ -270,7 +270,7 @@ describe.skipIf(isMissing)("EventSourceClient in Chromium", () => {
         assert.strictEqual(server.requests[1]?.lastEventId, "7")
       }))
 
-    it.scoped("tells resync where EventSource kept the id to itself", () =>
+    it.scoped("emits resync if EventSource did not expose the id", () =>
       Effect.gen(function*() {
         const page = yield* newPage(yield* newContext, yield* serve(pages))
         const server = yield* ScriptedServer.make([ScriptedServer.hold("id: 1\n\n"), ScriptedServer.hold("id: 2\n\n")])
@@ -286,7 +286,7 @@ describe.skipIf(isMissing)("EventSourceClient in Chromium", () => {
         ])
       }))
 
-    it.scoped("tells resync after a 503, where EventSource kept the id to itself", () =>
+    it.scoped("emits resync after a 503, if EventSource did not expose the id", () =>
       Effect.gen(function*() {
         const page = yield* newPage(yield* newContext, yield* serve(pages))
         const server = yield* ScriptedServer.make([
@@ -305,7 +305,7 @@ describe.skipIf(isMissing)("EventSourceClient in Chromium", () => {
         ])
       }))
 
-    it.scoped("reads a stream whose type is in two header lines, as EventSource does", () =>
+    it.scoped("reads a stream with two Content-Type lines, as EventSource does", () =>
       Effect.gen(function*() {
         const page = yield* newPage(yield* newContext, yield* serve(pages))
         for (const type of ["text/event-stream", "application/json"]) {
@@ -322,7 +322,7 @@ describe.skipIf(isMissing)("EventSourceClient in Chromium", () => {
         }
       }))
 
-    it.scoped("does not let EventSource come back without a pause", () =>
+    it.scoped("does not let EventSource reconnect without a pause", () =>
       Effect.gen(function*() {
         const page = yield* newPage(yield* newContext, yield* serve(pages))
         const server = yield* ScriptedServer.make([
@@ -335,7 +335,7 @@ describe.skipIf(isMissing)("EventSourceClient in Chromium", () => {
           if (server.requests.length > times.length) times.push(performance.now())
           yield* Effect.sleep("10 millis")
         }
-        // The browser's own, and then the client's: with a second, two, ...
+        // Reconnects of the browser, and then of the client: after 1 second, 2 seconds, ...
         assert.isAtLeast((times[6] ?? 0) - (times[0] ?? 0), 2_000)
       }))
 
@@ -358,7 +358,7 @@ describe.skipIf(isMissing)("EventSourceClient in Chromium", () => {
         }
       }))
 
-    it.scoped("sends Last-Event-ID to another origin where it is told to, which is preflighted", () =>
+    it.scoped("sends Last-Event-ID to another origin with the option, after a preflight", () =>
       Effect.gen(function*() {
         const page = yield* newPage(yield* newContext, yield* serve(pages))
         const preflights: Array<string | undefined> = []
@@ -376,7 +376,7 @@ describe.skipIf(isMissing)("EventSourceClient in Chromium", () => {
         assert.strictEqual(server.requests.at(-1)?.url, "/events")
       }))
 
-    it.scoped("says resync where a server gives no ids, over both", () =>
+    it.scoped("emits resync for a server without ids, over both", () =>
       Effect.gen(function*() {
         const page = yield* newPage(yield* newContext, yield* serve(pages))
         for (const options of Object.values(modes)) {
@@ -395,10 +395,10 @@ describe.skipIf(isMissing)("EventSourceClient in Chromium", () => {
         }
       }))
 
-    // Kind: a resource whose end hangs on one that may never run again.
-    for (const [name, stop] of [["frozen", frozen], ["stopped without a word", stopped]] as const) {
+    // Kind: a resource whose end depends on a process that may never run again.
+    for (const [name, stop] of [["frozen", frozen], ["stopped", stopped]] as const) {
       for (const [mode, options] of Object.entries({ native: {}, fetch: { heartbeat: "1 seconds" } })) {
-        // Without a word it takes the 15 seconds of a heartbeat that is not known.
+        // Without a frozen event this takes the default heartbeat of 15 seconds, which is too long for a test.
         if (name !== "frozen" && mode === "native") continue
         it.scoped(`takes over from a tab that is ${name}, over ${mode}, and loses and repeats nothing`, () =>
           Effect.gen(function*() {
@@ -435,7 +435,7 @@ describe.skipIf(isMissing)("EventSourceClient in Chromium", () => {
       }
     }
 
-    it.scoped("ignores what a tab posts late that has lost the lead", () =>
+    it.scoped("ignores late messages of a tab that has lost the lead", () =>
       Effect.gen(function*() {
         const url = yield* serve(routes)
         const page = yield* newPage(yield* newContext, url)
@@ -457,7 +457,7 @@ describe.skipIf(isMissing)("EventSourceClient in Chromium", () => {
         ])
       }))
 
-    it.scoped("shares among the tabs that name the same key, and with no others", () =>
+    it.scoped("shares a connection among the tabs with the same key only", () =>
       Effect.gen(function*() {
         const accounts: Array<string | undefined> = []
         const api = yield* HttpRouter.get(
@@ -485,9 +485,9 @@ describe.skipIf(isMissing)("EventSourceClient in Chromium", () => {
         assert.deepStrictEqual(accounts, ["account=1", "account=2"])
       }))
 
-    // Kind: a queue that is bounded in nothing, where nothing slows the server down.
+    // Kind: an unbounded queue without back-pressure.
     for (const [name, options] of Object.entries({ native: {}, shared: { shared: true } })) {
-      it.scoped(`drops events for a reader that is too slow, and says so, over ${name}`, () =>
+      it.scoped(`drops events for a slow reader, and emits a gap, over ${name}`, () =>
         Effect.gen(function*() {
           const page = yield* newPage(yield* newContext, yield* serve(pages))
           const counters = Array.from({ length: 5000 }, (_, n) => `id: ${n}\nevent: counter\ndata: {"n":${n}}\n\n`)
@@ -498,16 +498,16 @@ describe.skipIf(isMissing)("EventSourceClient in Chromium", () => {
           }])
           yield* Effect.promise(() =>
             page.evaluate(([url, options]) => {
-              globalThis.held = globalThis.api.openHeld(url, options)
+              globalThis.paused = globalThis.api.openPaused(url, options)
             }, [server.url, options] as const)
           )
-          yield* until(page, () => globalThis.held.received() === 5000)
-          yield* Effect.promise(() => page.evaluate(() => globalThis.held.release()))
-          // A reader that has read all that waited does not learn of the rest from the next event, which may never come.
-          yield* until(page, () => globalThis.held.seen.at(-1)?.event === "gap")
+          yield* until(page, () => globalThis.paused.received() === 5000)
+          yield* Effect.promise(() => page.evaluate(() => globalThis.paused.release()))
+          // The gap follows the last pending event, since the next event may never arrive.
+          yield* until(page, () => globalThis.paused.seen.at(-1)?.event === "gap")
           send()
-          yield* until(page, () => globalThis.held.seen.at(-1)?.id === "last")
-          const seen = yield* Effect.promise(() => page.evaluate(() => globalThis.held.seen))
+          yield* until(page, () => globalThis.paused.seen.at(-1)?.id === "last")
+          const seen = yield* Effect.promise(() => page.evaluate(() => globalThis.paused.seen))
           const gap = seen.at(-2)
           const counted = seen.filter(({ event }) => event === "counter").length
           assert.deepStrictEqual(gap, { event: "gap", data: { dropped: 5001 - counted }, id: "4999" })
@@ -542,7 +542,7 @@ describe.skipIf(isMissing)("EventSourceClient in Chromium", () => {
         }
       }))
 
-    it.scoped("shares one connection among ten tabs, and hands it on", () =>
+    it.scoped("shares one connection among ten tabs, and moves it", () =>
       Effect.gen(function*() {
         const url = yield* serve(routes)
         const context = yield* newContext
@@ -576,7 +576,7 @@ describe.skipIf(isMissing)("EventSourceClient in Chromium", () => {
   })
 })
 
-/** Freezes the page as a browser does with tabs that are not looked at. Returns what thaws it. */
+/** Freezes the page, as a browser does with background tabs. Returns an effect that resumes it. */
 const frozen = (context: BrowserContext, page: Page) =>
   Effect.promise(async () => {
     const session = await context.newCDPSession(page)
@@ -584,7 +584,7 @@ const frozen = (context: BrowserContext, page: Page) =>
     return Effect.promise(() => session.send("Page.setWebLifecycleState", { state: "active" }))
   })
 
-/** Stops the page's process without a word, as a device does that sleeps. Returns what lets it run again. */
+/** Stops the process of the page, as a device does that sleeps. Returns an effect that continues it. */
 const stopped = (context: BrowserContext, page: Page) =>
   Effect.gen(function*() {
     const browser = context.browser()
@@ -594,7 +594,7 @@ const stopped = (context: BrowserContext, page: Page) =>
       session.send("SystemInfo.getProcessInfo").then(({ processInfo }) =>
         new Map(processInfo.filter(({ type }) => type === "renderer").map(({ cpuTime, id }) => [id, cpuTime]))
       )
-    // Its process is the one that works while the page does.
+    // The process of the page is the one that uses the CPU while the page does.
     const pid = yield* Effect.promise(async () => {
       const before = await used()
       await page.evaluate(() => {

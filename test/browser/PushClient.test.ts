@@ -27,7 +27,7 @@ const serverKey = Effect.map(VapidKeys.generate, ({ publicKey }) => publicKey)
 const grant = (context: BrowserContext, origin: string) =>
   Effect.promise(() => context.grantPermissions(["notifications"], { origin: new URL(origin).origin }))
 
-/** What the library would have put on the wire for a device, opened by another implementation. */
+/** Sends a payload to a device, and returns the text that another implementation decrypts. */
 const overTheWire = (payload: WebPushPayload.WebPushPayload) =>
   Effect.gen(function*() {
     const { publicKey, secretKey } = p256.keygen()
@@ -75,18 +75,18 @@ declare global {
   }
   var example: (key: string) => Promise<string>
   var registration: ServiceWorkerRegistration
-  /** What the worker does with the message that comes next. */
+  /** The work of the worker for the next message. */
   var handled: Promise<unknown>
 }
 
-/** What a browser does not do is told, instead of waited for until the test's own time is over. */
-const within = <A>(what: string, evaluate: () => Promise<A>) =>
+/** Fails after 20 seconds with the name of the step, before the timeout of the test. */
+const within = <A>(step: string, evaluate: () => Promise<A>) =>
   Effect.promise(evaluate).pipe(
-    Effect.timeoutFail({ duration: "20 seconds", onTimeout: () => new Error(`Waited 20 seconds for ${what}`) }),
+    Effect.timeoutFail({ duration: "20 seconds", onTimeout: () => new Error(`Waited 20 seconds for ${step}`) }),
     Effect.orDie
   )
 
-/** Registers the service worker, and gives what delivers a message to it and waits until it is handled. */
+/** Registers the service worker. `deliver` sends it a push message, and waits until the message is handled. */
 const register = (page: Page, script: string) =>
   Effect.gen(function*() {
     const context = page.context()
@@ -97,7 +97,7 @@ const register = (page: Page, script: string) =>
         if (active !== undefined) resolve(active.registrationId)
       })
     })
-    // Listened for before there is one, for it is told once.
+    // The listener comes first, since the event is emitted once.
     const started = context.waitForEvent("serviceworker", { timeout: 0 }).catch(() => undefined)
     yield* within("ServiceWorker.enable", () => devTools.send("ServiceWorker.enable"))
     yield* within("the registration", () =>
@@ -105,7 +105,7 @@ const register = (page: Page, script: string) =>
     const registrationId = yield* within("a version that is activated", () =>
       registered)
     const worker = yield* within("the worker to start", async () => context.serviceWorkers()[0] ?? await started)
-    if (worker === undefined) return yield* Effect.dieMessage("The browser is gone")
+    if (worker === undefined) return yield* Effect.dieMessage("The browser has exited")
     const origin = new URL(page.url()).origin
     return {
       worker,
@@ -129,7 +129,7 @@ const register = (page: Page, script: string) =>
     }
   })
 
-// Not to be polled: Chromium forgets a notification that is being shown while it is asked what there is.
+// This must not be polled: Chromium loses a notification that is being shown during the call.
 const notifications = (page: Page) =>
   within("the notifications", () =>
     page.evaluate(async () => {
@@ -139,37 +139,37 @@ const notifications = (page: Page) =>
     }))
 
 /**
- * A click on the notification that is shown, and where it leads. Only a person's own click may focus a window or open one, so that
- * alone is played; what is clicked and which windows there are is real.
+ * Clicks the notification, and returns the effects on windows. Only a real click may focus or open a window, so these
+ * two calls are replaced. The notification and the list of windows are real.
  */
 const click = (worker: Worker, action = "", trouble?: "focus rejects" | "matchAll rejects") =>
-  within("the click to lead somewhere", () =>
+  within("the click to be handled", () =>
     worker.evaluate(async ({ action, trouble }) => {
       const { clients, registration } = globalThis
       const [notification] = await registration.getNotifications()
-      const leads: Array<string> = []
+      const effects: Array<string> = []
       WindowClient.prototype.focus = function() {
         if (trouble === "focus rejects") return Promise.reject(new Error("no focus"))
-        leads.push(`focused ${this.url}`)
+        effects.push(`focused ${this.url}`)
         return Promise.resolve()
       }
       if (trouble === "matchAll rejects") clients.matchAll = () => Promise.reject(new Error("no windows"))
       clients.openWindow = (url) => {
-        leads.push(`opened ${url}`)
+        effects.push(`opened ${url}`)
         return Promise.resolve()
       }
       const event = new NotificationEvent("notificationclick", { notification, action })
       let handled: Promise<unknown> | undefined
-      // Refused for an event that the browser has not made.
+      // The browser refuses waitUntil for an event of a script.
       event.waitUntil = (work?: Promise<unknown>) => {
         handled = work
       }
       dispatchEvent(event)
       await handled
-      return { leads: leads.join(", ") || "nothing", left: (await registration.getNotifications()).length }
-    }, { action, trouble })).pipe(Effect.map(({ leads, left }) => left === 0 ? leads : `left ${left}`))
+      return { effects: effects.join(", ") || "nothing", left: (await registration.getNotifications()).length }
+    }, { action, trouble })).pipe(Effect.map(({ effects, left }) => left === 0 ? effects : `left ${left}`))
 
-/** Shows a notification with this data, and waits until it is. */
+/** Shows a notification with the data, and waits until it is visible. */
 const show = (worker: Worker, data: unknown) =>
   within(
     "the notification to be shown",
@@ -183,11 +183,11 @@ const closeAll = (page: Page) =>
       for (const notification of await registration.getNotifications()) notification.close()
     }))
 
-/** Plays the push service, which is somewhere in the network. `next` says how the subscriptions to come are odd. */
-const playPushService = () => {
+/** Replaces the push service, for which there is no network. `next` selects the defects of the next subscriptions. */
+const replacePushService = () => {
   const fromBase64Url = (text: string) =>
     Uint8Array.from(atob(text.replaceAll("-", "+").replaceAll("_", "/")), (char) => char.charCodeAt(0))
-  // A point of the curve: the route decodes it.
+  // A point on the curve, since the route decodes it.
   const point = fromBase64Url("BCVxsr7N_eNgVRqvHtD0zTZsEc6-VV-JvLexhqUzORcxaOzi6-AYWXvTBHm4bjyPjs7Vd8pZGH6SRpkNtoIAiw4")
   let made = 0
   const make = async (kind: string | undefined, key?: Uint8Array | string): Promise<PushSubscription | null> => {
@@ -244,7 +244,7 @@ const shop = {
 }
 
 describe.skipIf(isMissing)("Web Push in Chromium", () => {
-  it.scopedLive("tells what the person can do", () =>
+  it.scopedLive("returns a message for the user", () =>
     Effect.gen(function*() {
       const context = yield* persistentContext
       const url = yield* serve(pages)
@@ -265,7 +265,7 @@ describe.skipIf(isMissing)("Web Push in Chromium", () => {
       assert.strictEqual(yield* subscribe({ applicationServerKey, serviceWorker: "/missing.js" }), "NoServiceWorker")
       const serviceWorker = "/service-worker.js"
       assert.strictEqual(yield* subscribe({ applicationServerKey: "AAAA", serviceWorker }), "InvalidServerKey")
-      // There is no push service without the network.
+      // Without the network there is no push service.
       assert.strictEqual(yield* subscribe({ applicationServerKey, serviceWorker }), "ServiceUnavailable")
       assert.deepStrictEqual(yield* Effect.promise(() => page.evaluate(() => globalThis.api.unsubscribe())), {
         value: null
@@ -281,7 +281,7 @@ describe.skipIf(isMissing)("Web Push in Chromium", () => {
       assert.strictEqual(yield* subscribe({ applicationServerKey, serviceWorker }), "PermissionDenied")
     }))
 
-  it.scopedLive("tells why there can be no subscription, and what the person can do about it", () =>
+  it.scopedLive("returns the reason for which there is no subscription, and a message for the user", () =>
     Effect.gen(function*() {
       const context = yield* persistentContext
       const url = yield* serve(pages)
@@ -314,13 +314,13 @@ describe.skipIf(isMissing)("Web Push in Chromium", () => {
       }
     }))
 
-  it.scopedLive("keeps a subscription, and replaces it when the key has changed", () =>
+  it.scopedLive("returns the current subscription, and replaces it when the key has changed", () =>
     Effect.gen(function*() {
       const context = yield* persistentContext
       const url = yield* serve(pages)
       const page = yield* newPage(context, url)
       yield* grant(context, url)
-      // The push service, which is somewhere in the network, is played by the page itself.
+      // The page itself replaces the push service, for which there is no network.
       yield* Effect.promise(() =>
         page.evaluate(() => {
           let current: PushSubscription | null = null
@@ -371,7 +371,7 @@ describe.skipIf(isMissing)("Web Push in Chromium", () => {
       })
     }))
 
-  it.scopedLive("shows what was encrypted, and leads where it says", () =>
+  it.scopedLive("shows the decrypted notification, and opens its URL", () =>
     Effect.gen(function*() {
       const context = yield* persistentContext
       const url = yield* serve(HttpRouter.get(pages, "/orders/7", HttpServerResponse.html("<!doctype html>")))
@@ -415,7 +415,7 @@ describe.skipIf(isMissing)("Web Push in Chromium", () => {
       }])
     }))
 
-  it.scopedLive("shows the text of a message that is no notification, and gives an object a title", () =>
+  it.scopedLive("shows the text of a message that is no notification, and adds a title to an object", () =>
     Effect.gen(function*() {
       const context = yield* persistentContext
       const url = yield* serve(pages)
@@ -450,7 +450,7 @@ describe.skipIf(isMissing)("Web Push in Chromium", () => {
       }
     }))
 
-  it.scopedLive("shows the notification first, whatever hangs or throws beside it", () =>
+  it.scopedLive("shows the notification first, even if other steps hang or throw", () =>
     Effect.gen(function*() {
       const context = yield* persistentContext
       const url = yield* serve(pages)
@@ -537,14 +537,14 @@ describe.skipIf(isMissing)("Web Push in Chromium", () => {
       }))
   }
 
-  it.scopedLive("opens a window where the open ones cannot be taken to the URL", () =>
+  it.scopedLive("opens a window if no open one can navigate to the URL", () =>
     Effect.gen(function*() {
       const context = yield* persistentContext
       const empty = HttpServerResponse.html("<!doctype html>")
       const url = yield* serve(pages.pipe(HttpRouter.get("/orders/7", empty), HttpRouter.get("/orders", empty)))
       const page = yield* newPage(context, url)
       yield* grant(context, url)
-      // It was loaded before there was a worker, which does not control it.
+      // The page was loaded before the worker, which does not control it.
       yield* newPage(context, `${url}/orders/7?tab=1#comments`)
       const { worker } = yield* register(page, "/service-worker.js")
       const clicks = [
@@ -562,10 +562,10 @@ describe.skipIf(isMissing)("Web Push in Chromium", () => {
         }
       }
       yield* leads(clicks)
-      // One that can be taken there is preferred to one that cannot.
+      // A window that can navigate is preferred to one that cannot.
       yield* newPage(context, `${url}/orders/7?tab=2`)
       yield* leads([["/orders/7?from=push", "focused /orders/7?tab=2"]])
-      // A window that has another worker by now refuses when it is asked.
+      // A window that has another worker by now refuses to navigate.
       yield* within("the refusal", () =>
         worker.evaluate(() =>
           void (WindowClient.prototype.navigate = () => Promise.reject(new TypeError("refused")))
@@ -573,7 +573,7 @@ describe.skipIf(isMissing)("Web Push in Chromium", () => {
       yield* leads([["/orders/7?from=click", "focused /orders/7?from=push, opened /orders/7?from=click"]])
     }))
 
-  /** A worker that reports to a route, the answers of that route, and what it received. */
+  /** A worker that reports to a route, the responses of that route, and the requests that it received. */
   const reporter = Effect.gen(function*() {
     const received = yield* Queue.unbounded<unknown>()
     const answers: Array<HttpServerResponse.HttpServerResponse> = []
@@ -596,7 +596,7 @@ describe.skipIf(isMissing)("Web Push in Chromium", () => {
     yield* grant(context, url)
     const { deliver, worker } = yield* register(page, "/service-worker.js?resubscribe=/push/resubscribe")
     const [old, current] = [yield* serverKey, yield* serverKey]
-    yield* within("the push service to be played", () => worker.evaluate(playPushService))
+    yield* within("the push service to be replaced", () => worker.evaluate(replacePushService))
     const change = (endpoint: string | undefined, isReplaced = false) =>
       within("the change to be handled", () =>
         worker.evaluate(({ endpoint, isReplaced, key }) => {
@@ -630,7 +630,7 @@ describe.skipIf(isMissing)("Web Push in Chromium", () => {
     return { answers, change, current, deliver, next, old, received, reported, worker }
   })
 
-  it.scopedLive("reports a change again after a failure, and gives the old endpoint up when the permission is gone", () =>
+  it.scopedLive("repeats a failed report of a change, and reports the end of the old endpoint when the permission is gone", () =>
     Effect.gen(function*() {
       const { answers, change, current, deliver, next, old, received, reported, worker } = yield* reporter
       const login = HttpServerResponse.empty({ status: 302, headers: { location: "/login" } })
@@ -638,7 +638,7 @@ describe.skipIf(isMissing)("Web Push in Chromium", () => {
       yield* change("https://push.example/0")
       const first = reported("https://push.example/0", 1, old)
       assert.deepStrictEqual(yield* next, first)
-      // Each message is a chance; the last one finds nothing left to report.
+      // Each message repeats the report, until there is nothing to report.
       for (const repeated of [first, first, first]) {
         yield* deliver("a chance")
         assert.deepStrictEqual(yield* next, repeated)
@@ -646,7 +646,7 @@ describe.skipIf(isMissing)("Web Push in Chromium", () => {
       yield* deliver("nothing left")
       assert.strictEqual(yield* Queue.size(received), 0)
 
-      // Another change before the server knows of the one before: it knows the first endpoint alone.
+      // Another change before the report of the first one: the server knows the first endpoint only.
       answers.push(HttpServerResponse.empty({ status: 500 }))
       yield* change("https://push.example/1")
       yield* next
@@ -672,7 +672,7 @@ describe.skipIf(isMissing)("Web Push in Chromium", () => {
       assert.deepStrictEqual(yield* next, { oldEndpoint: "https://push.example/7", subscription: null })
     }))
 
-  it.scopedLive("reports a subscription that the server refused not again, and one that it could not take", () =>
+  it.scopedLive("does not repeat the report of a refused subscription, and repeats it after a temporary failure", () =>
     Effect.gen(function*() {
       const { answers, change, deliver, next, old, received, reported, worker } = yield* reporter
       const origin = "https://push.example/0"
@@ -680,7 +680,7 @@ describe.skipIf(isMissing)("Web Push in Chromium", () => {
       for (const status of [400, 403, 404, 413, 415, 422]) {
         answers.push(HttpServerResponse.empty({ status }))
         yield* change(made === 0 ? origin : `https://push.example/${made}`)
-        // The server knows the first endpoint alone.
+        // The server knows the first endpoint only.
         assert.deepStrictEqual(yield* next, reported(origin, ++made, old))
         yield* deliver("a start")
         yield* change(`https://push.example/${made}`, true)
@@ -688,7 +688,7 @@ describe.skipIf(isMissing)("Web Push in Chromium", () => {
         yield* deliver("a start")
         assert.strictEqual(yield* Queue.size(received), 0, String(status))
       }
-      // One that was made anew, as the server had asked, is no other case.
+      // The same holds for a subscription that the server had requested.
       answers.push(HttpServerResponse.empty({ status: 410 }), HttpServerResponse.empty({ status: 410 }))
       yield* change(`https://push.example/${made}`)
       assert.deepStrictEqual(yield* next, reported(origin, ++made, old))
@@ -696,7 +696,7 @@ describe.skipIf(isMissing)("Web Push in Chromium", () => {
       yield* deliver("a start")
       assert.strictEqual(yield* Queue.size(received), 0)
 
-      // Chromium itself repeats what is answered 408, so that the answer is put in place of the one of the route.
+      // Chromium itself repeats a request after 408, so the worker's `fetch` replaces the response of the route.
       const answer = (status: number) =>
         worker.evaluate((status) => {
           const { fetch } = globalThis
@@ -716,7 +716,7 @@ describe.skipIf(isMissing)("Web Push in Chromium", () => {
         yield* deliver("a start")
         assert.deepStrictEqual(yield* next, last, String(status))
       }
-      // That the old endpoint has ended.
+      // The report that the old endpoint has ended.
       answers.push(HttpServerResponse.empty({ status: 400 }))
       yield* Effect.promise(() => worker.evaluate(() => void (globalThis.pushService.next = ["denied"])))
       yield* change(`https://push.example/${made}`)
@@ -761,7 +761,7 @@ describe.skipIf(isMissing)("Web Push in Chromium", () => {
       const context = yield* persistentContext
       const page = yield* newPage(context, url)
       yield* grant(context, url)
-      yield* within("the push service to be played", () => page.evaluate(playPushService))
+      yield* within("the push service to be replaced", () => page.evaluate(replacePushService))
       yield* within("the example", () => page.addScriptTag({ url: "/example.js", type: "module" }))
       yield* until(page, () => "example" in globalThis)
       const stored = Effect.map(store.forOwner("anna"), (devices) =>
@@ -784,13 +784,13 @@ describe.skipIf(isMissing)("Web Push in Chromium", () => {
         context.addCookies([{ name: "user", value: "anna", url }])
       )
 
-      // The request that failed is repeated, by the example of the guide.
+      // The example of the guide repeats the failed request.
       const registered = yield* within("the example", () => page.evaluate((key) => globalThis.example(key), publicKey))
       assert.strictEqual(registered, "registered")
       assert.deepStrictEqual(yield* stored, [["https://push.example/1", publicKey]])
       assert.deepInclude(yield* result("/silent", publicKey), { reason: "NotRegistered", status: 200 })
 
-      // A push service said that it is gone.
+      // A push service has ended the subscription.
       yield* store.prune(yield* store.forOwner("anna"))
       const renewed = yield* result()
       assert("value" in renewed)
@@ -799,12 +799,12 @@ describe.skipIf(isMissing)("Web Push in Chromium", () => {
       assert.deepStrictEqual(yield* stored, [["https://push.example/2", publicKey]])
       assert.deepInclude(yield* result(), { value: { ...renewed.value, replaced: null } })
 
-      // A page that has the key of last week.
+      // A page with an old key.
       const rotated = yield* result("/push", retired)
       assert("value" in rotated)
       assert.deepStrictEqual(yield* stored, [[rotated.value.endpoint, publicKey]])
 
-      // The browser has dropped the subscription by itself.
+      // The browser has dropped the subscription.
       yield* Effect.promise(() => page.evaluate(() => void (globalThis.pushService.current = null)))
       assert.property(yield* result(), "value")
       assert.strictEqual((yield* stored).length, 1)
@@ -821,13 +821,13 @@ describe.skipIf(isMissing)("Web Push in Chromium", () => {
       assert.deepStrictEqual(yield* stored, [])
     }))
 
-  it.scopedLive("copes with browsers that say less, and with addresses that do not exist", () =>
+  it.scopedLive("supports browsers with missing members, and endpoints that do not exist", () =>
     Effect.gen(function*() {
       const context = yield* persistentContext
       const url = yield* serve(pages)
       const page = yield* newPage(context, url)
       yield* grant(context, url)
-      yield* within("the push service to be played", () => page.evaluate(playPushService))
+      yield* within("the push service to be replaced", () => page.evaluate(replacePushService))
       const applicationServerKey = yield* serverKey
       const subscribe = (...next: ReadonlyArray<string>) =>
         within("the subscription", () =>
@@ -842,7 +842,7 @@ describe.skipIf(isMissing)("Web Push in Chromium", () => {
         made++
         for (const result of results) {
           assert("value" in result, kind)
-          // No new endpoint at each load, and the key that was passed.
+          // The same endpoint at each load, and the key that was passed.
           assert.strictEqual(result.value.subscription.endpoint, `https://push.example/${made}`, kind)
           assert.strictEqual(result.value.subscription.applicationServerKey, applicationServerKey, kind)
         }
@@ -853,7 +853,7 @@ describe.skipIf(isMissing)("Web Push in Chromium", () => {
         assert("value" in result, kind)
         assert.match(result.value.subscription.endpoint, /^https:\/\/push\.example\/\d+$/)
       }
-      // One that an earlier version of the page has kept.
+      // A subscription of an earlier version of the page.
       yield* Effect.promise(() => page.evaluate(() => globalThis.pushService.make("removed").then(() => {})))
       assert.deepStrictEqual(
         yield* Effect.promise(() => page.evaluate(() => globalThis.api.subscription())),
@@ -871,7 +871,7 @@ describe.skipIf(isMissing)("Web Push in Chromium", () => {
       assert.deepInclude(yield* subscribe(), { reason: "Unsupported" })
     }))
 
-  it.scopedLive("tells a visible page instead, when it is told to", () =>
+  it.scopedLive("posts the payload to a visible page with the option tellPages", () =>
     Effect.gen(function*() {
       const context = yield* persistentContext
       const url = yield* serve(pages)
@@ -885,16 +885,19 @@ describe.skipIf(isMissing)("Web Push in Chromium", () => {
       )
       yield* Effect.promise(() => page.bringToFront())
       yield* deliver(yield* overTheWire(yield* WebPushPayload.make(shop)))
-      assert.deepStrictEqual(yield* within("the page to be told", () => page.evaluate(() => globalThis.message)), [
-        shop
-      ])
+      assert.deepStrictEqual(
+        yield* within("the page to receive the message", () => page.evaluate(() => globalThis.message)),
+        [
+          shop
+        ]
+      )
       assert.deepStrictEqual(yield* notifications(page), [])
-      // The page is visible still, and listens no more.
+      // The page is still visible, but has no listener.
       yield* deliver(yield* overTheWire(yield* WebPushPayload.make(shop)))
       assert.deepStrictEqual((yield* notifications(page)).map(({ title }) => title), [shop.title])
     }))
 
-  it.scopedLive("shows the title of what the browser refuses to show", () =>
+  it.scopedLive("shows the title if the browser refuses the options", () =>
     Effect.gen(function*() {
       const context = yield* persistentContext
       const url = yield* serve(pages)
@@ -907,7 +910,7 @@ describe.skipIf(isMissing)("Web Push in Chromium", () => {
       ])
     }))
 
-  it.scopedLive("tells the server of the subscription that takes the place of another", () =>
+  it.scopedLive("reports a replaced subscription to the server", () =>
     Effect.gen(function*() {
       const received = yield* Queue.unbounded<unknown>()
       const url = yield* pages.pipe(
@@ -934,9 +937,9 @@ describe.skipIf(isMissing)("Web Push in Chromium", () => {
         })
       )
       const change = (subscriptions: object) =>
-        within("the server to be told", async () => {
+        within("the server to receive the report", async () => {
           await worker.evaluate(
-            // A change that comes before the last one is noted as reported tells of both.
+            // A change before the end of the last report would be reported together with it.
             (subscriptions) =>
               new Promise<void>((resolve, reject) => {
                 const waitUntil = (report: Promise<unknown>) =>

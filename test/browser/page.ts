@@ -1,4 +1,4 @@
-/** What the tests' page runs: clients that keep what they get, for the test to look at. */
+/** Script of the page under test: clients that record their events. */
 import { Chunk, Effect, Either, Fiber, Option, Stream } from "effect"
 import { EventSourceClient, PushClient } from "effect-realtime/browser"
 
@@ -30,8 +30,8 @@ const open = (url: string, options: EventSourceClient.Options = {}) => {
   return { seen, close: () => Effect.runPromise(Fiber.interrupt(fiber)) }
 }
 
-/** A client that reads nothing until it is released, and the number of the counters that its EventSource has got. */
-const openHeld = (url: string, options: EventSourceClient.Options = {}) => {
+/** Opens a client that reads nothing until `release`. `received` is the number of counters that its EventSource has. */
+const openPaused = (url: string, options: EventSourceClient.Options = {}) => {
   let received = 0
   const Native = EventSource
   globalThis.EventSource = class extends Native {
@@ -67,8 +67,8 @@ const push = <A>(effect: Effect.Effect<A, PushClient.PushClientError>) =>
 
 const api = {
   open,
-  openHeld,
-  /** Plain handlers, as a page without Effect has them. */
+  openPaused,
+  /** Plain handlers, as in a page without Effect. */
   onCounter: (url: string) => {
     const seen: Array<number> = []
     const close = EventSourceClient.onEvent(Counter, url, { counter: ({ n }) => void seen.push(n) })
@@ -96,10 +96,10 @@ const api = {
 
 declare global {
   var api: Api
-  /** What a test has opened. */
+  /** The clients that a test has opened. */
   var client: ReturnType<typeof open>
   var plain: ReturnType<Api["onCounter"]>
-  var held: ReturnType<Api["openHeld"]>
+  var paused: ReturnType<Api["openPaused"]>
   var message: Promise<ReadonlyArray<unknown>>
 }
 

@@ -21,52 +21,52 @@ export default [
     name: "resumes after an id with a space before it"
   },
   {
-    promise: "an id that no request can carry is a resync",
+    promise: "an id that no request can carry causes a resync",
     file: reconnection,
     find: "return [resync(\"Unsendable\")]",
     replace: "return []",
     test,
-    name: "says resync after an id of 20000 characters"
+    name: "emits resync after an id of 20000 characters"
   },
   {
-    promise: "a request that a server found too large because of its id is made without it",
+    promise: "a request that the server refuses as too large is repeated without its id",
     file: responseError,
     find: "status === 414 || status === 431",
     replace: "status === 414",
     test,
-    name: "asks again without the id that a server finds too large"
+    name: "repeats a request without the id that the server refuses"
   },
   {
-    promise: "401 and 403 are retried when `headers` is an effect",
+    promise: "401 and 403 are retried if `headers` is an effect",
     file: responseError,
     find: "(status === 401 || status === 403) && hasFreshHeaders",
     replace: "status === 401 && hasFreshHeaders",
     test,
-    name: "comes back after 401 and 403"
+    name: "reconnects after 401 and 403"
   },
   {
-    promise: "each event has the id that a stream run again resumes after",
+    promise: "each event has the id that another run of the stream resumes after",
     file: client,
     find: "const id = position.lastEventId",
     replace: "const id = signal._tag === \"Frame\" ? signal.frame.id ?? \"\" : position.lastEventId",
     test,
-    name: "run again by its user"
+    name: "when the stream runs again"
   },
   {
-    promise: "the backoff grows until an event came",
+    promise: "the backoff grows until an event arrives",
     file: reconnection,
     find: "if (signal._tag === \"Frame\") isProven = isProven || signal.frame.data !== undefined",
     replace: "isProven = true",
     test,
-    name: "comes back ever later"
+    name: "increases the delay"
   },
   {
-    promise: "the backoff begins anew after a connection that lasted",
+    promise: "the backoff is reset after a connection that lasted",
     file: reconnection,
     find: "age() >= provenAge",
     replace: "age() < 0",
     test,
-    name: "begins anew after a connection that lasted"
+    name: "resets the schedule after a connection that lasted"
   },
   {
     promise: "`retry` has a floor",
@@ -85,31 +85,31 @@ export default [
     name: "waits for half a second"
   },
   {
-    promise: "Retry-After counts up to an hour",
+    promise: "Retry-After is limited to an hour",
     file: responseError,
     find: "Math.min(Math.max(0, millis), maxDelay)",
     replace: "Math.max(0, millis)",
     test,
-    name: "whatever Retry-After says"
+    name: "limits Retry-After to an hour"
   },
   {
-    promise: "the last of several content types is the one",
+    promise: "the last of several content types counts",
     file: decoder,
     find: "found === undefined || found === \"*/*\" ? essence : found",
     replace: "essence === \"\" ? found ?? \"\" : essence",
     test,
-    name: "takes for an event stream"
+    name: "accepts as an event stream"
   },
   {
-    promise: "a reconnect to a server that gives no ids is a resync",
+    promise: "a reconnect to a server without ids causes a resync",
     file: reconnection,
     find: "return [resync(isUnknown ? \"Unknown\" : \"NoIds\")]",
     replace: "return isUnknown ? [resync(\"Unknown\")] : []",
     test,
-    name: "says resync after a reconnect"
+    name: "emits resync after a reconnect"
   },
   {
-    promise: "data that is not JSON is read as text where the stream says so",
+    promise: "data that is not JSON is read as text with the option",
     file: client,
     find: "format === \"text\" && known === topic",
     replace: "format === \"text\" && data !== \"\" && known === topic",
@@ -117,12 +117,12 @@ export default [
     name: "reads data that is not JSON"
   },
   {
-    promise: "a schema that throws refuses one event",
+    promise: "a schema that throws makes one event invalid",
     file: client,
     find: "Effect.catchAllDefect(() => Effect.succeed(invalid()))",
     replace: "Effect.map((event) => event === undefined ? invalid() : event)",
     test,
-    name: "refuses an event whose schema throws"
+    name: "emits an error for an event whose schema throws"
   },
   {
     promise: "the event `end` ends the stream",
@@ -138,55 +138,55 @@ export default [
     find: "ServerSentEvent.decode({ eager: true })",
     replace: "ServerSentEvent.decode()",
     test,
-    name: "takes retry without an empty line"
+    name: "applies retry without an empty line"
   },
   {
-    promise: "a line or an event without an end is an error, and not memory",
+    promise: "a line or an event without an end is an error, and uses no unbounded memory",
     file: decoder,
     find: "return pendingLength > maxSize ? [...frames, tooLarge()] : frames",
     replace: "return frames",
     test,
-    name: "fails for good: TooLarge"
+    name: "does not reconnect after TooLarge"
   },
   {
-    promise: "an option that cannot be dies",
+    promise: "an invalid option dies",
     file: client,
     find: "shared === true && headers !== undefined",
     replace: "shared === true && headers === null",
     test,
-    name: "dies of headers without a key"
+    name: "dies for headers without a key"
   },
   {
-    promise: "tabs share what names the same key, and nothing else",
+    promise: "tabs share a connection with the same key only",
     file: client,
     find: "[address, names, withCredentials, method, body, shared]",
     replace: "[address, names, withCredentials, method, body]",
     test: inChromium,
-    name: "shares among the tabs that name the same key"
+    name: "shares a connection among the tabs with the same key"
   },
   {
-    promise: "a tab that stands still loses the lead",
+    promise: "a tab that stops responding loses the lead",
     file: shared,
     find: "Effect.zipRight(leaderSilence, lock(true))",
     replace: "Effect.zipRight(leaderSilence, Effect.never)",
     test: inChromium,
-    name: "takes over from a tab that is stopped without a word"
+    name: "takes over from a tab that is stopped"
   },
   {
-    promise: "from `Lead` on the signals of that term count, and no others",
+    promise: "after `Lead` only the signals of that term count",
     file: shared,
     find: "if (message.term !== term) return",
     replace: "if (term === undefined) return",
     test: inChromium,
-    name: "ignores what a tab posts late that has lost the lead"
+    name: "ignores late messages of a tab that has lost the lead"
   },
   {
-    promise: "EventSource does not come back without a pause for long",
+    promise: "EventSource does not reconnect without a pause for long",
     file: attempt,
     find: "source.readyState !== source.CLOSED && quickReconnects < 3",
     replace: "source.readyState !== source.CLOSED",
     test: inChromium,
-    name: "does not let EventSource come back without a pause"
+    name: "does not let EventSource reconnect without a pause"
   },
   {
     promise: "`lastEventIdHeader` sends the header to another origin",
@@ -197,19 +197,19 @@ export default [
     name: "sends Last-Event-ID to another origin"
   },
   {
-    promise: "the events that wait for a slow reader are bounded, and a gap says so",
+    promise: "the pending events of a slow reader are bounded, and a gap reports the others",
     file: buffer,
     find: "signals >= maxSignals || characters >= maxCharacters",
     replace: "false",
     test: inChromium,
-    name: "drops events for a reader that is too slow, and says so, over native"
+    name: "drops events for a slow reader, and emits a gap, over native"
   },
   {
-    promise: "a gap comes once a slow reader has read all, though no event follows",
+    promise: "a gap is emitted after the last pending event, even if no event follows",
     file: buffer,
     find: "if (signals === 0) flushGap()",
     replace: "if (signals < 0) flushGap()",
     test: inChromium,
-    name: "for a reader that is too slow, and says so, over native"
+    name: "for a slow reader, and emits a gap, over native"
   }
 ] satisfies ReadonlyArray<Mutation>

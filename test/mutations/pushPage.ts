@@ -114,7 +114,7 @@ export default [
     name: "shows the notification first"
   },
   {
-    promise: "an optional step of the worker is limited in time",
+    promise: "an optional step of the worker has a timeout",
     file: "src/browser/ServiceWorker.ts",
     find: "setTimeout(resolve, millis)",
     replace: "setTimeout(resolve, millis * 1_000)",
@@ -138,12 +138,12 @@ export default [
     name: "opens one: ?match=origin"
   },
   {
-    promise: "a window that no worker controls is not taken to the URL: a new one is opened",
+    promise: "a window that no worker controls does not navigate: a new one is opened",
     file: "src/browser/ServiceWorker.ts",
     find: "controlled.find(isMatch)",
     replace: "open.find(isMatch)",
     test: "test/browser/PushClient.test.ts",
-    name: "opens a window where the open ones cannot"
+    name: "opens a window if no open one can"
   },
   {
     promise: "a window that refuses the URL is replaced by a new one",
@@ -151,7 +151,7 @@ export default [
     find: "navigate().catch(() => self.clients.openWindow(url))",
     replace: "navigate()",
     test: "test/browser/PushClient.test.ts",
-    name: "opens a window where the open ones cannot"
+    name: "opens a window if no open one can"
   },
   {
     promise: "a lasting refusal of a subscription ends its reports",
@@ -159,7 +159,7 @@ export default [
     find: "status >= 400 && status < 500 && ",
     replace: "status >= 400 && status < 400 && ",
     test: "test/browser/PushClient.test.ts",
-    name: "refused not again"
+    name: "does not repeat the report"
   },
   {
     promise: "a subscription that the server could not take for now is reported again",
@@ -167,7 +167,7 @@ export default [
     find: "![401, 408, 425, 429].includes(status)",
     replace: "![401, 408, 425].includes(status)",
     test: "test/browser/PushClient.test.ts",
-    name: "refused not again"
+    name: "does not repeat the report"
   },
   {
     promise: "a report that failed is repeated",
@@ -175,15 +175,15 @@ export default [
     find: "!response.ok || response.redirected",
     replace: "response.redirected",
     test: "test/browser/PushClient.test.ts",
-    name: "reports a change again"
+    name: "repeats a failed report"
   },
   {
-    promise: "a page that asks to log in is no answer",
+    promise: "a login page is no response of the route",
     file: "src/browser/ServiceWorker.ts",
     find: "!response.ok || response.redirected",
     replace: "!response.ok",
     test: "test/browser/PushClient.test.ts",
-    name: "reports a change again"
+    name: "repeats a failed report"
   },
   {
     promise: "the worker sends the key of the subscription",
@@ -191,7 +191,7 @@ export default [
     find: "applicationServerKey?.length === 87 ? {",
     replace: "applicationServerKey?.length === 86 ? {",
     test: "test/browser/PushClient.test.ts",
-    name: "reports a change again"
+    name: "repeats a failed report"
   },
   {
     promise: "register says that its body is JSON",
@@ -202,7 +202,7 @@ export default [
     name: "documented"
   },
   {
-    promise: "register checks the answer",
+    promise: "register checks the response",
     file: "src/browser/PushClient.ts",
     find: "answer.status === 201 ? memberOf(answer, \"endpointId\") : undefined",
     replace: "memberOf(answer, \"endpointId\") ?? \"\"",
@@ -210,7 +210,7 @@ export default [
     name: "documented"
   },
   {
-    promise: "register makes a subscription anew that is gone",
+    promise: "register renews a subscription that is gone",
     file: "src/browser/PushClient.ts",
     find: "answer.status === 410 || answer.status === 409",
     replace: "answer.status === 409",
@@ -218,7 +218,7 @@ export default [
     name: "documented"
   },
   {
-    promise: "the endpoint is given up when the permission is gone",
+    promise: "the endpoint is deleted when the permission is gone",
     file: "src/browser/PushClient.ts",
     find: "Option.isNone(last) ? Effect.void : Effect.ignore(deleteEndpoint(url, last.value))",
     replace: "Effect.void",
@@ -226,19 +226,19 @@ export default [
     name: "documented"
   },
   {
-    promise: "an address that does not exist is not registered",
+    promise: "an endpoint that does not exist is not registered",
     file: "src/browser/PushClient.ts",
     find: "protocol === \"https:\" && !hostname.endsWith(\".invalid\")",
     replace: "protocol === \"https:\"",
     test: "test/browser/PushClient.test.ts",
-    name: "copes"
+    name: "supports browsers"
   },
   {
-    promise: "a subscription that does not say its key has the one that was passed",
+    promise: "a subscription that does not expose its key has the key that was passed",
     file: "src/browser/PushClient.ts",
     find: "? toBase64Url(key) : passedKey",
     replace: "? toBase64Url(key) : \"\"",
     test: "test/browser/PushClient.test.ts",
-    name: "copes"
+    name: "supports browsers"
   }
 ] satisfies ReadonlyArray<Mutation>

@@ -15,7 +15,7 @@ const executablePath = [process.env["CHROMIUM_PATH"], "/usr/bin/chromium", "/usr
   path !== undefined && existsSync(path)
 )
 
-/** Whether the tests cannot run for want of a browser, which a CI does not get away with. */
+/** True if there is no browser for the tests. Under CI this is an error. */
 export const isMissing = executablePath === undefined
 if (executablePath === undefined) {
   const hint = "No Chromium: install one, or set CHROMIUM_PATH. The browser tests are skipped."
@@ -32,17 +32,17 @@ const launchOptions = {
     "--disable-quic",
     "--no-first-run",
     "--no-proxy-server",
-    // Wherever the tests run, there is no network, and so no push service.
+    // The tests run without the network, and so without a push service.
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync"
   ],
-  // Playwright turns it off, people do not.
+  // Playwright disables the back/forward cache by default.
   ignoreDefaultArgs: ["--disable-back-forward-cache"]
 }
 
-/** One browser for the tests of a file. */
+/** The browser of a test file. */
 export class Chromium extends Context.Tag("test/Chromium")<Chromium, Browser>() {
   static readonly layer = Layer.scoped(
     Chromium,
@@ -53,7 +53,7 @@ export class Chromium extends Context.Tag("test/Chromium")<Chromium, Browser>() 
   )
 }
 
-/** A profile of its own: tabs of one context share what tabs of one browser share. */
+/** Makes a context: a browser profile whose tabs share cookies, storage and channels. */
 export const newContext: Effect.Effect<BrowserContext, never, Chromium | Scope.Scope> = Effect.flatMap(
   Chromium,
   (browser) =>
@@ -70,7 +70,7 @@ export const newPage = (context: BrowserContext, url: string): Effect.Effect<Pag
     return page
   })
 
-/** Waits until the page has it. */
+/** Waits until the predicate holds in the page. */
 export const until = (page: Page, predicate: () => unknown): Effect.Effect<void> =>
   Effect.promise(() => page.waitForFunction(predicate, undefined, { timeout: 30_000 }).then(() => {}))
 
@@ -86,7 +86,7 @@ const bundle = (entry: string, format: "esm" | "iife") =>
     return outputFiles[0]?.text ?? ""
   })))
 
-/** The script of a page that is written in the test. */
+/** Bundles source text of a test for a page. */
 export const bundleOf = async (contents: string): Promise<string> => {
   const { outputFiles } = await build({
     stdin: { contents, resolveDir: fileURLToPath(new URL("../..", import.meta.url)), loader: "ts" },
@@ -104,7 +104,7 @@ const worker = bundle("src/browser/service-worker.ts", "iife")
 const javaScript = (text: Effect.Effect<string>) =>
   Effect.map(text, (text) => HttpServerResponse.text(text, { contentType: "text/javascript" }))
 
-/** The page, its script and the service worker, to be mounted beside what a test serves. */
+/** Routes of the page, its script and the service worker. */
 export const pages = HttpRouter.empty.pipe(
   HttpRouter.get(
     "/",
@@ -114,8 +114,8 @@ export const pages = HttpRouter.empty.pipe(
   HttpRouter.get("/service-worker.js", javaScript(worker))
 )
 
-// A browser opens connections ahead of their use, and a client that comes back while the server closes is never answered:
-// a server that closes would wait for them.
+// A browser opens connections in advance, and a client that reconnects while the server closes receives no response.
+// A server that closes would wait for both.
 const makeServer = () => {
   const server = Http.createServer()
   const close = server.close.bind(server)
@@ -127,7 +127,7 @@ const makeServer = () => {
   return server
 }
 
-/** Serves an app on a port, a free one if it is 0, and gives its address. Whatever the port is held by is waited for. */
+/** Serves an app on a port, or on a free one if it is 0, and returns the URL. Retries while the port is in use. */
 export const serve = <E, R>(
   app: HttpApp.Default<E, R>,
   port = 0
@@ -140,7 +140,7 @@ export const serve = <E, R>(
     return yield* Effect.provide(HttpServer.addressFormattedWith(Effect.succeed), context)
   })
 
-/** Counts the preflights of an app, and lets pages of the origins in. */
+/** Adds CORS for the origins to an app, and records the preflights. */
 export const cors =
   (allowedOrigins: ReadonlyArray<string>, preflights: Array<string>) => <E, R>(app: HttpApp.Default<E, R>) =>
     Effect.zipRight(
@@ -150,7 +150,7 @@ export const cors =
       HttpMiddleware.cors({ allowedOrigins, credentials: true })(app)
     )
 
-/** A browser with a profile on disk: in a private window, which is what tests get otherwise, there is no push. */
+/** A browser with a profile on disk. In a private window, which a test has otherwise, there is no Web Push. */
 export const persistentContext: Effect.Effect<BrowserContext, never, Scope.Scope> = Effect.acquireRelease(
   Effect.promise(() => chromium.launchPersistentContext("", launchOptions)),
   (context) => Effect.promise(() => context.close())

@@ -4,7 +4,7 @@ import { text } from "node:stream/consumers"
 import type { Scope } from "effect"
 import { Effect } from "effect"
 
-/** What the server does with its requests, the first with the first and the last with all that come after it. */
+/** A response of the server. The first answers the first request, and the last one all that follow. */
 export type Answer = (response: Http.ServerResponse, request: Http.IncomingMessage) => void
 
 export interface ScriptedServer {
@@ -18,7 +18,7 @@ export interface ScriptedServer {
   }>
 }
 
-/** A server that says to the byte what it is told to. */
+/** Makes a server with the given responses, and records its requests. */
 export const make = (answers: ReadonlyArray<Answer>): Effect.Effect<ScriptedServer, never, Scope.Scope> =>
   Effect.acquireRelease(
     Effect.async<ScriptedServer & { readonly server: Http.Server }>((resume) => {
@@ -51,7 +51,7 @@ export const make = (answers: ReadonlyArray<Answer>): Effect.Effect<ScriptedServ
 
 const head = { "content-type": "text/event-stream" }
 
-/** An event stream of these pieces, each in a packet of its own, and its end. */
+/** Responds with an event stream of the pieces, each in a packet, and ends it. */
 export const stream = (...pieces: ReadonlyArray<string | Uint8Array>): Answer => (response) => {
   const send = (index: number): void => {
     const piece = pieces[index]
@@ -64,7 +64,7 @@ export const stream = (...pieces: ReadonlyArray<string | Uint8Array>): Answer =>
   send(0)
 }
 
-/** An event stream that stays open. */
+/** Responds with an event stream that stays open. */
 export const hold = (text = ":\n\n"): Answer => (response) => void response.writeHead(200, head).write(text)
 
 export const status = (code: number, headers: Http.OutgoingHttpHeaders = {}): Answer => (response) =>

@@ -22,7 +22,7 @@ import {
 } from "effect"
 import { LeakCheck, TestEventSource } from "effect-realtime/testing"
 
-/** Runs the leak, and the cure once the check has failed, so that the next test starts clean. */
+/** Runs the check, which must fail, and returns the leaks. */
 const leaksOf = <A, R>(body: Effect.Effect<A, never, R>) =>
   LeakCheck.run(body).pipe(
     Effect.flip,
@@ -52,12 +52,12 @@ const connect = (server: Net.Server) =>
     return socket
   })
 
-/** Unlike `Effect.never`, it holds no timer. */
+/** An effect that never completes. Unlike `Effect.never`, it has no timer. */
 const suspended = Effect.async<never>(() => {})
 
 class One extends Context.Tag("One")<One, number>() {}
 
-/** A server whose handler may leave a fiber behind. */
+/** A server whose handler may leak a fiber. */
 const events = (leak: Effect.Effect<unknown>) =>
   HttpServer.serve(
     Effect.as(
@@ -90,7 +90,7 @@ describe("LeakCheck", () => {
         Effect.map((result) => assert.strictEqual(result, "result"))
       ))
 
-    it.effect("under the TestClock, which it leaves alone", () =>
+    it.effect("under the TestClock, without adjusting it", () =>
       Effect.gen(function*() {
         const fiber = yield* Effect.fork(Effect.sleep("1 hour"))
         yield* TestClock.adjust("1 hour")
@@ -106,7 +106,7 @@ describe("LeakCheck", () => {
         assert.notStrictEqual(inner, outer)
       }))
 
-    it.effect("with what was there before it", () =>
+    it.effect("with resources from before the check", () =>
       Effect.gen(function*() {
         yield* Effect.forkScoped(Effect.never)
         const before = yield* Scope.make()
@@ -117,16 +117,16 @@ describe("LeakCheck", () => {
       LeakCheck.run(Effect.provide(Effect.scoped(visit), events(Effect.void))))
 
     layer(events(Effect.void))((it) => {
-      it.effect("with a client of a server from before", () => LeakCheck.run(visit))
+      it.effect("with a client of a server from before the check", () => LeakCheck.run(visit))
     })
 
-    it.effect("with what takes a few turns to close", () =>
+    it.effect("with a resource that needs several turns to close", () =>
       LeakCheck.run(Effect.sync(() => {
         setTimeout(() => {}, 100)
       })))
   })
 
-  describe("a body that fails, fails in the same way", () => {
+  describe("a failing body fails with the same cause", () => {
     const same = <E>(cause: Cause.Cause<E>) =>
       Effect.gen(function*() {
         const leaked = Effect.forkDaemon(Effect.sleep("50 millis"))
@@ -156,7 +156,7 @@ describe("LeakCheck", () => {
     }))
 
   describe("fails for", () => {
-    it.effect("a daemon, which it names with its span", () =>
+    it.effect("a daemon, with the name of its span", () =>
       Effect.gen(function*() {
         const leaked: Array<Fiber.RuntimeFiber<never>> = []
         const { error } = yield* leaksOf(Effect.gen(function*() {
@@ -166,7 +166,7 @@ describe("LeakCheck", () => {
         assert.match(error.message, /^Outlived the test:\n {2}1 fiber: #\d+ in span "Producer.run", suspended$/)
       }))
 
-    it.effect("a daemon that sleeps by the TestClock", () =>
+    it.effect("a daemon that sleeps on the TestClock", () =>
       Effect.gen(function*() {
         const leaked: Array<Fiber.RuntimeFiber<void>> = []
         const { kinds } = yield* leaksOf(Effect.gen(function*() {
@@ -184,7 +184,7 @@ describe("LeakCheck", () => {
         yield* Scope.close(scope, Exit.void)
       }))
 
-    it.effect("a fiber that a runtime started, be it the body's or one from before", () =>
+    it.effect("a fiber of a runtime, from the body or from before", () =>
       Effect.gen(function*() {
         const before = yield* Effect.runtime()
         const fibers: Array<Fiber.RuntimeFiber<never>> = []
@@ -196,7 +196,7 @@ describe("LeakCheck", () => {
         yield* Fiber.interruptAll(fibers)
       }))
 
-    it.effect("a fiber that one from before forked", () =>
+    it.effect("a fiber that was forked by one from before", () =>
       Effect.gen(function*() {
         const latch = yield* Effect.makeLatch()
         const before = yield* latch.await.pipe(
@@ -212,7 +212,7 @@ describe("LeakCheck", () => {
     const leaked: Array<Fiber.RuntimeFiber<never>> = []
     const leak = Effect.map(Effect.forkDaemon(Effect.interruptible(suspended)), (fiber) => leaked.push(fiber))
     layer(events(leak))((it) => {
-      it.effect("a fiber that a server from before started for the body", () =>
+      it.effect("a fiber of a server from before, started for the body", () =>
         Effect.gen(function*() {
           const { kinds } = yield* leaksOf(Effect.orDie(visit))
           yield* Fiber.interruptAll(leaked)
@@ -220,7 +220,7 @@ describe("LeakCheck", () => {
         }))
     })
 
-    it.effect("a scope, with the span that made it", () =>
+    it.effect("a scope, with the span that opened it", () =>
       Effect.gen(function*() {
         const { details, kinds } = yield* leaksOf(
           Effect.withSpan(
@@ -232,7 +232,7 @@ describe("LeakCheck", () => {
         assert.match(details[0] ?? "", /^1 finalizer\(s\), by fiber #\d+ in span "Opener.open"$/)
       }))
 
-    it.effect("a layer that was built and never released", () =>
+    it.effect("a layer that was built and not released", () =>
       Effect.gen(function*() {
         const { kinds } = yield* leaksOf(
           Effect.flatMap(Scope.make(), (scope) =>
@@ -247,7 +247,7 @@ describe("LeakCheck", () => {
         assert.include(kinds, "scope")
       }))
 
-    it.effect("a timer, with the line that set it, also when it is unref'ed", () =>
+    it.effect("a timer, with the line that set it, also if it is unref'ed", () =>
       Effect.gen(function*() {
         const timers: Array<NodeJS.Timeout> = []
         const { details, kinds } = yield* leaksOf(Effect.sync(() => {
@@ -258,7 +258,7 @@ describe("LeakCheck", () => {
         details.forEach((detail) => assert.match(detail, /^opened at .*LeakCheck\.test\.ts:\d+:\d+/))
       }))
 
-    it.effect("an immediate that sets itself again and again", () =>
+    it.effect("an immediate that repeats itself", () =>
       Effect.gen(function*() {
         let on = true
         const again = () => {
@@ -295,7 +295,7 @@ describe("LeakCheck", () => {
       }).pipe(Effect.scoped))
   })
 
-  it.effect("counts what looks the same, and names the first twenty", () =>
+  it.effect("counts equal leaks, and lists the first twenty", () =>
     Effect.gen(function*() {
       const timers: Array<NodeJS.Timeout> = []
       const fibers: Array<Fiber.RuntimeFiber<never>> = []
@@ -317,7 +317,7 @@ describe("LeakCheck", () => {
       assert.isTrue(Exit.isFailure(exit) && Cause.isDie(exit.cause))
     }))
 
-  it.effect("costs a clean body next to no time", () =>
+  it.effect("takes less than a second for a clean body", () =>
     Effect.gen(function*() {
       const started = performance.now()
       yield* LeakCheck.run(Effect.void)

@@ -22,11 +22,11 @@ import { LeakCheck, TestEventSource } from "effect-realtime/testing"
 interface Exchange {
   readonly request: Http.IncomingMessage
   readonly response: Http.ServerResponse
-  /** Done once the server sees that the client is gone. */
+  /** Completes when the server observes that the client has disconnected. */
   readonly closed: Deferred.Deferred<void>
 }
 
-/** A plain server: each request goes to the test, which answers it by hand. */
+/** Makes a plain server. The test takes each request, and responds by itself. */
 const makeServer = Effect.gen(function*() {
   const requests = yield* Mailbox.make<Exchange>()
   const server = yield* Effect.acquireRelease(
@@ -52,7 +52,7 @@ const makeServer = Effect.gen(function*() {
 
 const head = { "content-type": "text/event-stream" }
 
-/** A client, and the server's end of its connection. */
+/** Connects a client, and returns it with the server's end of the connection. */
 const connect = (options?: Parameters<typeof TestEventSource.make>[1]) =>
   Effect.gen(function*() {
     const { requests, url } = yield* makeServer
@@ -62,7 +62,7 @@ const connect = (options?: Parameters<typeof TestEventSource.make>[1]) =>
     return { requests, source: yield* Fiber.join(opening), url, ...exchange }
   })
 
-/** What the client gets of a body that arrives in these pieces. */
+/** Returns the events of a body that arrives in the pieces. */
 const receive = (...pieces: ReadonlyArray<string | Uint8Array>) =>
   Effect.gen(function*() {
     const { response, source } = yield* connect()
@@ -82,7 +82,7 @@ const checked = <A, E>(name: string, body: () => Effect.Effect<A, E, Scope.Scope
   it.effect(name, () => LeakCheck.run(body()))
 
 describe("TestEventSource", () => {
-  checked("gives the head, and sends what it is told to", () =>
+  checked("exposes the head of the response, and sends the headers of the options", () =>
     Effect.gen(function*() {
       const { request, source } = yield* connect({ headers: { cookie: "session=1" } })
       assert.strictEqual(source.status, 200)
@@ -158,7 +158,7 @@ describe("TestEventSource", () => {
         assert.deepStrictEqual(events, ["", "", "\n", " a ", "c", "d"].map((data) => message(data)))
       }))
 
-    checked("ids: kept, replaced, set without data, reset, and ignored with a NUL", () =>
+    checked("ids: retained, replaced, set without data, reset, and ignored with a NUL", () =>
       Effect.gen(function*() {
         const { events, source } = yield* receive(
           "data: none\n\nid: 1\ndata: one\n\ndata: kept\n\nid: 2\n\ndata: set\n\nid: 3\0\ndata: nul\n\nid\ndata: reset\n\n",
@@ -228,7 +228,7 @@ describe("TestEventSource", () => {
       }))
   })
 
-  describe("takes events", () => {
+  describe("returns events", () => {
     checked("one, some, the one that matches, and all", () =>
       Effect.gen(function*() {
         const { source } = yield* receive()
@@ -261,7 +261,7 @@ describe("TestEventSource", () => {
       }))
   })
 
-  describe("tells how a connection ended", () => {
+  describe("returns how a connection ended", () => {
     checked("clean", () =>
       Effect.gen(function*() {
         const { source } = yield* receive("data: a\n\n")
@@ -280,7 +280,7 @@ describe("TestEventSource", () => {
         }))
     }
 
-    checked("dropped, and the server sees it", () =>
+    checked("dropped, and the server observes it", () =>
       Effect.gen(function*() {
         const { closed, request, source } = yield* connect()
         const reset = once(request.socket, "error")
@@ -302,7 +302,7 @@ describe("TestEventSource", () => {
   })
 
   describe("before the head", () => {
-    checked("an interrupted client is gone", () =>
+    checked("an interrupted client disconnects", () =>
       Effect.gen(function*() {
         const { requests, url } = yield* makeServer
         const opening = yield* Effect.fork(TestEventSource.make(url))
@@ -311,7 +311,7 @@ describe("TestEventSource", () => {
         yield* Deferred.await(closed)
       }))
 
-    checked("a client that is interrupted at once leaves nothing", () =>
+    checked("a client that is interrupted at once leaks nothing", () =>
       Effect.gen(function*() {
         const { url } = yield* makeServer
         yield* Effect.flatMap(Effect.fork(TestEventSource.make(url)), Fiber.interrupt)
@@ -340,7 +340,7 @@ describe("TestEventSource", () => {
       const flushed = yield* Deferred.make<void>()
       let frames = 0
       let pending = 0
-      // Written until nothing leaves the process any more: a second's worth of turns without a byte flushed.
+      // Writes until the socket accepts no more bytes.
       while (pending < 8 * 1024 * 1024) {
         response.write(frame)
         frames += 1
@@ -367,7 +367,7 @@ describe("TestEventSource", () => {
     }))
 
   describe("reconnects", () => {
-    checked("after the retry, with the last event id as a browser writes it", () =>
+    checked("after the retry, with the last event id in the encoding of a browser", () =>
       Effect.gen(function*() {
         const { requests, response, source } = yield* connect({ headers: { cookie: "session=1" } })
         response.end("retry: 10000\nid: a…b\n\n")
@@ -403,7 +403,7 @@ describe("TestEventSource", () => {
     )
   })
 
-  it.live("holds a thousand clients", () =>
+  it.live("supports a thousand clients", () =>
     Effect.gen(function*() {
       const { requests, url } = yield* makeServer
       const clients = yield* Effect.fork(
