@@ -1,6 +1,6 @@
 /**
- * Typed channels. A topic names its channels and their events once, and is imported by both sides: the server publishes
- * with it, and whoever subscribes, be it the browser, reads with it.
+ * Typed channels. A topic defines the names of its channels and the schemas of their events. It is imported by both
+ * sides: the server publishes with it, and a subscriber, such as a browser, decodes with it.
  *
  * @since 0.1.0
  */
@@ -41,9 +41,12 @@ export type TypeId = typeof TypeId
 export interface Topic<out Path extends string, out Events extends Topic.Events> extends Pipeable {
   readonly [TypeId]: TypeId
   /**
-   * Segments between slashes, of which those that begin with a colon are parameters.
+   * The segments, separated by slashes. A segment that begins with a colon is a parameter.
    */
   readonly path: Path
+  /**
+   * The schema of the data of each event, by the name of the event.
+   */
   readonly events: Events
 }
 
@@ -60,8 +63,8 @@ export const PatternTypeId: unique symbol = Symbol.for("effect-realtime/Topic/Pa
 export type PatternTypeId = typeof PatternTypeId
 
 /**
- * All channels of a topic, or those with some of the parameters. Only `pattern` makes one: a string is always one channel,
- * whatever characters it has. Patterns with the same path are equal by `Equal.equals`.
+ * The channels of a topic, or those of them with certain parameters. Only `pattern` makes one: a string is always one
+ * channel. Patterns with the same path are equal by `Equal.equals`.
  *
  * @since 0.1.0
  * @category models
@@ -69,7 +72,7 @@ export type PatternTypeId = typeof PatternTypeId
 export interface Pattern<out Events extends Topic.Events = Topic.Events> {
   readonly [PatternTypeId]: { readonly _Events: Types.Covariant<Events> }
   /**
-   * Segments between slashes, of which each `*` stands for any segment.
+   * The segments, separated by slashes. A segment `*` matches any segment.
    */
   readonly path: string
 }
@@ -79,7 +82,7 @@ export interface Pattern<out Events extends Topic.Events = Topic.Events> {
  */
 export declare namespace Topic {
   /**
-   * The schema of the data of each event. What it encodes to must be what JSON can express.
+   * The schema of the data of each event, by the name of the event. The encoded side must be a JSON value.
    *
    * @since 0.1.0
    * @category models
@@ -87,7 +90,7 @@ export declare namespace Topic {
   export type Events = { readonly [event: string]: Schema.Schema.AnyNoContext }
 
   /**
-   * Any topic at all.
+   * A topic of any path and events.
    *
    * @since 0.1.0
    * @category models
@@ -114,7 +117,7 @@ export declare namespace Topic {
     : never
 
   /**
-   * What an event of a topic carries.
+   * The data of an event of a topic.
    *
    * @since 0.1.0
    * @category models
@@ -122,7 +125,7 @@ export declare namespace Topic {
   export type Data<E extends Events, Name extends keyof E> = Schema.Schema.Type<E[Name]>
 
   /**
-   * An event of a topic as a subscriber reads it, told apart by `event`.
+   * An event of a topic as a subscriber reads it: a union, discriminated by `event`.
    *
    * @since 0.1.0
    * @category models
@@ -132,8 +135,8 @@ export declare namespace Topic {
   }[Name]
 
   /**
-   * Names that no event of a topic can have: `EventSource` fires `open` and `error` itself, and this library sends `gap`,
-   * `resync` and `end`.
+   * The names that no event of a topic may have: `EventSource` fires `open` and `error` itself, and this library sends
+   * `gap`, `resync` and `end`.
    *
    * @since 0.1.0
    * @category models
@@ -141,21 +144,21 @@ export declare namespace Topic {
   export type ReservedEvent = "error" | "open" | "end" | "gap" | "resync"
 
   /**
-   * Why a path is not one, or `unknown` if it is.
+   * The rule that a path breaks, or `unknown` if it is valid.
    *
    * @since 0.1.0
    * @category models
    */
-  export type CheckPath<Path extends string> = string extends Path ? "the path of a topic is a literal"
-    : `/${Path}/` extends "//" ? "the path of a topic is not empty"
-    : `/${Path}/` extends `${string}/*/${string}` ? "a segment of a topic is not *"
-    : `/${Path}/` extends `${string}/:/${string}` ? "a parameter of a topic has a name"
+  export type CheckPath<Path extends string> = string extends Path ? "the path of a topic must be a literal"
+    : `/${Path}/` extends "//" ? "the path of a topic must not be empty"
+    : `/${Path}/` extends `${string}/*/${string}` ? "a segment of a topic must not be *"
+    : `/${Path}/` extends `${string}/:/${string}` ? "a parameter of a topic must have a name"
     : unknown
 }
 
 /**
- * A frame that is not an event of the topic: it has a name that the topic does not know, or data that the schema of the
- * event refuses.
+ * The error of a frame that is not an event of the topic: the topic has no event of that name (`UnknownEvent`), or the
+ * schema of the event refuses the data (`InvalidData`).
  *
  * @since 0.1.0
  * @category errors
@@ -165,33 +168,38 @@ export class InvalidTopicEvent extends Schema.TaggedError<InvalidTopicEvent>("ef
   { reason: Schema.Literal("UnknownEvent", "InvalidData"), path: Schema.String, event: Schema.String }
 ) {
   /**
-   * Names the topic and the event, never the data.
+   * The message, with the topic and the event, and without the data.
    *
    * @since 0.1.0
    */
   override get message(): string {
     return this.reason === "UnknownEvent"
       ? `the topic ${this.path} has no event ${JSON.stringify(this.event)}`
-      : `the data of ${JSON.stringify(this.event)} is not what the topic ${this.path} says`
+      : `the data of ${JSON.stringify(this.event)} does not match its schema in the topic ${this.path}`
   }
 }
 
 /**
+ * Returns true if the value is a `Topic`.
+ *
  * @since 0.1.0
  * @category guards
  */
 export const isTopic = (u: unknown): u is Topic.Any => Predicate.hasProperty(u, TypeId)
 
 /**
+ * Returns true if the value is a `Pattern`.
+ *
  * @since 0.1.0
  * @category guards
  */
 export const isPattern = (u: unknown): u is Pattern => Predicate.hasProperty(u, PatternTypeId)
 
 /**
- * A topic from its path and the schemas of its events. A path that is empty, has `*` as a segment or a parameter without
- * a name, and an event with a reserved name, do not compile. What types do not see, such as two parameters of one name,
- * throws.
+ * Makes a topic of a path and the schemas of its events.
+ *
+ * A path that is empty, that has `*` as a segment or a parameter without a name, does not compile. Nor does an event
+ * with a reserved name. Other mistakes throw, such as two parameters with the same name.
  *
  * @since 0.1.0
  * @category constructors
@@ -213,13 +221,13 @@ export const make = <const Path extends string, Events extends Topic.Events>(
   events: Events & { readonly [Name in Topic.ReservedEvent]?: never }
 ): Topic<Path, Events> => {
   const fault = channelFault(path)
-  if (fault !== undefined) throw new Error(`the path of a topic ${fault}`)
+  if (fault !== undefined) throw new Error(`Topic: the path ${fault}`)
   const names = paramNames(path)
   if (names.includes("") || new Set(names).size < names.length) {
-    throw new Error(`the parameters of a topic must have names of their own: ${path}`)
+    throw new Error(`Topic: the parameters must have different names, which are not empty: ${path}`)
   }
   const reserved = reservedEvents.find((name) => Object.hasOwn(events, name))
-  if (reserved !== undefined) throw new Error(`an event of a topic must not be named "${reserved}"`)
+  if (reserved !== undefined) throw new Error(`Topic: an event must not have the reserved name "${reserved}"`)
   return {
     [TypeId]: TypeId,
     path,
@@ -231,9 +239,9 @@ export const make = <const Path extends string, Events extends Topic.Events>(
 const reservedEvents = ["error", "open", "end", "gap", "resync"] satisfies ReadonlyArray<Topic.ReservedEvent>
 
 /**
- * The channel with these parameters. Each of them is one segment whatever it holds, and no two choices give the same
- * channel: what is not a letter, a digit or one of `-_.!~'()` is percent-encoded (RFC 3986, section 2.1), as is `*`,
- * and a lone surrogate, which has no UTF-8, becomes `%uD800`.
+ * Returns the channel with these parameters. Each parameter becomes one segment, and different parameters make
+ * different channels: all characters except ASCII letters, digits and `-_.!~'()` are percent-encoded (RFC 3986, section
+ * 2.1). A lone surrogate, which has no encoding in UTF-8, becomes `%uD800`.
  *
  * @since 0.1.0
  * @category channels
@@ -259,8 +267,8 @@ export const channel: {
 )
 
 /**
- * Returns the pattern of all channels with these parameters, for any values of those that are left out. One that is there
- * but `undefined` is a mistake and throws, for it would open up what it was meant to narrow.
+ * Returns the pattern of all channels with these parameters. A parameter that is absent matches any value. A parameter
+ * that is present but `undefined` throws, because it would match more channels than was intended.
  *
  * @since 0.1.0
  * @category channels
@@ -295,7 +303,7 @@ export const pattern: {
 const variance = { _Events: (_: never): never => _ }
 
 /**
- * The parameters of a channel, or none if it is not one of the topic's.
+ * Returns the parameters of a channel, or none if the channel is not one of the topic.
  *
  * @since 0.1.0
  * @category channels
@@ -337,10 +345,10 @@ export const params: {
 )
 
 /**
- * The frame of an event, its data encoded by the schema and then as JSON, for a channel or for a single stream.
+ * Encodes the data of an event by its schema and as JSON, and returns the frame, for a channel or for a single stream.
  *
- * Fails with `InvalidServerSentEvent` on `data`: `RefusedBySchema`, or `NotJson` if the schema encodes to what JSON cannot
- * express. Neither tells the data.
+ * Fails with `InvalidServerSentEvent` for `data`: `RefusedBySchema` if the schema refuses it, `NotJson` if the encoded
+ * value is not a JSON value. The error does not contain the data.
  *
  * @since 0.1.0
  * @category events
@@ -379,7 +387,7 @@ export const event: {
     if (schema === undefined) return invalid("event", "RefusedBySchema")()
     return Schema.encode(schema)(data).pipe(
       Effect.mapError(invalid("data", "RefusedBySchema")),
-      // A string would be sent as it is, and the subscriber could not tell "42" from 42.
+      // A string would be sent without quotes, and a subscriber could not distinguish "42" from 42.
       Effect.flatMap((encoded) => Effect.try({ try: () => toJson(encoded), catch: notJson })),
       Effect.flatMap((json) => json === undefined ? notJson() : Effect.succeed({ event: name, data: json }))
     )
@@ -387,8 +395,7 @@ export const event: {
 )
 
 /**
- * The event that a frame carries, told apart by its name. A frame without a name is an event `message`, as it is for
- * `EventSource`.
+ * Decodes the event of a frame by its name. A frame without a name is an event `message`, as in `EventSource`.
  *
  * Fails with `InvalidTopicEvent` if the frame is not an event of the topic.
  *
@@ -440,11 +447,14 @@ export const decode: {
 
 const Json = Schema.parseJson()
 
-// Of NaN and the infinities JSON.stringify makes null, which every subscriber would refuse, and of what JSON cannot express
-// at the top undefined, in spite of its type.
+/**
+ * Encodes a value as JSON. Throws for NaN and the infinities: `JSON.stringify` would make `null`, which subscribers
+ * refuse. Returns undefined for a value that JSON does not have, such as a function. The type of `JSON.stringify` omits
+ * that.
+ */
 const toJson = (value: unknown): string | undefined =>
   JSON.stringify(value, (_key, value: unknown) => {
-    if (typeof value === "number" && !Number.isFinite(value)) throw new Error("not a number of JSON")
+    if (typeof value === "number" && !Number.isFinite(value)) throw new Error("JSON has no such number")
     return value
   })
 
@@ -459,7 +469,7 @@ const fill = (path: string, value: (name: string) => string): string =>
   path.split("/").map((segment) => isParam(segment) ? value(segment.slice(1)) : segment).join("/")
 
 const encodeParam = (name: string, value: string | undefined): string => {
-  if (value === undefined) throw new Error(`the parameter "${name}" of a topic is missing`)
+  if (value === undefined) throw new Error(`Topic: the parameter "${name}" is missing`)
   return value.replace(
     /[^\w.!~'()-]/gu,
     (character) =>
@@ -471,7 +481,7 @@ const encodeParam = (name: string, value: string | undefined): string => {
   )
 }
 
-// What encodeParam has not made comes out as something that it makes another segment of.
+/** Decodes a segment. `encodeParam` does not make the same segment of the result, if it has not made this one. */
 const decodeParam = (segment: string): string =>
   segment.split(/(%uD[89A-F][\dA-F]{2})/).map((part, i) =>
     i % 2 === 1

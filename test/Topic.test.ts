@@ -14,7 +14,7 @@ const Orders = Topic.make("orders/:orderId", {
 const Items = Topic.make("orders/:orderId/items/:itemId", { added: Schema.Number })
 const News = Topic.make("news", { published: Schema.String })
 
-/** Any UTF-16, lone surrogates included, and what is special in a channel. */
+/** Any UTF-16, with lone surrogates and the special characters of channels. */
 const anyParam = fc.oneof(
   fc.string({ unit: fc.integer({ min: 0, max: 0xffff }).map((unit) => String.fromCharCode(unit)) }),
   fc.string({ unit: "binary" }),
@@ -27,7 +27,7 @@ const paidEvents = fc.record({ amount: fc.integer(), at: fc.date({ noInvalidDate
 
 describe("Topic", () => {
   describe("channel", () => {
-    it("keeps whatever a parameter holds in one segment", () => {
+    it("encodes each parameter as one segment", () => {
       const cases: ReadonlyArray<readonly [string, string]> = [
         ["42", "orders/42"],
         ["2026/42", "orders/2026%2F42"],
@@ -47,7 +47,7 @@ describe("Topic", () => {
       }
     })
 
-    it.prop("gives its parameters back", [anyParam, anyParam], ([orderId, itemId]) => {
+    it.prop("has parameters that can be read again", [anyParam, anyParam], ([orderId, itemId]) => {
       const channel = Topic.channel(Items, { orderId, itemId })
       assert.match(channel, /^orders\/[\w.!~'()%-]*\/items\/[\w.!~'()%-]*$/)
       assert.strictEqual(channel.split("/").length, 4)
@@ -55,39 +55,39 @@ describe("Topic", () => {
       assert.deepStrictEqual(Topic.params(Items, channel), Option.some({ orderId, itemId }))
     })
 
-    it.prop("has only one spelling", [anyParam], ([segment]) => {
+    it.prop("has one spelling only", [anyParam], ([segment]) => {
       const channel = `orders/${segment}`
       const params = Topic.params(Orders, channel)
       if (Option.isSome(params)) assert.strictEqual(Topic.channel(Orders, params.value), channel)
     })
 
-    it("is none of another topic's", () => {
+    it("has no parameters if it is not of the topic", () => {
       for (const channel of ["", "orders", "orders/1/items", "invoices/1", "orders/*", "orders/%2f", "orders/%zz"]) {
         assert.deepStrictEqual(Topic.params(Orders, channel), Option.none(), channel)
       }
       assert.deepStrictEqual(Topic.params(Orders, "orders/%uD83D%uDE00"), Option.none())
     })
 
-    it("is plain without parameters", () => {
+    it("is the path of a topic without parameters", () => {
       assert.strictEqual(Topic.channel(News, {}), "news")
       assert.deepStrictEqual(Topic.params(News, "news"), Option.some({}))
     })
 
-    it("takes the topic first or last", () => {
+    it("is made data-first or data-last", () => {
       assert.strictEqual(Items.pipe(Topic.channel({ orderId: "1", itemId: "2" })), "orders/1/items/2")
       assert.deepStrictEqual(News.pipe(Topic.params("news")), Option.some({}))
     })
   })
 
   describe("pattern", () => {
-    it("leaves open what is left out", () => {
+    it("matches any value of an absent parameter", () => {
       assert.strictEqual(Topic.pattern(Items).path, "orders/*/items/*")
       assert.strictEqual(Topic.pattern(Items, { itemId: "a/b" }).path, "orders/*/items/a%2Fb")
       assert.strictEqual(Items.pipe(Topic.pattern({ orderId: "*" })).path, "orders/%2A/items/*")
       assert.strictEqual(Items.pipe(Topic.pattern()).path, "orders/*/items/*")
     })
 
-    it("is told by its guard from what looks like one, and equal to one with the same path", () => {
+    it("is recognised by its guard, and equal to a pattern with the same path", () => {
       assert.isTrue(Topic.isPattern(Topic.pattern(Items)))
       assert.isFalse(Topic.isPattern(JSON.parse(JSON.stringify(Topic.pattern(Items)))))
       assert.isFalse(Topic.isPattern("orders/*"))
@@ -95,21 +95,21 @@ describe("Topic", () => {
       assert.isFalse(Equal.equals(Topic.pattern(Items), Topic.pattern(Items, { itemId: "1" })))
     })
 
-    it("throws on a parameter that is there but undefined, instead of opening up", () => {
-      // @ts-expect-error what a caller without types may do
+    it("throws for a parameter that is present but undefined", () => {
+      // @ts-expect-error a caller without types may do this
       assert.throws(() => Topic.pattern(Orders, { orderId: undefined }))
-      // @ts-expect-error what a caller without types may do
+      // @ts-expect-error a caller without types may do this
       assert.throws(() => Topic.channel(Orders, {}))
     })
   })
 
   describe("make", () => {
-    it("throws on what types do not see", () => {
+    it("throws for mistakes that do not compile, and for those that do", () => {
       const none = {}
-      assert.throws(() => Topic.make("orders/:id/:id", none), /names of their own/)
+      assert.throws(() => Topic.make("orders/:id/:id", none), /different names/)
       assert.throws(() => Topic.make("orders/\n", none), /control characters/)
       // @ts-expect-error a parameter without a name
-      assert.throws(() => Topic.make("orders/:", none), /names of their own/)
+      assert.throws(() => Topic.make("orders/:", none), /different names/)
       // @ts-expect-error a wildcard
       assert.throws(() => Topic.make("orders/*", none), /as a segment/)
       // @ts-expect-error empty
@@ -118,7 +118,7 @@ describe("Topic", () => {
       assert.throws(() => Topic.make("orders", { resync: Schema.Null }), /resync/)
     })
 
-    it("is told by its guard", () => {
+    it("is recognised by its guard", () => {
       assert.isTrue(Topic.isTopic(Orders))
       assert.isFalse(Topic.isTopic({ path: "orders", events: {} }))
     })
@@ -126,7 +126,7 @@ describe("Topic", () => {
 
   describe("event", () => {
     it.effect.prop(
-      "comes back from the wire as it was",
+      "is decoded as it was encoded",
       [paidEvents, fc.string()],
       ([paid, name]) =>
         Effect.gen(function*() {
@@ -152,14 +152,14 @@ describe("Topic", () => {
       { fastCheck: { examples: [[{ amount: 1, at: new Date(0) }, "42"]] } }
     )
 
-    it.effect("takes the topic first or last", () =>
+    it.effect("is made data-first or data-last", () =>
       Effect.gen(function*() {
         const frame = yield* Orders.pipe(Topic.event("renamed", "42"))
         assert.deepStrictEqual(frame, { event: "renamed", data: "\"42\"" })
         assert.deepStrictEqual(yield* Orders.pipe(Topic.decode(frame)), { event: "renamed", data: "42" })
       }))
 
-    it.effect("is refused without telling its data", () =>
+    it.effect("is refused without its data in the error", () =>
       Effect.gen(function*() {
         const Secrets = Topic.make("secrets", {
           short: Schema.String.pipe(Schema.maxLength(3)),
@@ -175,13 +175,13 @@ describe("Topic", () => {
         assert.strictEqual((yield* Effect.flip(Topic.event(Secrets, "big", 1n))).reason, "NotJson")
         assert.strictEqual((yield* Effect.flip(Topic.event(Secrets, "none", undefined))).reason, "NotJson")
         assert.strictEqual((yield* Effect.flip(Topic.event(Secrets, "count", { n: NaN }))).reason, "NotJson")
-        // @ts-expect-error what a caller without types may do
+        // @ts-expect-error a caller without types may do this
         assert.strictEqual((yield* Effect.flip(Topic.event(Secrets, "constructor", 1))).field, "event")
       }))
   })
 
   describe("decode", () => {
-    it.effect("takes a frame without a name for a message", () =>
+    it.effect("decodes a frame without a name as a message", () =>
       Effect.gen(function*() {
         assert.deepStrictEqual(yield* Topic.decode(Orders, { data: "true" }), { event: "message", data: true })
         assert.deepStrictEqual(yield* Topic.decode(Orders, { event: "", data: "true" }), {
@@ -190,7 +190,7 @@ describe("Topic", () => {
         })
       }))
 
-    it.effect("tells what is not an event of the topic", () =>
+    it.effect("fails for a frame that is not an event of the topic", () =>
       Effect.gen(function*() {
         const reason = (frame: ServerSentEvent.ServerSentEvent) =>
           Effect.map(Effect.flip(Topic.decode(Orders, frame)), (error) => error.reason)
@@ -201,7 +201,10 @@ describe("Topic", () => {
         assert.strictEqual(yield* reason({ event: "paid", data: "{\"amount\":\"much\"}" }), "InvalidData")
         assert.strictEqual(yield* reason({ event: "paid" }), "InvalidData")
         const error = yield* Effect.flip(Topic.decode(Orders, { event: "renamed", data: "\"hunter2" }))
-        assert.strictEqual(error.message, "the data of \"renamed\" is not what the topic orders/:orderId says")
+        assert.strictEqual(
+          error.message,
+          "the data of \"renamed\" does not match its schema in the topic orders/:orderId"
+        )
         assert.notInclude(JSON.stringify(error), "hunter2")
       }))
   })

@@ -28,7 +28,7 @@ const sources = [
 
 const takesChannels = /^(EventBroker|broker)\.(publish|subscribe|respond|subscribers)$|^Notifier\.channels$/
 
-/** The places of a text where a channel is built from something that is not a literal. */
+/** Returns the expressions of a text that build a channel from parts that are not literals. */
 const channelsOf = (file: string, code: string) => {
   const found: Array<{ readonly file: string; readonly text: string; readonly node: ts.Node }> = []
   const tree = ts.createSourceFile(file, code, ts.ScriptTarget.ESNext, true)
@@ -50,7 +50,7 @@ const channelsOf = (file: string, code: string) => {
   return found
 }
 
-/** The value of a template or a sum whose parts are all the same text. */
+/** Evaluates a template or a sum in which each variable part has the same value. */
 const evaluate = (node: ts.Node, value: string): string =>
   ts.isTemplateExpression(node)
     ? node.head.text + node.templateSpans.map(({ literal }) => value + literal.text).join("")
@@ -60,7 +60,7 @@ const evaluate = (node: ts.Node, value: string): string =>
     ? evaluate(node.left, value) + evaluate(node.right, value)
     : value
 
-const Anything = Topic.make("users/:user", {})
+const Users = Topic.make("users/:user", {})
 
 describe("the documents", () => {
   it("are read", () => {
@@ -69,7 +69,7 @@ describe("the documents", () => {
     assert.deepStrictEqual(channelsOf("x", text).map(({ node }) => evaluate(node, "*")), ["users/*", "a*"])
   })
 
-  it("show no channel that is more than one, with any text as a part of it", () => {
+  it("show no channel that becomes a pattern, for any text as a part of it", () => {
     for (const { file, node, text } of sources.flatMap(([file, code]) => channelsOf(file, code))) {
       for (const value of hostile) {
         const channel = evaluate(node, value)
@@ -78,10 +78,10 @@ describe("the documents", () => {
     }
   })
 
-  it.effect("make channels by topics, of which each text is one segment and reaches nothing else", () =>
+  it.effect("make channels by topics: each text is one segment, and its events reach no other channel", () =>
     Effect.gen(function*() {
       for (const user of hostile.filter((user) => user.length < 100)) {
-        for (const channels of [Topic.channel(Anything, { user }), Notifier.channels(user, user)]) {
+        for (const channels of [Topic.channel(Users, { user }), Notifier.channels(user, user)]) {
           const stream = yield* EventBroker.subscribe(channels)
           assert.isDefined(stream)
           for (const name of typeof channels === "string" ? [channels] : channels) {
@@ -89,9 +89,9 @@ describe("the documents", () => {
             assert.isAtLeast(yield* EventBroker.subscribers(name), 1)
           }
         }
-        assert.strictEqual(yield* EventBroker.subscribers("users/somebody"), 0)
+        assert.strictEqual(yield* EventBroker.subscribers("users/other"), 0)
       }
-      const long = Topic.channel(Anything, { user: "x".repeat(600) })
+      const long = Topic.channel(Users, { user: "x".repeat(600) })
       assert.deepInclude(yield* Effect.flip(Effect.asVoid(EventBroker.subscribe(long))), { reason: "InvalidChannel" })
     }).pipe(Effect.scoped, Effect.provide(EventBroker.layer().pipe(Layer.provide(EventLog.layerMemory())))))
 })

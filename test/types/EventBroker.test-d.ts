@@ -14,7 +14,7 @@ const Orders = Topic.make("orders/:orderId", { paid: Paid, shipped: Schema.Struc
 const News = Topic.make("news", { headline: Schema.String })
 const paid = { amount: 1, at: new Date(0) }
 
-// What is published is an event of the topic, with its parameters and its data
+// A published event is one of the topic, with its parameters and its data
 expectTypeOf(EventBroker.publish(Orders, { orderId: "1" }, "paid", paid)).toEqualTypeOf<
   Effect.Effect<EventId, InvalidServerSentEvent | EventLogError, EventBroker.EventBroker>
 >()
@@ -26,7 +26,7 @@ void EventBroker.publish(News, {}, "headline", "hello")
 void EventBroker.publish(Orders, { orderId: "1" }, "refunded", paid)
 // @ts-expect-error the data of another event
 void EventBroker.publish(Orders, { orderId: "1" }, "shipped", paid)
-// @ts-expect-error the encoded side is not what is published
+// @ts-expect-error the encoded side is not published
 void EventBroker.publish(Orders, { orderId: "1" }, "paid", { amount: "1", at: "1970-01-01T00:00:00.000Z" })
 // @ts-expect-error a field is missing
 void EventBroker.publish(Orders, { orderId: "1" }, "paid", { amount: 1 })
@@ -45,7 +45,7 @@ void EventBroker.publish("orders/1", {}, "paid", paid)
 // @ts-expect-error an event, not its data
 void EventBroker.publish("orders/1", "paid")
 
-// A subscription says what it needs
+// A subscription has the errors and requirements of its options
 expectTypeOf(EventBroker.subscribe("news")).toEqualTypeOf<
   Effect.Effect<EventStream, EventLogError, EventBroker.EventBroker | Scope.Scope>
 >()
@@ -56,7 +56,7 @@ expectTypeOf(EventBroker.respond(["news", Topic.pattern(Orders)])).toEqualTypeOf
     EventBroker.EventBroker | HttpServerRequest.HttpServerRequest | Scope.Scope
   >
 >()
-// A pattern is what Topic.pattern makes, and nothing else
+// Only Topic.pattern makes a pattern
 expectTypeOf<EventBroker.Subscription["channels"]>().toEqualTypeOf<ReadonlyArray<string | Topic.Pattern>>()
 void EventBroker.subscribe(Topic.pattern(Orders), {
   authorize: (channels) => {
@@ -64,9 +64,9 @@ void EventBroker.subscribe(Topic.pattern(Orders), {
     return Effect.succeed({ channels: [Topic.pattern(Orders, { orderId: "1" }), "news"] })
   }
 })
-// @ts-expect-error not what Topic.pattern makes
+// @ts-expect-error not made by Topic.pattern
 void EventBroker.subscribe({ path: "orders/*" })
-// @ts-expect-error not what Topic.pattern makes
+// @ts-expect-error not made by Topic.pattern
 void EventBroker.subscribe("news", { authorize: () => Effect.succeed({ channels: [{ path: "orders/*" }] }) })
 // @ts-expect-error an event is published to one channel
 void EventBroker.publish(Topic.pattern(Orders), { data: "any" })
@@ -83,11 +83,11 @@ expectTypeOf(EventBroker.subscribe("news", { authorize: () => grant })).toEqualT
 void EventBroker.subscribe("news", {
   authorize: (channels) => Effect.map(DateTime.now, (expiresAt) => ({ channels, expiresAt }))
 })
-// @ts-expect-error nobody who subscribes makes a publisher wait
+// @ts-expect-error a subscriber never makes a publisher wait
 void EventBroker.subscribe("news", { strategy: "suspend" })
 // @ts-expect-error a topic is no channel
 void EventBroker.subscribe(Orders)
-// @ts-expect-error when it expires is a DateTime
+// @ts-expect-error the expiry is a DateTime
 void EventBroker.subscribe("news", { authorize: (channels) => Effect.succeed({ channels, expiresAt: new Date(0) }) })
-// @ts-expect-error what a snapshot is the state of is an id that the log gave
+// @ts-expect-error the place of a snapshot is an id of the log
 void EventBroker.subscribe("news", { snapshot: () => Effect.succeed({ events: [], at: "1" }) })

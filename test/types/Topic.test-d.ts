@@ -36,7 +36,7 @@ Topic.pattern(Orders, { itemId: "1" })
 // @ts-expect-error undefined would open the pattern up
 Topic.pattern(Orders, { orderId: undefined })
 
-// What is published is an event of the topic, with its data
+// An event is one of the topic, with its data
 expectTypeOf(Topic.event(Orders, "paid", paid)).toEqualTypeOf<Effect.Effect<ServerSentEvent, InvalidServerSentEvent>>()
 expectTypeOf(Orders.pipe(Topic.event("paid", paid)))
   .toEqualTypeOf<Effect.Effect<ServerSentEvent, InvalidServerSentEvent>>()
@@ -53,7 +53,7 @@ void Topic.event(Orders, "paid", { amount: "1", at: "1970-01-01T00:00:00.000Z" }
 // @ts-expect-error a field is missing
 void Topic.event(Orders, "paid", { amount: 1 })
 
-// What is read is told apart by its name
+// A message is a union, discriminated by the name of the event
 type Message = {
   readonly event: "paid"
   readonly data: { readonly amount: number; readonly at: Date }
@@ -94,5 +94,5 @@ declare const needsService: Schema.Schema<string, string, Service>
 // @ts-expect-error a schema that needs a service
 Topic.make("orders", { paid: needsService })
 
-// Any topic is one
+// Each topic is one of any path and events
 expectTypeOf(Orders).toExtend<Topic.Topic.Any>()
