@@ -42,7 +42,7 @@ const run = <A, E>(
     LeakCheck.run
   )
 
-/** Serves an app that needs the broker. */
+/** Serves an app that requires the broker. */
 const serve = <E>(app: HttpApp.Default<E, EventBroker.EventBroker | Scope.Scope>) =>
   Effect.flatMap(
     EventBroker.EventBroker,
@@ -78,14 +78,14 @@ const numberOf = (state: MetricState.MetricState.Untyped) =>
     Number.NaN
 
 describe("EventBroker", () => {
-  it.effect("delivers to whoever is subscribed, with ids that the log makes", () =>
+  it.effect("delivers to each subscriber, with ids that the log assigns", () =>
     run(Effect.gen(function*() {
       const url = yield* serve(EventBroker.respond("news"))
       const sources = yield* Effect.replicateEffect(TestEventSource.make(url), 3)
       yield* Effect.forEach(sources, hasCursor)
       const id = yield* EventBroker.publish("news", { event: "headline", data: { n: 1 } })
       assert.match(id, /^[A-Za-z0-9_-]{1,64}\.1$/)
-      yield* EventBroker.publish("other", { data: "not for them" })
+      yield* EventBroker.publish("other", { data: "for another channel" })
       yield* EventBroker.publish("news", { data: "last" })
       for (const source of sources) {
         const [first, last] = yield* TestEventSource.take(source, 2)
@@ -96,7 +96,7 @@ describe("EventBroker", () => {
       assert.deepStrictEqual(yield* EventBroker.channels, ["news"])
     })))
 
-  it.effect("moves the cursor with a comment or a retry too, which are not replayed", () =>
+  it.effect("moves the cursor with a comment and with a retry", () =>
     run(Effect.gen(function*() {
       const source = yield* connect(EventBroker.respond("news"))
       yield* hasCursor(source)
@@ -107,7 +107,7 @@ describe("EventBroker", () => {
       }
     })))
 
-  it.effect("publishes typed events of a topic, and reaches who subscribed by pattern", () =>
+  it.effect("publishes typed events of a topic, also to subscribers of a pattern", () =>
     run(Effect.gen(function*() {
       const one = yield* connect(EventBroker.respond(Topic.channel(Orders, { orderId: "a/b" })))
       const all = yield* connect(EventBroker.respond([Topic.pattern(Orders), Topic.channel(Orders, { orderId: "2" })]))
@@ -119,7 +119,7 @@ describe("EventBroker", () => {
       assert.strictEqual(yield* EventBroker.subscribers(Topic.channel(Orders, { orderId: "2" })), 1)
     })))
 
-  it.effect("refuses what cannot be sent, an id, and a channel that is a pattern", () =>
+  it.effect("refuses an invalid event, an id, and a channel that is a pattern", () =>
     run(Effect.gen(function*() {
       const byField = yield* Effect.flip(EventBroker.publish("news", { event: "a\nb" }))
       assert.deepInclude(byField, { field: "event", reason: "ControlCharacter" })
@@ -130,7 +130,7 @@ describe("EventBroker", () => {
     })))
 
   describe("resume", () => {
-    it.effect("gives what came after the last id, then what is published, once each and in order", () =>
+    it.effect("sends the events after the last id, then those that are published, once each and in order", () =>
       run(Effect.gen(function*() {
         const source = yield* connect(EventBroker.respond(["a", "b"], { retry: "1 millis", jitter: 0 }))
         yield* hasCursor(source)
@@ -146,7 +146,7 @@ describe("EventBroker", () => {
         assert.deepStrictEqual(data(yield* TestEventSource.take(resumed, 1)), ["live"])
       })))
 
-    it.effect("has a cursor before the first event", () =>
+    it.effect("sends a cursor before the first event", () =>
       run(Effect.gen(function*() {
         const url = yield* serve(EventBroker.respond("a"))
         const source = yield* TestEventSource.make(url)
@@ -158,7 +158,7 @@ describe("EventBroker", () => {
         assert.deepStrictEqual(data(yield* TestEventSource.take(again, 1)), ["missed"])
       })))
 
-    it.effect("replays more than the queue holds, at the pace of the client", () =>
+    it.effect("replays more events than the queue has room for, as fast as the client reads", () =>
       run(
         Effect.gen(function*() {
           const url = yield* serve(EventBroker.respond("a", { capacity: 5 }))
@@ -175,7 +175,7 @@ describe("EventBroker", () => {
         { capacity: 10_000 }
       ))
 
-    it.effect("answers every kind of cursor as it says", () =>
+    it.effect("answers each kind of cursor", () =>
       run(
         Effect.gen(function*() {
           const url = yield* serve(EventBroker.respond("a"))
@@ -186,10 +186,10 @@ describe("EventBroker", () => {
           const resync = (reason: string) => ["resync", `{"reason":"${reason}"}`]
           const table: ReadonlyArray<readonly [name: string, id: string, first: ReadonlyArray<string>]> = [
             ["none", "", ["message", "live"]],
-            ["another channel's, which is the current one", foreign, ["message", "live"]],
+            ["of another channel, at the head", foreign, ["message", "live"]],
             ["current", ids[4] ?? "", ["message", "live"]],
             ["one behind", ids[3] ?? "", ["message", "4"]],
-            ["the last that is not evicted", ids[1] ?? "", ["message", "2"]],
+            ["before the first that is not evicted", ids[1] ?? "", ["message", "2"]],
             ["evicted", ids[0] ?? "", resync("Evicted")],
             ["of another epoch", "other.3", resync("OtherEpoch")],
             ["from the future", `${epoch}.99999`, resync("Future")],
@@ -205,7 +205,7 @@ describe("EventBroker", () => {
               ? TestEventSource.make(`${url}?lastEventId=${encodeURIComponent(id)}`)
               : TestEventSource.make(url, { headers: { "last-event-id": Buffer.from(id).toString("latin1") } })
           for (const inQuery of [false, true]) {
-            // All ask before anything more is published, which would evict more.
+            // All connect before the next event is published, which would evict another one.
             const sources = yield* Effect.forEach(table, ([, id]) => ask(id, inQuery))
             yield* Effect.forEach(sources, (source) => TestEventSource.awaitText(source, (text) => text !== ""))
             yield* Effect.repeat(EventBroker.subscribers("a"), { until: (n) => n >= table.length })
@@ -215,7 +215,7 @@ describe("EventBroker", () => {
                 ? Effect.succeedNone
                 : Effect.asSome(TestEventSource.next(source))
             })
-            yield* EventBroker.publish("live", { data: "nobody hears it" })
+            yield* EventBroker.publish("live", { data: "not received" })
             for (const [i, [name, , expected]] of table.entries()) {
               const event = replayed[i]
               if (event !== undefined && Option.isSome(event)) {
@@ -233,7 +233,7 @@ describe("EventBroker", () => {
               }
             }
           }
-          // A foreign id is a place like any other: it says no more than an unknown one in that place would.
+          // The id of another channel is a place like any other. It reveals no more than an unknown id would.
           const [evicted] = yield* Effect.flatMap(ask(foreign, false), TestEventSource.take(1))
           assert.strictEqual(evicted?.data, "live")
         }),
@@ -241,7 +241,7 @@ describe("EventBroker", () => {
         { capacity: 3 }
       ))
 
-    it.effect("keeps the cursor of an idle client fresh with its heartbeats", () =>
+    it.effect("advances the cursor of an idle client with heartbeats", () =>
       run(Effect.gen(function*() {
         const source = yield* connect(EventBroker.respond("a"))
         const busy = yield* connect(EventBroker.respond("b"))
@@ -255,7 +255,7 @@ describe("EventBroker", () => {
   })
 
   describe("snapshot", () => {
-    it.effect("gives the state first and then exactly the events after it", () =>
+    it.effect("sends the state first, and then exactly the events after it", () =>
       run(Effect.gen(function*() {
         const state = yield* Ref.make<{ total: number; at: EventLog.EventId | undefined }>({ total: 0, at: undefined })
         const add = EventBroker.publish("count", { data: 1 }).pipe(
@@ -282,7 +282,7 @@ describe("EventBroker", () => {
         assert.deepInclude(next, { event: "total", data: "8" })
       })))
 
-    it.effect("that fails sends the client away to come back", () =>
+    it.effect("that fails ends the stream with a retry", () =>
       run(Effect.gen(function*() {
         const source = yield* connect(EventBroker.respond("a", { snapshot: () => Effect.fail("no database") }))
         assert.strictEqual(yield* TestEventSource.end(source), "clean")
@@ -291,7 +291,7 @@ describe("EventBroker", () => {
   })
 
   describe("authorize", () => {
-    it.effect("decides what is read, on replay too", () =>
+    it.effect("decides which channels are read, on replay too", () =>
       run(Effect.gen(function*() {
         const url = yield* serve(EventBroker.respond(["open", "secret"], {
           authorize: (channels) => Effect.succeed({ channels: channels.filter((channel) => channel === "open") })
@@ -306,7 +306,7 @@ describe("EventBroker", () => {
         assert.deepStrictEqual(data(yield* TestEventSource.take(source, 1)), ["5"])
       })))
 
-    it.effect("that grants nothing answers 403, and passes its failure on", () =>
+    it.effect("that grants nothing is answered 403, and its failure is passed on", () =>
       run(Effect.gen(function*() {
         const nothing = yield* connect(
           EventBroker.respond("a", { authorize: () => Effect.succeed({ channels: [] }) })
@@ -367,7 +367,7 @@ describe("EventBroker", () => {
         Effect.gen(function*() {
           const url = yield* serve(EventBroker.respond("a", subscribe))
           yield* Effect.flatMap(TestEventSource.make(url), hasCursor)
-          // Browsers, fetch, curl, wget, and the least that a client can say.
+          // Browsers, fetch, curl, wget, and other values that admit an event stream.
           const accepting = [
             "text/event-stream",
             "*/*",
@@ -397,7 +397,7 @@ describe("EventBroker", () => {
 
     const names = (count: number) => Array.from({ length: count }, (_, i) => `a/${i}`)
 
-    it.effect("of channels of a connection, 128 by default: more are refused for good", () =>
+    it.effect("of channels of a connection, 128 by default: more are answered 400", () =>
       run(Effect.gen(function*() {
         yield* Effect.flatMap(connect(EventBroker.respond(names(128))), hasCursor)
         assert.strictEqual((yield* connect(EventBroker.respond(names(129)))).status, 400)
@@ -405,7 +405,7 @@ describe("EventBroker", () => {
           reason: "InvalidChannel",
           retryable: false
         })
-        // The ones that are granted count.
+        // The granted channels are counted.
         const few = EventBroker.respond(names(1000), { authorize: () => Effect.succeed({ channels: names(3) }) })
         yield* Effect.flatMap(connect(few), hasCursor)
         const many = EventBroker.respond("a", { authorize: () => Effect.succeed({ channels: names(129) }) })
@@ -413,7 +413,7 @@ describe("EventBroker", () => {
         assert.strictEqual(yield* EventBroker.subscribers("a"), 0)
       })))
 
-    it.effect("of channels of a connection, as the broker says", () =>
+    it.effect("of channels of a connection, as the options of the broker state", () =>
       run(
         Effect.gen(function*() {
           yield* Effect.flatMap(connect(EventBroker.respond(names(2))), hasCursor)
@@ -422,7 +422,7 @@ describe("EventBroker", () => {
         { maxChannels: 2 }
       ))
 
-    it.effect("that cannot be die when the layer is built", () =>
+    it.effect("that are not valid die when the layer is built", () =>
       Effect.gen(function*() {
         const isMistake = <A, E>(layer: Layer.Layer<A, E>) =>
           Effect.map(Effect.exit(Effect.scoped(Layer.build(layer))), (exit) =>
@@ -448,12 +448,12 @@ describe("EventBroker", () => {
   })
 
   describe("a string is one channel", () => {
-    // Segments of users whose names would be patterns, channels of the brokers, or none at all.
+    // Names of users that would make patterns, channels of the brokers, or invalid channels.
     const patterns = ["*", "users/*", "*/*", "users/*/devices"]
     const broken = ["", "$x", "$effect-realtime/revoked", "a\u0000", "\u007f", "a\ud800", "x".repeat(513)]
     const plain = ["a/b", "..", "%2A", "a*", "**", "[^/]*", "users/%", "?"]
 
-    it.effect("in what a request asks for", () =>
+    it.effect("among the channels of a request", () =>
       run(Effect.gen(function*() {
         const asked = yield* Ref.make(0)
         const authorize = (channels: Iterable<string | Topic.Pattern>) =>
@@ -473,7 +473,7 @@ describe("EventBroker", () => {
         assert.deepStrictEqual(yield* EventBroker.channels, [])
       })))
 
-    it.effect("in what a grant says", () =>
+    it.effect("among the channels of a grant", () =>
       run(Effect.gen(function*() {
         for (const name of [...patterns, ...broken]) {
           const authorize = () => Effect.succeed({ channels: ["news", name] })
@@ -484,7 +484,7 @@ describe("EventBroker", () => {
         assert.deepStrictEqual(yield* EventBroker.channels, [])
       })))
 
-    it.effect("of what JSON can make, only a string is a channel", () =>
+    it.effect("no other JSON value is a channel", () =>
       run(Effect.gen(function*() {
         for (const forged of [{ path: "*" }, JSON.parse(JSON.stringify(Topic.pattern(Orders))), 1, null, ["a"]]) {
           const refused = yield* Effect.flip(
@@ -494,7 +494,7 @@ describe("EventBroker", () => {
         }
       })))
 
-    it.effect("and reaches those of that name alone", () =>
+    it.effect("an event reaches its channel alone", () =>
       run(Effect.gen(function*() {
         const stream = yield* EventBroker.subscribe(plain)
         for (const name of plain) {
@@ -513,7 +513,7 @@ describe("EventBroker", () => {
         assert.deepStrictEqual(Array.from(taken), plain)
       })))
 
-    it.effect("and what Topic.pattern makes is a pattern for authorize, hooks and channels", () =>
+    it.effect("a pattern of Topic.pattern reaches authorize, hooks and channels", () =>
       Effect.gen(function*() {
         const seen: Array<unknown> = []
         const all = Topic.pattern(Orders)
@@ -539,7 +539,7 @@ describe("EventBroker", () => {
 
   describe("a HEAD request", () => {
     for (const [name, serveApp] of [["on Node", serveNode], ["behind a web handler", serveWeb]] as const) {
-      it.effect(`${name} gets the head, and starts nothing`, () =>
+      it.effect(`${name} is answered with the head, and starts nothing`, () =>
         Effect.gen(function*() {
           const started: Array<string> = []
           yield* run(
@@ -597,12 +597,12 @@ describe("EventBroker", () => {
         assert.strictEqual(yield* EventBroker.subscribers("a"), 0)
         yield* Effect.repeat(Effect.sync(() => seen.join()), { until: (hooks) => hooks === "join,leave" })
         assert.deepStrictEqual(yield* EventBroker.channels, [])
-        // Its place is free: another one stays open.
+        // There is room for another one.
         const stream = yield* EventBroker.subscribe("a", { key: "ana" })
         assert.isTrue(yield* EventStream.publish(stream, { data: "x" }))
       })
 
-    it.effect("is gone with its body", () =>
+    it.effect("is removed when its body is cancelled", () =>
       withHooks((respond, seen) =>
         Effect.gen(function*() {
           const response = yield* respond
@@ -616,7 +616,7 @@ describe("EventBroker", () => {
         })
       ))
 
-    it.effect("is gone with disconnect, though nobody reads its body", () =>
+    it.effect("is removed by disconnect, while its body is not read", () =>
       withHooks((respond, seen) =>
         Effect.gen(function*() {
           yield* respond
@@ -625,7 +625,7 @@ describe("EventBroker", () => {
         })
       ))
 
-    it.effect("is gone with revoke, though nobody reads its body", () =>
+    it.effect("is removed by revoke, while its body is not read", () =>
       withHooks((respond, seen) =>
         Effect.gen(function*() {
           yield* respond
@@ -637,7 +637,7 @@ describe("EventBroker", () => {
         })
       ))
 
-    it.effect("is gone with drain, though nobody reads its body", () =>
+    it.effect("is removed by drain, while its body is not read", () =>
       withHooks((respond, seen) =>
         Effect.gen(function*() {
           yield* respond
@@ -654,7 +654,7 @@ describe("EventBroker", () => {
     const blocks = (stream: EventStream.EventStream) =>
       EventStream.toStream(stream).pipe(Stream.decodeText(), Stream.runFold("", (all, text) => all + text))
 
-    it.effect("are left out if the option says so: all that ends with an empty line has data", () =>
+    it.effect("are omitted with the option off: each block that ends with an empty line has data", () =>
       run(Effect.gen(function*() {
         const publish = EventBroker.publish("b", { data: "1" })
         const texts = yield* Effect.forEach(["off", "on"] as const, (cursor) =>
@@ -679,7 +679,7 @@ describe("EventBroker", () => {
       })))
   })
 
-  it.effect("drains: every client is told when to come back, and whoever comes is sent away", () =>
+  it.effect("drains: each client receives a retry, and a new client is refused", () =>
     run(Effect.gen(function*() {
       const url = yield* serve(EventBroker.respond("a"))
       const sources = yield* Effect.replicateEffect(TestEventSource.make(url), 20)
@@ -694,7 +694,7 @@ describe("EventBroker", () => {
       assert.strictEqual(yield* EventBroker.subscribers("a"), 0)
     })))
 
-  it.effect("cuts off a client that stops reading, and hurts no other", () =>
+  it.effect("cuts off a client that stops reading, and no other", () =>
     run(Effect.gen(function*() {
       const left = yield* Deferred.make<void>()
       const url = yield* serve(
@@ -718,7 +718,7 @@ describe("EventBroker", () => {
       assert.strictEqual(yield* EventBroker.subscribers("a"), 1)
     })))
 
-  it.effect("runs hooks when connections join and leave", () =>
+  it.effect("runs the hooks when a connection joins and leaves", () =>
     Effect.gen(function*() {
       const seen: Array<string> = []
       const left = yield* Deferred.make<void>()
@@ -738,7 +738,7 @@ describe("EventBroker", () => {
       assert.deepStrictEqual(seen, ["join a Some", "leave"])
     }))
 
-  it.effect("subscribes without HTTP, to a stream that may be published to as well", () =>
+  it.effect("subscribes without HTTP, to a stream that accepts further events", () =>
     run(Effect.gen(function*() {
       const stream = yield* EventBroker.subscribe("a")
       yield* EventBroker.publish("a", { data: "from the channel" })
@@ -752,7 +752,7 @@ describe("EventBroker", () => {
       assert.deepStrictEqual(new Set(frames), new Set(["from the channel", "for this one"]))
     })))
 
-  it.effect("takes an option that is undefined for one that is left out", () =>
+  it.effect("treats an undefined option as absent", () =>
     run(Effect.gen(function*() {
       const options = { capacity: 1, retry: undefined, strategy: undefined }
       const stream = yield* EventBroker.subscribe("a", options)
@@ -763,12 +763,12 @@ describe("EventBroker", () => {
         Stream.runCollect
       )
       assert.strictEqual(retries.length, 1)
-      // Its place in the log already fills the queue.
+      // The cursor fills the queue already.
       assert.isFalse(yield* EventStream.publish(stream, { data: "too much" }))
       assert.deepStrictEqual(yield* Stream.runCollect(EventStream.toStream(stream)), Chunk.empty())
     })))
 
-  it.effect("counts what it does, and has spans for it", () =>
+  it.effect("has metrics and spans", () =>
     Effect.gen(function*() {
       const spans = new Set<string>()
       const recording = Effect.map(Effect.tracer, (tracer) =>
@@ -802,7 +802,7 @@ describe("EventBroker", () => {
         yield* EventBroker.publish("a", { data: 4 })
         yield* TestClock.adjust("1 second")
         yield* EventBroker.subscribe("a")
-        // Those whose streams nobody reads any more have gone: this is the third.
+        // The connections whose streams are not read any more have ended: this is the third.
         yield* EventBroker.subscribe("a")
         yield* TestClock.adjust("1 second")
         assert.deepStrictEqual(yield* since, {
@@ -843,7 +843,7 @@ describe("EventBroker", () => {
         LeakCheck.run
       )
 
-    it.effect("counts the subscribers of all of them, each connection once", () =>
+    it.effect("counts the subscribers of all nodes, each connection once", () =>
       nodes((a, b) =>
         Effect.gen(function*() {
           const leave = yield* Scope.make()
@@ -861,7 +861,7 @@ describe("EventBroker", () => {
         })
       ))
 
-    it.effect("revokes a key on all of them", () =>
+    it.effect("revokes a key on all nodes", () =>
       nodes((a, b) =>
         Effect.gen(function*() {
           const [first, second, third] = yield* Effect.all([
@@ -875,7 +875,7 @@ describe("EventBroker", () => {
         })
       ))
 
-    it.effect("keeps what they tell each other from those who subscribe", () =>
+    it.effect("refuses their own channels to applications", () =>
       nodes((a) =>
         Effect.gen(function*() {
           for (

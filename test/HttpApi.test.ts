@@ -38,7 +38,7 @@ const Live = HttpApiBuilder.serve().pipe(
 )
 
 describe("an HttpApi endpoint whose success is an EventStream.Body", () => {
-  it.effect("streams what its handler responds with", () =>
+  it.effect("streams the response of its handler", () =>
     Effect.gen(function*() {
       const context = yield* Layer.build(Live)
       const address = yield* Effect.provide(HttpServer.addressFormattedWith(Effect.succeed), context)
@@ -51,7 +51,7 @@ describe("an HttpApi endpoint whose success is an EventStream.Body", () => {
       assert.strictEqual(yield* TestEventSource.end(source), "clean")
     }).pipe(LeakCheck.run))
 
-  it("is text/event-stream in the OpenAPI document", () => {
+  it("has the content type text/event-stream in the OpenAPI document", () => {
     const success = OpenApi.fromApi(Orders).paths["/orders/{id}/events"]?.get?.responses["200"]
     assert.deepStrictEqual(Object.keys(success?.content ?? {}), ["text/event-stream"])
   })

@@ -10,7 +10,7 @@ const gc: () => void = runInNewContext("gc")
 
 const eventLoopTurn = Effect.async<void>((resume) => void setImmediate(() => resume(Effect.void)))
 
-/** Bytes of buffers that are in use. What one collection finds is counted as free after the next. */
+/** The bytes of buffers that are in use. Memory that one collection finds is counted as free after the next one. */
 const usedBytes = Effect.sync(gc).pipe(
   Effect.zipRight(eventLoopTurn),
   Effect.repeatN(3),
@@ -20,7 +20,7 @@ const usedBytes = Effect.sync(gc).pipe(
 const count = 2_000
 const size = 4_096
 
-it.scopedLive("a log keeps its events once, and not as they went to the clients", () =>
+it.scopedLive("a log retains each event once, and not its frame", () =>
   Effect.gen(function*() {
     const stream = yield* EventBroker.subscribe("a")
     yield* Effect.forkScoped(Stream.runDrain(EventStream.toStream(stream)))
@@ -28,7 +28,7 @@ it.scopedLive("a log keeps its events once, and not as they went to the clients"
     yield* Effect.forEach(Array.range(1, count), () =>
       Effect.zipRight(EventBroker.publish("a", { data: "x".repeat(size) }), eventLoopTurn))
     const kept = ((yield* usedBytes) - before) / (count * size)
-    yield* Console.log(`${count} events keep ${kept.toFixed(2)} times their bytes`)
+    yield* Console.log(`${count} events occupy ${kept.toFixed(2)} times their bytes`)
     assert.isTrue(yield* EventStream.publish(stream, { data: "still here" }))
     assert.isAbove(kept, 0.9)
     assert.isBelow(kept, 1.5)

@@ -40,18 +40,18 @@ type Step =
   | { readonly do: "read"; readonly client: number; readonly frames: number }
   | { readonly do: "leave"; readonly client: number }
   | { readonly do: "wait"; readonly time: "1 second" | "16 seconds" | "61 seconds" }
-  /** The log fails from here on, or no longer. */
+  /** Switches the failure of the log on or off. */
   | { readonly do: "outage" }
-  /** The tail of the log loses what it should give next. */
+  /** The tail of the log loses its next items. */
   | { readonly do: "lose" }
-  /** Another broker, over the same log or a new one. */
+  /** Replaces the broker, over the same log or a new one. */
   | { readonly do: "restart"; readonly anew: boolean }
 
 interface Schedule {
   readonly clients: ReadonlyArray<ClientOptions>
-  /** How many turns the log takes for each thing it does. */
+  /** The turns that the operations of the log take, in rotation. */
   readonly pace: ReadonlyArray<number>
-  /** After each step this many turns pass. */
+  /** The steps, and the turns that pass after each. */
   readonly steps: ReadonlyArray<readonly [step: Step, turns: number]>
 }
 
@@ -106,7 +106,7 @@ const schedules: fc.Arbitrary<Schedule> = fc.record({
 
 interface Request extends EventBroker.SubscribeOptions {
   readonly channels: ReadonlyArray<string | Topic.Pattern>
-  /** The broker that is there when the request comes to one. */
+  /** Returns the broker that runs when the request arrives. */
   readonly reach: () => EventBroker.EventBroker.Service
 }
 
@@ -158,7 +158,7 @@ interface Client {
 
 const unlimited = 1_000_000_000
 
-/** A client loses its connection, with what it has not read. */
+/** Ends the connection of a client, with the frames that it has not read. */
 const leave = (client: Client): Effect.Effect<void> =>
   Effect.suspend(() => {
     const { fiber } = client
@@ -167,12 +167,12 @@ const leave = (client: Client): Effect.Effect<void> =>
     return fiber === undefined ? Effect.void : Fiber.interruptFork(fiber)
   })
 
-// A broker that is released waits in real time for the clients that read.
+// A broker that is released waits in real time for clients that read.
 const shutdownPause = Effect.promise(() => new Promise((resolve) => setTimeout(resolve, 20)))
 
 const isConnected = ({ fiber }: Client) => fiber !== undefined && fiber.unsafePoll() === null
 
-/** Takes the steps of a schedule, and says what went wrong. */
+/** Runs the steps of a schedule, and fails with the first fault. */
 const run = <E>(
   layer: Layer.Layer<EventLog.EventLog, E>,
   transport: Effect.Effect<Subscribe, never, Scope.Scope>,
@@ -331,7 +331,7 @@ const run = <E>(
             node.trouble.isOut = false
             const closing = yield* Effect.fork(Scope.close(node.scope, Exit.void))
             yield* shutdownPause
-            // The process ends: a client that has not read everything by then loses its connection.
+            // The process ends: the connections of clients that have not read everything by then are lost.
             for (const client of clients.filter(isConnected)) yield* leave(client)
             yield* Fiber.join(closing)
             node = yield* Effect.flatMap(step.anew ? newLog : Effect.succeed(node.log), startNode)
@@ -347,7 +347,7 @@ const run = <E>(
         isWhole
       )
 
-    /** Lets every client come back, until it has everything. */
+    /** Reconnects the clients until each has received everything. */
     const settle = Effect.gen(function*() {
       yield* Fiber.joinAll(publishers)
       for (let round = 0; round < 50; round++) {
@@ -363,7 +363,7 @@ const run = <E>(
         assert.isDefined(connection)
         assert.strictEqual(faultOf(connection, true), undefined, `client ${i} did not get everything`)
       }
-      assert.isTrue(clients.every(isConnected), "a client is sent away whenever it comes")
+      assert.isTrue(clients.every(isConnected), "a client cannot stay connected")
     })
 
     for (const [step, n] of schedule.steps) {
@@ -382,7 +382,7 @@ const run = <E>(
     yield* Fiber.interruptAll(clients.flatMap(({ fiber }) => fiber ?? []))
     for (let n = 0; n < 1000 && (yield* node.broker.channels).length + node.trouble.followed.size > 0; n++) yield* turn
     assert.deepStrictEqual(yield* node.broker.channels, [])
-    assert.deepStrictEqual([...node.trouble.followed], [], "nobody needs what is followed")
+    assert.deepStrictEqual([...node.trouble.followed], [], "channels are followed without a subscriber")
     yield* Scope.close(node.scope, Exit.void)
   }).pipe(
     Effect.scoped,
@@ -394,25 +394,25 @@ const run = <E>(
 const eventLoopTurn = Effect.async<void>((resume) => void setImmediate(() => resume(Effect.void)))
 
 /**
- * What a broker must hold to, over any log. Each build of the layer is a log of its own, empty at first, that keeps the
- * given number of events of each channel, and none longer than `maxAge` by the `Clock`.
+ * The suite of a broker over any log. Each build of the layer is a log of its own, which is empty, and retains the
+ * given number of events of each channel, until `maxAge` by the `Clock`.
  *
- * Schedules are random by a seed: `FC_SEED=2 npx vitest run` tries others.
+ * Schedules are random with a fixed seed. `FC_SEED=2 npx vitest run` runs others.
  */
 export const suite = <E>(name: string, options: {
   readonly layer: (options: typeof limits) => Layer.Layer<EventLog.EventLog, E>
-  /** Random schedules of clients in this process, and of clients over sockets. */
+  /** The number of random schedules of clients in this process, and of clients over sockets. */
   readonly runs: { readonly streams: number; readonly sockets: number }
-  /** In which a log in this process gets on with its work: one in another takes turns of the event loop. */
+  /** A turn in which the log makes progress. A log in another process needs turns of the event loop. */
   readonly turn?: Effect.Effect<void> | undefined
 }): void => {
   const holds = (title: string, transport: typeof sockets, turn: Effect.Effect<void>, numRuns: number) =>
     it(title, () => {
       const property = fc.asyncProperty(schedules, (schedule) =>
-        // The test runner needs a turn too, now and then.
+        // The test runner needs a turn of the event loop after each schedule.
         Effect.runPromise(Effect.zipLeft(run(options.layer(limits), transport, turn, schedule), eventLoopTurn)))
       const seed = Number(process.env.FC_SEED ?? 1)
-      // Several at once, because a schedule waits for brokers that are released.
+      // Four run concurrently, because a schedule waits for brokers that are released.
       return Promise.all(
         Array.from({ length: 4 }, (_, i) => fc.assert(property, { numRuns: Math.ceil(numRuns / 4), seed: seed + i }))
       )

@@ -27,7 +27,7 @@ import * as TroubledLog from "../support/troubledLog.js"
 
 type Log = EventLog.EventLog.Service
 
-/** A broker over a log in memory that the test can get into trouble. */
+/** A broker over a memory log with the faults that the test switches on. */
 const run = <A, E>(
   body: (trouble: TroubledLog.Trouble) => Effect.Effect<A, E, EventBroker.EventBroker | Scope.Scope>,
   options: EventBroker.Options & { readonly log?: (log: Log) => Log } = {}
@@ -45,7 +45,7 @@ const run = <A, E>(
     )
   })
 
-/** The events of a stream, one by one. */
+/** The events of a stream, in the form `data` or `event: data`. */
 const read = (stream: EventStream.EventStream) =>
   EventStream.toStream(stream).pipe(
     ServerSentEvent.decode(),
@@ -59,15 +59,15 @@ const take = (stream: EventStream.EventStream, n: number) =>
 const publishAll = (...events: ReadonlyArray<string>) =>
   Effect.forEach(events, (data) => EventBroker.publish("a", { data }))
 
-/** Until something is so, by whatever is on its way in this process. */
+/** Waits for a condition, in turns of the fibers of this process. */
 const until = (condition: Effect.Effect<boolean, EventLog.EventLogError, EventBroker.EventBroker>) =>
   Effect.repeat(Effect.zipRight(Effect.yieldNow(), condition), { until: (is) => is })
 
 const isAlone = Effect.map(EventBroker.subscribers("a"), (n) => n === 0)
 
-describe("EventBroker in trouble", () => {
+describe("EventBroker with faults", () => {
   describe("subscribing", () => {
-    it.effect("leaves nothing behind when it fails, and may be tried again in the same scope", () =>
+    it.effect("leaves nothing behind when it fails, and can be repeated in the same scope", () =>
       run((trouble) =>
         Effect.gen(function*() {
           trouble.isOut = true
@@ -80,7 +80,7 @@ describe("EventBroker in trouble", () => {
           assert.deepStrictEqual(yield* take(stream, 1), ["1"])
         }), { maxConnections: 1 }))
 
-    it.effect("that fails for one does not fail for who comes after", () =>
+    it.effect("that fails does not make the next subscription fail", () =>
       run((trouble) =>
         Effect.gen(function*() {
           trouble.isOut = true
@@ -94,7 +94,7 @@ describe("EventBroker in trouble", () => {
         })
       ))
 
-    it.effect("ends with a client that leaves while the log takes its time", () =>
+    it.effect("is interrupted with a client that leaves while the log is slow", () =>
       Effect.gen(function*() {
         const following = yield* Deferred.make<void>()
         const log = (log: Log): Log =>
@@ -120,10 +120,10 @@ describe("EventBroker in trouble", () => {
           }), { log })
       }))
 
-    it.effect("again while the last one is still leaving", () =>
+    it.effect("follows the channel again while it is being unfollowed", () =>
       Effect.gen(function*() {
         const leaving = yield* Deferred.make<void>()
-        const goOn = yield* Deferred.make<void>()
+        const proceed = yield* Deferred.make<void>()
         const log = (log: Log): Log =>
           EventLog.make({
             ...log,
@@ -134,7 +134,7 @@ describe("EventBroker in trouble", () => {
                   ? Effect.zipRight(
                     tail.follow(channel),
                     Effect.addFinalizer(() =>
-                      Effect.zipRight(Deferred.succeed(leaving, undefined), Deferred.await(goOn))
+                      Effect.zipRight(Deferred.succeed(leaving, undefined), Deferred.await(proceed))
                     )
                   )
                   : tail.follow(channel)
@@ -146,7 +146,7 @@ describe("EventBroker in trouble", () => {
             yield* Deferred.await(leaving)
             const subscribing = yield* Effect.fork(EventBroker.subscribe("a"))
             yield* Effect.repeatN(Effect.yieldNow(), 20)
-            yield* Deferred.succeed(goOn, undefined)
+            yield* Deferred.succeed(proceed, undefined)
             const stream = yield* Fiber.join(subscribing)
             yield* Fiber.join(first)
             yield* publishAll("1")
@@ -155,7 +155,7 @@ describe("EventBroker in trouble", () => {
       }))
   })
 
-  it.effect("answers a request while the log is away with a time to return, and not with an error", () =>
+  it.effect("answers a request with a retry while the log is unavailable", () =>
     run((trouble) =>
       Effect.gen(function*() {
         const broker = yield* EventBroker.EventBroker
@@ -171,10 +171,10 @@ describe("EventBroker in trouble", () => {
       })
     ))
 
-  // The kind: a connection that is timed only while it has a place.
-  describe("times a client that reads nothing", () => {
+  // Connections that the hub does not time, or not any more.
+  describe("cuts off a client that does not read", () => {
     const options = { heartbeat: "off", writeTimeout: "10 seconds", maxBytes: 64_000_000 } as const
-    /** Lets time pass until something is done. */
+    /** Advances the clock until a condition holds. */
     const pass = (isDone: Effect.Effect<boolean>) =>
       Effect.repeat(
         TestClock.adjust("1 second").pipe(
@@ -183,7 +183,7 @@ describe("EventBroker in trouble", () => {
         ),
         { until: (is) => is }
       )
-    // With turns between, so that all of it is delivered.
+    // With turns of the event loop between, so that all of it is delivered.
     const publishMuch = Effect.replicateEffect(
       Effect.zipRight(
         EventBroker.publish("a", { data: "x".repeat(1_000_000) }),
@@ -249,7 +249,7 @@ describe("EventBroker in trouble", () => {
             Effect.sync(() => connect(Number(new URL(url).port), "127.0.0.1").pause()),
             (client) => Effect.sync(() => client.destroy())
           )
-          // So many answers that the last ones stay at the server.
+          // The answers are so many that the last ones wait at the server.
           client.on("error", () => {}).write(
             "GET / HTTP/1.1\r\nHost: a\r\nAccept: text/event-stream\r\n\r\n".repeat(300)
           )
@@ -288,7 +288,7 @@ describe("EventBroker in trouble", () => {
   })
 
   describe("limits", () => {
-    it.effect("hold for whoever comes at the same time", () =>
+    it.effect("hold for clients that connect at the same time", () =>
       run(() =>
         Effect.gen(function*() {
           const streams = yield* Effect.forEach(
@@ -305,7 +305,7 @@ describe("EventBroker in trouble", () => {
         }), { maxConnections: 200, maxConnectionsPerKey: 100 }))
   })
 
-  it.effect("refuses who was authorised before a disconnect", () =>
+  it.effect("refuses a client that was being authorised at a disconnect", () =>
     run(() =>
       Effect.gen(function*() {
         const [asked, answer] = [yield* Deferred.make<void>(), yield* Deferred.make<void>()]
@@ -326,14 +326,14 @@ describe("EventBroker in trouble", () => {
     ))
 
   describe("while a client is being authorised", () => {
-    /** Subscribes with an authorisation that takes as long as something else does. */
+    /** Subscribes with an authorisation that runs another effect. */
     const subscribeDuring = <E, R>(
       options: { readonly key: string },
       grants: ReadonlyArray<string>,
       during: Effect.Effect<unknown, E, R>
     ) => EventBroker.subscribe("a", { ...options, authorize: () => Effect.as(during, { channels: grants }) })
 
-    it.effect("disconnect and revoke concern those alone that they are for", () =>
+    it.effect("disconnect and revoke refuse only the clients that match", () =>
       run(() =>
         Effect.gen(function*() {
           const others = Effect.zipRight(
@@ -343,7 +343,7 @@ describe("EventBroker in trouble", () => {
           const stream = yield* subscribeDuring({ key: "ana" }, ["a"], Effect.repeatN(others, 25))
           assert.isTrue(yield* EventStream.publish(stream, { data: "x" }))
           const refused = [
-            // The one who is revoked, by key or by what was granted in the end.
+            // Matched by the key, or by the channels that were granted afterwards.
             yield* subscribeDuring(
               { key: "eve" },
               ["a"],
@@ -366,9 +366,9 @@ describe("EventBroker in trouble", () => {
       ))
   })
 
-  it.effect("ends all that have a key when it cannot be known who was revoked", () =>
+  it.effect("ends all connections with a key when the log has lost the revocations", () =>
     Effect.gen(function*() {
-      // The log has lost what it said of revocations.
+      // The log has lost the revocations.
       const log = (log: Log): Log => ({
         ...log,
         read: (channels, after, limit, maxBytes) =>
@@ -396,7 +396,7 @@ describe("EventBroker in trouble", () => {
         }), { log })
     }))
 
-  it.effect("refuses a credential that has expired already", () =>
+  it.effect("refuses an expired credential", () =>
     run(() =>
       Effect.gen(function*() {
         const stream = yield* EventBroker.subscribe("a", {
@@ -417,7 +417,7 @@ describe("EventBroker in trouble", () => {
       ["interrupt themselves", () => Effect.interrupt]
     ]
     for (const [how, hook] of failures) {
-      it.effect(`that ${how} cost a line of the log, and presence stays right`, () =>
+      it.effect(`that ${how} are logged, and presence is right`, () =>
         Effect.gen(function*() {
           const logged: Array<string> = []
           const logger = Logger.make(({ message }) => void logged.push(String(message)))
@@ -445,7 +445,7 @@ describe("EventBroker in trouble", () => {
         }).pipe(LeakCheck.run))
     }
 
-    it.live("that never end keep no scope longer than a second", () =>
+    it.live("that never end delay a scope by a second at most", () =>
       run(() =>
         Effect.gen(function*() {
           const [time] = yield* Effect.timed(Effect.scoped(EventBroker.subscribe("a")))
@@ -453,10 +453,10 @@ describe("EventBroker in trouble", () => {
           assert.strictEqual(yield* EventBroker.subscribers("a"), 0)
         }), { onLeave: () => Effect.never }))
 
-    it.effect("run one after the other, though the client leaves while the first one runs", () =>
+    it.effect("run one after the other, even if the client leaves during the first one", () =>
       Effect.gen(function*() {
         const seen: Array<string> = []
-        const [joining, goOn, left] = [
+        const [joining, proceed, left] = [
           yield* Deferred.make<void>(),
           yield* Deferred.make<void>(),
           yield* Deferred.make<void>()
@@ -467,13 +467,13 @@ describe("EventBroker in trouble", () => {
             yield* Deferred.await(joining)
             yield* EventBroker.disconnect(() => true)
             assert.strictEqual(yield* EventBroker.subscribers("a"), 0)
-            yield* Deferred.succeed(goOn, undefined)
+            yield* Deferred.succeed(proceed, undefined)
             yield* Deferred.await(left)
             yield* Fiber.join(subscribing)
           }), {
           onJoin: () =>
             Deferred.succeed(joining, undefined).pipe(
-              Effect.zipRight(Deferred.await(goOn)),
+              Effect.zipRight(Deferred.await(proceed)),
               Effect.map(() => seen.push("joined"))
             ),
           onLeave: () => Effect.zipRight(Effect.sync(() => seen.push("left")), Deferred.succeed(left, undefined))
@@ -481,7 +481,7 @@ describe("EventBroker in trouble", () => {
         assert.deepStrictEqual(seen, ["joined", "left"])
       }))
 
-    it.effect("a predicate of disconnect that throws ends nothing, and the others all the same", () =>
+    it.effect("a predicate of disconnect that throws for one connection ends the others", () =>
       run(() =>
         Effect.gen(function*() {
           const [first, second] = yield* Effect.all([
@@ -495,7 +495,7 @@ describe("EventBroker in trouble", () => {
         })
       ))
 
-    it.effect("authorize and snapshot that throw leave no connection behind", () =>
+    it.effect("leave no connection behind if authorize or snapshot throws", () =>
       run(() =>
         Effect.gen(function*() {
           const throws = () => {
@@ -510,7 +510,7 @@ describe("EventBroker in trouble", () => {
         })
       ))
 
-    it.effect("that hang do not keep a client that leaves", () =>
+    it.effect("that hang do not delay a client that leaves", () =>
       Effect.gen(function*() {
         const joining = yield* Deferred.make<void>()
         const left = yield* Ref.make(0)
@@ -527,7 +527,7 @@ describe("EventBroker in trouble", () => {
         })
       }))
 
-    it.effect("may publish", () =>
+    it.effect("can publish", () =>
       Effect.gen(function*() {
         const broker = yield* Deferred.make<EventBroker.EventBroker.Service>()
         const publish = (data: string) =>
@@ -544,7 +544,7 @@ describe("EventBroker in trouble", () => {
   })
 
   describe("replay", () => {
-    it.effect("goes on when the log comes back", () =>
+    it.effect("continues when the log is available again", () =>
       run((trouble) =>
         Effect.gen(function*() {
           const [first] = yield* publishAll("1", "2", "3")
@@ -563,7 +563,7 @@ describe("EventBroker in trouble", () => {
         })
       ))
 
-    it.effect("ends with a client that leaves while the log is out", () =>
+    it.effect("ends with a client that leaves while the log is unavailable", () =>
       run((trouble) =>
         Effect.gen(function*() {
           const [first] = yield* publishAll("1", "2")
@@ -576,8 +576,8 @@ describe("EventBroker in trouble", () => {
         })
       ))
 
-    // The kind: one event for all connections, which costs a call of the application's for each.
-    it.effect("is authorised anew by 16 at a time, also when some of them hang, and delivery goes on meanwhile", () =>
+    // One event that leads to a call of `authorize` for each connection.
+    it.effect("is authorised again by 16 at a time, also if some of them hang, while delivery continues", () =>
       run((trouble) =>
         Effect.gen(function*() {
           let [running, most, calls] = [0, 0, 0]
@@ -611,7 +611,7 @@ describe("EventBroker in trouble", () => {
         })
       ))
 
-    it.effect("is authorised anew, and ends for who may no longer read", () =>
+    it.effect("is authorised again, and ends for a client that may no longer read", () =>
       run((trouble) =>
         Effect.gen(function*() {
           const allowed = yield* Ref.make(true)
@@ -631,7 +631,7 @@ describe("EventBroker in trouble", () => {
         })
       ))
 
-    it.effect("gives nothing to a client that is authorised anew with an expired credential", () =>
+    it.effect("sends nothing to a client that is authorised again with an expired credential", () =>
       run((trouble) =>
         Effect.gen(function*() {
           const seconds = yield* Ref.make(3600)
@@ -650,7 +650,7 @@ describe("EventBroker in trouble", () => {
         })
       ))
 
-    it.effect("ends when the credential expires with which it was authorised anew", () =>
+    it.effect("ends when the credential of the last authorisation expires", () =>
       run((trouble) =>
         Effect.gen(function*() {
           const seconds = yield* Ref.make(3600)
@@ -672,7 +672,7 @@ describe("EventBroker in trouble", () => {
         })
       ))
 
-    it.effect("is not pushed out by what is published, with what the client is told of its past", () =>
+    it.effect("is not dropped by live events, nor is its resync", () =>
       run(() =>
         Effect.gen(function*() {
           const stream = yield* EventBroker.subscribe("a", {
@@ -701,7 +701,7 @@ describe("EventBroker in trouble", () => {
         })
       ))
 
-    it.effect("interrupts the snapshot of a client that leaves", () =>
+    it.effect("interrupts the snapshot when the client leaves", () =>
       run(() =>
         Effect.gen(function*() {
           const started = yield* Deferred.make<void>()
@@ -720,7 +720,7 @@ describe("EventBroker in trouble", () => {
       ))
   })
 
-  it.effect("delivers while it cannot read who was revoked meanwhile, and ends them once it can", () =>
+  it.effect("delivers while it cannot read revocations, and applies them once it can", () =>
     run((trouble) =>
       Effect.gen(function*() {
         const ends = yield* EventBroker.subscribe("a", { key: "eve" })
@@ -738,7 +738,7 @@ describe("EventBroker in trouble", () => {
       })
     ))
 
-  it.effect("says that it cannot go on, and drains", () =>
+  it.effect("logs that delivery has stopped, and drains", () =>
     Effect.gen(function*() {
       const logged: Array<unknown> = []
       const logger = Logger.make(({ cause }) => void logged.push(...Cause.defects(cause)))
@@ -772,7 +772,7 @@ describe("EventBroker in trouble", () => {
       assert.strictEqual(yield* TestEventSource.end(source), "truncated")
     }).pipe(Effect.scoped, Effect.provide(EventLog.layerMemory()), LeakCheck.run))
 
-  it.scoped("closes without a clock, though a subscription outlives it", () =>
+  it.scoped("closes without a clock, also if a subscription outlives it", () =>
     Effect.gen(function*() {
       const stream = yield* EventBroker.subscribe("a")
       return stream
@@ -782,7 +782,7 @@ describe("EventBroker in trouble", () => {
       Effect.map((taken) => assert.isFalse(taken))
     ))
 
-  it.effect("gives concurrent publishers one order, the same for all", () =>
+  it.effect("delivers events of concurrent publishers in the same order to all", () =>
     run(() =>
       Effect.gen(function*() {
         const streams = yield* Effect.replicateEffect(EventBroker.subscribe("a"), 5)
@@ -802,7 +802,7 @@ describe("EventBroker in trouble", () => {
       })
     ))
 
-  it.effect("drains while clients come, replay and do not read, over sockets", () =>
+  it.effect("drains while clients connect, replay and do not read, over sockets", () =>
     run(() =>
       Effect.gen(function*() {
         const broker = yield* EventBroker.EventBroker

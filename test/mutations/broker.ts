@@ -13,7 +13,7 @@ export default [
     find: "? channelFault(channel) ??",
     replace: "? patternFault(channel) ??",
     test,
-    name: "in what a request asks for"
+    name: "among the channels of a request"
   },
   {
     promise: "A grant follows the same rule",
@@ -21,7 +21,7 @@ export default [
     find: "Either.map(check(channels), (channels)",
     replace: "Either.map(Either.right(new Map(Array.from(channels, (name) => [String(name), name]))), (channels)",
     test,
-    name: "in what a grant says"
+    name: "among the channels of a grant"
   },
   {
     promise: "The documents show no channel that becomes a pattern",
@@ -37,7 +37,7 @@ export default [
     find: "{ status: 400 }",
     replace: "{ status: 500 }",
     test,
-    name: "in what a request asks for"
+    name: "among the channels of a request"
   },
   {
     promise: "maxChannels is 128 by default",
@@ -48,12 +48,12 @@ export default [
     name: "128 by default"
   },
   {
-    promise: "A limit that cannot be dies when the layer is built",
+    promise: "An invalid limit dies when the layer is built",
     file: admission,
     find: "(Number.isSafeInteger(limit) && limit >= 1)",
     replace: "(Number.isSafeInteger(limit) && limit >= 0)",
     test,
-    name: "that cannot be die"
+    name: "that are not valid die"
   },
   {
     promise: "A HEAD request starts nothing",
@@ -61,18 +61,18 @@ export default [
     find: "if (method === \"HEAD\")",
     replace: "if (method === \"never\")",
     test,
-    name: "gets the head, and starts nothing"
+    name: "is answered with the head, and starts nothing"
   },
   {
-    promise: "A subscriber is gone when its connection ends, whatever its scope does",
+    promise: "A subscriber is removed when its connection ends, before its scope closes",
     file: broker,
     find: "connection.onStop(() => lifecycle.stop(subscriber))",
     replace: "",
     test,
-    name: "though nobody reads its body"
+    name: "while its body is not read"
   },
   {
-    promise: "A client that accepts any type is told when to return",
+    promise: "A client that accepts any type receives a retry",
     file: "src/EventStream/internal/mediaType.ts",
     find: "[\"text/event-stream\", \"text/*\", \"*/*\"]",
     replace: "[\"text/event-stream\", \"text/*\"]",
@@ -80,20 +80,20 @@ export default [
     name: "of connections of a key"
   },
   {
-    promise: "A cursor without an event is left out if the option says so",
+    promise: "A cursor without an event is omitted with the option off",
     file: broker,
     find: "cursor !== \"off\"",
     replace: "true",
     test,
-    name: "are left out if the option says so"
+    name: "are omitted with the option off"
   },
   {
-    promise: "A hook that throws costs a line of the log",
+    promise: "A hook that throws is logged",
     file: lifecycle,
     find: "Effect.suspend(() => hook(toSubscription(subscriber)))",
     replace: "hook(toSubscription(subscriber))",
     test: trouble,
-    name: "that throw cost a line"
+    name: "that throw are logged"
   },
   {
     promise: "A predicate of disconnect that throws ends nothing",
@@ -104,45 +104,45 @@ export default [
     name: "a predicate of disconnect that throws"
   },
   {
-    promise: "A disconnect refuses those alone that it is for",
+    promise: "A disconnect refuses only the clients that match",
     file: admission,
     find: "if (pending.disconnects.push(matches) > maxDisconnects)",
     replace: "if (pending.disconnects.push(matches) > 0)",
     test: trouble,
-    name: "concern those alone"
+    name: "refuse only the clients that match"
   },
   {
-    promise: "A disconnect during the authorisation refuses the one it is for",
+    promise: "A disconnect during the authorisation refuses a client that matches",
     file: admission,
     find: "        !pending.disconnects.some((matches) => matches(subscriber)) &&\n",
     replace: "",
     test: trouble,
-    name: "concern those alone"
+    name: "refuse only the clients that match"
   },
   {
-    promise: "Revocations that cannot be known end all that have an owner",
+    promise: "Lost revocations end all connections with a key",
     file: "src/EventBroker/internal/revocations.ts",
     find: "if (Option.isSome(page.missing)) disconnectKeys(() => true)",
     replace: "",
     test: trouble,
-    name: "cannot be known who was revoked"
+    name: "has lost the revocations"
   },
   {
-    promise: "A client authorised anew with an expired grant is sent away before anything is replayed",
+    promise: "A client authorised again with an expired grant is disconnected before the replay",
     file: admission,
     find:
       "channels.every((channel) => answer.right.channels.has(channel)) &&\n          expireAt(connection, answer.right.expiresAt)",
     replace: "channels.every((channel) => answer.right.channels.has(channel))",
     test: trouble,
-    name: "authorised anew with an expired credential"
+    name: "authorised again with an expired credential"
   },
   {
-    promise: "While the log is away a request is answered with a retry",
+    promise: "While the log is unavailable a request is answered with a retry",
     file: broker,
     find: "error.retryable ? sendAway : Effect.succeed(refuse(error))",
     replace: "Effect.die(error)",
     test: trouble,
-    name: "while the log is away"
+    name: "while the log is unavailable"
   },
   {
     promise: "A page is bounded in bytes",
@@ -153,7 +153,7 @@ export default [
     name: "bounds a page in bytes"
   },
   {
-    promise: "What is missing of a pattern is said",
+    promise: "A page of a pattern shows that entries are missing",
     file: "src/EventLog/internal/memory.ts",
     find: "entry !== undefined || (ring.floor === seq && !ring.isForgotten)",
     replace: "entry !== undefined",
@@ -161,7 +161,7 @@ export default [
     name: "after many evictions elsewhere"
   },
   {
-    promise: "The memory log keeps 1 MiB of a channel by default",
+    promise: "The memory log retains 1 MiB of a channel by default",
     file: "src/EventLog.ts",
     find: "maxBytes: options?.maxBytes ?? 1024 * 1024",
     replace: "maxBytes: options?.maxBytes ?? 1024 * 1024 * 2",
@@ -169,7 +169,7 @@ export default [
     name: "10 minutes of a channel by default"
   },
   {
-    promise: "The memory log keeps events for 10 minutes by default",
+    promise: "The memory log retains events for 10 minutes by default",
     file: "src/EventLog.ts",
     find: "options?.maxAge ?? \"10 minutes\"",
     replace: "options?.maxAge ?? \"11 minutes\"",
@@ -177,7 +177,7 @@ export default [
     name: "10 minutes of a channel by default"
   },
   {
-    promise: "A client that reads nothing is timed beyond a limit",
+    promise: "A client that does not read is timed beyond a limit",
     file: broker,
     find: "Effect.tap(EventStream.make(withDefaults(options)), (stream) => {",
     replace:
@@ -186,7 +186,7 @@ export default [
     name: "beyond a limit"
   },
   {
-    promise: "A client that reads nothing is timed after the scope of its subscription has closed",
+    promise: "A client that does not read is timed after the scope of its subscription has closed",
     file: lifecycle,
     find: "if (!connection.isCarried) hub.forget(connection)",
     replace: "hub.forget(connection)",
@@ -194,7 +194,7 @@ export default [
     name: "when the scope of the subscription has closed"
   },
   {
-    promise: "Connections are authorised anew by 16 at a time",
+    promise: "Connections are authorised again by 16 at a time",
     file: admission,
     find: "pace(authorize(granted, fn))",
     replace: "authorize(granted, fn)",
@@ -202,7 +202,7 @@ export default [
     name: "16 at a time"
   },
   {
-    promise: "Authorisations that hang do not keep others from being authorised anew",
+    promise: "Authorisations that hang do not delay those of others",
     file: admission,
     find: "Effect.fork(Effect.interruptible(Effect.delay(release, patience)))",
     replace: "Effect.fork(Effect.interruptible(Effect.never))",
@@ -215,7 +215,7 @@ export default [
     find: "this.shapes.size + added.size <= maxShapes",
     replace: "true",
     test: "test/EventBroker/load.test.ts",
-    name: "a bounded number of patterns"
+    name: "matches a bounded number of patterns"
   },
   {
     promise: "The event loop turns between two full pages of replays",
@@ -223,14 +223,14 @@ export default [
     find: "if (spent >= pageBytes) {",
     replace: "if (spent < 0) {",
     test: "test/EventBroker/load.test.ts",
-    name: "waits for no replay"
+    name: "does not wait for replays"
   },
   {
-    promise: "The event loop turns while much is delivered to many",
+    promise: "The event loop turns while many events are delivered to many clients",
     file: broker,
     find: "items.length <= itemsPerTurn",
     replace: "true",
     test: "test/EventBroker/load.test.ts",
-    name: "delivers much at once"
+    name: "many events are delivered to many clients"
   }
 ] satisfies ReadonlyArray<Mutation>

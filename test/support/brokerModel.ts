@@ -2,7 +2,7 @@ import { Option } from "effect"
 import type { ServerSentEvent } from "effect-realtime"
 import { EventLog } from "effect-realtime"
 
-/** An event that was published, and between which moments. */
+/** An event that was published, and the moments between which that happened. */
 export interface Published {
   readonly channel: string
   readonly data: string
@@ -12,23 +12,23 @@ export interface Published {
   readonly ended: number
 }
 
-/** What one connection asked for, and what it was given. */
+/** The request of one connection, and the frames that it has received. */
 export interface Connection {
   readonly channels: ReadonlyArray<string>
   readonly drops: boolean
   readonly snapshot: boolean
   readonly lastEventId: string | undefined
-  /** The epoch of the log that it came to. */
+  /** The epoch of the log when the connection was opened. */
   epoch: string
   readonly began: number
-  /** When the subscription was made, if it was. */
+  /** The moment at which the subscription was made, if it was. */
   subscribed: number | undefined
   readonly received: Array<{ readonly frame: ServerSentEvent.ServerSentEvent; readonly at: number }>
 }
 
 export interface State {
   readonly at: EventLog.EventId | undefined
-  /** Up to here the state has everything. */
+  /** The seq of the last event that is part of the state. */
   readonly seq: number
 }
 
@@ -39,16 +39,16 @@ const isIn = (pattern: string, channel: string) => {
 export const isInSome = (patterns: ReadonlyArray<string>, channel: string) =>
   patterns.some((pattern) => isIn(pattern, channel))
 
-/** The events of a connection's channels in its log, in their order. */
+/** Returns the events of the channels of a connection in their order. */
 export const eventsOf = (history: ReadonlyArray<Published>, connection: Pick<Connection, "channels" | "epoch">) =>
   history
     .filter(({ channel, epoch }) => epoch === connection.epoch && isInSome(connection.channels, channel))
     .sort((a, b) => a.seq - b.seq)
 
 /**
- * Says what a connection should have been given and was not, or was given and should not have been.
+ * Returns the first difference between the frames that a connection has received and those that the model allows.
  *
- * @param isWhole - everything that there is should have come
+ * @param isWhole - true if the connection should have received everything
  */
 export const fault = (
   history: ReadonlyArray<Published>,
@@ -77,14 +77,14 @@ export const fault = (
     const skipped = events.filter((event) => event.seq > seq && event.seq <= to)
     if (skipped.length === 0) return undefined
     if (dropped === 0) return `lost ${skipped.map((event) => event.data)} after ${seq}`
-    if (skipped.length > dropped && !isEvictable(seq)) return `lost ${skipped.length}, told of ${dropped}`
+    if (skipped.length > dropped && !isEvictable(seq)) return `lost ${skipped.length}, a gap of ${dropped}`
     dropped = 0
     return undefined
   }
 
   for (const { at, frame } of received) {
     const id = frame.id === undefined ? undefined : Option.getOrUndefined(EventLog.parseEventId(frame.id))
-    if (frame.id !== undefined && id === undefined) return `an id that is none: ${frame.id}`
+    if (frame.id !== undefined && id === undefined) return `a malformed id: ${frame.id}`
     if (id !== undefined && id.epoch !== epoch) return `an id of another epoch: ${frame.id}`
     if (id !== undefined) {
       const early = events.find((event) => event.began > at && event.seq <= id.seq)
@@ -93,30 +93,36 @@ export const fault = (
     if (frame.event === "gap") {
       if (!connection.drops) return "a gap where nothing is dropped"
       dropped += JSON.parse(String(frame.data)).dropped
-      // What said that the place is none may be among what was dropped.
+      // The frame that explains an invalid place may be among the dropped ones.
       if (place !== undefined && (place.epoch !== epoch || place.seq > head(began))) place = undefined
     } else if (frame.event === "resync") {
       reason = JSON.parse(String(frame.data)).reason
       switch (reason) {
         case "Malformed":
-          if (lastEventId === undefined || Option.isSome(asked) || place !== undefined) return "Malformed, and was not"
+          if (lastEventId === undefined || Option.isSome(asked) || place !== undefined) {
+            return "Malformed for a valid cursor"
+          }
           break
         case "OtherEpoch":
-          if (place === undefined || place.epoch === epoch) return "OtherEpoch, and was not"
+          if (place === undefined || place.epoch === epoch) return "OtherEpoch for this epoch"
           break
         case "Future":
-          if (place === undefined || place.epoch !== epoch || place.seq <= head(began)) return "Future, and was not"
+          if (place === undefined || place.epoch !== epoch || place.seq <= head(began)) {
+            return "Future for a cursor of the past"
+          }
           break
         case "Evicted":
-          if (place === undefined || place.epoch !== epoch || !isEvictable(place.seq, at)) return "Evicted, and was not"
+          if (place === undefined || place.epoch !== epoch || !isEvictable(place.seq, at)) {
+            return "Evicted without an eviction"
+          }
           break
         default:
-          return `a reason that is none: ${reason}`
+          return `an unknown reason: ${reason}`
       }
       if (id === undefined && !snapshot) return "resync without a place"
       place = id
     } else if (frame.event === "state") {
-      if (place !== undefined && reason === undefined && dropped === 0) return "a state that was not called for"
+      if (place !== undefined && reason === undefined && dropped === 0) return "an unexpected state"
       const given: State = JSON.parse(String(frame.data))
       state = given
       if (given.at !== undefined) place = { epoch, seq: given.seq }
@@ -124,7 +130,7 @@ export const fault = (
       const event = events.find(({ data }) => data === frame.data)
       if (event === undefined) return `${frame.data}, which is not of its channels`
       if (id?.seq !== event.seq) return `${frame.data} with the id ${frame.id}`
-      if (place === undefined && dropped === 0) return `${frame.data} before it was told where it is`
+      if (place === undefined && dropped === 0) return `${frame.data} before the first cursor`
       if (place !== undefined && place.epoch !== epoch) return `${frame.data} without a resync`
       if (place !== undefined && event.seq <= place.seq) return `${frame.data} again, or out of order, at ${place.seq}`
       const lost = skip(event.seq - 1)
@@ -148,7 +154,7 @@ export const fault = (
       } else if (id.seq < place.seq) {
         return `back from ${place.seq} to ${id.seq}`
       } else if (reason === "Evicted" && state !== undefined) {
-        // What the state was said to be of had gone.
+        // The event that the state refers to was evicted.
       } else {
         const lost = skip(id.seq)
         if (lost !== undefined) return lost
@@ -159,7 +165,7 @@ export const fault = (
     }
   }
   if (!isWhole) return undefined
-  if (place === undefined) return dropped > 0 ? undefined : "was not told where it is"
-  if (place.epoch !== epoch) return "was not told of the other epoch"
+  if (place === undefined) return dropped > 0 ? undefined : "no cursor"
+  if (place.epoch !== epoch) return "no resync for the other epoch"
   return skip(Number.POSITIVE_INFINITY)
 }

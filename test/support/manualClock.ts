@@ -1,8 +1,8 @@
 import { Clock, Duration, Effect } from "effect"
 
 /**
- * A clock that is moved by hand, and does not wait for anyone: `TestClock` gives every fiber the time to come to rest
- * before it moves, which costs milliseconds and leaves out the schedules in which they are on their way.
+ * A clock that only `advance` moves, at once. `TestClock` waits until all fibers are suspended before it moves: that
+ * takes milliseconds, and excludes the schedules in which fibers are running.
  */
 export interface ManualClock extends Clock.Clock {
   readonly advance: (duration: Duration.DurationInput) => Effect.Effect<void>
