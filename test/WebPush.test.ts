@@ -897,6 +897,31 @@ describe("a failure of another client", () => {
       }
     }))
 
+  it.effect("is retryable if the client counts no transmission, also after a timeout", () =>
+    Effect.gen(function*() {
+      for (const sent of [0, 1]) {
+        for (const end of [Effect.never, Effect.fail({ code: "ECONNRESET" })]) {
+          const client = HttpClient.make((request) =>
+            Effect.gen(function*() {
+              const transmission = yield* Effect.serviceOption(WebPush.Transmission)
+              if (Option.isSome(transmission)) transmission.value.sent = sent
+              return yield* end
+            }).pipe(
+              Effect.mapError((cause) => new HttpClientError.RequestError({ request, reason: "Transport", cause }))
+            )
+          )
+          const fiber = yield* WebPush.send(fcm(1), "hello").pipe(
+            Effect.flip,
+            withWebPush({ layer: Layer.succeed(HttpClient.HttpClient, client) }),
+            Effect.fork
+          )
+          yield* Effect.repeat(TestClock.adjust("10 seconds"), { until: () => fiber.unsafePoll() !== null })
+          const error = yield* Fiber.join(fiber)
+          assert.strictEqual(error._tag === "WebPushFailure" && error.isRetryable, sent === 0)
+        }
+      }
+    }))
+
   it.effect("is retried with the topic of the first message, so that the second one replaces it", () => {
     const http = stub(() => Effect.succeed(new Response(null, { status: 503 })))
     return Effect.gen(function*() {

@@ -346,14 +346,14 @@ describe("secrets", () => {
           unsent.map((error) => error instanceof WebPushFailure && error.reason),
           ["Blocked", "KeyMismatch", "InvalidSubscription", "PayloadTooLarge", "Transport"]
         )
-        const told = [...shown, ...logged].join("\n") + inspect(
+        const output = [...shown, ...logged].join("\n") + inspect(
           spans.map(({ attributes, links, name, status }) => ({ attributes, links, name, status })),
           { depth: 20, maxArrayLength: null }
         )
         assert.isAbove(spans.length, 80)
         assert.isAbove(logged.length, 80)
-        secrets.forEach((secret) => assert.notInclude(told, secret))
-        for (const { headers } of yield* service.received) assert.notInclude(told, headers.authorization ?? "none")
+        secrets.forEach((secret) => assert.notInclude(output, secret))
+        for (const { headers } of yield* service.received) assert.notInclude(output, headers.authorization ?? "none")
       }), { vapid }).pipe(
         (effect) =>
           Effect.flatMap(Effect.tracer, (native) =>

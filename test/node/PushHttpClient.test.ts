@@ -111,8 +111,8 @@ describe("a push service that misbehaves", () => {
   const raw: ReadonlyArray<
     readonly [name: string, server: () => Net.Server, outcome: string, neverSent?: "neverSent"]
   > = [
-    ["accepts and says nothing", () => Net.createServer(), "Timeout", "neverSent"],
-    ["accepts and hangs up", () => Net.createServer((socket) => socket.destroy()), "Transport ECONNRESET", "neverSent"],
+    ["accepts and sends nothing", () => Net.createServer(), "Timeout", "neverSent"],
+    ["accepts and closes", () => Net.createServer((socket) => socket.destroy()), "Transport ECONNRESET", "neverSent"],
     [
       "closes in the middle of the handshake",
       () => Net.createServer((socket) => socket.once("data", () => socket.destroy())),
