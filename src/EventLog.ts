@@ -304,12 +304,18 @@ const countFollowers = (tail: Tail): Tail["follow"] => {
     Effect.suspend(() =>
       followed.scope !== undefined ?
         Effect.void :
-        Effect.flatMap(Scope.make(), (scope) =>
-          Effect.onExit(Scope.extend(tail.follow(channel), scope), (exit) => {
+        Effect.flatMap(Scope.make(), (scope) => {
+          // Finalizers may retain the context, and the channel may be followed after the request of this fiber has ended.
+          const opened = Effect.mapInputContext(
+            tail.follow(channel),
+            (_: Context.Context<never>) => Context.make(Scope.Scope, scope)
+          )
+          return Effect.onExit(opened, (exit) => {
             if (Exit.isFailure(exit)) return Scope.close(scope, exit)
             followed.scope = scope
             return Effect.void
-          }))
+          })
+        })
     )
 
   const close = (channel: string, followed: Followed) =>

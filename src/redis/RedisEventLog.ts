@@ -72,7 +72,7 @@ export interface Options {
  * connects that knows a later place.
  *
  * All keys are in one slot of a Redis Cluster, since one script numbers, stores and announces an event in one step. So
- * a log is as fast as one shard. Give each log a prefix of its own to spread logs over shards.
+ * a log is as fast as one shard. Use logs with different prefixes to use several shards.
  *
  * @since 0.1.0
  * @category layers

@@ -516,11 +516,11 @@ describeRedis("RedisEventLog", () => {
         }
         yield* Effect.promise(() => client.sendCommand(["CONFIG", "RESETSTAT"]))
         yield* proxy.resume
-        const given: Array<string> = []
-        while (given.length < expected.length) {
-          for (const item of yield* tail.take) given.push(item._tag === "Entry" ? item.channel : item._tag)
+        const taken: Array<string> = []
+        while (taken.length < expected.length) {
+          for (const item of yield* tail.take) taken.push(item._tag === "Entry" ? item.channel : item._tag)
         }
-        assert.deepStrictEqual(given, expected)
+        assert.deepStrictEqual(taken, expected)
         const stats = yield* Effect.promise(() => client.info("commandstats"))
         const calls = Array.from(stats.matchAll(/cmdstat_\w+:calls=(\d+)/g), ([, calls]) => Number(calls))
         const commands = calls.reduce((sum, calls) => sum + calls, 0)
@@ -639,14 +639,14 @@ describeRedis("RedisEventLog", () => {
       )
       for (const [pattern, expected] of [["users/*", count], ["other/*", 0]] as const) {
         const before = yield* spent
-        let [position, given, more] = [start, 0, true]
+        let [position, found, more] = [start, 0, true]
         while (more) {
           const page = yield* log.read([pattern], position, 256)
-          for (const entry of page.entries) assert.strictEqual(entry.seq, ++given)
+          for (const entry of page.entries) assert.strictEqual(entry.seq, ++found)
           more = page.more
           position = page.position
         }
-        assert.strictEqual(given, expected)
+        assert.strictEqual(found, expected)
         assert.isBelow((yield* spent) - before, 0.5, `seconds of Redis for ${pattern}`)
       }
     }))

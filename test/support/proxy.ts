@@ -6,9 +6,9 @@ import { Effect } from "effect"
 /** A network that can be cut and paused. */
 export interface Proxy {
   readonly port: number
-  /** Ends what is connected, and refuses who comes while it is down. */
+  /** Ends all connections, and refuses new ones until `resume`. */
   readonly down: Effect.Effect<void>
-  /** Keeps what is connected, and carries nothing. */
+  /** Forwards no bytes until `resume`. All connections stay open. */
   readonly pause: Effect.Effect<void>
   readonly resume: Effect.Effect<void>
 }

@@ -98,7 +98,7 @@ const noAnswer = () => new EventLogError({ reason: "Timeout", detail: "Redis has
 /** A connection for pages and large events. */
 export interface Pages {
   readonly client: Client
-  /** Runs a command whose answer may be large. No timeout applies to it while answers arrive on the connection. */
+  /** Runs a command whose answer may be large. The connection may take six timeouts from one answer to the next. */
   readonly read: <A>(command: (client: Client) => Promise<A>) => Effect.Effect<A, EventLogError>
   /** Fails if the connection does not answer. While a page is pending, a ping would wait behind it, so none is sent. */
   readonly ping: Effect.Effect<void, EventLogError>

@@ -57,14 +57,14 @@ export class Delivery {
     this.state = { _tag: "Behind" }
   }
 
-  /** Begins to buffer announcements before a page is requested, which has the events of all earlier ones. */
-  beginPage(): void {
+  /** Buffers announcements from now on. A page that is requested next has the events of all earlier ones. */
+  buffer(): void {
     this.state = { _tag: "Buffering", pending: [], bytes: 0 }
   }
 
-  /** Begins to buffer announcements, if they were delivered at once until now. */
+  /** Buffers announcements from now on, if they were delivered at once until now. */
   pause(): void {
-    if (this.state._tag === "Live") this.beginPage()
+    if (this.state._tag === "Live") this.buffer()
   }
 
   /** Returns true if announcements are delivered at once from now on: the tails have been offered all pending ones. */
@@ -104,6 +104,11 @@ export class Delivery {
     if (seq <= this.position.seq) return false
     this.position = { epoch, seq }
     return true
+  }
+
+  /** Moves to the end of a page that the tails have been offered. */
+  moveTo(cursor: Cursor): void {
+    this.position = cursor
   }
 
   offer(entry: Entry): void {

@@ -7,7 +7,7 @@ import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as FiberId from "effect/FiberId"
 import * as Schedule from "effect/Schedule"
-import type * as Scope from "effect/Scope"
+import * as Scope from "effect/Scope"
 
 import type { Cursor, Tail, TailBuffer } from "../../EventLog.js"
 import { EventLogError, makeTailBuffer } from "../../EventLog.js"
@@ -117,7 +117,7 @@ export const makeTails = ({ keys, note, skip, timeout }: {
 
   /** Reads a page of the events that were missed. */
   const catchUp = Effect.fnUntraced(function*(pages: Pages, context: Scripts.Context) {
-    delivery.beginPage()
+    delivery.buffer()
     if (follows.size > maxNames) return yield* catchUpInOrder(pages, context)
     const { position } = delivery
     const found = yield* pages.read((client) =>
@@ -127,7 +127,7 @@ export const makeTails = ({ keys, note, skip, timeout }: {
     note(found.position)
     if (found.missing !== undefined) delivery.loseUntil(found.position)
     for (const event of found.events) delivery.offer({ _tag: "Entry", epoch: found.position.epoch, ...event })
-    delivery.position = found.position
+    delivery.moveTo(found.position)
     if (found.more || found.missing !== undefined) delivery.fallBehind()
   })
 
@@ -150,7 +150,7 @@ export const makeTails = ({ keys, note, skip, timeout }: {
       if (data === null) delivery.loseOne({ epoch: end.epoch, ...place })
       else delivery.offer({ _tag: "Entry", epoch: end.epoch, ...place, data })
     })
-    if (found.length === wanted.length) delivery.position = end
+    if (found.length === wanted.length) delivery.moveTo(end)
     if (listed.more || listed.missing !== undefined || found.length < wanted.length) delivery.fallBehind()
   })
 
@@ -241,10 +241,11 @@ export const makeTails = ({ keys, note, skip, timeout }: {
       ),
       (follower): Tail => ({
         follow: (pattern) =>
-          Effect.acquireReleaseInterruptible(
-            follow(follower, pattern),
-            () => Effect.sync(() => unfollow(follower, pattern))
-          ),
+          Effect.flatMap(Effect.scope, (scope) =>
+            Effect.ensuring(
+              follow(follower, pattern),
+              Scope.addFinalizer(scope, Effect.sync(() => unfollow(follower, pattern)))
+            )),
         take: follower.buffer.take
       })
     )
