@@ -177,13 +177,14 @@ export const subscription: Effect.Effect<Option.Option<Subscription>, PushClient
  *   )
  * ```
  */
-export const subscribe = (options: SubscribeOptions): Effect.Effect<Subscribed, PushClientError> =>
-  Effect.gen(function*() {
+export const subscribe: (options: SubscribeOptions) => Effect.Effect<Subscribed, PushClientError> = Effect.fnUntraced(
+  function*(options) {
     yield* support
     const key = yield* decodeKey(options.applicationServerKey)
     yield* requestPermission
     return yield* subscribeWith(yield* activeRegistration(options.serviceWorker), key)
-  })
+  }
+)
 
 /**
  * Options of `register`.
@@ -238,50 +239,50 @@ export interface Registered extends Subscribed {
  * )
  * ```
  */
-export const register = (
+export const register: (
   url: string | URL,
-  options: RegisterOptions = {}
-): Effect.Effect<Registered, PushClientError> =>
-  Effect.gen(function*() {
-    yield* support
-    const accepted = acceptedEndpoint(url)
-    const last = yield* accepted.get
-    yield* Effect.tapError(
-      requestPermission,
-      () => Option.isNone(last) ? Effect.void : Effect.ignore(deleteEndpoint(url, last.value))
+  options?: RegisterOptions
+) => Effect.Effect<Registered, PushClientError> = Effect.fnUntraced(function*(url, options = {}) {
+  yield* support
+  const accepted = acceptedEndpoint(url)
+  const last = yield* accepted.get
+  yield* Effect.tapError(
+    requestPermission,
+    () => Option.isNone(last) ? Effect.void : Effect.ignore(deleteEndpoint(url, last.value))
+  )
+  const key = yield* decodeKey(options.applicationServerKey ?? (yield* publicKeyOf(url)))
+  const registration = yield* activeRegistration(options.serviceWorker)
+  const post = ({ replaced, subscription }: Subscribed) => {
+    const oldEndpoint = Option.orElse(
+      replaced,
+      () => Option.filter(last, (endpoint) => endpoint !== subscription.endpoint)
     )
-    const key = yield* decodeKey(options.applicationServerKey ?? (yield* publicKeyOf(url)))
-    const registration = yield* activeRegistration(options.serviceWorker)
-    const post = ({ replaced, subscription }: Subscribed) => {
-      const oldEndpoint = Option.orElse(replaced, () =>
-        Option.filter(last, (endpoint) => endpoint !== subscription.endpoint))
-      return Option.isNone(oldEndpoint)
-        ? request(url, "/subscribe", subscription)
-        : request(url, "/resubscribe", { oldEndpoint: oldEndpoint.value, subscription })
+    return Option.isNone(oldEndpoint)
+      ? request(url, "/subscribe", subscription)
+      : request(url, "/resubscribe", { oldEndpoint: oldEndpoint.value, subscription })
+  }
+  let subscribed = yield* subscribeWith(registration, key)
+  let answer = yield* post(subscribed)
+  // 410: ended, or made with a key that the server does not have. 409: the endpoint belongs to another owner.
+  if (answer.status === 410 || answer.status === 409) {
+    const current = memberOf(answer, "publicKey")
+    const { replaced } = subscribed
+    const renewed = yield* renew(registration, current === undefined ? key : yield* decodeKey(current))
+    // The server may know the earlier endpoint only.
+    subscribed = {
+      ...renewed,
+      replaced: Option.orElse(replaced, () => renewed.replaced)
     }
-    let subscribed = yield* subscribeWith(registration, key)
-    let answer = yield* post(subscribed)
-    // 410: ended, or made with a key that the server does not have. 409: the endpoint belongs to another owner.
-    if (answer.status === 410 || answer.status === 409) {
-      const current = memberOf(answer, "publicKey")
-      const { replaced } = subscribed
-      const renewed = yield* renew(registration, current === undefined ? key : yield* decodeKey(current))
-      // The server may know the earlier endpoint only.
-      subscribed = {
-        ...renewed,
-        replaced: Option.orElse(replaced, () =>
-          renewed.replaced)
-      }
-      answer = yield* post(subscribed)
-    }
-    const endpointId = answer.status === 201 ? memberOf(answer, "endpointId") : undefined
-    if (endpointId === undefined) {
-      return yield* new PushClientError({ reason: "NotRegistered", status: answer.status })
-    }
-    yield* accepted.set(subscribed.subscription.endpoint)
-    yield* discardPendingChange
-    return { ...subscribed, endpointId }
-  })
+    answer = yield* post(subscribed)
+  }
+  const endpointId = answer.status === 201 ? memberOf(answer, "endpointId") : undefined
+  if (endpointId === undefined) {
+    return yield* new PushClientError({ reason: "NotRegistered", status: answer.status })
+  }
+  yield* accepted.set(subscribed.subscription.endpoint)
+  yield* discardPendingChange
+  return { ...subscribed, endpointId }
+})
 
 /**
  * Ends the subscription, and posts its endpoint to the routes of `WebPushApi` at the URL, so that the server deletes
@@ -291,8 +292,8 @@ export const register = (
  * @since 0.1.0
  * @category combinators
  */
-export const unregister = (url: string | URL): Effect.Effect<void, PushClientError> =>
-  Effect.gen(function*() {
+export const unregister: (url: string | URL) => Effect.Effect<void, PushClientError> = Effect.fnUntraced(
+  function*(url) {
     const last = yield* acceptedEndpoint(url).get
     // With a pending change the service worker would subscribe again.
     yield* discardPendingChange
@@ -302,7 +303,8 @@ export const unregister = (url: string | URL): Effect.Effect<void, PushClientErr
       yield* acceptedEndpoint(url).set(endpoint.value)
       yield* deleteEndpoint(url, endpoint.value)
     }
-  })
+  }
+)
 
 /**
  * Ends the subscription, and returns its endpoint for the server to delete. Returns `None` if there was no
@@ -378,37 +380,35 @@ const subscribeWith = (
   })
 
 /** Ends the current subscription, if any, and makes a new one. */
-const renew = (registration: ServiceWorkerRegistration, key: Uint8Array): Effect.Effect<Subscribed, PushClientError> =>
-  Effect.gen(function*() {
-    const before = yield* attempt("ServiceUnavailable", () => registration.pushManager.getSubscription())
-    if (before) yield* attempt("ServiceUnavailable", () => before.unsubscribe())
-    const subscription = yield* Effect.retry(make(registration, key), {
-      while: ({ cause, reason }) => reason === "ServiceUnavailable" && cause === unusable,
-      schedule: Schedule.exponential("1 second"),
-      times: 3
-    })
-    const endpoint = before?.endpoint
-    return {
-      subscription,
-      replaced: endpoint === undefined || endpoint === subscription.endpoint ? Option.none() : Option.some(endpoint)
-    }
+const renew = Effect.fnUntraced(function*(registration: ServiceWorkerRegistration, key: Uint8Array) {
+  const before = yield* attempt("ServiceUnavailable", () => registration.pushManager.getSubscription())
+  if (before) yield* attempt("ServiceUnavailable", () => before.unsubscribe())
+  const subscription = yield* Effect.retry(make(registration, key), {
+    while: ({ cause, reason }) => reason === "ServiceUnavailable" && cause === unusable,
+    schedule: Schedule.exponential("1 second"),
+    times: 3
   })
+  const endpoint = before?.endpoint
+  return {
+    subscription,
+    replaced: endpoint === undefined || endpoint === subscription.endpoint ? Option.none() : Option.some(endpoint)
+  }
+})
 
 const unusable = "The browser returned a subscription that no message can be sent to"
 
-const make = (registration: ServiceWorkerRegistration, key: Uint8Array): Effect.Effect<Subscription, PushClientError> =>
-  Effect.gen(function*() {
-    const made = yield* Effect.tryPromise({
-      try: () =>
-        registration.pushManager.subscribe({ userVisibleOnly: true, applicationServerKey: Uint8Array.from(key) }),
-      catch: (cause) => new PushClientError({ reason: subscribeReason(cause), cause })
-    }).pipe(timeout("ServiceUnavailable"))
-    const subscription = toSubscription(made, Encoding.encodeBase64Url(key))
-    if (Option.isSome(subscription)) return subscription.value
-    // Otherwise the next load of the page would find it.
-    if (made) yield* Effect.ignore(attempt("ServiceUnavailable", () => made.unsubscribe()))
-    return yield* new PushClientError({ reason: "ServiceUnavailable", cause: unusable })
-  })
+const make = Effect.fnUntraced(function*(registration: ServiceWorkerRegistration, key: Uint8Array) {
+  const made = yield* Effect.tryPromise({
+    try: () =>
+      registration.pushManager.subscribe({ userVisibleOnly: true, applicationServerKey: Uint8Array.from(key) }),
+    catch: (cause) => new PushClientError({ reason: subscribeReason(cause), cause })
+  }).pipe(timeout("ServiceUnavailable"))
+  const subscription = toSubscription(made, Encoding.encodeBase64Url(key))
+  if (Option.isSome(subscription)) return subscription.value
+  // Otherwise the next load of the page would find it.
+  if (made) yield* Effect.ignore(attempt("ServiceUnavailable", () => made.unsubscribe()))
+  return yield* new PushClientError({ reason: "ServiceUnavailable", cause: unusable })
+})
 
 interface Answer {
   readonly status: number
@@ -522,19 +522,18 @@ const existing = Effect.gen(function*() {
 })
 
 /** Returns the registration after its worker is active: only then can the page subscribe. */
-const activeRegistration = (script: string | URL | undefined) =>
-  Effect.gen(function*() {
-    const registration = yield* attempt(
-      "NoServiceWorker",
-      () => script === undefined ? navigator.serviceWorker.getRegistration() : navigator.serviceWorker.register(script)
-    )
-    if (registration === undefined) return yield* new PushClientError({ reason: "NoServiceWorker" })
-    const coming = registration.installing ?? registration.waiting
-    if (registration.active !== null) return registration
-    if (coming === null) return yield* new PushClientError({ reason: "NoServiceWorker" })
-    yield* timeout("NoServiceWorker")(activation(coming))
-    return registration
-  })
+const activeRegistration = Effect.fnUntraced(function*(script: string | URL | undefined) {
+  const registration = yield* attempt(
+    "NoServiceWorker",
+    () => script === undefined ? navigator.serviceWorker.getRegistration() : navigator.serviceWorker.register(script)
+  )
+  if (registration === undefined) return yield* new PushClientError({ reason: "NoServiceWorker" })
+  const coming = registration.installing ?? registration.waiting
+  if (registration.active !== null) return registration
+  if (coming === null) return yield* new PushClientError({ reason: "NoServiceWorker" })
+  yield* timeout("NoServiceWorker")(activation(coming))
+  return registration
+})
 
 const activation = (worker: ServiceWorker): Effect.Effect<void, PushClientError> =>
   Effect.async((resume) => {

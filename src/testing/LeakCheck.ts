@@ -249,17 +249,18 @@ function* remaining(watching: Watching): Generator<Pick<Leak, "kind" | "detail">
   }
 }
 
-const describeLeaks = (watching: Watching): Effect.Effect<ReadonlyArray<Leak>> =>
-  Effect.gen(function*() {
-    const fibers = yield* Effect.forEach(yield* newFibers(watching), (fiber) =>
+const describeLeaks = Effect.fnUntraced(function*(watching: Watching) {
+  const fibers = yield* Effect.forEach(
+    yield* newFibers(watching),
+    (fiber) =>
       Effect.map(Fiber.status(fiber), (status) => ({
         kind: "fiber" as const,
         detail: `${describeFiber(fiber)}, ${status._tag.toLowerCase()}`
-      })))
-    const alike = Arr.groupBy([...fibers, ...remaining(watching)], ({ detail, kind }) =>
-      `${kind} ${detail}`)
-    return Object.values(alike).map((group) => ({ ...group[0], count: group.length }))
-  })
+      }))
+  )
+  const alike = Arr.groupBy([...fibers, ...remaining(watching)], ({ detail, kind }) => `${kind} ${detail}`)
+  return Object.values(alike).map((group) => ({ ...group[0], count: group.length }))
+})
 
 // The test runner opens resources while a test runs, to communicate with its parent process.
 const testRunner = /\/node_modules\/(vitest|@vitest|vite-node|tinypool)\//

@@ -465,13 +465,14 @@ export const drop = (self: TestEventSource): Effect.Effect<void> =>
  * }).pipe(Effect.scoped)
  * ```
  */
-export const reconnect = (self: TestEventSource): Effect.Effect<TestEventSource, TestEventSourceError, Scope.Scope> =>
-  Effect.gen(function*() {
-    const connection = self[TypeId]
-    if (!connection.isEventStream) {
-      return yield* new TestEventSourceError({ reason: "NotEventStream" })
-    }
-    yield* end(self)
-    yield* Effect.sleep(connection.retry)
-    return yield* open(connection.url, connection.requestHeaders, connection.lastEventId, connection.retry)
-  })
+export const reconnect: (
+  self: TestEventSource
+) => Effect.Effect<TestEventSource, TestEventSourceError, Scope.Scope> = Effect.fnUntraced(function*(self) {
+  const connection = self[TypeId]
+  if (!connection.isEventStream) {
+    return yield* new TestEventSourceError({ reason: "NotEventStream" })
+  }
+  yield* end(self)
+  yield* Effect.sleep(connection.retry)
+  return yield* open(connection.url, connection.requestHeaders, connection.lastEventId, connection.retry)
+})
