@@ -1,16 +1,16 @@
-/** What a conforming `EventSource` must make of a body (WHATWG HTML, sections 9.2.5 and 9.2.6). */
+/** A body, and its events in a conforming `EventSource` (WHATWG HTML, sections 9.2.5 and 9.2.6). */
 export interface EventStreamCase {
   readonly name: string
-  /** Sent piece by piece, each in a packet of its own. */
+  /** Pieces of the body, each sent in a packet. */
   readonly pieces: ReadonlyArray<string | Uint8Array>
   readonly data: ReadonlyArray<unknown>
-  /** What the client reconnects with. */
+  /** Id of the reconnect. */
   readonly lastEventId?: string
 }
 
 const utf8 = new TextEncoder().encode("data: \"é€😀\"\n\n")
 
-// Every body ends by asking for an early reconnect, so that no test waits for the seconds of a browser's own.
+// Every body ends with a short retry, so that no test waits for the default of a browser, which is seconds.
 const body = (text: string) => [`${text}retry: 5\n\n`]
 
 export const eventStreamCases: ReadonlyArray<EventStreamCase> = [
