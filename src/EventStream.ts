@@ -1,6 +1,6 @@
 /**
- * One connection: a bounded queue of frames, owned by a `Scope`. In a route handler that is the request's scope, so that a
- * client that goes away takes the producer with it.
+ * One connection: a bounded queue of events, owned by a `Scope`. In a route handler that is the scope of the request,
+ * so that the producer is interrupted when the client leaves.
  *
  * @since 0.1.0
  */
@@ -22,6 +22,7 @@ import * as Stream from "effect/Stream"
 
 import * as Connection from "./EventStream/internal/connection.js"
 import * as Frame from "./EventStream/internal/frame.js"
+import { handOver } from "./EventStream/internal/nodeHandover.js"
 import * as NodeSink from "./EventStream/internal/nodeSink.js"
 import * as Response from "./EventStream/internal/response.js"
 import * as StreamSink from "./EventStream/internal/streamSink.js"
@@ -40,7 +41,7 @@ export const TypeId: "~effect-realtime/EventStream" = Connection.TypeId
 export type TypeId = typeof TypeId
 
 /**
- * A connection that events are published to, and that one client reads.
+ * A connection to which events are published, and which one client reads.
  *
  * @since 0.1.0
  * @category models
@@ -50,97 +51,106 @@ export interface EventStream extends Pipeable {
 }
 
 /**
- * How a stream behaves. Durations in milliseconds where they are numbers.
+ * Options of a stream. A duration that is a number is in milliseconds.
  *
  * @since 0.1.0
  * @category models
  */
 export interface Options {
   /**
-   * After how long without an event a comment is sent, so that no proxy takes the connection for dead. 15 seconds by
-   * default; `"off"` turns it off, zero is refused.
+   * Time without an event after which a comment is sent, so that no proxy closes the connection as idle. 15 seconds by
+   * default. `"off"` sends none. Zero is refused.
    */
   readonly heartbeat?: Duration.DurationInput | "off" | undefined
   /**
-   * How many events wait for a client that reads slower than it is written to: 1000 by default.
+   * Largest number of queued events, for a client that reads slower than it is written to. 1000 by default.
    */
   readonly capacity?: number | undefined
   /**
-   * How many bytes of events wait, 1 MiB by default. To this comes what the socket itself holds.
+   * Largest size of the queued events, in bytes. 1 MiB (1,048,576) by default. The socket's own buffer is not included.
    */
   readonly maxBytes?: number | undefined
   /**
-   * What happens to an event that finds the queue full:
+   * Treatment of an event for which the queue has no room:
    *
-   * - `"sliding"` drops the oldest one that waits (the default, except for `fromStream`),
-   * - `"dropping"` drops the new one,
-   * - `"suspend"` makes the publisher wait (the default of `fromStream`),
-   * - `"disconnect"` ends the connection, so that the client comes back and resumes.
+   * - `"sliding"` drops the oldest queued event (the default, except for `fromStream`),
+   * - `"dropping"` drops the new event,
+   * - `"suspend"` lets the publisher wait (the default of `fromStream`),
+   * - `"disconnect"` cuts off the client, which then reconnects and resumes.
    *
-   * A client is told what was dropped: an event `gap` with `{"dropped":n}` comes before the next frame it gets.
+   * Dropped events are reported to the client: the event `gap` with `{"dropped":n}` is sent before the next frame.
    */
   readonly strategy?: "sliding" | "dropping" | "suspend" | "disconnect" | undefined
   /**
-   * The time after which the client reconnects, sent when the stream opens. By default the browser's own holds until the
-   * server shuts down: then every client is sent a time around 3 seconds. `"off"` sends none at all, for clients that take
-   * `retry` for the end of the stream, such as the decoders of Effect's `Sse`.
+   * Time after which the client reconnects, sent when the stream opens. By default none is sent, and the browser's own
+   * applies, until the server shuts down: then each client is sent a time of about 3 seconds. `"off"` never sends one,
+   * for clients that read `retry` as the end of the stream, such as the decoders of Effect's `Sse`.
    */
   readonly retry?: Duration.DurationInput | "off" | undefined
   /**
-   * By how much of themselves `retry` and `maxAge` are made to vary from connection to connection, so that clients do not
-   * come back all at once: 0.5, the default, spreads `retry` evenly from half to one and a half of itself, and shortens
-   * `maxAge` by up to half. From 0 to 1.
+   * Randomization of `retry` and `maxAge` per connection, so that clients do not reconnect all at once. A fraction from
+   * 0 to 1, 0.5 by default: `retry` is spread evenly from half to one and a half of its value, and `maxAge` is
+   * shortened by up to half.
    */
   readonly jitter?: number | undefined
   /**
-   * After how long the stream ends by itself, whatever is published. Never, by default.
+   * Time after which the stream ends by itself. Infinite by default.
    */
   readonly maxAge?: Duration.DurationInput | undefined
   /**
-   * The time without progress after which a client is cut off that leaves unread what was written to it: 30 seconds by
-   * default. A client that reads slowly makes progress with each 64 KiB, or with what the socket's own buffer frees at a
-   * time. A stream whose response is never read ends after the same time.
+   * Time without progress after which a client is cut off that has unread bytes. 30 seconds by default. A client that
+   * reads slowly makes progress with each 64 KiB, or with each part of the socket's own buffer that becomes free. A
+   * stream whose response is never read ends after the same time.
    */
   readonly writeTimeout?: Duration.DurationInput | undefined
 }
 
 /**
- * What the response of a stream says besides its body. `content-type` is always `text/event-stream`; the other headers that
- * a stream needs (`cache-control: no-cache, no-transform`, `x-accel-buffering: no`) can be overridden by name.
+ * Status and headers of the response that carries a stream. `content-type` is always `text/event-stream`. The other
+ * headers of a stream (`cache-control: no-cache, no-transform`, `x-accel-buffering: no`) can be overridden by name.
  *
  * @since 0.1.0
  * @category models
  */
 export interface ResponseOptions {
+  /**
+   * Status code of the response. 200 by default.
+   */
   readonly status?: number | undefined
+  /**
+   * Headers that are added to those of a stream, or override them.
+   */
   readonly headers?: Headers.Input | undefined
 }
 
 /**
- * What becomes of the failure of a producer.
+ * Options of a stream with a producer.
  *
  * @since 0.1.0
  * @category models
  */
 export interface ProducerOptions<E> extends Options, ResponseOptions {
   /**
-   * The last event of a stream whose producer failed, whatever is queued before it. Without it the stream just ends, and
-   * the client comes back.
+   * Function that makes the last event of a stream whose producer failed. It is sent after the queued events. By
+   * default the stream ends without it, and the client reconnects.
    */
   readonly onError?: ((error: E) => ServerSentEvent.ServerSentEvent) | undefined
 }
 
 /**
+ * Returns true for an `EventStream`.
+ *
  * @since 0.1.0
  * @category guards
  */
 export const isEventStream = (u: unknown): u is EventStream => Connection.isEventStream(u)
 
 /**
- * Makes a stream that lives as long as the scope. When the scope closes the stream ends: what is queued is still
- * delivered to a client that keeps up, and `publish` is `false` from then on.
+ * Makes a stream that ends when the scope closes. The events that are queued then are still delivered to a client that
+ * reads, and `publish` returns `false` from then on.
  *
- * Options that cannot be (a `heartbeat` of zero, a `capacity` below one) are mistakes in the program, and die.
+ * Dies with `IllegalArgumentException` if an option is out of range, such as a `heartbeat` of zero or a `capacity`
+ * below one.
  *
  * @since 0.1.0
  * @category constructors
@@ -156,23 +166,25 @@ export const isEventStream = (u: unknown): u is EventStream => Connection.isEven
  * })
  * ```
  */
-export const make = (options: Options = {}): Effect.Effect<EventStream, never, Scope.Scope> =>
-  Effect.gen(function*() {
+export const make: (options?: Options) => Effect.Effect<EventStream, never, Scope.Scope> = Effect.fnUntraced(
+  function*(options: Options = {}) {
     yield* NodeSink.turn
     const connection = yield* Connection.open(yield* Connection.makeSettings(options), yield* Effect.clock)
     yield* Effect.addFinalizer(() => finish(connection))
-    // A handler may be uninterruptible, and a fiber inherits that.
-    yield* Effect.forkScoped(Effect.interruptible(keepTime(connection)))
+    // A handler may be uninterruptible, and its fibers inherit that.
+    yield* Effect.forkScoped(Effect.interruptible(runTimers(connection)))
     return Connection.toEventStream(connection)
-  })
+  }
+)
 
 /**
- * Publishes one event. `true` if it was taken; `false` if the strategy dropped it, or the stream has ended or its client is
- * gone. Waits for room only if the strategy is `"suspend"`, and then no longer than the client stays; with any other it waits
- * for a client that reads, but no longer than 250 ms after the last that was read, before the strategy acts.
+ * Publishes one event. Returns `true` if the event was queued, and `false` if the strategy dropped it, the stream has
+ * ended or the client has left. With the strategy `"suspend"` it waits for room as long as the client is connected.
+ * With any other strategy it waits for a client that reads, until 250 milliseconds after the client last read. Then the
+ * strategy acts.
  *
- * Fails with `InvalidServerSentEvent` if the event cannot be sent as it is, or has the name of one of the library's own:
- * `end`, `gap` and `resync`.
+ * Fails with `InvalidServerSentEvent` if the event cannot be sent as it is, or has a name that is reserved for events
+ * of the library: `end`, `gap` and `resync`.
  *
  * @since 0.1.0
  * @category combinators
@@ -195,7 +207,7 @@ export const publish: {
 )
 
 /**
- * Ends the stream and returns at once. What is queued is still delivered; `publish` is `false` from here on.
+ * Ends the stream, and returns at once. The queued events are still delivered. `publish` returns `false` from then on.
  *
  * @since 0.1.0
  * @category combinators
@@ -203,7 +215,7 @@ export const publish: {
 export const end = (self: EventStream): Effect.Effect<void> => Effect.sync(() => Connection.fromEventStream(self).end())
 
 /**
- * How many events the strategy has dropped.
+ * Returns the number of events that the strategy has dropped.
  *
  * @since 0.1.0
  * @category accessors
@@ -212,8 +224,8 @@ export const dropped = (self: EventStream): Effect.Effect<number> =>
   Effect.sync(() => Connection.fromEventStream(self).dropped)
 
 /**
- * The id of the last event that the client of a request has seen, if it says one: the `Last-Event-ID` header (WHATWG HTML,
- * section 9.2.4), or `lastEventId` in the query for a client that cannot set headers.
+ * Returns the id of the last event that the client of the request has received, if the request has one: in the header
+ * `Last-Event-ID` (WHATWG HTML, section 9.2.4), or as `lastEventId` in the query for a client that cannot set headers.
  *
  * @since 0.1.0
  * @category accessors
@@ -233,8 +245,9 @@ export const lastEventId: Effect.Effect<Option.Option<string>, never, HttpServer
 )
 
 /**
- * The bytes of the stream, frame by frame, many to a chunk when many are waiting: the opening comment, the events, the
- * heartbeats. A stream has one reader; whoever reads it second finds it ended. When the reader stops, the stream is over.
+ * Returns the bytes of the stream: the opening comment, the events and the heartbeats, one element for each frame.
+ * Frames that are queued at the same time share a chunk. A stream has one reader: for a second reader it has ended. The
+ * stream ends when its reader stops.
  *
  * @since 0.1.0
  * @category conversions
@@ -243,8 +256,8 @@ export const toStream = (self: EventStream): Stream.Stream<Uint8Array> =>
   StreamSink.toStream(Connection.fromEventStream(self))
 
 /**
- * The response that carries the stream. Where the server is Node's, frames go straight to its socket; elsewhere the body is
- * a stream of bytes. Both behave the same.
+ * Returns the response that carries the stream. On Node's server, frames are written directly to the socket. On other
+ * servers the body is a stream of bytes. Both behave the same.
  *
  * @since 0.1.0
  * @category conversions
@@ -265,11 +278,12 @@ export const toResponse: {
 )
 
 /**
- * Responds with a stream and runs its producer beside it, in the scope of the request: the stream ends when the producer
- * ends, and the producer is interrupted when the client goes away. A HEAD request is answered with the head alone.
+ * Responds with a stream, and runs its producer in the scope of the request: the stream ends when the producer ends,
+ * and the producer is interrupted when the client leaves. The response to a HEAD request has no body, and starts no
+ * producer.
  *
- * A failure of the producer is logged with its cause, and ends the stream with the event that `onError` makes of it. A
- * defect is logged too, and ends the stream without a word to the client.
+ * A failure of the producer is logged with its cause, and ends the stream with the event that `onError` returns. A
+ * defect is logged too, and ends the stream without an event.
  *
  * @since 0.1.0
  * @category constructors
@@ -306,12 +320,12 @@ export const respond = <A, E, R>(
       Effect.forkScoped
     )
     Connection.fromEventStream(stream).onStop(() => fiber.unsafeInterruptAsFork(FiberId.none))
-    return yield* NodeSink.handOver(Connection.fromEventStream(stream), toResponse(stream, options))
+    return yield* handOver(Connection.fromEventStream(stream), toResponse(stream, options))
   })
 
 /**
- * Responds with the events of a `Stream`, which runs in the scope of the request. It is pulled as fast as the client reads,
- * and nothing is dropped unless a `strategy` says so. Failures are treated as those of `respond`.
+ * Responds with the events of a `Stream`, which runs in the scope of the request. It is pulled as fast as the client
+ * reads: the strategy is `"suspend"` by default, which drops no event. Failures are treated like those of `respond`.
  *
  * @since 0.1.0
  * @category constructors
@@ -349,8 +363,8 @@ export const fromStream: {
 )
 
 /**
- * What an `HttpApiEndpoint` that answers with an event stream declares as its success, so that its OpenAPI document says
- * `text/event-stream`. Its handler returns the response of `respond`, `fromStream` or `toResponse`.
+ * Schema of the success of an `HttpApiEndpoint` that responds with an event stream. In the OpenAPI document the content
+ * type is `text/event-stream`. The handler returns the response of `respond`, `fromStream` or `toResponse`.
  *
  * @since 0.1.0
  * @category schemas
@@ -368,7 +382,7 @@ export const Body: typeof Schema.String = HttpApiSchema.Text({ contentType: "tex
 
 const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true })
 
-// The header is UTF-8, but headers are given with one character for each byte. Some clients send latin1 instead.
+// The header is UTF-8, but servers represent each byte by one character. Some clients send latin1 instead.
 const decodeHeader = (value: string): string =>
   /^[\x00-\x7f]*$/.test(value) ? value : Option.getOrElse(
     Option.liftThrowable(() => utf8.decode(Uint8Array.from(value, (character) => character.charCodeAt(0))))(),
@@ -390,22 +404,23 @@ const toBody = (connection: Connection.Connection): Stream.Stream<Uint8Array> =>
       }))
   )
 
-/** Ends a connection whose scope closes. If a client has not read all of it yet, that client is timed until it has. */
+/** Ends a connection whose scope closes. A client that has not read all of it is timed until it has. */
 const finish = (connection: Connection.Connection): Effect.Effect<void> =>
   Effect.suspend(() => {
     connection.end()
     return connection.isCarried
       ? Effect.map(
-        Effect.forkDaemon(Effect.interruptible(keepTime(connection))),
+        Effect.forkDaemon(Effect.interruptible(runTimers(connection))),
         (fiber) => connection.onEnd(() => fiber.unsafeInterruptAsFork(FiberId.none))
       )
       : Effect.void
   })
 
-const keepTime = (connection: Connection.Connection): Effect.Effect<void> =>
+/** Runs the timers of a connection: heartbeat, `writeTimeout` and `maxAge`. */
+const runTimers = (connection: Connection.Connection): Effect.Effect<void> =>
   Effect.suspend(() => {
     const wait = connection.tick()
-    return wait === Number.POSITIVE_INFINITY ? Effect.void : Effect.delay(keepTime(connection), wait)
+    return wait === Number.POSITIVE_INFINITY ? Effect.void : Effect.delay(runTimers(connection), wait)
   })
 
 const reportFailure = <E>(
@@ -415,14 +430,17 @@ const reportFailure = <E>(
 ): Effect.Effect<void> => {
   if (Cause.isInterruptedOnly(cause)) return Effect.void
   const failure = Cause.failureOption(cause)
-  const farewell = onError !== undefined && Option.isSome(failure)
+  const lastEvent = onError !== undefined && Option.isSome(failure)
     ? Effect.map(
       Effect.suspend(() => Frame.fromEvent(onError(failure.value))),
       (frame) => Connection.fromEventStream(stream).endWith(frame)
     )
     : Effect.void
-  return Effect.logError("The producer of an event stream failed", cause).pipe(
-    Effect.zipRight(farewell),
-    Effect.catchAllCause((cause) => Effect.logError("The onError of an event stream failed", cause))
+  return Effect.logError("EventStream ran a producer, which failed: ending the stream", cause).pipe(
+    Effect.zipRight(lastEvent),
+    Effect.catchAllCause((cause) =>
+      Effect.logError("EventStream ran onError, which failed: ending the stream without its event", cause)
+    ),
+    Effect.annotateLogs({ package: "effect-realtime", module: "EventStream" })
   )
 }

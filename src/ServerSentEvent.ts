@@ -13,24 +13,25 @@ import type * as Types from "effect/Types"
 import { createParser } from "eventsource-parser"
 
 /**
- * A frame. Every field is optional: a frame without `data` dispatches no event in the browser, but its `id` moves the
- * cursor that the browser reconnects with, its `retry` sets the reconnection time, and its `comment` keeps proxies awake.
+ * A frame. Every field is optional. A frame without `data` dispatches no event in the browser, but its `id` moves the
+ * cursor that the browser reconnects with, its `retry` sets the reconnection time, and its `comment` prevents proxies
+ * from closing an idle connection.
  *
  * @since 0.1.0
  * @category models
  */
 export interface ServerSentEvent {
   /**
-   * A string or UTF-8 bytes are sent as they are, any other value as JSON. Empty data is data.
+   * Data of the event. A string or UTF-8 bytes are sent as they are, any other value as JSON. Empty data is data.
    */
   readonly data?: unknown
   /**
-   * What the browser listens for, `message` if left out or empty. `error` and `open` are refused: `EventSource` fires
-   * those itself.
+   * Name of the event, for which the browser listens. `message` if it is absent or empty. `error` and `open` are
+   * refused: `EventSource` fires those itself.
    */
   readonly event?: string | undefined
   /**
-   * The id that the client sends back as the header `Last-Event-ID`: at most 1,024 bytes of UTF-8, without control
+   * Id that the client sends back as the header `Last-Event-ID`: at most 1,024 bytes of UTF-8, without control
    * characters and without a space at either end (RFC 9110, section 5.5). Servers and proxies allow 8 to 16 KB for all
    * headers of a request, cookies included. The empty string resets it.
    *
@@ -40,18 +41,18 @@ export interface ServerSentEvent {
    */
   readonly id?: string | undefined
   /**
-   * The time after which the browser reconnects, in whole milliseconds.
+   * Time after which the browser reconnects, in whole milliseconds.
    */
   readonly retry?: number | undefined
   /**
-   * Never reaches the page. Each of its lines is sent as a comment.
+   * Text that does not reach the page. Each of its lines is sent as a comment.
    */
   readonly comment?: string | undefined
 }
 
 /**
- * A frame that cannot be sent as it is. Nothing is repaired on the way: a line break in an `id` or an `event` would let
- * whoever chose it write fields of their own (CWE-93).
+ * A frame that cannot be sent as it is. It is not repaired: with a line break in an `id` or an `event`, the author of
+ * that value could write further fields (CWE-93).
  *
  * @since 0.1.0
  * @category errors
@@ -78,7 +79,7 @@ export class InvalidServerSentEvent
   )
 {
   /**
-   * Names the field and the rule it broke, never the value.
+   * Names the field and the rule that it breaks. Never contains the value.
    *
    * @since 0.1.0
    */
@@ -88,7 +89,7 @@ export class InvalidServerSentEvent
 }
 
 const rules: Record<InvalidServerSentEvent["reason"], string> = {
-  Assigned: "is given by the log of events, and must be left out",
+  Assigned: "is assigned by the log of events, and must be absent",
   ControlCharacter: "must not contain CR, LF or NUL, and an id no other control character",
   LoneSurrogate: "must be well-formed Unicode, without lone surrogates",
   NotJson: "must be a string, bytes or a value that JSON can express",
@@ -98,12 +99,12 @@ const rules: Record<InvalidServerSentEvent["reason"], string> = {
   Reserved: "must not be \"error\" or \"open\", which EventSource fires itself, " +
     "nor, where it is published, \"end\", \"gap\" or \"resync\", which this library sends itself",
   SurroundingSpace: "must not begin or end with a space, which a header loses",
-  TooLarge: "is larger than the decoder was told to hold",
+  TooLarge: "must not be longer than maxSize of the decoder",
   TooLong: "must not be longer than 1,024 bytes"
 }
 
 /**
- * A frame that is nothing but a comment, one line for each line of the text.
+ * Returns a frame that is only a comment, with one line for each line of the text.
  *
  * @since 0.1.0
  * @category constructors
@@ -119,8 +120,8 @@ export const comment = (text: string): ServerSentEvent => ({ comment: text })
 /**
  * Encodes one whole frame as text. The result is an `Either`, and so an `Effect` too.
  *
- * A frame of nothing but comments and `retry` has no blank line at its end: both take effect at the end of their own line,
- * and some clients take a blank line for an event with empty data.
+ * A frame of only comments and `retry` does not end with a blank line: both take effect at the end of their own line,
+ * and some clients read a blank line as an event with empty data.
  *
  * @since 0.1.0
  * @category encoding
@@ -306,7 +307,7 @@ const isEvent = ({ data, event, id }: ServerSentEvent): boolean =>
 
 const maxIdBytes = 1024
 
-/** The reason for which a header cannot carry the value (RFC 9110, section 5.5). */
+/** Returns the reason for which a header cannot carry the value (RFC 9110, section 5.5), if there is one. */
 const headerFault = (value: string): "ControlCharacter" | "SurroundingSpace" | "TooLong" | undefined =>
   /[\x00-\x1f\x7f]/.test(value)
     ? "ControlCharacter"
@@ -331,7 +332,7 @@ const dataToString = (data: unknown): Either.Either<string, InvalidServerSentEve
     })
   }
   const notJson = () => new InvalidServerSentEvent({ field: "data", reason: "NotJson" })
-  // What JSON cannot express at the top (a function, a symbol) comes back as undefined, in spite of the type.
+  // In spite of its type, stringify returns undefined for a function or a symbol.
   return Either.try({ try: (): string | undefined => JSON.stringify(data), catch: notJson }).pipe(
     Either.filterOrLeft((json) => json !== undefined, notJson)
   )

@@ -13,8 +13,8 @@ import * as Frame from "./frame.js"
 import * as Metrics from "./metrics.js"
 
 /**
- * The carrier of the frames of a connection to its client. Its methods are called and never awaited: no fiber runs for an
- * event.
+ * The carrier of the frames of a connection to its client. Its methods are called and never awaited: no fiber runs for
+ * an event.
  */
 export interface Sink {
   /** Is called when frames can be taken, or no more frames will come. */
@@ -145,14 +145,16 @@ const noParts: ReadonlyArray<Frame.Frame> = []
 const noListeners: ReadonlyArray<() => void> = []
 const idle = (): Frame.Frame => Frame.heartbeat
 
-/** Time in milliseconds for which publishers wait, once, for a client that makes no progress. Then the strategy acts. */
+/**
+ * Time in milliseconds for which publishers wait, once, for a client that makes no progress. Then the strategy acts.
+ */
 const maxStall = 250
 /** Turns of the event loop that are added to it: if the process itself stood still, no client could be read. */
 const extraTurns = 20
 
 /**
- * One connection: publishers add frames at one end, and a sink takes them at the other. Every method is synchronous, so that
- * one loop over many connections is the whole cost of an event.
+ * One connection: publishers add frames at one end, and a sink takes them at the other. Every method is synchronous, so
+ * that one loop over many connections is the whole cost of an event.
  */
 export class Connection {
   readonly settings: Settings
@@ -227,9 +229,10 @@ export class Connection {
   }
 
   /**
-   * Returns the milliseconds for which a publisher may wait for room, or undefined if it may not. A burst can fill the queue
-   * of a client that keeps up, and a busy machine can prevent that client from reading. A client that makes no progress is
-   * waited for only once, however many events are published. The network has its own time, which no test clock moves.
+   * Returns the milliseconds for which a publisher may wait for room, or undefined if it may not. A burst can fill the
+   * queue of a client that keeps up, and a busy machine can prevent that client from reading. A client that makes no
+   * progress is waited for only once, however many events are published. The network has its own time, which no test
+   * clock moves.
    */
   takeTimeout(): number | undefined {
     const left = this.stalledAt + maxStall - performance.now()
@@ -293,9 +296,9 @@ export class Connection {
   }
 
   /**
-   * Calls back once, when no published event can reach the client any more: the client left or was cut off, the time is up,
-   * the server shuts down, or the last of the frames that were queued at `end` is delivered. Calls back at once if that has
-   * happened. Returns the function that removes the listener.
+   * Calls back once, when no published event can reach the client any more: the client left or was cut off, the time is
+   * up, the server shuts down, or the last of the frames that were queued at `end` is delivered. Calls back at once if
+   * that has happened. Returns the function that removes the listener.
    */
   onStop(listener: () => void): () => void {
     const delivery = this.state._tag === "Done" ? undefined : this.state.delivery
@@ -322,8 +325,8 @@ export class Connection {
   }
 
   /**
-   * Ends the connection at a time of day, in milliseconds since 1970, if it has not ended before. Returns false if that time
-   * is past.
+   * Ends the connection at a time of day, in milliseconds since 1970, if it has not ended before. Returns false if that
+   * time is past.
    */
   expireAt(time: number): boolean {
     this.expiresAt = Math.min(this.expiresAt, time)
@@ -338,8 +341,8 @@ export class Connection {
   }
 
   /**
-   * Returns true if the frame can be taken without dropping one, waiting, or cutting off the client. Flushes the queue of a
-   * client that keeps up, if the frame does not fit.
+   * Returns true if the frame can be taken without dropping one, waiting, or cutting off the client. Flushes the queue
+   * of a client that keeps up, if the frame does not fit.
    */
   flushForRoom(frame: Frame.Frame): boolean {
     const { state } = this
@@ -359,8 +362,8 @@ export class Connection {
   }
 
   /**
-   * Adds a publisher that waits for room. It is resumed once its frame is taken, or never can be. Returns the function that
-   * removes the publisher.
+   * Adds a publisher that waits for room. It is resumed once its frame is taken, or never can be. Returns the function
+   * that removes the publisher.
    */
   suspend(publisher: Publisher): () => void {
     const { state } = this
@@ -586,8 +589,8 @@ export const fromEventStream = (stream: object): Connection => {
 
 /**
  * Opens a connection, which ends with the request that it is opened in. Node's server interrupts the fiber of a request
- * whose client leaves. A web handler has no such fiber once it has responded, and a body that is neither read nor cancelled
- * shows nothing.
+ * whose client leaves. A web handler has no such fiber once it has responded, and a body that is neither read nor
+ * cancelled shows nothing.
  */
 export const open = (
   settings: Settings,
@@ -611,8 +614,8 @@ const endWithSignal = (connection: Connection, signal: AbortSignal): void => {
 }
 
 /**
- * Offers a frame. With the strategy "suspend" it waits for room as long as the connection is open. With any other strategy
- * it waits as long as the connection allows a publisher to wait, before the strategy acts.
+ * Offers a frame. With the strategy "suspend" it waits for room as long as the connection is open. With any other
+ * strategy it waits as long as the connection allows a publisher to wait, before the strategy acts.
  */
 export const offer = (
   connection: Connection,

@@ -29,8 +29,8 @@ export class Frame {
 }
 
 /**
- * Largest size of one write, in bytes. Each write that completes is progress of the client. A larger write would show no
- * progress for long, and fill the socket's own buffer with more than the client can take.
+ * Largest size of one write, in bytes. Each write that completes is progress of the client. A larger write would show
+ * no progress for long, and fill the socket's own buffer with more than the client can take.
  */
 export const maxWrite = 64 * 1024
 
@@ -60,10 +60,15 @@ export const resync = (reason: string, id: string | undefined): Frame =>
  */
 export const retry = (millis: number): Frame => fromOwnEvent({ retry: millis })
 
-/** An empty comment, which opens a stream and keeps an idle one open. It has no blank line, for the reason of `retry`. */
+/**
+ * An empty comment, which opens a stream and keeps an idle one open. It has no blank line, for the reason of `retry`.
+ */
 export const heartbeat = new Frame(textEncoder.encode(":\n"))
 
-/** Adds an id to an encoded event. Comments and `retry` have no blank line, at which an id takes effect: it is added too. */
+/**
+ * Adds an id to an encoded event. Comments and `retry` have no blank line, at which an id takes effect: it is added
+ * too.
+ */
 export const withId = (id: string, event: Uint8Array): Frame => {
   const line = textEncoder.encode(`id: ${id}\n`)
   return new Frame(concat(endsEvent(event) ? [line, event] : [line, event, newline]))
@@ -80,8 +85,8 @@ export const heartbeatAt = (id: string): Frame => new Frame(concat([heartbeat.by
 let lastJoined: { readonly parts: ReadonlyArray<Frame>; readonly frame: Frame } | undefined
 
 /**
- * Joins frames to one. Connections that keep up with the same channels join the same frames, one after the other: the last
- * result is cached until the end of the turn, so that it is made once for all of them.
+ * Joins frames to one. Connections that keep up with the same channels join the same frames, one after the other: the
+ * last result is cached until the end of the turn, so that it is made once for all of them.
  */
 export const join = (parts: ReadonlyArray<Frame>): Frame => {
   const [first] = parts

@@ -8,16 +8,16 @@ export const dropped = Metric.counter("effect_realtime.sse.events.dropped", {
 })
 
 export const gaps = Metric.counter("effect_realtime.sse.gaps", {
-  description: "Times a client was told that events were dropped",
+  description: "Events `gap`, which report to a client that events were dropped",
   incremental: true
 })
 
 export const slowDisconnects = Metric.counter("effect_realtime.sse.disconnects.slow", {
-  description: "Clients cut off because they stopped reading",
+  description: "Clients that were cut off because they did not read",
   incremental: true
 })
 
-/** Counts where no fiber runs. */
+/** Increments a counter outside of a fiber. */
 export const add = (counter: Metric.Metric.Counter<number>, n: number): void => {
   if (n > 0) counter.unsafeUpdate(n, [])
 }

@@ -14,17 +14,17 @@ import * as NodeUpgrade from "./nodeUpgrade.js"
  * The closing of Node's server, within a second.
  *
  * Node's `close` waits for every connection to end, and several kinds never do by themselves: a stream of events, a
- * connection on which nothing was asked (a browser opens spare ones), half a request, an idle session of HTTP/2, a request
- * that arrives after Effect has taken its listener away. Once `close` is called, Node also stops the timer by which it cuts
- * off slow requests.
+ * connection on which nothing was asked (a browser opens spare ones), half a request, an idle session of HTTP/2, a
+ * request that arrives after Effect has taken its listener away. Once `close` is called, Node also stops the timer by
+ * which it cuts off slow requests.
  *
  * The server is watched from its `listen`, which Node publishes on a diagnostics channel: that is before its first
- * connection, whichever layer is built first, and without a stream having been opened. Only servers that listen within a
- * fiber are watched so, and servers that carry a stream; another server of the process is left as it is. Alternatives that
- * were tried or considered:
+ * connection, whichever layer is built first, and without a stream having been opened. Only servers that listen within
+ * a fiber are watched so, and servers that carry a stream; another server of the process is left as it is. Alternatives
+ * that were tried or considered:
  *
- * - a finalizer in a layer of the library: it runs before or after the server's own, as layers happen to be composed, and
- *   `EventStream` has no layer at all;
+ * - a finalizer in a layer of the library: it runs before or after the server's own, as layers happen to be composed,
+ *   and `EventStream` has no layer at all;
  * - the first stream or the first request as the moment to begin: a server may be closed before either, while a silent
  *   connection is open;
  * - the `HttpServer` service of Effect: it does not give access to Node's server;
@@ -111,7 +111,8 @@ const watch = (server: Server): Closing => {
     const carried = new Set<OpenStream>()
     sessions.set(session, carried)
     session.once("close", () => sessions.delete(session))
-    // A client announces that it closes the connection. Node may not notice any more when it does, nor can it be probed.
+    // A client announces that it closes the connection. Node may not notice any more when it does, nor can it be
+    // probed.
     session.once("goaway", () => {
       for (const stream of carried) takeTurn(() => carried.has(stream) && stream.shutdown())
       endSilent(session)
@@ -183,9 +184,9 @@ const endSilent = (session: Http2.Http2Session): void => {
 }
 
 /**
- * Keeps a request from the application until its response has its turn: over HTTP/1.1, a client may send further requests
- * before the first one is answered. Where that is a stream, they would be answered in memory, and no longer read. Each
- * begins in a turn of the event loop of its own, because thousands may arrive in one packet.
+ * Keeps a request from the application until its response has its turn: over HTTP/1.1, a client may send further
+ * requests before the first one is answered. Where that is a stream, they would be answered in memory, and no longer
+ * read. Each begins in a turn of the event loop of its own, because thousands may arrive in one packet.
  */
 const postpone = (server: Server, request: Http.IncomingMessage, response: Http.ServerResponse): true => {
   limitWaiting(request.socket, response)
@@ -207,9 +208,9 @@ const postpone = (server: Server, request: Http.IncomingMessage, response: Http.
 }
 
 /**
- * Stops reading a connection on which too many requests wait, because Node destroys all of them in one turn of the event
- * loop when the client leaves. Where none of them gets its turn for a second, the connection is closed: the client's
- * leaving would not be seen.
+ * Stops reading a connection on which too many requests wait, because Node destroys all of them in one turn of the
+ * event loop when the client leaves. Where none of them gets its turn for a second, the connection is closed: the
+ * client's leaving would not be seen.
  */
 const limitWaiting = (socket: Net.Socket, response: Http.ServerResponse): void => {
   const count = (waiting.get(socket) ?? 0) + 1
@@ -246,8 +247,9 @@ const waiting = new WeakMap<Net.Socket, number>()
 const stopped = new WeakMap<Net.Socket, NodeJS.Timeout>()
 
 /**
- * Begins and closes a response of HTTP/2 in a turn of the event loop that has time for it: one packet begins hundreds of
- * streams, and the end of a session closes all of them. A stream that is over before its request had its turn is dropped.
+ * Begins and closes a response of HTTP/2 in a turn of the event loop that has time for it: one packet begins hundreds
+ * of streams, and the end of a session closes all of them. A stream that is over before its request had its turn is
+ * dropped.
  */
 const spread = (response: Http.ServerResponse, begin: () => void): true => {
   let hasBegun = false
@@ -304,9 +306,9 @@ const runTask = (task: () => unknown): void => {
 }
 
 /**
- * The `end` of a response that calls back when the connection or the stream of the response closes, too. Node calls back
- * only once all is sent, and Effect's server waits for that, uninterruptible: a client that resets a stream before it has
- * read the response would leave a fiber for each.
+ * The `end` of a response that calls back when the connection or the stream of the response closes, too. Node calls
+ * back only once all is sent, and Effect's server waits for that, uninterruptible: a client that resets a stream before
+ * it has read the response would leave a fiber for each.
  */
 const endWithConnection = function(this: Http.ServerResponse, ...args: Array<unknown>): Http.ServerResponse {
   const { end }: Http.ServerResponse = Object.getPrototypeOf(this)
@@ -341,8 +343,9 @@ export const hasBody = (request: Http.IncomingMessage): boolean =>
     : request.headers["transfer-encoding"] !== undefined || Number(request.headers["content-length"] ?? 0) > 0
 
 /**
- * Answers a request that the application does not get any more. An `EventSource` never comes back after 503, so it gets an
- * empty stream and a time to come back; from another origin, it would not come back without leave to read that either.
+ * Answers a request that the application does not get any more. An `EventSource` never comes back after 503, so it gets
+ * an empty stream and a time to come back; from another origin, it would not come back without leave to read that
+ * either.
  */
 const refuse = (request: Http.IncomingMessage, response: Http.ServerResponse): true => {
   request.resume()

@@ -1,13 +1,8 @@
 import type * as Http from "node:http"
 import type * as Net from "node:net"
 
-import * as Cookies from "@effect/platform/Cookies"
-import * as HttpApp from "@effect/platform/HttpApp"
 import { HttpServerRequest } from "@effect/platform/HttpServerRequest"
-import type { HttpServerResponse } from "@effect/platform/HttpServerResponse"
-import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
-import * as FiberRef from "effect/FiberRef"
 import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
 
@@ -17,8 +12,8 @@ import * as NodeShutdown from "./nodeShutdown.js"
 import * as NodeUpgrade from "./nodeUpgrade.js"
 
 /**
- * The response that Node's HTTP server holds for a request, if it is Node's and the frames may go straight to it: its
- * head is written, and nothing between here and the socket changes the bytes.
+ * Returns the response of Node's server for a request, if frames may be written to it directly: its head is written,
+ * and nothing in between changes the bytes.
  */
 export const responseOf = (request: HttpServerRequest): Option.Option<Http.ServerResponse> =>
   Predicate.hasProperty(request, "resolvedResponse") && isServerResponse(request.resolvedResponse) &&
@@ -33,20 +28,21 @@ export const cutOff = (request: HttpServerRequest): void => {
   }
 }
 
-const isServerResponse = (u: unknown): u is Http.ServerResponse =>
+/** Returns true for a response of Node's servers of HTTP/1.1 and HTTP/2. */
+export const isServerResponse = (u: unknown): u is Http.ServerResponse =>
   Predicate.hasProperty(u, "flushHeaders") && Predicate.hasProperty(u, "writableLength") &&
   Predicate.hasProperty(u, "req") && Predicate.hasProperty(u, "headersSent")
 
-// A head that was written in one go can be read only where Node keeps it.
-const isEncoded = (response: Http.ServerResponse): boolean =>
+/** Returns true if the bytes of the response are encoded. A head that was written in one call is only in `_header`. */
+export const isEncoded = (response: Http.ServerResponse): boolean =>
   response.hasHeader("content-encoding") ||
   (Predicate.hasProperty(response, "_header") && typeof response._header === "string" &&
     /^content-encoding:/im.test(response._header))
 
 /**
- * Waits until the response of the request has its turn: over HTTP/1.1, a client may send further requests before the first
- * one is answered, and gets the answers in that order. Interrupts when the client leaves before. Node calls back only for
- * the response whose turn it is when a connection closes, so the others share one listener.
+ * Waits until the response can be sent: over HTTP/1.1 a client may send further requests before the first one is
+ * answered, and receives the responses in that order. Interrupts if the client leaves before. When a connection closes,
+ * Node notifies only the response that is being sent, so that the others share one listener.
  */
 export const turn: Effect.Effect<void> = Effect.flatMap(
   Effect.serviceOption(HttpServerRequest),
@@ -57,7 +53,7 @@ export const turn: Effect.Effect<void> = Effect.flatMap(
       : Effect.void
 )
 
-// To look up the response of an upgrade is to answer it, and nothing can be ahead of it.
+// Access to the response of an upgrade answers it. No other response can be ahead of it.
 const isUpgrade = (request: HttpServerRequest): boolean =>
   Predicate.hasProperty(request.source, "upgrade") && request.source.upgrade === true
 
@@ -93,10 +89,7 @@ const waitFor = (socket: Net.Socket): Set<() => void> => {
   return listeners
 }
 
-/**
- * Hands the frames of a connection to the socket for as long as the connection lasts, and ends the response. The fiber that
- * runs this only waits for that.
- */
+/** Writes the frames of a connection to the socket until the connection is done, and ends the response. */
 export const run = (connection: Connection, response: Http.ServerResponse): Effect.Effect<void> =>
   Effect.zipRight(
     turnOf(response),
@@ -108,61 +101,17 @@ export const run = (connection: Connection, response: Http.ServerResponse): Effe
   )
 
 /**
- * Lets the frames go to the socket of the request without a body in between: for Effect's server a body is a stream, and the
- * fiber and the interpreter of a stream take more memory than all the rest of a connection. Should anything want to change
- * the response after this has, or have made another body of it, the frames go through the body after all.
- */
-export const handOver = (
-  connection: Connection,
-  response: HttpServerResponse
-): Effect.Effect<HttpServerResponse> =>
-  Effect.gen(function*() {
-    yield* HttpApp.appendPreResponseHandler((request, final) =>
-      Effect.flatMap(FiberRef.get(HttpApp.currentPreResponseHandlers), (handlers) =>
-        handlers === last && final.body === response.body
-          ? respond(connection, request, final)
-          : Effect.succeed(final))
-    )
-    const last = yield* FiberRef.get(HttpApp.currentPreResponseHandlers)
-    return response
-  })
-
-const respond = (
-  connection: Connection,
-  request: HttpServerRequest,
-  response: HttpServerResponse
-): Effect.Effect<HttpServerResponse> =>
-  Effect.suspend(() => {
-    const nodeResponse = Predicate.hasProperty(request, "resolvedResponse") ? request.resolvedResponse : undefined
-    if (
-      request.method === "HEAD" || !isServerResponse(nodeResponse) || nodeResponse.headersSent ||
-      response.headers["content-encoding"] !== undefined || isEncoded(nodeResponse) ||
-      Object.hasOwn(nodeResponse, "writeHead") || Object.hasOwn(nodeResponse, "write")
-    ) return Effect.succeed(response)
-    const cookies = Cookies.toSetCookieHeaders(response.cookies)
-    nodeResponse.writeHead(response.status, {
-      ...response.headers,
-      ...(cookies.length > 0 ? { "set-cookie": cookies } : undefined)
-    })
-    return run(connection, nodeResponse).pipe(
-      Effect.interruptible,
-      // What was responded stays so, even when the client leaves.
-      Effect.catchAllCause((cause) => Effect.failCause(Cause.sequential(cause, Cause.die(response)))),
-      Effect.as(response)
-    )
-  })
-
-/**
- * The chunks of the body are framed by the frame, once for all the sockets that it goes to, instead of by each response.
+ * Writes frames to the socket. The chunk of HTTP/1.1 is made once for each frame, and not by each response, which is
+ * why the response is bypassed.
  */
 class NodeSink implements Sink {
   private readonly connection: Connection
   private readonly response: Http.ServerResponse
   private readonly onEnd: () => void
-  /** Where the bytes go, if they go around the response. */
+  /** Destination of the bytes, if the response is bypassed. */
   private readonly socket: Net.Socket | undefined
   private readonly closing: NodeShutdown.Closing | undefined
-  /** The streams of the same session of HTTP/2. */
+  /** Streams of the same HTTP/2 session. */
   private readonly carried: Set<{ readonly shutdown: () => void }> | undefined
   private isScheduled = false
   private isEnding = false
@@ -209,7 +158,7 @@ class NodeSink implements Sink {
     this.response.end()
   }
 
-  /** What is published in one turn is written at once, by one microtask for all. */
+  /** Schedules a write. One microtask writes the frames of one turn, for all sinks. */
   ready(): void {
     if (this.isScheduled) return
     this.isScheduled = true
@@ -236,7 +185,7 @@ class NodeSink implements Sink {
     }
     if (connection.isDrained && !connection.isBlocked) {
       this.isEnding = true
-      // The stream is over when the end of its body has left, not when it was queued: until then the client is timed.
+      // The stream is over when the end of its body is sent, not when it is queued. Until then the client is timed.
       connection.block()
       response.end(this.leave)
     }
@@ -246,17 +195,17 @@ class NodeSink implements Sink {
     this.response.destroy()
   }
 
-  /** The server is being closed. */
+  /** Ends the stream, because the server closes. */
   shutdown(): void {
     const { connection, response } = this
     connection.shutdown()
-    // A connection of HTTP/2 carries other streams too: the server closes it once they have ended.
+    // An HTTP/2 connection carries other streams too. The server closes it once they have ended.
     if (!NodeShutdown.isHttp2(response)) response.once("finish", () => response.req.socket.destroySoon())
   }
 
   /**
-   * Discards the rest of a request that nothing reads, because a client may read the response only when it has sent all of
-   * its request. A producer has a second to begin with reading.
+   * Discards the rest of a request that nothing reads: a client may read the response only after it has sent its
+   * request. A producer has one second to begin to read.
    */
   private drainRequest(): void {
     const { req } = this.response

@@ -8,8 +8,8 @@ import * as Predicate from "effect/Predicate"
  *
  * For them Node stops parsing the connection, takes its own listeners off and leaves the socket to the listener of
  * `upgrade`. Effect's listener is made for WebSocket; any other request it answers over that socket, which then has no
- * reader: the body of the request is lost, the leaving of the client is not seen, the socket is never closed, and the end
- * of the response is awaited for ever if the client has left.
+ * reader: the body of the request is lost, the leaving of the client is not seen, the socket is never closed, and the
+ * end of the response is awaited for ever if the client has left.
  */
 
 /**
@@ -33,7 +33,9 @@ export const onResponse = (socket: Duplex, listener: (response: unknown) => void
   })
 }
 
-/** Gives the connection back to the server, from the head of the request on, without what asked for another protocol. */
+/**
+ * Gives the connection back to the server, from the head of the request on, without what asked for another protocol.
+ */
 export const undo = (
   request: Http.IncomingMessage,
   socket: Duplex,

@@ -14,9 +14,9 @@ export const toStream = (connection: Connection): Stream.Stream<Uint8Array> =>
   fromConnection(connection, (frames) => [frames.map(({ bytes }) => bytes)], () => {})
 
 /**
- * The body of a response, wherever a response body is a stream of bytes and nothing nearer to the socket can be had. Its
- * fiber is interrupted when it waits for a reader that does not come: the client left, or the body was never read in all of
- * writeTimeout. Any other reader finds the end of the body.
+ * The body of a response, wherever a response body is a stream of bytes and nothing nearer to the socket can be had.
+ * Its fiber is interrupted when it waits for a reader that does not come: the client left, or the body was never read
+ * in all of writeTimeout. Any other reader finds the end of the body.
  */
 export const toBody = (connection: Connection, abort: () => void): Stream.Stream<Uint8Array> =>
   Stream.unwrap(Effect.withFiberRuntime<Stream.Stream<Uint8Array>>((fiber) => {
