@@ -3,8 +3,8 @@
  *
  *     npx tsx benchmark/push.ts [prepare|send|broadcast]
  *
- * All contenders run in one process and in turns, so that the ratios are valid on a busy machine. The local push service
- * runs in a process of its own. The CPU time is that of this process.
+ * All contenders run in one process and in turns, so that the ratios are valid on a busy machine. The local push
+ * service runs in a process of its own. The CPU time is that of this process.
  */
 import { execFileSync, fork } from "node:child_process"
 import { randomBytes } from "node:crypto"

@@ -350,7 +350,7 @@ const endpointTaken = new SubscriptionStoreError({
 })
 
 /**
- * A store in memory, for a single process and for tests.
+ * Provides a store in memory, for a single process and for tests.
  *
  * @since 0.1.0
  * @category layers

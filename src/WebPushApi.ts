@@ -271,7 +271,7 @@ type Endpoints<I extends HttpApiMiddleware.HttpApiMiddleware.AnyId> = HttpApiGro
 >
 
 /**
- * The handlers of the group, for `HttpApiBuilder.group`.
+ * Adds the handlers of the group, for `HttpApiBuilder.group`.
  *
  * @since 0.1.0
  * @category handlers

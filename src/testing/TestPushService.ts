@@ -415,8 +415,8 @@ export const make: (options?: Options) => Effect.Effect<TestPushService.Service,
   )
 
 /**
- * The service and an `HttpClient` for `WebPush`: the guarded client of `effect-realtime/node`, with each host name
- * resolved to the service. All other parts are the same as in production.
+ * Provides the service and an `HttpClient` for `WebPush`: the guarded client of `effect-realtime/node`, with each
+ * host name resolved to the service. All other parts are the same as in production.
  *
  * @since 0.1.0
  * @category layers
@@ -449,8 +449,8 @@ export const layer = (options?: Options): Layer.Layer<TestPushService | HttpClie
   ).pipe(Layer.provideMerge(Layer.scoped(TestPushService, make(options))))
 
 /**
- * `WebPush` over the service, with a new key pair and the subject `mailto:ops@example.com`, unless the options have
- * others.
+ * Provides `WebPush` over the service, with a new key pair and the subject `mailto:ops@example.com`, unless the
+ * options have others.
  *
  * @since 0.1.0
  * @category layers
