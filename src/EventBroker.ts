@@ -609,7 +609,7 @@ const withDefaults = (options: EventStream.Options): EventStream.Options => ({
 
 const shutdown = (connection: Connection.Connection) => Effect.sync(() => connection.shutdown())
 
-/** Makes a stream that only sends a time to come back. It is no subscriber, so that it times its client itself. */
+/** Makes a stream that only sends a time to come back. It is not a subscriber, and times its client itself. */
 const shed = (options: EventStream.Options) =>
   Effect.tap(EventStream.make(withDefaults(options)), (stream) => {
     Metrics.add(Metrics.shed, 1)

@@ -292,13 +292,28 @@ interface Followed {
   followers: number
   /** The scope in which the backend follows the channel, while it does. */
   scope: Scope.CloseableScope | undefined
-  /** The permit to ask the backend. It orders a follow after an unfollow that has not ended. */
-  readonly turn: Effect.Semaphore
+  /** The permit to ask the backend, while there are requests. It orders a follow after an unfollow in progress. */
+  turn: Effect.Semaphore | undefined
+  requests: number
 }
 
 /** Follows a channel once for all scopes that follow it. */
 const countFollowers = (tail: Tail): Tail["follow"] => {
   const channels = new Map<string, Followed>()
+
+  // A semaphore for each channel would be most of the memory of a channel.
+  const inTurn = <A, E>(followed: Followed, request: Effect.Effect<A, E>) =>
+    Effect.acquireUseRelease(
+      Effect.sync(() => {
+        followed.requests++
+        return followed.turn ??= Effect.unsafeMakeSemaphore(1)
+      }),
+      (turn) => turn.withPermits(1)(request),
+      () =>
+        Effect.sync(() => {
+          if (--followed.requests === 0) followed.turn = undefined
+        })
+    )
 
   const open = (channel: string, followed: Followed) =>
     Effect.suspend(() =>
@@ -329,21 +344,19 @@ const countFollowers = (tail: Tail): Tail["follow"] => {
     })
 
   const leave = (channel: string, followed: Followed) =>
-    Effect.suspend(() =>
-      --followed.followers > 0 ? Effect.void : followed.turn.withPermits(1)(close(channel, followed))
-    )
+    Effect.suspend(() => --followed.followers > 0 ? Effect.void : inTurn(followed, close(channel, followed)))
 
   return (channel) =>
     Effect.uninterruptibleMask((restore) =>
       Effect.flatMap(Effect.scope, (scope) => {
         const followed = channels.get(channel) ??
-          { followers: 0, scope: undefined, turn: Effect.unsafeMakeSemaphore(1) }
+          { followers: 0, scope: undefined, turn: undefined, requests: 0 }
         channels.set(channel, followed)
         followed.followers++
         const opened = followed.scope !== undefined
           ? Effect.void
           : Effect.onError(
-            restore(followed.turn.withPermits(1)(open(channel, followed))),
+            restore(inTurn(followed, open(channel, followed))),
             () => leave(channel, followed)
           )
         return Effect.zipRight(opened, Scope.addFinalizer(scope, leave(channel, followed)))

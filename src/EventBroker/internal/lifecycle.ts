@@ -23,8 +23,8 @@ interface Hooks<R> {
 }
 
 /**
- * The life of a subscriber. It acquires its places when it joins, and releases them once, when its connection has
- * stopped: its scope may close much later, or never.
+ * The life of a subscriber. All that it acquires when it joins is released once, when its connection has stopped: its
+ * scope may close much later, or never.
  *
  *     join     hub.add ----> presence + 1 --> onJoin --> follow
  *     release  hub.remove -> unfollow --> presence - 1 --> onLeave
