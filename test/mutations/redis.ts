@@ -99,7 +99,7 @@ export default [
   },
   {
     promise: "a node that missed events is not asked for each name that it follows",
-    file: tails,
+    file: "src/redis/internal/catchUp.ts",
     find: "const maxNames = 512",
     replace: "const maxNames = 1_000_000",
     test,

@@ -95,6 +95,9 @@ export const answer = <A>(command: () => Promise<A>, millis: number): Effect.Eff
 
 const noAnswer = () => new EventLogError({ reason: "Timeout", detail: "Redis has not answered in time" })
 
+/** The size of the events of a page in bytes. */
+export const pageBytes = 256 * 1024
+
 /** A connection for pages and large events. */
 export interface Pages {
   readonly client: Client

@@ -11,7 +11,7 @@ import * as Schedule from "effect/Schedule"
 import type { Cursor, Entry, EventLog, Page } from "../../EventLog.js"
 import { EventLogError } from "../../EventLog.js"
 import type { Client, Settings } from "./client.js"
-import { answer, codeOf, databaseOf, logWarning, send } from "./client.js"
+import { answer, codeOf, databaseOf, logWarning, pageBytes, send } from "./client.js"
 import { makeNodes } from "./presence.js"
 import type { Read } from "./scripts.js"
 import { makeKeys } from "./scripts.js"
@@ -134,7 +134,7 @@ export const make = Effect.fnUntraced(function*(settings: Settings) {
       withSession(({ commands, context }) => send(() => commands.head(context))),
       (head) => Effect.sync(() => note(head))
     ),
-    read: (channels, after, limit, maxBytes = defaultPageBytes) =>
+    read: (channels, after, limit, maxBytes = pageBytes) =>
       Effect.flatMap(
         // An interrupted reader returns its permit when its page has arrived. So at most `maxReads` pages are pending.
         Effect.disconnect(
@@ -159,7 +159,6 @@ const toPage = ({ events, missing, more, position }: Read): Page => ({
   more
 })
 
-const defaultPageBytes = 256 * 1024
 const maxPageBytes = 4 * 1024 * 1024
 // Pages that are read at once. A further page would be pending in memory, and delay a publish in Redis.
 const maxReads = 2

@@ -12,8 +12,9 @@ import * as Scope from "effect/Scope"
 import type { Cursor, Tail, TailBuffer } from "../../EventLog.js"
 import { EventLogError, makeTailBuffer } from "../../EventLog.js"
 import { isPattern, PatternMap } from "../../internal/channel.js"
+import { makeCatchUp } from "./catchUp.js"
 import type { Pages } from "./client.js"
-import { answer } from "./client.js"
+import { answer, pageBytes } from "./client.js"
 import type { Announcement } from "./delivery.js"
 import { Delivery } from "./delivery.js"
 import * as Scripts from "./scripts.js"
@@ -49,6 +50,7 @@ export const makeTails = ({ keys, note, skip, timeout }: {
   const delivery = new Delivery()
   // The number of tails that follow a channel or a pattern. The log has counted the followers of each tail.
   const follows = new PatternMap<number>()
+  const catchUp = makeCatchUp({ delivery, follows, keys, note, skip })
   // The channels and patterns that Redis may have to be subscribed to, or unsubscribed from.
   const changed = new Set<string>()
   const joining = new Set<Joining>()
@@ -104,7 +106,7 @@ export const makeTails = ({ keys, note, skip, timeout }: {
       if (item._tag === "Entry") {
         delivery.offer(item)
       } else if (item.epoch !== position.epoch || item.seq > position.seq) {
-        const [data] = yield* pages.read((client) => client.readAt(keys, item.epoch, [item], maxPageBytes))
+        const [data] = yield* pages.read((client) => client.readAt(keys, item.epoch, [item], pageBytes))
         // A page has the event, or the reason why it is missing.
         if (delivery.state !== state) return false
         if (data instanceof Uint8Array) delivery.offer({ ...item, _tag: "Entry", data })
@@ -113,45 +115,6 @@ export const makeTails = ({ keys, note, skip, timeout }: {
       delivery.shift(state)
     }
     return true
-  })
-
-  /** Reads a page of the events that were missed. */
-  const catchUp = Effect.fnUntraced(function*(pages: Pages, context: Scripts.Context) {
-    delivery.buffer()
-    if (follows.size > maxNames) return yield* catchUpInOrder(pages, context)
-    const { position } = delivery
-    const found = yield* pages.read((client) =>
-      client.readLog(context, follows.keys(), position, pageSize, maxPageBytes)
-    )
-    yield* skip(found.foreign)
-    note(found.position)
-    if (found.missing !== undefined) delivery.loseUntil(found.position)
-    for (const event of found.events) delivery.offer({ _tag: "Entry", epoch: found.position.epoch, ...event })
-    delivery.moveTo(found.position)
-    if (found.more || found.missing !== undefined) delivery.fallBehind()
-  })
-
-  /** Reads a page by the places of all events. A read by name would cost Redis a command for each of the names. */
-  const catchUpInOrder = Effect.fnUntraced(function*(pages: Pages, context: Scripts.Context) {
-    const { position } = delivery
-    const listed = yield* pages.read((client) => client.list(context, position, maxListed))
-    const end = listed.position
-    note(end)
-    // The channels that lost events are not known. Their readers find that out.
-    if (listed.missing !== undefined) delivery.loseUntil(end)
-    const wanted = listed.places.filter(({ channel }) => follows.has(channel))
-    const requested = wanted.slice(0, pageSize)
-    const found = requested.length === 0
-      ? []
-      : yield* pages.read((client) => client.readAt(keys, end.epoch, requested, maxPageBytes))
-    found.forEach((data, i) => {
-      const place = requested[i]
-      if (place === undefined) return
-      if (data === null) delivery.loseOne({ epoch: end.epoch, ...place })
-      else delivery.offer({ _tag: "Entry", epoch: end.epoch, ...place, data })
-    })
-    if (found.length === wanted.length) delivery.moveTo(end)
-    if (listed.more || listed.missing !== undefined || found.length < wanted.length) delivery.fallBehind()
   })
 
   const listen = Effect.fnUntraced(function*(session: Session) {
@@ -263,9 +226,3 @@ const parseAnnouncement = (keys: Scripts.Keys, message: Buffer, name: Buffer): A
   const at = { channel: name.toString("utf8", Buffer.byteLength(keys.announcements)), epoch, seq: Number(seq) }
   return end === -1 ? { _tag: "Pointer", ...at } : { _tag: "Entry", ...at, data: message.subarray(end + 1) }
 }
-
-const pageSize = 256
-const maxPageBytes = 256 * 1024
-// A page for more names than these is read in the order of all events.
-const maxNames = 512
-const maxListed = 1024
