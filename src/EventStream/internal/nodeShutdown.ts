@@ -11,31 +11,31 @@ import { namesEvents } from "./mediaType.js"
 import * as NodeUpgrade from "./nodeUpgrade.js"
 
 /**
- * The closing of Node's server, within a second.
+ * The closing of Node's server, within one second.
  *
- * Node's `close` waits for every connection to end, and several kinds never do by themselves: a stream of events, a
- * connection on which nothing was asked (a browser opens spare ones), half a request, an idle session of HTTP/2, a
- * request that arrives after Effect has taken its listener away. Once `close` is called, Node also stops the timer by
- * which it cuts off slow requests.
+ * `close` of Node waits for every connection to end, and several kinds never end by themselves: an event stream, a
+ * connection without a request (a browser opens spare ones), half a request, an idle session of HTTP/2, a request that
+ * arrives after Effect has removed its listener. From the call of `close` on, Node also stops the timer that cuts off
+ * slow requests.
  *
- * The server is watched from its `listen`, which Node publishes on a diagnostics channel: that is before its first
- * connection, whichever layer is built first, and without a stream having been opened. Only servers that listen within
- * a fiber are watched so, and servers that carry a stream; another server of the process is left as it is. Alternatives
- * that were tried or considered:
+ * A server is observed from its `listen`, which Node publishes on a diagnostics channel. That is before its first
+ * connection, independent of the order in which layers are built, and without an open stream. Only servers that listen
+ * within a fiber are observed in this way, and servers that carry a stream. Other servers of the process are not
+ * changed. Alternatives that were tried or considered:
  *
- * - a finalizer in a layer of the library: it runs before or after the server's own, as layers happen to be composed,
- *   and `EventStream` has no layer at all;
- * - the first stream or the first request as the moment to begin: a server may be closed before either, while a silent
- *   connection is open;
- * - the `HttpServer` service of Effect: it does not give access to Node's server;
- * - the channel `net.server.socket`: it is published for each connection, and for the servers of others too;
- * - `closeAllConnections` alone: it leaves out TLS handshakes, upgraded connections and HTTP/2.
+ * - a finalizer in a layer of the library: it runs before or after the finalizer of the server, as layers happen to be
+ *   composed, and `EventStream` has no layer;
+ * - the first stream or the first request as the start: a server may be closed before either, while a silent connection
+ *   is open;
+ * - the `HttpServer` service of Effect: it does not expose Node's server;
+ * - the channel `net.server.socket`: it is published for each connection, and for other servers too;
+ * - `closeAllConnections` alone: it omits TLS handshakes, upgraded connections and HTTP/2.
  *
- * The call of `close` and the events of the server are intercepted by methods of the server object, because Node emits
- * nothing when `close` is called, and a listener cannot keep an event from the listeners after it.
+ * Methods of the server object intercept the call of `close` and the events of the server: Node emits nothing when
+ * `close` is called, and a listener cannot prevent an event from reaching later listeners.
  */
 export interface Closing {
-  /** The application of the server answers nothing any more. */
+  /** Returns true once the application of the server answers no more requests. */
   readonly hasBegun: () => boolean
   /** The open streams of the server. */
   readonly streams: Set<OpenStream>
@@ -61,11 +61,13 @@ interface Server {
   readonly once: (event: "close", listener: () => void) => unknown
 }
 
-/** The longest time in milliseconds that connections stay open once the server is closed or has no application. */
+/** Longest time in milliseconds that connections stay open once the server is closed or has no application. */
 const grace = 1_000
-/** The part of it that remains in any case when the server is closed. */
+/** The least part of `grace` that remains when the server is closed, in milliseconds. */
 const minGrace = 100
-/** The silence in milliseconds after which a connection of HTTP/2 ends that its client has announced to close. */
+/**
+ * Time in milliseconds without progress after which an HTTP/2 connection ends whose client has announced to close it.
+ */
 const silence = 30_000
 
 const closings = new WeakMap<Server, Closing>()
@@ -184,14 +186,14 @@ const endSilent = (session: Http2.Http2Session): void => {
 }
 
 /**
- * Keeps a request from the application until its response has its turn: over HTTP/1.1, a client may send further
- * requests before the first one is answered. Where that is a stream, they would be answered in memory, and no longer
- * read. Each begins in a turn of the event loop of its own, because thousands may arrive in one packet.
+ * Delays a request until its response can be sent: over HTTP/1.1, a client may send further requests before the first
+ * one is answered. Behind a stream, they would be answered in memory, and no longer read. Each begins in its own turn
+ * of the event loop, because one packet may contain thousands.
  */
 const postpone = (server: Server, request: Http.IncomingMessage, response: Http.ServerResponse): true => {
   limitWaiting(request.socket, response)
   if (hasBody(request)) {
-    // The client's leaving is seen only while its connection is read.
+    // The client's leaving is observed only while its connection is read.
     const timer = setTimeout(() => {
       if (request.complete) return
       unread.add(request)
@@ -208,9 +210,9 @@ const postpone = (server: Server, request: Http.IncomingMessage, response: Http.
 }
 
 /**
- * Stops reading a connection on which too many requests wait, because Node destroys all of them in one turn of the
- * event loop when the client leaves. Where none of them gets its turn for a second, the connection is closed: the
- * client's leaving would not be seen.
+ * Stops reading a connection on which too many requests wait: Node destroys all of them in one turn of the event loop
+ * when the client leaves. If none of them can be answered for one second, the connection is closed, because the
+ * client's leaving would not be observed.
  */
 const limitWaiting = (socket: Net.Socket, response: Http.ServerResponse): void => {
   const count = (waiting.get(socket) ?? 0) + 1
@@ -247,9 +249,8 @@ const waiting = new WeakMap<Net.Socket, number>()
 const stopped = new WeakMap<Net.Socket, NodeJS.Timeout>()
 
 /**
- * Begins and closes a response of HTTP/2 in a turn of the event loop that has time for it: one packet begins hundreds
- * of streams, and the end of a session closes all of them. A stream that is over before its request had its turn is
- * dropped.
+ * Begins and closes an HTTP/2 response in a turn of the event loop that has time for it: one packet begins hundreds of
+ * streams, and the end of a session closes all of them. A stream that is over before its request began is dropped.
  */
 const spread = (response: Http.ServerResponse, begin: () => void): true => {
   let hasBegun = false
@@ -269,10 +270,10 @@ const spread = (response: Http.ServerResponse, begin: () => void): true => {
   return true
 }
 
-/** The time in milliseconds that is spent on streams of HTTP/2 in one turn of the event loop. */
+/** Time in milliseconds that is spent on HTTP/2 streams in one turn of the event loop. */
 const turnTime = 5
 
-/** The least time in milliseconds that a task counts for: fibers that it wakes run after it, in the same turn. */
+/** Least time in milliseconds that is counted for a task: fibers that it wakes run after it, in the same turn. */
 const minTaskTime = 0.5
 
 const tasks: Array<() => unknown> = []
@@ -306,9 +307,9 @@ const runTask = (task: () => unknown): void => {
 }
 
 /**
- * The `end` of a response that calls back when the connection or the stream of the response closes, too. Node calls
- * back only once all is sent, and Effect's server waits for that, uninterruptible: a client that resets a stream before
- * it has read the response would leave a fiber for each.
+ * An `end` of a response that also calls back when the connection or the stream of the response closes. Node calls back
+ * only once all bytes are sent, and Effect's server waits for that, uninterruptible: each client that resets a stream
+ * before it has read the response would leave a fiber.
  */
 const endWithConnection = function(this: Http.ServerResponse, ...args: Array<unknown>): Http.ServerResponse {
   const { end }: Http.ServerResponse = Object.getPrototypeOf(this)
@@ -343,9 +344,9 @@ export const hasBody = (request: Http.IncomingMessage): boolean =>
     : request.headers["transfer-encoding"] !== undefined || Number(request.headers["content-length"] ?? 0) > 0
 
 /**
- * Answers a request that the application does not get any more. An `EventSource` never comes back after 503, so it gets
- * an empty stream and a time to come back; from another origin, it would not come back without leave to read that
- * either.
+ * Answers a request that the application does not receive any more. An `EventSource` never reconnects after 503, so
+ * that it receives an empty stream and a reconnection time. From another origin, it reconnects only if it is permitted
+ * to read the response.
  */
 const refuse = (request: Http.IncomingMessage, response: Http.ServerResponse): true => {
   request.resume()

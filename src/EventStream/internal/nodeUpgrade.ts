@@ -6,10 +6,10 @@ import * as Predicate from "effect/Predicate"
 /**
  * Requests that ask Node's server for another protocol.
  *
- * For them Node stops parsing the connection, takes its own listeners off and leaves the socket to the listener of
- * `upgrade`. Effect's listener is made for WebSocket; any other request it answers over that socket, which then has no
- * reader: the body of the request is lost, the leaving of the client is not seen, the socket is never closed, and the
- * end of the response is awaited for ever if the client has left.
+ * For such a request Node stops parsing the connection, removes its own listeners, and emits `upgrade` with the socket.
+ * The listener of Effect's server is made for WebSocket. It answers any other request over that socket, which nothing
+ * reads: the body of the request is lost, the client's leaving is not observed, the socket is never closed, and the end
+ * of the response never completes if the client has left.
  */
 
 /**
@@ -21,11 +21,11 @@ export const isIgnored = (request: Http.IncomingMessage): boolean => {
   return protocols.includes("h2c") && !protocols.includes("websocket")
 }
 
-/** Returns true while the connection owes a response to an earlier request. */
+/** Returns true while the response to an earlier request of the connection is pending. */
 export const isAnswering = (socket: Duplex): boolean =>
   Predicate.hasProperty(socket, "_httpMessage") && Predicate.isNotNullable(socket._httpMessage)
 
-/** Calls back with the response that an application makes for the socket: the server does not publish it. */
+/** Calls back with the response that an application makes for the socket. The server does not expose it. */
 export const onResponse = (socket: Duplex, listener: (response: unknown) => void): void => {
   // Node assigns the response to the socket, and then adds a listener.
   socket.on("newListener", (event) => {
@@ -34,7 +34,8 @@ export const onResponse = (socket: Duplex, listener: (response: unknown) => void
 }
 
 /**
- * Gives the connection back to the server, from the head of the request on, without what asked for another protocol.
+ * Returns the connection to the server, from the head of the request on, without the headers that ask for another
+ * protocol.
  */
 export const undo = (
   request: Http.IncomingMessage,
@@ -58,14 +59,14 @@ export const undo = (
   return emit(Predicate.hasProperty(socket, "encrypted") ? "secureConnection" : "connection", socket)
 }
 
-/** Closes the socket once all is written to it, unless it has a reader by then. */
+/** Closes the socket once all bytes are written to it, unless it has a reader by then. */
 export const release = (socket: Duplex): void => {
   socket.once("finish", () => {
     if (socket.listenerCount("data") === 0) socket.destroy()
   })
 }
 
-/** Calls back when the client of an upgraded socket ends its side, which is only seen where the socket is read. */
+/** Calls back when the client of an upgraded socket ends its side, which is observed only while the socket is read. */
 export const onEnd = (request: Http.IncomingMessage, listener: () => void): void => {
   if (!Predicate.hasProperty(request, "upgrade") || request.upgrade !== true) return
   request.socket.once("end", listener)

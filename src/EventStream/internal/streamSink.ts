@@ -7,16 +7,14 @@ import * as Stream from "effect/Stream"
 import type { Connection } from "./connection.js"
 import * as Frame from "./frame.js"
 
-/**
- * The frames of a connection as a `Stream`, which has the connection to itself.
- */
+/** Returns the frames of a connection as a `Stream`, which is its only sink. */
 export const toStream = (connection: Connection): Stream.Stream<Uint8Array> =>
   fromConnection(connection, (frames) => [frames.map(({ bytes }) => bytes)], () => {})
 
 /**
- * The body of a response, wherever a response body is a stream of bytes and nothing nearer to the socket can be had.
- * Its fiber is interrupted when it waits for a reader that does not come: the client left, or the body was never read
- * in all of writeTimeout. Any other reader finds the end of the body.
+ * Returns the body of a response, on servers where a body is a stream of bytes. Its fiber is interrupted when it waits
+ * for a reader that does not read: the client left, or the body was not read within `writeTimeout`. For a second reader
+ * the body has ended.
  */
 export const toBody = (connection: Connection, abort: () => void): Stream.Stream<Uint8Array> =>
   Stream.unwrap(Effect.withFiberRuntime<Stream.Stream<Uint8Array>>((fiber) => {
@@ -30,7 +28,7 @@ export const toBody = (connection: Connection, abort: () => void): Stream.Stream
           : Frame.concat(frames.map(({ bytes }) => bytes))
         if (!isOpening) return [[bytes]]
         isOpening = false
-        // A web stream takes one chunk before anything is read: the second one shows that the first was.
+        // A web stream takes one chunk before it is read. The second pull shows that the first chunk was read.
         return [[bytes.subarray(0, 1)], [bytes.subarray(1)]]
       },
       (isAbandoned) => {
@@ -75,7 +73,7 @@ const fromConnection = (
       }
       const chunk = chunks.shift()
       if (chunk !== undefined) {
-        // A reader that asks for no more has stopped reading.
+        // A reader that does not pull again has stopped reading.
         connection.block()
         return Effect.succeed(Chunk.unsafeFromArray(chunk))
       }
