@@ -74,6 +74,28 @@ export class SubscriptionStoreError
 }
 
 /**
+ * The error of `upsert` for a subscription that was pruned.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export const gone = new SubscriptionStoreError({
+  reason: "Gone",
+  detail: "a push service reported the subscription as gone"
+})
+
+/**
+ * The error of `upsert` for an endpoint of another owner with other keys.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export const endpointTaken = new SubscriptionStoreError({
+  reason: "EndpointTaken",
+  detail: "the endpoint belongs to another owner, and the keys are not those of the device"
+})
+
+/**
  * The options of a store.
  *
  * @since 0.1.0
@@ -217,7 +239,13 @@ export const make = (
       new Cause.IllegalArgumentException("SubscriptionStore: maxDevicesPerOwner must be a whole number, one or more")
     )
 
-const defaultMaxDevices = 20
+/**
+ * The number of devices of one owner if `maxDevicesPerOwner` is not set.
+ *
+ * @since 0.1.0
+ * @category constants
+ */
+export const defaultMaxDevices = 20
 
 const haveSameKeys = (a: WebPushSubscription, b: WebPushSubscription): boolean =>
   a.keys.p256dh === b.keys.p256dh && a.keys.auth === b.keys.auth
@@ -338,16 +366,6 @@ export const makeMemory = (options: Options = {}): Effect.Effect<SubscriptionSto
         })
     }, options)
   })
-
-const gone = new SubscriptionStoreError({
-  reason: "Gone",
-  detail: "a push service reported the subscription as gone"
-})
-
-const endpointTaken = new SubscriptionStoreError({
-  reason: "EndpointTaken",
-  detail: "the endpoint belongs to another owner, and the keys are not those of the device"
-})
 
 /**
  * Provides a store in memory, for a single process and for tests.

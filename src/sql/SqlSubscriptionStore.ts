@@ -137,7 +137,7 @@ export const make = (
   options: Options = {}
 ): Effect.Effect<SubscriptionStore.Service, SqlError | MigrationError, SqlClient.SqlClient> =>
   Effect.gen(function*() {
-    const { maxDevicesPerOwner = 20 } = options
+    const { maxDevicesPerOwner = Store.defaultMaxDevices } = options
     const sql = yield* SqlClient.SqlClient
     yield* migrate({
       component: "SqlSubscriptionStore",
@@ -186,12 +186,7 @@ export const make = (
           const pruned = yield* read(
             sql`SELECT pruned_at FROM web_push_pruned WHERE subscription_hash = ${prunedHashOf(subscription)}`
           )
-          if (pruned.length > 0) {
-            return yield* new SubscriptionStoreError({
-              reason: "Gone",
-              detail: "a push service reported the subscription as gone"
-            })
-          }
+          if (pruned.length > 0) return yield* Store.gone
           const madeWith = subscription.applicationServerKey ?? null
           const row = Schema.encodeSync(Row)({
             endpointHash,
@@ -226,12 +221,7 @@ export const make = (
             WHERE ${isKnown} OR ${isSameDevice}
             RETURNING endpoint_hash
           `)
-          if (stored.length === 0) {
-            return yield* new SubscriptionStoreError({
-              reason: "EndpointTaken",
-              detail: "the endpoint belongs to another owner, and the keys are not those of the device"
-            })
-          }
+          if (stored.length === 0) return yield* Store.endpointTaken
           const replaced = replaces === undefined || replaces === endpoint ? "" : hashOf(replaces)
           // The new device is never deleted: the clock of this node may be behind the clock of another one.
           yield* write(sql`
