@@ -28,8 +28,8 @@ export default [
   {
     promise: "a subscription that was pruned is refused",
     file: "src/sql/SqlSubscriptionStore.ts",
-    find: "if (pruned.length > 0) {",
-    replace: "if (pruned.length > 1) {",
+    find: "if (pruned.length > 0) return",
+    replace: "if (pruned.length > 1) return",
     test: "test/SubscriptionStore.test.ts",
     name: "SQLite remembers a pruned subscription"
   },
