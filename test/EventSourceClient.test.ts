@@ -609,6 +609,20 @@ describe("EventSourceClient over fetch", () => {
       assert.strictEqual(yield* Queue.take(events), "open")
     }))
 
+  it.scoped("applies retry without an empty line at the end of its line, before the connection breaks", () =>
+    Effect.gen(function*() {
+      const server = yield* ScriptedServer.make([(response, request) => {
+        ScriptedServer.hold(":\nretry: 60000\n")(response, request)
+        setTimeout(() => response.socket?.destroy(), 300)
+      }, ScriptedServer.hold()])
+      const events = yield* follow(server.url)
+      assert.deepStrictEqual(Chunk.toReadonlyArray(yield* Queue.takeN(events, 2)), ["open", "Network"])
+      yield* TestClock.adjust("59 seconds")
+      assert.strictEqual(server.requests.length, 1)
+      yield* TestClock.adjust("13 seconds")
+      assert.strictEqual(yield* Queue.take(events), "open")
+    }))
+
   it.scopedLive("reads an event after more comments than an event may have, without an empty line between them", () =>
     Effect.gen(function*() {
       const comments = Array<string>(17).fill(`:${"x".repeat(1022)}\n`.repeat(1024))
