@@ -431,7 +431,7 @@ export interface TailBuffer {
  * @category constructors
  * @example
  * ```ts
- * import { Effect } from "effect"
+ * import { Effect, Scope } from "effect"
  * import * as EventLog from "effect-realtime/EventLog"
  *
  * // A tail of a backend whose driver calls back for each entry.
@@ -444,9 +444,12 @@ export interface TailBuffer {
  *     )
  *     const tail: EventLog.Tail = {
  *       follow: (channel) =>
- *         Effect.acquireRelease(
- *           Effect.sync(() => buffer.follow(channel)),
- *           () => Effect.sync(() => buffer.unfollow(channel))
+ *         Effect.uninterruptible(
+ *           // Unlike the finalizer of `acquireRelease`, this one does not retain the context of the caller.
+ *           Effect.flatMap(Effect.scope, (scope) => {
+ *             buffer.follow(channel)
+ *             return Scope.addFinalizer(scope, Effect.sync(() => buffer.unfollow(channel)))
+ *           })
  *         ),
  *       take: buffer.take
  *     }
@@ -668,10 +671,10 @@ const makeMemory = Effect.fnUntraced(function*(options: MemoryOptions | undefine
       (tail): Tail => ({
         // `acquireRelease` would retain the context of the fiber, which is that of a request, for each channel.
         follow: (channel) =>
-          Effect.flatMap(Effect.scope, (scope) => {
+          Effect.uninterruptible(Effect.flatMap(Effect.scope, (scope) => {
             tail.follow(channel)
             return Scope.addFinalizer(scope, Effect.sync(() => tail.unfollow(channel)))
-          }),
+          })),
         take: tail.take
       })
     ),

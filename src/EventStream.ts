@@ -143,7 +143,7 @@ export interface ProducerOptions<E> extends Options, ResponseOptions {
  * @since 0.1.0
  * @category guards
  */
-export const isEventStream = (u: unknown): u is EventStream => Connection.isEventStream(u)
+export const isEventStream = (u: unknown): u is EventStream => Predicate.hasProperty(u, TypeId)
 
 /**
  * Makes a stream that ends when the scope closes. The events that are queued then are still delivered to a client that

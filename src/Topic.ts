@@ -4,6 +4,7 @@
  *
  * @since 0.1.0
  */
+import * as Cause from "effect/Cause"
 import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
@@ -221,13 +222,13 @@ export const make = <const Path extends string, Events extends Topic.Events>(
   events: Events & { readonly [Name in Topic.ReservedEvent]?: never }
 ): Topic<Path, Events> => {
   const fault = channelFault(path)
-  if (fault !== undefined) throw new Error(`Topic: the path ${fault}`)
+  if (fault !== undefined) throw new Cause.IllegalArgumentException(`Topic: the path ${fault}`)
   const names = paramNames(path)
   if (names.includes("") || new Set(names).size < names.length) {
-    throw new Error(`Topic: the parameters must have different names, which are not empty: ${path}`)
+    throw new Cause.IllegalArgumentException(`Topic: the parameters must have different names, which are not empty: ${path}`)
   }
   const reserved = reservedEvents.find((name) => Object.hasOwn(events, name))
-  if (reserved !== undefined) throw new Error(`Topic: an event must not have the reserved name "${reserved}"`)
+  if (reserved !== undefined) throw new Cause.IllegalArgumentException(`Topic: an event must not have the reserved name "${reserved}"`)
   return {
     [TypeId]: TypeId,
     path,
@@ -469,7 +470,7 @@ const fill = (path: string, value: (name: string) => string): string =>
   path.split("/").map((segment) => isParam(segment) ? value(segment.slice(1)) : segment).join("/")
 
 const encodeParam = (name: string, value: string | undefined): string => {
-  if (value === undefined) throw new Error(`Topic: the parameter "${name}" is missing`)
+  if (value === undefined) throw new Cause.IllegalArgumentException(`Topic: the parameter "${name}" is missing`)
   return value.replace(
     /[^\w.!~'()-]/gu,
     (character) =>

@@ -143,10 +143,11 @@ export const make = Effect.fnUntraced(function*<R>(hub: Hub, tail: Tail, presenc
     leave: (subscriber) =>
       Effect.suspend(() => {
         const { connection, hooks, isPresent } = subscriber
+        const isSubscribed = hub.subscribers.has(subscriber)
         connection.end()
-        if (!connection.isCarried) hub.forget(connection)
         hub.remove(subscriber)
-        if (!isPresent && hooks !== "joined") return Effect.void
+        if (!connection.isCarried) hub.forget(connection)
+        if (!isSubscribed && !isPresent && hooks !== "joined") return Effect.void
         const releasing = runRelease(release(subscriber))
         return releasing.unsafePoll() === null ? atMostGrace(Fiber.await(releasing)) : Effect.void
       }),

@@ -265,6 +265,7 @@ export class Connection {
     const { delivery } = state
     // A producer that is slow to stop refers to it.
     MutableList.reset(delivery.queue)
+    delivery.queuedBytes = 0
     delivery.parts = noParts
     notifyDrained(delivery)
     if (state._tag === "Open") refusePublishers(state)
@@ -577,13 +578,11 @@ class Handle extends Pipeable.Class() {
   }
 }
 
-export const isEventStream = (u: unknown): u is Handle => u instanceof Handle
-
 export const toEventStream = (connection: Connection): Handle => new Handle(connection)
 
-/** Returns the connection of an `EventStream`. Throws for an object that this library has not made. */
+/** Returns the connection of an `EventStream`. Throws for an object that this instance of the library has not made. */
 export const fromEventStream = (stream: object): Connection => {
-  if (isEventStream(stream)) return stream.connection
+  if (stream instanceof Handle) return stream.connection
   throw new Cause.IllegalArgumentException("EventStream: must be made by EventStream.make or EventBroker.subscribe")
 }
 

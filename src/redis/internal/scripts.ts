@@ -109,9 +109,6 @@ while mark[1] and tonumber(mark[1]) < firstSpan do
 end
 `
 
-/** The number of entries in the keys that the log has not made. */
-export type Foreign = number
-
 const toCursor = (epoch: Buffer | undefined, seq: Buffer | undefined): Cursor => ({
   epoch: String(epoch),
   seq: Number(String(seq))

@@ -157,7 +157,16 @@ export const makeTails = ({ keys, note, skip, timeout }: {
           Schedule.spaced(timeout / 2)
         )
       ], { concurrency: "unbounded", discard: true })
-    }).pipe(Effect.ensuring(Effect.sync(() => delivery.disconnect())))
+    }).pipe(Effect.ensuring(Effect.sync(() => {
+      delivery.disconnect()
+      changed.clear()
+    })))
+
+  /** Notes a name for the session. Without one there is nothing to change: the next one begins with all that is followed. */
+  const change = (name: string) => {
+    if (delivery.state._tag !== "Disconnected") changed.add(name)
+    wake.unsafeOpen()
+  }
 
   const unfollow = ({ buffer, patterns }: Follower, pattern: string) => {
     if (!patterns.delete(pattern)) return
@@ -165,8 +174,7 @@ export const makeTails = ({ keys, note, skip, timeout }: {
     const count = (follows.get(pattern) ?? 0) - 1
     if (count > 0) return follows.set(pattern, count)
     follows.delete(pattern)
-    changed.add(pattern)
-    wake.unsafeOpen()
+    change(pattern)
   }
 
   const follow = (follower: Follower, pattern: string) =>
@@ -175,10 +183,9 @@ export const makeTails = ({ keys, note, skip, timeout }: {
       if (!delivery.tails.has(follower.buffer)) return Effect.void
       follower.patterns.add(pattern)
       follows.set(pattern, (follows.get(pattern) ?? 0) + 1)
-      changed.add(pattern)
       const join = { follower, pattern, followed: Deferred.unsafeMake<void>(FiberId.none) }
       joining.add(join)
-      wake.unsafeOpen()
+      change(pattern)
       return Deferred.await(join.followed).pipe(
         Effect.timeoutFail({
           duration: timeout,
