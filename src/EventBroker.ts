@@ -504,6 +504,8 @@ export const make = Effect.fnUntraced(function*<R = never>(options: Options<R> =
     const context = yield* Effect.context<R1>()
     const settings = yield* Connection.makeSettings(withDefaults(options))
     const connection = yield* Connection.open(settings, clock, () => hub.heartbeatOf(subscriber))
+    // The client has left already.
+    if (!connection.isOpen) return yield* Effect.interrupt
     /** Runs in the scope of the subscription, until the connection stops. A failure sends the client away. */
     const run = (reading: Effect.Effect<void, unknown, R1>) =>
       reading.pipe(

@@ -694,6 +694,13 @@ describe("EventBroker", () => {
       assert.strictEqual(yield* EventBroker.subscribers("a"), 0)
     })))
 
+  // The clock stands still: a drain that waited for the connection would not end.
+  it.effect("has no connection for a stream that no response carries, once its scope is closed", () =>
+    run(Effect.gen(function*() {
+      yield* Effect.scoped(EventBroker.subscribe("a"))
+      yield* EventBroker.drain
+    })))
+
   it.effect("cuts off a client that stops reading, and no other", () =>
     run(Effect.gen(function*() {
       const left = yield* Deferred.make<void>()

@@ -232,5 +232,13 @@ export default [
     replace: "true",
     test: "test/EventBroker/load.test.ts",
     name: "many events are delivered to many clients"
+  },
+  {
+    promise: "a stream without a response leaves the broker with its scope",
+    file: "src/EventBroker/internal/lifecycle.ts",
+    find: "        if (!connection.isCarried) hub.forget(connection)\n",
+    replace: "",
+    test: "test/EventBroker.test.ts",
+    name: "a stream that no response carries"
   }
 ] satisfies ReadonlyArray<Mutation>
