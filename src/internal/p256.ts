@@ -5,8 +5,13 @@ import * as Either from "effect/Either"
 import * as Encoding from "effect/Encoding"
 
 /** Decodes a key in base64url or base64, padded or not. Returns `undefined` for any other text. */
-export const decode = (text: string): Uint8Array | undefined =>
-  Either.getOrUndefined(Encoding.decodeBase64Url(text.replaceAll("+", "-").replaceAll("/", "_")))
+export const decode = (text: string): Uint8Array | undefined => {
+  const unpadded = text.replace(/={1,2}$/, "")
+  // `Encoding` would skip line breaks.
+  return /^[\w+/-]*$/.test(unpadded)
+    ? Either.getOrUndefined(Encoding.decodeBase64Url(unpadded.replaceAll("+", "-").replaceAll("/", "_")))
+    : undefined
+}
 
 const p = 0xffffffff00000001000000000000000000000000ffffffffffffffffffffffffn
 const b = 0x5ac635d8aa3a93e7b3ebbd55769886bc651d06b0cc53b0f63bce3c3e27d2604bn
