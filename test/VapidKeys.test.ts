@@ -43,7 +43,7 @@ describe("VapidKeys", () => {
       const compressed = p256.getPublicKey(Buffer.from(Redacted.value(keys.privateKey), "base64url"), true)
       const cases: ReadonlyArray<readonly [VapidKeys.VapidKeys, string]> = [
         [{ ...keys, publicKey: "not base64!" }, "publicKey is not base64url"],
-        [{ ...keys, publicKey: `\n${keys.publicKey}` }, "publicKey is not base64url"],
+        [{ ...keys, publicKey: keys.publicKey.replace(/^.{8}/, "$&\n") }, "publicKey is not base64url"],
         [{ ...keys, publicKey: Buffer.from(compressed).toString("base64url") }, "publicKey is not 65 bytes long"],
         [{ ...keys, publicKey: offCurve.toString("base64url") }, "publicKey is not a point on the curve P-256"],
         [{ ...keys, privateKey: Redacted.make("%") }, "privateKey is not base64url, PEM or a JWK"],
