@@ -26,6 +26,7 @@ import { handOver } from "./EventStream/internal/nodeHandover.js"
 import * as NodeSink from "./EventStream/internal/nodeSink.js"
 import * as Response from "./EventStream/internal/response.js"
 import * as StreamSink from "./EventStream/internal/streamSink.js"
+import { annotateWith } from "./internal/log.js"
 import type * as ServerSentEvent from "./ServerSentEvent.js"
 
 /**
@@ -441,6 +442,6 @@ const reportFailure = <E>(
     Effect.catchAllCause((cause) =>
       Effect.logError("EventStream ran onError, which failed: ending the stream without its event", cause)
     ),
-    Effect.annotateLogs({ package: "effect-realtime", module: "EventStream" })
+    annotateWith("EventStream")
   )
 }

@@ -18,8 +18,10 @@ import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
+import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 
+import { annotateWith, reasonOf } from "./internal/log.js"
 import * as Attempt from "./NotificationOutbox/internal/attempt.js"
 import * as Entry from "./NotificationOutbox/internal/entry.js"
 import * as Message from "./NotificationOutbox/internal/message.js"
@@ -275,10 +277,6 @@ const invalid = (detail: string) => new NotificationOutboxError({ reason: "Inval
 
 const toJson = (value: unknown): string | null => value === null ? null : JSON.stringify(value)
 
-/** Returns the reason of a typed failure. The rest of a cause may quote an endpoint or a row, and is not logged. */
-const reasonOf = (cause: Cause.Cause<{ readonly reason: string }>): string =>
-  Option.match(Cause.failureOption(cause), { onNone: () => "defect", onSome: ({ reason }) => reason })
-
 const wholeNumber = (name: string, value: number): Effect.Effect<void> =>
   Number.isSafeInteger(value) && value >= 1 ? Effect.void : refuseOption(`${name} must be a whole number, one or more`)
 
@@ -358,17 +356,17 @@ interface Run {
  *
  * // Another engine than SQL. A job drains the outbox.
  * const job = (storage: NotificationOutbox.Storage) =>
- *   Effect.flatMap(NotificationOutbox.make(storage, { concurrency: 4 }), (outbox) => outbox.drain)
+ *   Effect.flatMap(NotificationOutbox.make(Effect.succeed(storage), { concurrency: 4 }), (outbox) => outbox.drain)
  * ```
  */
-export const make = (
-  storage: Storage,
+export const make = <E, R>(
+  storage: Effect.Effect<Storage, E, R>,
   options: Options = {}
-): Effect.Effect<NotificationOutbox.Service, never, Notifier | SubscriptionStore | WebPush> =>
+): Effect.Effect<NotificationOutbox.Service, E, R | Notifier | SubscriptionStore | WebPush> =>
   Effect.map(makeWithSignal(storage, options), ({ outbox }) => outbox)
 
-const makeWithSignal = Effect.fnUntraced(function*(
-  storage: Storage,
+const makeWithSignal = Effect.fnUntraced(function*<E, R>(
+  makeStorage: Effect.Effect<Storage, E, R>,
   { concurrency = 16, lease = "30 seconds", maxAttempts = 14, pollInterval = "1 second" }: Options
 ) {
   const notifier = yield* Notifier
@@ -378,6 +376,7 @@ const makeWithSignal = Effect.fnUntraced(function*(
   yield* wholeNumber("maxAttempts", maxAttempts)
   yield* positive("pollInterval", pollInterval)
   const leaseMillis = yield* positive("lease", lease)
+  const storage = yield* makeStorage
   // No node with a right clock makes an entry due later than this.
   const farthest = 2 * Math.max(leaseMillis, Attempt.longestRetryAfter)
   const entryIsDue = yield* Effect.makeLatch(false)
@@ -470,6 +469,7 @@ const makeWithSignal = Effect.fnUntraced(function*(
       Stream.runCount,
       Effect.raceFirst(Effect.forever(renewal)),
       Effect.onError(() => Effect.ignore(release(run))),
+      annotateWith("NotificationOutbox"),
       endWithinASecond
     )
   })
@@ -542,19 +542,27 @@ const makeWithSignal = Effect.fnUntraced(function*(
 export const layer = <E, R>(
   storage: Effect.Effect<Storage, E, R>,
   options: Options = {}
-): Layer.Layer<NotificationOutbox, E, R | Notifier | SubscriptionStore | WebPush> =>
+): Layer.Layer<NotificationOutbox, E, Exclude<R, Scope.Scope> | Notifier | SubscriptionStore | WebPush> =>
   Layer.scoped(
     NotificationOutbox,
     Effect.gen(function*() {
-      const { entryIsDue, outbox } = yield* makeWithSignal(yield* storage, options)
+      const { entryIsDue, outbox } = yield* makeWithSignal(storage, options)
       const pollInterval = options.pollInterval ?? "1 second"
       yield* outbox.drain.pipe(
-        Effect.catchAllCause((cause) =>
-          Effect.logError(
-            `NotificationOutbox could not drain the storage (${reasonOf(cause)}): trying it again after pollInterval`
+        Effect.catchAllCause((cause) => {
+          // The detail of a storage is a code.
+          const detail = Option.match(Cause.failureOption(cause), {
+            onNone: () => "",
+            onSome: ({ detail }) => `, ${detail}`
+          })
+          return Effect.logError(
+            `NotificationOutbox could not drain the storage (${
+              reasonOf(cause)
+            }${detail}): trying it again after pollInterval`
           )
-        ),
+        }),
         Effect.zipRight(Effect.timeoutOption(entryIsDue.await, pollInterval)),
+        annotateWith("NotificationOutbox"),
         Effect.forever,
         Effect.forkScoped
       )

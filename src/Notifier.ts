@@ -17,6 +17,7 @@ import * as Stream from "effect/Stream"
 import { EventBroker } from "./EventBroker.js"
 import * as EventLog from "./EventLog.js"
 import * as EventStream from "./EventStream.js"
+import { annotateWith, reasonOf } from "./internal/log.js"
 import * as ServerSentEvent from "./ServerSentEvent.js"
 import type { Device, SubscriptionStoreError } from "./SubscriptionStore.js"
 import { SubscriptionStore } from "./SubscriptionStore.js"
@@ -193,12 +194,11 @@ export const channels = (owner: string, endpointId?: string): ReadonlyArray<stri
 const tryToStore = <A>(effect: () => Effect.Effect<A, SubscriptionStoreError>): Effect.Effect<Option.Option<A>> =>
   Effect.suspend(effect).pipe(
     Effect.asSome,
-    Effect.catchAllDefect(() => Effect.fail({ reason: "defect" })),
-    Effect.catchAll(({ reason }) =>
-      Effect.as(
-        Effect.logWarning(`Notifier could not store the outcomes of a push (${reason}): only the report has them`),
-        Option.none<A>()
-      )
+    // Also a store that interrupts, as one over a pool that is closed.
+    Effect.catchAllCause((cause) =>
+      Effect.logWarning(
+        `Notifier could not store the outcomes of a push (${reasonOf(cause)}): only the report has them`
+      ).pipe(annotateWith("Notifier"), Effect.as(Option.none<A>()))
     )
   )
 

@@ -225,10 +225,14 @@ export const make = <const Path extends string, Events extends Topic.Events>(
   if (fault !== undefined) throw new Cause.IllegalArgumentException(`Topic: the path ${fault}`)
   const names = paramNames(path)
   if (names.includes("") || new Set(names).size < names.length) {
-    throw new Cause.IllegalArgumentException(`Topic: the parameters must have different names, which are not empty: ${path}`)
+    throw new Cause.IllegalArgumentException(
+      `Topic: the parameters must have different names, which are not empty: ${path}`
+    )
   }
   const reserved = reservedEvents.find((name) => Object.hasOwn(events, name))
-  if (reserved !== undefined) throw new Cause.IllegalArgumentException(`Topic: an event must not have the reserved name "${reserved}"`)
+  if (reserved !== undefined) {
+    throw new Cause.IllegalArgumentException(`Topic: an event must not have the reserved name "${reserved}"`)
+  }
   return {
     [TypeId]: TypeId,
     path,

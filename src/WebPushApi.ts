@@ -34,6 +34,7 @@ import * as ParseResult from "effect/ParseResult"
 import * as Schema from "effect/Schema"
 
 import { readText } from "./internal/body.js"
+import { annotateWith } from "./internal/log.js"
 import type { SubscriptionStoreError } from "./SubscriptionStore.js"
 import { SubscriptionStore } from "./SubscriptionStore.js"
 import * as WebPush from "./WebPush.js"
@@ -201,7 +202,7 @@ const refused = (error: SubscriptionStoreError): Effect.Effect<never, HttpApiDec
   error.reason === "InvalidInput"
     ? invalidBody([issue([], error.detail)])
     : Effect.logError("WebPushApi could not use the subscription store: answering 503", error).pipe(
-      Effect.annotateLogs({ package: "effect-realtime", module: "WebPushApi" }),
+      annotateWith("WebPushApi"),
       Effect.zipRight(new ServiceUnavailable())
     )
 

@@ -77,11 +77,10 @@ const deadLetterColumns = `id, owner, failures, attempts, created_at AS "created
  * @category constructors
  * @example
  * ```ts
- * import { Effect } from "effect"
  * import * as NotificationOutbox from "effect-realtime/NotificationOutbox"
  * import { SqlNotificationOutbox } from "effect-realtime/sql"
  *
- * const outbox = Effect.flatMap(SqlNotificationOutbox.makeStorage, (storage) => NotificationOutbox.make(storage))
+ * const outbox = NotificationOutbox.make(SqlNotificationOutbox.makeStorage)
  * ```
  */
 export const makeStorage: Effect.Effect<Outbox.Storage, SqlError | MigrationError, SqlClient.SqlClient> = Effect.gen(
@@ -207,7 +206,7 @@ export const make = (
   Outbox.NotificationOutbox.Service,
   SqlError | MigrationError,
   SqlClient.SqlClient | Notifier | SubscriptionStore | WebPush
-> => Effect.flatMap(makeStorage, (storage) => Outbox.make(storage, options))
+> => Outbox.make(makeStorage, options)
 
 /**
  * Provides an outbox in the database of the `SqlClient`, which is drained all the time. Any number of nodes may use one

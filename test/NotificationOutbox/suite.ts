@@ -87,7 +87,7 @@ export const suite = <R, E>(
       const laptop = yield* service.subscribe()
       for (const subscription of [phone, laptop]) yield* SubscriptionStore.upsert("anna", subscription)
       const { storage } = yield* TestStorage
-      const outbox = yield* NotificationOutbox.make(storage, { maxAttempts: 3, concurrency: 4 })
+      const outbox = yield* NotificationOutbox.make(Effect.succeed(storage), { maxAttempts: 3, concurrency: 4 })
       const advance = (millis: number) => Ref.update(offset, (offset) => offset + millis)
       yield* Effect.withClock(body({ outbox, storage, advance, phone, laptop, service }), clock)
       assert.deepStrictEqual(yield* service.violations, [])
@@ -249,7 +249,7 @@ export const suite = <R, E>(
     run(({ advance, outbox: { deadLetters }, service, storage }) =>
       Effect.gen(function*() {
         const push = yield* Layer.build(TestPushService.layerWebPush({ ttl: "1 hour" }))
-        const outbox = yield* NotificationOutbox.make(storage).pipe(Effect.provide(push))
+        const outbox = yield* NotificationOutbox.make(Effect.succeed(storage)).pipe(Effect.provide(push))
         const expired = yield* outbox.enqueue("anna", news)
         const own = yield* outbox.enqueue("anna", { ...news, push: "own" }, { ttl: "1 day" })
         yield* advance(3 * 3_600_000)
@@ -390,7 +390,11 @@ export const suite = <R, E>(
               Effect.zipRight(store.upsert("anna", fresh, { replaces: phone.endpoint }), store.prune(gone))
           })
         )
-        const other = yield* Effect.provideService(NotificationOutbox.make(storage), Notifier.Notifier, replacing)
+        const other = yield* Effect.provideService(
+          NotificationOutbox.make(Effect.succeed(storage)),
+          Notifier.Notifier,
+          replacing
+        )
         yield* outbox.enqueue("anna", news)
         assert.strictEqual(yield* other.drain, 1)
         assert.sameMembers(
@@ -442,7 +446,7 @@ export const suite = <R, E>(
             }))
         })
         const notifier = yield* Effect.provideService(Notifier.make, WebPush.WebPush, blocked)
-        const other = yield* NotificationOutbox.make(storage).pipe(
+        const other = yield* NotificationOutbox.make(Effect.succeed(storage)).pipe(
           Effect.provideService(Notifier.Notifier, notifier),
           Effect.provideService(WebPush.WebPush, blocked)
         )
@@ -465,7 +469,7 @@ export const suite = <R, E>(
         const context = yield* Effect.context<Layer.Layer.Success<typeof Live>>()
         const stuck = Notifier.Notifier.of({ ...Context.get(context, Notifier.Notifier), notify: () => Effect.never })
         const other = yield* Effect.provideService(
-          NotificationOutbox.make(storage, { lease: "3 seconds" }),
+          NotificationOutbox.make(Effect.succeed(storage), { lease: "3 seconds" }),
           Notifier.Notifier,
           stuck
         )
@@ -498,7 +502,7 @@ export const suite = <R, E>(
         { pollInterval: -1 }
       ]
       for (const options of refused) {
-        const cause = yield* Effect.flip(Effect.sandbox(NotificationOutbox.make(storage, options)))
+        const cause = yield* Effect.flip(Effect.sandbox(NotificationOutbox.make(Effect.succeed(storage), options)))
         assert.isTrue(
           Cause.isDie(cause) && Cause.pretty(cause).includes(Object.keys(options)[0] ?? "?"),
           inspect(options)
@@ -567,7 +571,7 @@ export const suite = <R, E>(
   it.effect("retries for about three hours by default", () =>
     run(({ advance, service, storage }) =>
       Effect.gen(function*() {
-        const outbox = yield* NotificationOutbox.make(storage)
+        const outbox = yield* NotificationOutbox.make(Effect.succeed(storage))
         yield* service.answer({ status: 503 })
         yield* outbox.enqueue("anna", news)
         const start = yield* Clock.currentTimeMillis
@@ -588,7 +592,10 @@ export const suite = <R, E>(
   it.effect("lets several nodes drain one storage, and sends each notification once", () =>
     run(({ outbox, service, storage }) =>
       Effect.gen(function*() {
-        const others = yield* Effect.replicateEffect(NotificationOutbox.make(storage, { concurrency: 3 }), 3)
+        const others = yield* Effect.replicateEffect(
+          NotificationOutbox.make(Effect.succeed(storage), { concurrency: 3 }),
+          3
+        )
         yield* Effect.forEach(Arr.range(1, 40), (n) => outbox.enqueue("anna", { ...news, push: `${n}` }), {
           discard: true
         })
@@ -610,7 +617,11 @@ export const suite = <R, E>(
           ...Context.get(context, Notifier.Notifier),
           notify: () => Effect.zipRight(Deferred.succeed(sending, undefined), Effect.never)
         })
-        const other = yield* Effect.provideService(NotificationOutbox.make(storage), Notifier.Notifier, stuck)
+        const other = yield* Effect.provideService(
+          NotificationOutbox.make(Effect.succeed(storage)),
+          Notifier.Notifier,
+          stuck
+        )
         const fiber = yield* Effect.fork(other.drain)
         yield* Deferred.await(sending)
         assert.strictEqual(yield* outbox.drain, 0)
@@ -651,7 +662,7 @@ export const suite = <R, E>(
             )
         })
         const stopped = yield* Effect.provideService(
-          NotificationOutbox.make(storage, { concurrency: 2 }),
+          NotificationOutbox.make(Effect.succeed(storage), { concurrency: 2 }),
           Notifier.Notifier,
           slow
         )

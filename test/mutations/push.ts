@@ -246,8 +246,8 @@ export default [
   {
     promise: "the endpoint is in no log of a store that dies",
     file: "src/Notifier.ts",
-    find: "Effect.catchAllDefect(() => Effect.fail({ reason: \"defect\" }))",
-    replace: "Effect.catchAllDefect((defect) => Effect.fail({ reason: String(defect) }))",
+    find: "(${reasonOf(cause)})",
+    replace: "(${cause})",
     test: "test/Notifier.test.ts",
     name: "logs only the reason when a store dies"
   }

@@ -46,8 +46,8 @@ export default [
   {
     promise: "The log shows only the reason of a failure",
     ...outbox,
-    find: "could not drain the storage (${reasonOf(cause)})",
-    replace: "could not drain the storage (${cause})",
+    find: "could not drain the storage (${reasonOf(cause)}${detail})",
+    replace: "could not drain the storage (${cause}${detail})",
     name: "logs only the reason when the storage"
   },
   {
@@ -168,16 +168,23 @@ export default [
   {
     promise: "The connection has its own busy_timeout after a statement",
     ...statement,
-    find: "onSome: restore })",
-    replace: "onSome: () => Effect.void })",
+    find: ": restore(timeout.original)",
+    replace: ": Effect.void",
     name: "restores the busy_timeout"
   },
   {
     promise: "Concurrent statements do not read the busy_timeout of each other",
     ...statement,
-    find: "timeout.withPermits(1)(runSqlite(sql, access, statement))",
-    replace: "runSqlite(sql, access, statement)",
+    find: "timeout.statements > 0 ? Effect.void : Effect.map(interruptible(read)",
+    replace: "Effect.map(interruptible(read)",
     name: "restores the busy_timeout"
+  },
+  {
+    promise: "Reads of one client run side by side",
+    ...statement,
+    find: "          const retried = retry(runSqlite(",
+    replace: "          const retried = timeout.turn.withPermits(1)(retry(runSqlite(",
+    name: "while another read of the client is not answered"
   },
   {
     promise: "A write that is not committed is not reported as stored",

@@ -11,10 +11,14 @@ import { newSubscription } from "../support/subscriptions.js"
 const realClock = { excludeTestServices: true, timeout: "60 seconds" } as const
 
 /** A client of a database that accepts every statement, and answers it with the rows of `query`. */
-const clientOf = (dialect: Statement.Dialect, query: (statement: string) => ReadonlyArray<object> = () => []) =>
+const clientOf = (
+  dialect: Statement.Dialect,
+  query: (statement: string, params: ReadonlyArray<unknown>) => Effect.Effect<ReadonlyArray<object>> = () =>
+    Effect.succeed([])
+) =>
   SqlClient.make({
     acquirer: Effect.succeed({
-      execute: (statement) => Effect.sync(() => query(statement)),
+      execute: query,
       executeRaw: () => Effect.succeed([]),
       executeStream: () => Stream.empty,
       executeUnprepared: () => Effect.succeed([]),
@@ -142,10 +146,11 @@ describe("SqlSubscriptionStore", () => {
     it.scoped("restores the busy_timeout of a client that is not of libsql", () =>
       Effect.gen(function*() {
         const statements: Array<string> = []
-        const client = yield* clientOf("sqlite", (statement) => {
-          statements.push(statement)
-          return statement === "PRAGMA busy_timeout" ? [{ timeout: 250 }] : []
-        })
+        const client = yield* clientOf("sqlite", (statement) =>
+          Effect.sync(() => {
+            statements.push(statement)
+            return statement === "PRAGMA busy_timeout" ? [{ timeout: 250 }] : []
+          }))
         const store = yield* Effect.provideService(SqlSubscriptionStore.make(), SqlClient.SqlClient, client)
         statements.length = 0
         yield* store.forOwner("anna")
@@ -156,6 +161,16 @@ describe("SqlSubscriptionStore", () => {
           "SELECT * FROM web_push_s",
           "PRAGMA busy_timeout = 25"
         ])
+      }))
+
+    it.scoped("reads while another read of the client is not answered", () =>
+      Effect.gen(function*() {
+        const client = yield* clientOf("sqlite", (_, params) =>
+          params.includes("bob") ? Effect.never : Effect.succeed([]))
+        const store = yield* Effect.provideService(SqlSubscriptionStore.make(), SqlClient.SqlClient, client)
+        yield* Effect.fork(store.forOwner("bob"))
+        yield* Effect.yieldNow()
+        assert.deepStrictEqual(yield* store.forOwner("anna"), [])
       }))
 
     it.scoped("reports no write as stored while a failed statement prevents its commit", () =>

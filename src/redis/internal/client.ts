@@ -9,6 +9,7 @@ import * as Redacted from "effect/Redacted"
 import { ClientClosedError, ClientOfflineError, createClient, ErrorReply, RESP_TYPES } from "redis"
 
 import { EventLogError } from "../../EventLog.js"
+import { annotateWith } from "../../internal/log.js"
 import * as Scripts from "./scripts.js"
 
 export interface Settings {
@@ -163,7 +164,6 @@ const toError = (cause: unknown): EventLogError => {
   return new EventLogError({ reason: "Timeout", detail: "the connection was lost before Redis answered", cause })
 }
 
-export const logWarning = (message: string) =>
-  Effect.annotateLogs(Effect.logWarning(message), { package: "effect-realtime", module: "RedisEventLog" })
+export const logWarning = (message: string) => annotateWith("RedisEventLog")(Effect.logWarning(message))
 
 const maxPending = 16_384

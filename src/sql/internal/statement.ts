@@ -1,6 +1,7 @@
 import * as SqlClient from "@effect/sql/SqlClient"
 import { SqlError } from "@effect/sql/SqlError"
 import * as Effect from "effect/Effect"
+import { globalValue } from "effect/GlobalValue"
 import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
 import * as Schedule from "effect/Schedule"
@@ -57,39 +58,73 @@ type Access = keyof typeof locks
 const untraced = <A, E, R>(statement: Effect.Effect<A, E, R>) => Effect.withTracerEnabled(statement, false)
 
 /**
- * Runs a statement of SQLite that gets the lock or fails at once: a wait inside of SQLite blocks the event loop. It
- * restores the `busy_timeout` of the connection.
+ * Runs a statement of SQLite that gets the lock or fails at once: a wait inside of SQLite blocks the event loop. The last
+ * of the statements that run at the same time restores the `busy_timeout` of the connection.
  *
  * libsql does not reset a statement that failed with SQLITE_BUSY. Until it is collected, a write of the same connection
  * that succeeds is not committed, and is rolled back in the end. So the lock is tried first by `executeMultiple`, which
  * resets its statements; it fails too while another statement is in that state. The statement itself waits for the
  * lock, since only a connection that takes it in between can delay it.
  *
- * The timeout is read and set each time, because a libsql client has a new connection after a transaction.
- * `sdk.execute` restores it without waiting for a transaction of another fiber.
+ * The timeout is set each time, because a libsql client has a new connection after a transaction. `sdk.execute` restores
+ * it without waiting for a transaction of another fiber.
  */
 const runSqlite = <A>(
   sql: SqlClient.SqlClient,
+  timeout: BusyTimeout,
   access: Access,
   statement: Effect.Effect<A, SqlError>
 ): Effect.Effect<A, SqlError> => {
   const setTimeout = (millis: string) => Effect.ignore(untraced(sql`PRAGMA busy_timeout = ${sql.literal(millis)}`))
-  const { attempt, restore } = isLocalLibsql(sql)
-    ? {
-      attempt: Effect.tryPromise({
+  return isLocalLibsql(sql)
+    ? withRestored(
+      sql,
+      timeout,
+      Effect.tryPromise({
         try: () => sql.sdk.executeMultiple(`PRAGMA busy_timeout = 0; ${locks[access]}; PRAGMA busy_timeout = 5000`),
         catch: (cause) => new SqlError({ cause, message: "Failed to acquire the lock" })
       }).pipe(Effect.zipRight(statement)),
-      restore: (millis: string) =>
-        Effect.ignore(Effect.tryPromise(() => sql.sdk.execute(`PRAGMA busy_timeout = ${millis}`)))
-    }
-    : { attempt: Effect.zipRight(setTimeout("0"), statement), restore: setTimeout }
-  return untraced(sql<{ readonly timeout: unknown }>`PRAGMA busy_timeout`.withoutTransform).pipe(
-    Effect.map(([row]) => Option.map(Option.fromNullable(row?.timeout), String)),
-    Effect.orElseSucceed(Option.none),
-    Effect.flatMap((timeout) =>
-      Effect.ensuring(attempt, Option.match(timeout, { onNone: () => Effect.void, onSome: restore }))
+      (millis) => Effect.ignore(Effect.tryPromise(() => sql.sdk.execute(`PRAGMA busy_timeout = ${millis}`)))
     )
+    : withRestored(sql, timeout, Effect.zipRight(setTimeout("0"), statement), setTimeout)
+}
+
+/** The `busy_timeout` of a connection while statements that change it are running. */
+interface BusyTimeout {
+  /** The permit to read or restore it, so that no statement reads the value of another one. */
+  readonly turn: Effect.Semaphore
+  statements: number
+  /** The value before the first of them, if the client can read it. */
+  original: string | undefined
+}
+
+const withRestored = <A>(
+  sql: SqlClient.SqlClient,
+  timeout: BusyTimeout,
+  statement: Effect.Effect<A, SqlError>,
+  restore: (millis: string) => Effect.Effect<void>
+): Effect.Effect<A, SqlError> => {
+  const read = untraced(sql<{ readonly timeout: unknown }>`PRAGMA busy_timeout`.withoutTransform).pipe(
+    Effect.map(([row]) => Predicate.isNotNullable(row?.timeout) ? String(row.timeout) : undefined),
+    Effect.orElseSucceed(() => undefined)
+  )
+  return Effect.uninterruptibleMask((interruptible) =>
+    Effect.gen(function*() {
+      yield* interruptible(timeout.turn.take(1))
+      yield* Effect.ensuring(
+        timeout.statements > 0 ? Effect.void : Effect.map(interruptible(read), (original) => {
+          timeout.original = original
+        }),
+        timeout.turn.release(1)
+      )
+      timeout.statements++
+      return yield* Effect.ensuring(
+        interruptible(statement),
+        timeout.turn.withPermits(1)(Effect.suspend(() =>
+          --timeout.statements > 0 || timeout.original === undefined ? Effect.void : restore(timeout.original)
+        ))
+      )
+    })
   )
 }
 
@@ -100,19 +135,21 @@ const isInTransaction = (sql: SqlClient.SqlClient): Effect.Effect<boolean> =>
     orElse: () => Effect.map(Effect.serviceOption(SqlClient.TransactionConnection), Option.isSome)
   })
 
-interface Gates {
+/** The state that all statements of a client share, whichever adapter runs them. */
+interface Shared {
   /** Order of the writes: of those that wait for the lock of SQLite, one at a time tries it. */
-  readonly write: Effect.Semaphore
-  /** Order of all statements: one at a time changes the timeout, so that none reads the value of another one. */
-  readonly timeout: Effect.Semaphore
+  readonly writes: Effect.Semaphore
+  readonly timeout: BusyTimeout
 }
 
-const gates = new WeakMap<SqlClient.SqlClient, Gates>()
+const shared = globalValue("effect-realtime/sql/statement/shared", () => new WeakMap<SqlClient.SqlClient, Shared>())
 
-const gatesOf = (sql: SqlClient.SqlClient): Gates => {
-  const known = gates.get(sql) ??
-    { write: Effect.unsafeMakeSemaphore(1), timeout: Effect.unsafeMakeSemaphore(1) }
-  gates.set(sql, known)
+const sharedOf = (sql: SqlClient.SqlClient): Shared => {
+  const known = shared.get(sql) ?? {
+    writes: Effect.unsafeMakeSemaphore(1),
+    timeout: { turn: Effect.unsafeMakeSemaphore(1), statements: 0, original: undefined }
+  }
+  shared.set(sql, known)
   return known
 }
 
@@ -149,9 +186,9 @@ export const run = <A>(
     onFalse: () =>
       sql.onDialectOrElse({
         sqlite: () => {
-          const { timeout, write } = gatesOf(sql)
-          const retried = retry(timeout.withPermits(1)(runSqlite(sql, access, statement)))
-          return access === "write" ? inTurn(write, retried) : retried
+          const { timeout, writes } = sharedOf(sql)
+          const retried = retry(runSqlite(sql, timeout, access, statement))
+          return access === "write" ? inTurn(writes, retried) : retried
         },
         orElse: () => retry(statement)
       })
