@@ -556,9 +556,7 @@ export const layer = <E, R>(
             onSome: ({ detail }) => `, ${detail}`
           })
           return Effect.logError(
-            `NotificationOutbox could not drain the storage (${
-              reasonOf(cause)
-            }${detail}): trying it again after pollInterval`
+            `NotificationOutbox could not drain the storage (${reasonOf(cause)}${detail}): trying again`
           )
         }),
         Effect.zipRight(Effect.timeoutOption(entryIsDue.await, pollInterval)),

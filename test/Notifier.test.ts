@@ -102,13 +102,13 @@ const isAccepted = ({ result }: WebPush.Outcome) => Either.isRight(result)
 
 describe("Notifier", () => {
   // The cause comes from a custom store, and may quote an endpoint.
-  it.effect("logs only the reason when a store dies", () =>
+  it.effect("logs only the reason when a store dies, and loses no outcome when it interrupts", () =>
     run(({ service, store }) =>
       Effect.gen(function*() {
         const quoting = (devices: Iterable<{ readonly endpoint: string }>) =>
           Effect.die(new Error(`INSERT failed: ${Array.from(devices, ({ endpoint }) => endpoint).join()}`))
         const lines: Array<string> = []
-        const custom = SubscriptionStore.SubscriptionStore.of({ ...store, prune: quoting, touch: quoting })
+        const custom = SubscriptionStore.SubscriptionStore.of({ ...store, prune: quoting, touch: () => Effect.interrupt })
         const notifier = yield* Notifier.make.pipe(
           Effect.provide(EventBroker.layer()),
           Effect.provideService(SubscriptionStore.SubscriptionStore, custom)
