@@ -29,9 +29,9 @@ export default tseslint.config(
       "@typescript-eslint/no-empty-object-type": "off",
       "@typescript-eslint/no-namespace": "off",
       "@typescript-eslint/no-unused-vars": ["error", { argsIgnorePattern: "^_", varsIgnorePattern: "^_" }],
-      "comments/subjects": "warn",
-      "comments/tag-order": "warn",
-      "max-len": ["warn", {
+      "comments/subjects": "error",
+      "comments/tag-order": "error",
+      "max-len": ["error", {
         code: 120,
         ignoreRegExpLiterals: true,
         ignoreStrings: true,
