@@ -14,7 +14,7 @@ export default defineConfig({
   },
   test: {
     include: ["test/**/*.test.ts"],
-    // What takes longer than a contributor wants to wait has scripts of its own.
+    // Tests that take long have scripts of their own.
     exclude: ["browser", "chaos", "processes", "soak"].map((name) => `test/${name}/**`),
     // A test file waits for servers more than it computes.
     maxWorkers: "100%",

@@ -2,7 +2,7 @@ import { defineConfig } from "vitest/config"
 
 import config from "./vitest.config.js"
 
-/** What `npm test` leaves out: one file after the other, since these start processes and browsers, and measure. */
+/** The tests that `npm test` leaves out, one file after the other: they start processes and browsers, and measure. */
 export default defineConfig({
   ...config,
   test: {

@@ -320,7 +320,7 @@ const countFollowers = (tail: Tail): Tail["follow"] => {
       followed.scope !== undefined ?
         Effect.void :
         Effect.flatMap(Scope.make(), (scope) => {
-          // Finalizers may retain the context, and the channel may be followed after the request of this fiber has ended.
+          // Finalizers may retain the context, and the channel may be followed for longer than the request lasts.
           const opened = Effect.mapInputContext(
             tail.follow(channel),
             (_: Context.Context<never>) => Context.make(Scope.Scope, scope)

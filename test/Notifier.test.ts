@@ -108,7 +108,11 @@ describe("Notifier", () => {
         const quoting = (devices: Iterable<{ readonly endpoint: string }>) =>
           Effect.die(new Error(`INSERT failed: ${Array.from(devices, ({ endpoint }) => endpoint).join()}`))
         const lines: Array<string> = []
-        const custom = SubscriptionStore.SubscriptionStore.of({ ...store, prune: quoting, touch: () => Effect.interrupt })
+        const custom = SubscriptionStore.SubscriptionStore.of({
+          ...store,
+          prune: quoting,
+          touch: () => Effect.interrupt
+        })
         const notifier = yield* Notifier.make.pipe(
           Effect.provide(EventBroker.layer()),
           Effect.provideService(SubscriptionStore.SubscriptionStore, custom)

@@ -3,7 +3,7 @@ import { Chunk, Effect, Either, FastCheck as fc, Stream } from "effect"
 import { ServerSentEvent } from "effect-realtime"
 import { createParser } from "eventsource-parser"
 
-/** What WHATWG HTML 9.2.6 says, line by line, sharing nothing with the library. */
+/** Decodes as WHATWG HTML 9.2.6 says, line by line, without a part of the library. */
 const independentDecoder = (text: string) => {
   const events: Array<{ event: string; data: string; lastEventId: string }> = []
   let [data, event, lastEventId, retry] = ["", "", "", undefined as number | undefined]
@@ -70,7 +70,7 @@ const frame = fc.record({
 }, { requiredKeys: [] })
 
 const forges = (value: string | undefined) => value !== undefined && /[\r\n\0]/.test(value)
-/** What RFC 9110, section 5.5, allows in a header, after UTF-8. */
+/** Tests for a value that a header may carry (RFC 9110, section 5.5), after UTF-8. */
 const fitsHeader = (value: string) => /^(?:[^\x00-\x20\x7f](?:[^\x00-\x1f\x7f]*[^\x00-\x20\x7f])?)?$/.test(value)
 const toText = (bytes: Uint8Array) => new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes)
 const broken = (value: unknown) => typeof value === "string" && !value.isWellFormed()
@@ -147,7 +147,7 @@ describe("ServerSentEvent", () => {
         }
         const decoded = yield* decodeAll(pieces)
         const lineBreaks = /\r\n|\r|\n/g
-        // What needs no blank line comes with the frame after it.
+        // Fields that need no blank line are part of the frame after them.
         let before: Record<string, unknown> = {}
         assert.deepStrictEqual(
           decoded,

@@ -32,7 +32,7 @@ const serve = (app: HttpApp.Default<never, Scope.Scope>, scope: Scope.Scope) =>
 
 const open = (session: Http2.ClientHttp2Session) => session.request({ ":path": "/" }).setEncoding("utf8")
 
-/** What a stream received when it has ended. */
+/** Returns the text that a stream has received when it has ended. */
 const read = (stream: Http2.ClientHttp2Stream) =>
   Effect.async<string>((resume) => {
     let received = ""

@@ -47,7 +47,7 @@ const endsOfBodies = (received: string) => received.split("\r\n0\r\n\r\n").lengt
 const greet = EventStream.respond((stream) => EventStream.publish(stream, { data: "hello" }))
 const body = "\r\n:\ndata: hello\n\n\r\n"
 
-/** Whatever chunks the bodies came in. */
+/** Removes the frames of the chunks of a body. */
 const withoutChunks = (received: string) => received.replace(/\r\n[0-9a-f]+\r\n/g, "")
 
 /** Never ends by itself; `started` is done when so many of its producers run. */
@@ -275,7 +275,7 @@ describe("a request that asks for another protocol", () => {
           const socket = yield* openSocket(yield* serveNode(app))
           yield* exchange(socket, request("GET", upgrade(protocol)), (received) => received.includes("\r\n:\n"))
           yield* started
-          // What nothing reads would hide the end that follows it.
+          // Bytes that nothing reads would hide the end that follows them.
           if (protocol !== "h2c") socket.write("more")
           socket[leave]()
           yield* awaitCondition(Effect.map(Ref.get(running), (n) => n === 0))

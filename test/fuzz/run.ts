@@ -1,7 +1,7 @@
 /**
  * Attacks a server with requests of every shape, over HTTP/1.1 and HTTP/2, and stops it while connections of every kind
- * are open: `npm run test:fuzz`, or `REQUESTS=2000 ROUNDS=1 SEED=7 TURN=400 npm run test:fuzz`. After each round the server must
- * hold nothing any more, and must end within two seconds of SIGTERM.
+ * are open: `npm run test:fuzz`, or `REQUESTS=2000 ROUNDS=1 SEED=7 TURN=400 npm run test:fuzz`. After each round the
+ * server must hold nothing any more, and must end within two seconds of SIGTERM.
  *
  * Before the rounds, one client at a time sends the largest batch of each shape to a server that has compiled its code,
  * and no batch may keep the event loop for long. In a round, many clients share a turn of the event loop, and a cold
@@ -480,7 +480,7 @@ const probe = async () => {
     }
     return turn
   }
-  /** A turn that is over the limit by chance, with a collection of garbage or on a busy machine, is not so three times. */
+  /** Measures three times: a turn is over the limit by chance, as with a garbage collection, but not each time. */
   const measure = async (name: string, send: (leaving: () => Promise<void>) => Promise<void>, attempts = 3) => {
     let arriving = 0
     await send(async () => {

@@ -24,7 +24,7 @@ const Orders = Topic.make("orders/:orderId", { paid: Schema.Struct({ amount: Sch
 
 const streaming = { heartbeat: "100 millis", writeTimeout: "1 second" } as const
 
-/** The longest time in milliseconds that one turn of the event loop has taken, in time and in CPU: the lesser of both. */
+/** Measures the longest turn of the event loop in milliseconds: the lesser of its time and its CPU. */
 const watchTurns = () => {
   let longest = 0
   let at = performance.now()

@@ -25,7 +25,7 @@ it.scopedLive("5,000 clients of a server that restarts come back one by one", ()
     )
     yield* first.child.kill("SIGTERM")
     const { url } = yield* start
-    // What a browser does: it comes back after its own `retry`, and again after that if nobody is there yet.
+    // As a browser, each source reconnects after its own `retry`, and again until the server is there.
     const resyncs = yield* Effect.forEach(sources, (source) =>
       Effect.gen(function*() {
         const retry = yield* TestEventSource.retry(source)

@@ -112,7 +112,7 @@ describe("SIGTERM ends a process with connections that end by no response, befor
         const { child, url } = yield* startServer(yield* readmeServer)
         for (const opening of text === undefined ? Object.values(openings) : [text]) yield* open(url, opening)
         if (text === undefined) yield* Effect.replicateEffect(connectMeanwhile(url), 200)
-        // What was sent is in the server's hands once a request sent after it is answered.
+        // The server has read all earlier bytes once it answers a request that was sent after them.
         yield* Effect.promise(() => fetch(`${url}/none`, { headers: { connection: "close" } }))
         const [duration] = yield* Effect.timed(child.kill("SIGTERM"))
         yield* Console.log(`${name}: exited after ${Duration.format(duration)}`)

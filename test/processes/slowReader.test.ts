@@ -21,7 +21,7 @@ it.scopedLive("a client that stops reading costs no more than its queue, is cut 
     const publishHundred = HttpClient.post(`${url}/publish`).pipe(
       Effect.zipRight(TestEventSource.take(healthy, 100))
     )
-    // What a process allocates for good when it does this for the first time is no client's.
+    // Memory that a process allocates once, when it does this for the first time, does not count for a client.
     yield* Effect.replicateEffect(publishHundred, 40)
     yield* Effect.replicateEffect(measure, 5)
 

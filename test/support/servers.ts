@@ -17,7 +17,7 @@ export const serveNode: Serve = (app) =>
     return yield* Effect.provide(HttpServer.addressFormattedWith(Effect.succeed), context)
   })
 
-/** What Deno, Bun and workers run: a function from `Request` to `Response`, here behind a plain Node server. */
+/** Serves as Deno, Bun and workers do, by a function from `Request` to `Response`, here behind a plain Node server. */
 export const serveWeb: Serve = (app) =>
   Effect.gen(function*() {
     const handler = HttpApp.toWebHandlerRuntime(yield* Effect.runtime())(app)

@@ -162,7 +162,7 @@ export const makeTails = ({ keys, note, skip, timeout }: {
       changed.clear()
     })))
 
-  /** Notes a name for the session. Without one there is nothing to change: the next one begins with all that is followed. */
+  /** Notes a name for the session, if there is one: each session begins with all that is followed. */
   const change = (name: string) => {
     if (delivery.state._tag !== "Disconnected") changed.add(name)
     wake.unsafeOpen()

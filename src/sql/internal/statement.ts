@@ -58,16 +58,16 @@ type Access = keyof typeof locks
 const untraced = <A, E, R>(statement: Effect.Effect<A, E, R>) => Effect.withTracerEnabled(statement, false)
 
 /**
- * Runs a statement of SQLite that gets the lock or fails at once: a wait inside of SQLite blocks the event loop. The last
- * of the statements that run at the same time restores the `busy_timeout` of the connection.
+ * Runs a statement of SQLite that gets the lock or fails at once: a wait inside of SQLite blocks the event loop. Of the
+ * statements that run at the same time, the last one restores the `busy_timeout` of the connection.
  *
  * libsql does not reset a statement that failed with SQLITE_BUSY. Until it is collected, a write of the same connection
  * that succeeds is not committed, and is rolled back in the end. So the lock is tried first by `executeMultiple`, which
  * resets its statements; it fails too while another statement is in that state. The statement itself waits for the
  * lock, since only a connection that takes it in between can delay it.
  *
- * The timeout is set each time, because a libsql client has a new connection after a transaction. `sdk.execute` restores
- * it without waiting for a transaction of another fiber.
+ * The timeout is set each time, because a libsql client has a new connection after a transaction. `sdk.execute`
+ * restores it without waiting for a transaction of another fiber.
  */
 const runSqlite = <A>(
   sql: SqlClient.SqlClient,
