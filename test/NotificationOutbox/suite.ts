@@ -699,7 +699,7 @@ export const suite = <R, E>(
       })
     ))
 
-  it.effect("logs only the reason when the storage fails or dies", () =>
+  it.effect("logs only the reason when the storage fails or dies, and the code of a failure", () =>
     run(({ storage }) =>
       Effect.gen(function*() {
         const lines: Array<string> = []
@@ -707,17 +707,20 @@ export const suite = <R, E>(
           void lines.push(`${inspect(message)} ${Cause.pretty(cause)}`)
         )
         const claims = [
-          new NotificationOutbox.NotificationOutboxError({ reason: "Unavailable", detail: "SECRET" }),
-          Effect.die(new Error("SECRET"))
-        ]
-        for (const claim of claims) {
+          [
+            "(Unavailable, 42P01)",
+            new NotificationOutbox.NotificationOutboxError({ reason: "Unavailable", detail: "42P01" })
+          ],
+          ["(defect)", Effect.die(new Error("SECRET"))]
+        ] as const
+        for (const [reason, claim] of claims) {
           yield* Effect.repeat(Effect.delay(Effect.sync(() => lines.length), "5 millis"), { until: (n) => n > 1 }).pipe(
             Effect.provide(
               NotificationOutbox.layer(Effect.succeed({ ...storage, claim: () => claim }), { pollInterval: 1 })
             ),
             Effect.provide(Logger.replace(Logger.defaultLogger, logger))
           )
-          assert.isTrue(lines.every((line) => line.includes("NotificationOutbox could not drain the storage")))
+          assert.isTrue(lines.every((line) => line.includes(`could not drain the storage ${reason}`)))
           assert.notInclude(lines.splice(0).join(), "SECRET")
         }
       })

@@ -167,7 +167,8 @@ const inTurn = <A>(gate: Effect.Semaphore, write: Effect.Effect<A, SqlError>): E
         : new SqlError({ cause: { code: "SQLITE_BUSY" }, message: "Failed to acquire the lock" })
     )
     // The wait and the write are one fiber: an interruption between two fibers would never release the permit.
-    return Effect.raceFirst(gate.withPermits(1)(turn), Effect.delay(tooLate, "15 seconds"))
+    // In a finalizer, the loser of the race would be awaited.
+    return Effect.raceFirst(gate.withPermits(1)(turn), Effect.interruptible(Effect.delay(tooLate, "15 seconds")))
   })
 
 /**
