@@ -1,6 +1,4 @@
 import { randomBytes } from "node:crypto"
-import { setFlagsFromString } from "node:v8"
-import { runInNewContext } from "node:vm"
 
 import type { HttpClientRequest } from "@effect/platform"
 import { FetchHttpClient, HttpClient, HttpClientError, HttpClientResponse } from "@effect/platform"
@@ -28,14 +26,12 @@ import * as WebPushPayload from "effect-realtime/WebPushPayload"
 import { WebPushSubscription } from "effect-realtime/WebPushSubscription"
 
 import { forbiddenUrls, pushServiceUrls } from "./support/endpoints.js"
+import { collectGarbage } from "./support/garbage.js"
 import { verify } from "./support/noble.js"
 import { layerOver, subject } from "./support/webPush.js"
 
 const { publicKey: p256dh } = Effect.runSync(VapidKeys.generate)
 const auth = randomBytes(16).toString("base64url")
-
-setFlagsFromString("--expose-gc")
-const collectGarbage: () => void = runInNewContext("gc")
 
 // `npm run test:soak` sends to a million rows, and sends 10,000 messages at once.
 const rowCount = Number(process.env.ROWS ?? 20_000)

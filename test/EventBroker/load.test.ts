@@ -1,12 +1,10 @@
-import { setFlagsFromString } from "node:v8"
-import { runInNewContext } from "node:vm"
-
 import type { HttpApp } from "@effect/platform"
 import { assert, describe, it } from "@effect/vitest"
 import { Array, Deferred, Duration, Effect, Exit, Fiber, Layer, Order, Schedule, Scope } from "effect"
 import { EventBroker, EventLog, Topic } from "effect-realtime"
 import { LeakCheck, TestEventSource } from "effect-realtime/testing"
 
+import { collectGarbage } from "../support/garbage.js"
 import { serveNode } from "../support/servers.js"
 
 const broker = EventBroker.layer().pipe(Layer.provide(EventLog.layerMemory()))
@@ -28,10 +26,8 @@ const untilEmpty = Effect.repeat(EventBroker.subscribers("a"), {
   schedule: Schedule.spaced("5 millis")
 })
 
-setFlagsFromString("--expose-gc")
-const gc: () => void = runInNewContext("gc")
 const usedHeap = Effect.sync(() => {
-  gc()
+  collectGarbage()
   return process.memoryUsage().heapUsed
 })
 

@@ -1,17 +1,13 @@
-import { setFlagsFromString } from "node:v8"
-import { runInNewContext } from "node:vm"
-
 import { assert, it } from "@effect/vitest"
 import { Array, Console, Effect, Layer, Stream } from "effect"
 import { EventBroker, EventLog, EventStream } from "effect-realtime"
 
-setFlagsFromString("--expose-gc")
-const gc: () => void = runInNewContext("gc")
+import { collectGarbage } from "../support/garbage.js"
 
 const eventLoopTurn = Effect.async<void>((resume) => void setImmediate(() => resume(Effect.void)))
 
-/** The bytes of buffers that are in use. Memory that one collection finds is counted as free after the next one. */
-const usedBytes = Effect.sync(gc).pipe(
+/** The bytes of buffers that are in use. */
+const usedBytes = Effect.sync(collectGarbage).pipe(
   Effect.zipRight(eventLoopTurn),
   Effect.repeatN(3),
   Effect.map(() => process.memoryUsage().arrayBuffers)

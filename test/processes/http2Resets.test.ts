@@ -51,7 +51,7 @@ for (const [when, isHeaded] of [["at once", false], ["after their heads", true]]
     `${resets} streams of HTTP/2 that are reset ${when} leave neither memory nor fibers`,
     () =>
       Effect.gen(function*() {
-        const { url } = yield* startServer({ file: "test/processes/servers/http2.ts", nodeArgs: ["--expose-gc"] })
+        const { url } = yield* startServer({ file: "test/processes/servers/http2.ts" })
         const idle = yield* measure(url)
         const settled = measure(url).pipe(
           Effect.delay("50 millis"),

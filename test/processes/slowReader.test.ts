@@ -11,7 +11,7 @@ const bound = 1024 * 1024 + 512 * 1024
 
 it.scopedLive("a client that stops reading costs no more than its queue, is cut off, and disturbs nobody", () =>
   Effect.gen(function*() {
-    const { url } = yield* startServer({ file: "test/processes/servers/slowReader.ts", nodeArgs: ["--expose-gc"] })
+    const { url } = yield* startServer({ file: "test/processes/servers/slowReader.ts" })
     const measure = HttpClient.get(`${url}/measure`).pipe(
       Effect.flatMap(HttpClientResponse.schemaBodyJson(
         Schema.Struct({ bytes: Schema.Number, dropped: Schema.Array(Schema.Number) })

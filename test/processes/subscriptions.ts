@@ -12,6 +12,7 @@ import { Array as Arr, Console, Duration, Effect, Layer, Stream } from "effect"
 import { SubscriptionStore } from "effect-realtime"
 import { SqlSubscriptionStore } from "effect-realtime/sql"
 
+import { collectGarbage } from "../support/garbage.js"
 import * as Postgres from "../support/postgres.js"
 import * as Sqlite from "../support/sqlite.js"
 import { newEndpoint, newKeys } from "../support/subscriptions.js"
@@ -19,7 +20,7 @@ import { newEndpoint, newKeys } from "../support/subscriptions.js"
 const rows = 100_000
 
 const heapUsed = Effect.sync(() => {
-  globalThis.gc?.()
+  collectGarbage()
   return process.memoryUsage().heapUsed / 1024 / 1024
 })
 

@@ -7,11 +7,10 @@ import { Deferred, Effect, Stream } from "effect"
 export const startServer = (options: {
   readonly file: string
   readonly args?: ReadonlyArray<string>
-  readonly nodeArgs?: ReadonlyArray<string>
 }) =>
   Effect.gen(function*() {
-    const { args = [], file, nodeArgs = [] } = options
-    const child = yield* Command.make(process.execPath, ...nodeArgs, "--import", "tsx", file, ...args).pipe(
+    const { args = [], file } = options
+    const child = yield* Command.make(process.execPath, "--import", "tsx", file, ...args).pipe(
       Command.stderr("inherit"),
       Command.start
     )

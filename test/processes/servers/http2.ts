@@ -7,6 +7,8 @@ import { NodeHttpServer, NodeRuntime } from "@effect/platform-node"
 import { Effect, Fiber, Layer, Predicate } from "effect"
 import { EventStream } from "effect-realtime"
 
+import { collectGarbage } from "../../support/garbage.js"
+
 let opened = 0
 
 const events = EventStream.respond(() =>
@@ -27,8 +29,7 @@ const countFibers = Effect.gen(function*() {
 })
 
 const measure = Effect.gen(function*() {
-  // The memory of a buffer that one collection finds is counted as free after the next.
-  for (let n = 0; n < 3; n++) globalThis.gc?.()
+  collectGarbage()
   const { external, heapUsed } = process.memoryUsage()
   return { bytes: heapUsed + external, fibers: yield* countFibers, opened }
 })

@@ -5,6 +5,8 @@ import { NodeHttpServer, NodeRuntime } from "@effect/platform-node"
 import { Effect, Layer } from "effect"
 import { EventStream } from "effect-realtime"
 
+import { collectGarbage } from "../../support/garbage.js"
+
 const open = new Set<EventStream.EventStream>()
 
 const events = EventStream.respond(
@@ -30,8 +32,7 @@ const publish = Effect.forEach(open, (stream) => EventStream.publish(stream, { d
 )
 
 const measure = Effect.gen(function*() {
-  // The memory of a buffer that one collection finds is counted as free after the next.
-  for (let n = 0; n < 3; n++) globalThis.gc?.()
+  collectGarbage()
   const { external, heapUsed } = process.memoryUsage()
   return { bytes: heapUsed + external, dropped: yield* Effect.forEach(open, EventStream.dropped) }
 })
