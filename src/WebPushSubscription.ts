@@ -129,6 +129,7 @@ export class WebPushSubscription extends Schema.Class<WebPushSubscription>("effe
   },
   [objectRule("a WebPushSubscription"), objectRule("a push subscription"), objectRule("a push subscription")]
 ) {
+  /** @internal */
   #endpointId: string | undefined
 
   /**
