@@ -716,9 +716,10 @@ export const suite = <R, E>(
         for (const [reason, claim] of claims) {
           yield* Effect.repeat(Effect.delay(Effect.sync(() => lines.length), "5 millis"), { until: (n) => n > 1 }).pipe(
             Effect.provide(
-              NotificationOutbox.layer(Effect.succeed({ ...storage, claim: () => claim }), { pollInterval: 1 })
-            ),
-            Effect.provide(Logger.replace(Logger.defaultLogger, logger))
+              NotificationOutbox.layer(Effect.succeed({ ...storage, claim: () => claim }), { pollInterval: 1 }).pipe(
+                Layer.provide(Logger.replace(Logger.defaultLogger, logger))
+              )
+            )
           )
           assert.isTrue(lines.every((line) => line.includes(`could not drain the storage ${reason}`)))
           assert.notInclude(lines.splice(0).join(), "SECRET")
