@@ -26,7 +26,7 @@ import { handOver } from "./EventStream/internal/nodeHandover.js"
 import * as NodeSink from "./EventStream/internal/nodeSink.js"
 import * as Response from "./EventStream/internal/response.js"
 import * as StreamSink from "./EventStream/internal/streamSink.js"
-import { annotateWith } from "./internal/log.js"
+import { annotateWith } from "./internal/logging.js"
 import type * as ServerSentEvent from "./ServerSentEvent.js"
 
 /**

@@ -21,7 +21,7 @@ import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 
-import { annotateWith, reasonOf } from "./internal/log.js"
+import { annotateWith, reasonOf } from "./internal/logging.js"
 import * as Attempt from "./NotificationOutbox/internal/attempt.js"
 import * as Entry from "./NotificationOutbox/internal/entry.js"
 import * as Message from "./NotificationOutbox/internal/message.js"
@@ -41,8 +41,8 @@ export interface Options {
   /** Number of notifications that are sent at once, one or more. 16 by default. */
   readonly concurrency?: number | undefined
   /**
-   * Time after the death of a node after which another one takes over its notifications, in milliseconds or as a
-   * Duration. 30 seconds by default.
+   * Time from the death of a node until another one takes over its notifications, in milliseconds or as a Duration.
+   * 30 seconds by default.
    */
   readonly lease?: Duration.DurationInput | undefined
   /** Number of attempts for a device, one or more. 14 by default, which take about three hours. */
@@ -56,7 +56,7 @@ export interface Options {
 
 /**
  * Reason why a notification did not reach a device: its `endpointId`, and the reason of the `WebPushFailure` or one of
- * two more. `isFinal` if a further attempt cannot succeed.
+ * two more. `isFinal` is true if no further attempt can succeed.
  *
  * - `Expired`: the notification was not sent, or not again, because its `ttl` had passed since it was enqueued.
  * - `Removed`: the owner has removed the device, and has no new one that may replace it.
@@ -140,9 +140,9 @@ export declare namespace NotificationOutbox {
      * Accepts a notification and returns its id. Inside a transaction of the `SqlClient` it is accepted if the
      * transaction commits, and a failure of the database is not retried.
      *
-     * A `ttl`, or else that of the `WebPush` layer, counts from here: the push service gets the rest of it, and once it
-     * has passed the notification becomes a dead letter. A notification with a `ttl` of zero is sent within 10 seconds
-     * or not at all. From the second attempt on the id is the push `topic` if the options have none, so that a
+     * The `ttl`, by default that of the `WebPush` layer, starts here: the push service gets the time that is left.
+     * After the `ttl` the notification becomes a dead letter. With a `ttl` of zero it is sent within 10 seconds or not
+     * at all. Without a `topic` in the options, the second and later attempts use the id as the push `topic`, so that a
      * repetition replaces an earlier message that is not delivered yet.
      */
     readonly enqueue: (
@@ -219,7 +219,7 @@ export interface Storage {
   /**
    * Claims at most `limit` entries that are due at `now`, and returns them. A claim marks an entry with `claim`, sets
    * its `dueAt` to `until` and adds one to its `attempts`. Of several nodes that claim at once, one gets the entry. An
-   * entry that is due later than `latest` is due too: a node with a wrong clock has stored it. No dead letter is due.
+   * entry whose `dueAt` is after `latest` is due too: its node had a wrong clock. No dead letter is due.
    */
   readonly claim: (options: {
     readonly claim: string
@@ -228,7 +228,7 @@ export interface Storage {
     readonly latest: number
     readonly limit: number
   }) => Effect.Effect<ReadonlyArray<StoredEntry>, NotificationOutboxError>
-  /** Sets `dueAt` of those of the entries that still have this claim to `until`. */
+  /** Sets `dueAt` to `until` for the entries that still have this claim. */
   readonly renew: (
     claim: string,
     ids: ReadonlyArray<string>,
@@ -266,7 +266,7 @@ const decodeEntry = Schema.decodeUnknownEither(Entry.Entry)
 
 const decodeDeadLetter = Schema.decodeUnknown(Entry.DeadEntry)
 
-// The message of a schema quotes the entry.
+// The error of a schema quotes the entry, and is dropped.
 const toDeadLetter = (entry: StoredDeadLetter) =>
   Effect.mapError(
     decodeDeadLetter(entry),
@@ -291,8 +291,8 @@ const refuseOption = (rule: string): Effect.Effect<never> =>
   Effect.die(new Cause.IllegalArgumentException(`NotificationOutbox: ${rule}`))
 
 /**
- * Limits the interruption of an effect to one second. A storage that does not answer by then is left to end in the
- * background, with the finalizers of the effect.
+ * Limits the interruption of an effect to one second. A storage that has not answered by then ends in the background,
+ * with the finalizers of the effect.
  */
 const endWithinASecond = <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
   Effect.uninterruptibleMask((restore) =>
@@ -304,7 +304,7 @@ const endWithinASecond = <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<
     )
   )
 
-/** Returns the record of an attempt. `None` stands for an attempt that failed as a whole. */
+/** Returns the settlement of an attempt. `None` stands for an attempt that failed as a whole. */
 const toSettlement = Effect.fnUntraced(function*(
   entry: Entry.Entry,
   outcome: Option.Option<Attempt.Attempt>,
@@ -343,9 +343,9 @@ interface Run {
 }
 
 /**
- * Makes an outbox over a storage that sends only while `drain` runs. An interruption of `drain` releases at once the
- * notifications that are not sent yet, and takes one second at most if the storage does not answer. Dies with
- * `IllegalArgumentException` if an option is out of its range.
+ * Makes an outbox that sends only while `drain` runs. An interruption of `drain` releases the unsent notifications at
+ * once, and takes one second at most if the storage does not answer. Dies with `IllegalArgumentException` if an option
+ * is out of its range.
  *
  * @since 0.1.0
  * @category constructors
@@ -427,7 +427,7 @@ const makeWithSignal = Effect.fnUntraced(function*<E, R>(
     )
   )
 
-  // A node that shuts down in order was not ended by the notification: that attempt does not count.
+  // The notification did not cause an orderly shutdown: that attempt does not count.
   const release = ({ claim }: Run) => Effect.flatMap(Clock.currentTimeMillis, (now) => storage.release(claim, now))
 
   const process = (run: Run, entry: Entry.Entry) =>
@@ -439,7 +439,7 @@ const makeWithSignal = Effect.fnUntraced(function*<E, R>(
       )
 
   const send = (run: Run, entry: Entry.Entry) =>
-    // An entry whose attempts never ended may be the cause of the death of its nodes.
+    // An entry whose attempts never ended may have ended its nodes.
     (entry.attempts > maxAttempts ?
       Effect.succeedNone :
       Effect.asSome(Attempt.attempt({ maxAttempts, notifier, store }, entry))).pipe(
@@ -593,8 +593,8 @@ export const enqueue = (
   Effect.flatMap(NotificationOutbox, (outbox) => outbox.enqueue(owner, notification, options))
 
 /**
- * Sends the notifications that are due until none is, and returns the number of attempts. An outbox of `layer` is
- * drained already.
+ * Sends the notifications that are due until none is, and returns the number of attempts. `layer` drains its outbox by
+ * itself.
  *
  * @since 0.1.0
  * @category accessors

@@ -34,7 +34,7 @@ import * as ParseResult from "effect/ParseResult"
 import * as Schema from "effect/Schema"
 
 import { readText } from "./internal/body.js"
-import { annotateWith } from "./internal/log.js"
+import { annotateWith } from "./internal/logging.js"
 import type { SubscriptionStoreError } from "./SubscriptionStore.js"
 import { SubscriptionStore } from "./SubscriptionStore.js"
 import * as WebPush from "./WebPush.js"

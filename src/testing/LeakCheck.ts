@@ -58,7 +58,7 @@ export class LeakError extends Schema.TaggedError<LeakError>("effect-realtime/te
  * Runs the body of a test in a fiber and a scope of its own. Fails with `LeakError` if, after both have ended, this
  * process has a new resource: a fiber (daemons, and fibers of any runtime, too), an open scope with finalizers, a
  * timer or immediate (also if it is `unref`ed), a socket or a server. A resource that closes asynchronously has about
- * a second of real time to do so, with any `Clock` of the test. If the body fails, the failure is that of the body.
+ * a second of real time to do so, whatever `Clock` the test has. If the body fails, the failure is that of the body.
  *
  * The check covers the whole process. So the test must not run concurrently with others, and a check within another
  * one dies. A layer that is provided outside of the check may outlive it, but resources that the layer acquires
@@ -178,9 +178,8 @@ const allFibers: Effect.Effect<Set<AnyFiber>> = Effect.gen(function*() {
 })
 
 /**
- * Calls the function for each new scope. No public API reports new scopes. Each scope is an object of one prototype
- * that is then assigned its strategy, so a setter on the prototype sees all of them, and defines the property where
- * it would have been.
+ * Calls the function for each new scope. No public API reports new scopes. All scopes share a prototype, and each one
+ * has its `strategy` assigned: a setter on the prototype sees each scope, and defines the property on the scope itself.
  */
 const onScopeMade = (prototype: object, made: (scope: ScopeState) => void): () => void => {
   Object.defineProperty(prototype, "strategy", {
@@ -206,7 +205,7 @@ const captureStack = (below: (id: number, type: string) => void): { readonly sta
 
 const settle = Effect.fnUntraced(function*(watching: Watching) {
   for (let turn = 0; turn < turns.immediate + turns.delayed; turn++) {
-    // One leak is enough to wait for: a description of everything that is closing would take longer than the closing.
+    // One leak is enough to wait for: to describe all that is closing takes longer than the closing.
     if ((yield* newFibers(watching)).length === 0 && remaining(watching).next().done === true) {
       return
     }

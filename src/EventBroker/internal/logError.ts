@@ -1,7 +1,7 @@
 import type * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 
-import { annotateWith } from "../../internal/log.js"
+import { annotateWith } from "../../internal/logging.js"
 
 /** Logs an error of a broker. The message names the component, the action and its consequence. */
 export const logError = (

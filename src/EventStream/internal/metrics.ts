@@ -3,12 +3,12 @@ import * as Metric from "effect/Metric"
 // Names and units follow OpenTelemetry's conventions. No label here takes its value from a user.
 
 export const dropped = Metric.counter("effect_realtime.sse.events.dropped", {
-  description: "Events dropped by the strategy of a slow connection",
+  description: "Events dropped because a connection was slow",
   incremental: true
 })
 
 export const gaps = Metric.counter("effect_realtime.sse.gaps", {
-  description: "Events `gap`, which report to a client that events were dropped",
+  description: "`gap` events, which tell a client that events were dropped",
   incremental: true
 })
 

@@ -9,7 +9,7 @@ import * as Redacted from "effect/Redacted"
 import { ClientClosedError, ClientOfflineError, createClient, ErrorReply, RESP_TYPES } from "redis"
 
 import { EventLogError } from "../../EventLog.js"
-import { annotateWith } from "../../internal/log.js"
+import { annotateWith } from "../../internal/logging.js"
 import * as Scripts from "./scripts.js"
 
 export interface Settings {

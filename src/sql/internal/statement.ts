@@ -12,8 +12,8 @@ export interface Statement<A> {
 }
 
 /**
- * Access to the tables of an adapter, whose names are in snake case already. `toError` gets the code of a failure: the
- * rest of it is not shown, because PostgreSQL repeats the values of a row in its `detail`.
+ * Access to the tables of an adapter, whose names are in snake case already. `toError` gets only the code of a failure,
+ * because PostgreSQL repeats the values of a row in its `detail`.
  */
 export const queries = <E>(sql: SqlClient.SqlClient, toError: (code: string) => E) => {
   const query = (access: Access) => <A>(statement: Statement<A>): Effect.Effect<ReadonlyArray<A>, E> =>
@@ -50,7 +50,7 @@ const isLocalLibsql = (sql: unknown): sql is LocalLibsql =>
   Predicate.hasProperty(sql.sdk, "execute") && Predicate.isFunction(sql.sdk.execute) &&
   Predicate.hasProperty(sql.sdk, "executeMultiple") && Predicate.isFunction(sql.sdk.executeMultiple)
 
-// EXCLUSIVE waits for readers too, where the journal is not a WAL.
+// Without a WAL, EXCLUSIVE also needs all readers to have ended.
 const locks = { read: "SELECT 1 FROM sqlite_master LIMIT 1", write: "BEGIN EXCLUSIVE; COMMIT" }
 
 type Access = keyof typeof locks
@@ -63,8 +63,8 @@ const untraced = <A, E, R>(statement: Effect.Effect<A, E, R>) => Effect.withTrac
  *
  * libsql does not reset a statement that failed with SQLITE_BUSY. Until it is collected, a write of the same connection
  * that succeeds is not committed, and is rolled back in the end. So the lock is tried first by `executeMultiple`, which
- * resets its statements; it fails too while another statement is in that state. The statement itself waits for the
- * lock, since only a connection that takes it in between can delay it.
+ * resets its statements. `executeMultiple` also fails while another statement is in that state. The statement itself
+ * may wait: only a connection that takes the lock in between delays it.
  *
  * The timeout is set each time, because a libsql client has a new connection after a transaction. `sdk.execute`
  * restores it without waiting for a transaction of another fiber.
@@ -167,7 +167,7 @@ const inTurn = <A>(gate: Effect.Semaphore, write: Effect.Effect<A, SqlError>): E
         : new SqlError({ cause: { code: "SQLITE_BUSY" }, message: "Failed to acquire the lock" })
     )
     // The wait and the write are one fiber: an interruption between two fibers would never release the permit.
-    // In a finalizer, the loser of the race would be awaited.
+    // Interruptible: a race in a finalizer would wait for its loser otherwise.
     return Effect.raceFirst(gate.withPermits(1)(turn), Effect.interruptible(Effect.delay(tooLate, "15 seconds")))
   })
 
