@@ -294,9 +294,12 @@ const endTurn = (): void => {
     isTurnEnding = false
     spent = 0
     let done = 0
-    for (; done < tasks.length && spent <= turnTime; done++) runTask(tasks[done] ?? ignore)
-    tasks.splice(0, done)
-    if (done > 0) endTurn()
+    try {
+      while (done < tasks.length && spent <= turnTime) runTask(tasks[done++] ?? ignore)
+    } finally {
+      tasks.splice(0, done)
+      if (done > 0) endTurn()
+    }
   })
 }
 
