@@ -24,7 +24,7 @@ import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
 
-import { merge, Ring, Sequence } from "./EventLog/internal/memory.js"
+import { merge, Ring, Sequence } from "./EventLog/internal/rings.js"
 import { channelFault, isPattern, patternFault, PatternMap } from "./internal/channel.js"
 import { monotonicMillis } from "./internal/clock.js"
 

@@ -154,7 +154,7 @@ export default [
   },
   {
     promise: "A page of a pattern shows that entries are missing",
-    file: "src/EventLog/internal/memory.ts",
+    file: "src/EventLog/internal/rings.ts",
     find: "entry !== undefined || (ring.floor === seq && !ring.isForgotten)",
     replace: "entry !== undefined",
     test: "test/EventLog.test.ts",
