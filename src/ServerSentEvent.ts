@@ -12,6 +12,8 @@ import * as Stream from "effect/Stream"
 import type * as Types from "effect/Types"
 import { createParser } from "eventsource-parser"
 
+import * as ContentType from "./internal/contentType.js"
+
 /**
  * A frame. Every field is optional. A frame without `data` dispatches no event in the browser, but its `id` moves the
  * cursor that the browser reconnects with, its `retry` sets the reconnection time, and its `comment` prevents proxies
@@ -286,11 +288,7 @@ export const decode: {
  * ServerSentEvent.isContentType("text/html") // false
  * ```
  */
-export const isContentType = (contentType: string | null | undefined): boolean =>
-  (contentType ?? "").match(/(?:[^",]|"(?:\\.|[^"\\])*"?)+/g)?.reduce((essence, value) => {
-    const found = /^\s*([\w!#$%&'*+.^`|~-]+\/[\w!#$%&'*+.^`|~-]+)\s*(?:;|$)/.exec(value)?.[1]
-    return found === undefined || found === "*/*" ? essence : found
-  }, "").toLowerCase() === "text/event-stream"
+export const isContentType: (contentType: string | null | undefined) => boolean = ContentType.isEventStream
 
 const textEncoder = new TextEncoder()
 const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true })

@@ -3,11 +3,13 @@ import type { Mutation } from "./mutation.js"
 const client = "src/browser/EventSourceClient.ts"
 const reconnection = "src/browser/internal/reconnection.ts"
 const attempt = "src/browser/internal/attempt.ts"
-const lastEventId = "src/browser/internal/lastEventId.ts"
+const lastEventId = "src/internal/lastEventId.ts"
 const responseError = "src/browser/internal/responseError.ts"
 const buffer = "src/browser/internal/signalBuffer.ts"
 const shared = "src/browser/internal/sharedConnection.ts"
 const decoder = "src/ServerSentEvent.ts"
+const contentType = "src/internal/contentType.ts"
+const retryAfter = "src/internal/retryAfter.ts"
 const test = "test/EventSourceClient.test.ts"
 const inChromium = "test/browser/EventSourceClient.test.ts"
 
@@ -86,7 +88,7 @@ export default [
   },
   {
     promise: "Retry-After is limited to an hour",
-    file: responseError,
+    file: retryAfter,
     find: "Math.min(Math.max(0, millis), maxDelay)",
     replace: "Math.max(0, millis)",
     test,
@@ -94,7 +96,7 @@ export default [
   },
   {
     promise: "the last of several content types counts",
-    file: decoder,
+    file: contentType,
     find: "found === undefined || found === \"*/*\" ? essence : found",
     replace: "essence === \"\" ? found ?? \"\" : essence",
     test,

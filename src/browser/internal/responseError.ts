@@ -1,10 +1,8 @@
 import * as Duration from "effect/Duration"
 
+import * as RetryAfter from "../../internal/retryAfter.js"
 import * as ServerSentEvent from "../../ServerSentEvent.js"
 import { EventSourceError } from "../EventSourceError.js"
-
-/** Upper limit of a delay that a server asks for, in milliseconds. A timer of 25 days or more would never fire. */
-export const maxDelay = 3_600_000
 
 /** Returns the error of a response that is no event stream. 204 is the regular end, and no error. */
 export const fromResponse = (
@@ -22,18 +20,11 @@ export const fromResponse = (
     return new EventSourceError({ reason: "Unauthorized", status })
   }
   return status >= 500 || status === 408 || status === 425 || status === 429
-    ? new EventSourceError({ reason: "Unavailable", status, retryAfter: retryAfterOf(headers, now) })
+    ? new EventSourceError({ reason: "Unavailable", status, retryAfter: durationOf(RetryAfter.toMillis(headers, now)) })
     : new EventSourceError({ reason: "Rejected", status })
 }
 
 /** Tests for a response that a request without an id may not get: the URI or the headers are too large. */
 export const isTooLong = ({ status }: EventSourceError): boolean => status === 414 || status === 431
 
-// A date in Retry-After is of the server's clock, which the header Date shows where the page can read it.
-const retryAfterOf = (headers: Headers, now: number): Duration.Duration | undefined => {
-  const header = headers.get("retry-after")?.trim()
-  if (header === undefined || header === "") return undefined
-  const date = Date.parse(headers.get("date") ?? "")
-  const millis = /^\d+$/.test(header) ? Number(header) * 1_000 : Date.parse(header) - (Number.isNaN(date) ? now : date)
-  return Number.isNaN(millis) ? undefined : Duration.millis(Math.min(Math.max(0, millis), maxDelay))
-}
+const durationOf = (millis: number | undefined) => millis === undefined ? undefined : Duration.millis(millis)

@@ -1,12 +1,12 @@
-import type { Session } from "./signal.js"
-
 const maxLength = 4096
 
 /**
  * Returns the id that the next request resumes after, or undefined if no request can carry it: servers and proxies
  * accept lines of 8 kB, and a byte may take three in a query.
  */
-export const sendableId = ({ lastEventId: id, refusedId }: Session): string | undefined =>
+export const sendableId = (
+  { lastEventId: id, refusedId }: { readonly lastEventId: string; readonly refusedId: string | undefined }
+): string | undefined =>
   id === refusedId || id.length > maxLength || new URLSearchParams({ id }).toString().length > maxLength
     ? undefined
     : id
