@@ -80,7 +80,7 @@ export interface Snapshot {
    * The events that describe the state. The client receives them first. An event with an `id` is refused: the log
    * assigns ids.
    */
-  readonly events: Iterable<ServerSentEvent.ServerSentEvent>
+  readonly events: Iterable<ServerSentEvent.Fields>
   /**
    * The id of the last event that is part of the state, as `publish` returned it. The client receives each event after
    * it. Without it, the client receives the events from just before the state was read: none is lost, but an event that
@@ -203,7 +203,7 @@ export declare namespace EventBroker {
   export interface Service {
     readonly publish: (
       channel: string,
-      event: ServerSentEvent.ServerSentEvent
+      event: ServerSentEvent.Fields
     ) => Effect.Effect<EventLog.EventId, ServerSentEvent.InvalidServerSentEvent | EventLog.EventLogError>
     readonly subscribe: <E = never, R = never>(
       channels: string | Topic.Pattern | Iterable<string | Topic.Pattern>,
@@ -254,7 +254,7 @@ export declare namespace EventBroker {
  * ```
  */
 export const publish: {
-  (channel: string, event: ServerSentEvent.ServerSentEvent): Effect.Effect<
+  (channel: string, event: ServerSentEvent.Fields): Effect.Effect<
     EventLog.EventId,
     ServerSentEvent.InvalidServerSentEvent | EventLog.EventLogError,
     EventBroker
@@ -271,7 +271,7 @@ export const publish: {
   >
 } = <Path extends string, Events extends Topic.Topic.Events, Name extends keyof Events & string>(
   ...args:
-    | [channel: string, event: ServerSentEvent.ServerSentEvent]
+    | [channel: string, event: ServerSentEvent.Fields]
     | [
       topic: Topic.Topic<Path, Events>,
       params: Topic.Topic.Params<Path>,

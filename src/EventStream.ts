@@ -135,7 +135,7 @@ export interface ProducerOptions<E> extends Options, ResponseOptions {
    * Function that makes the last event of a stream whose producer failed. It is sent after the queued events. By
    * default the stream ends without it, and the client reconnects.
    */
-  readonly onError?: ((error: E) => ServerSentEvent.ServerSentEvent) | undefined
+  readonly onError?: ((error: E) => ServerSentEvent.Fields) | undefined
 }
 
 /**
@@ -192,17 +192,17 @@ export const make: (options?: Options) => Effect.Effect<EventStream, never, Scop
  */
 export const publish: {
   (
-    event: ServerSentEvent.ServerSentEvent
+    event: ServerSentEvent.Fields
   ): (self: EventStream) => Effect.Effect<boolean, ServerSentEvent.InvalidServerSentEvent>
   (
     self: EventStream,
-    event: ServerSentEvent.ServerSentEvent
+    event: ServerSentEvent.Fields
   ): Effect.Effect<boolean, ServerSentEvent.InvalidServerSentEvent>
 } = dual(
   2,
   (
     self: EventStream,
-    event: ServerSentEvent.ServerSentEvent
+    event: ServerSentEvent.Fields
   ): Effect.Effect<boolean, ServerSentEvent.InvalidServerSentEvent> =>
     Effect.flatMap(Frame.fromEvent(event), (frame) => Connection.offer(Connection.fromEventStream(self), frame))
 )
@@ -345,16 +345,16 @@ export const fromStream: {
   <E>(
     options?: ProducerOptions<E | ServerSentEvent.InvalidServerSentEvent>
   ): <R>(
-    self: Stream.Stream<ServerSentEvent.ServerSentEvent, E, R>
+    self: Stream.Stream<ServerSentEvent.Fields, E, R>
   ) => Effect.Effect<HttpServerResponse.HttpServerResponse, never, R | Scope.Scope>
   <E, R>(
-    self: Stream.Stream<ServerSentEvent.ServerSentEvent, E, R>,
+    self: Stream.Stream<ServerSentEvent.Fields, E, R>,
     options?: ProducerOptions<E | ServerSentEvent.InvalidServerSentEvent>
   ): Effect.Effect<HttpServerResponse.HttpServerResponse, never, R | Scope.Scope>
 } = dual(
   (args) => Predicate.hasProperty(args[0], Stream.StreamTypeId),
   <E, R>(
-    self: Stream.Stream<ServerSentEvent.ServerSentEvent, E, R>,
+    self: Stream.Stream<ServerSentEvent.Fields, E, R>,
     options?: ProducerOptions<E | ServerSentEvent.InvalidServerSentEvent>
   ): Effect.Effect<HttpServerResponse.HttpServerResponse, never, R | Scope.Scope> =>
     respond((stream) => Stream.runForEach(self, (event) => publish(stream, event)), {
@@ -427,7 +427,7 @@ const runTimers = (connection: Connection.Connection): Effect.Effect<void> =>
 const reportFailure = <E>(
   stream: EventStream,
   cause: Cause.Cause<E>,
-  onError: ((error: E) => ServerSentEvent.ServerSentEvent) | undefined
+  onError: ((error: E) => ServerSentEvent.Fields) | undefined
 ): Effect.Effect<void> => {
   if (Cause.isInterruptedOnly(cause)) return Effect.void
   const failure = Cause.failureOption(cause)

@@ -31,7 +31,7 @@ import * as WebPush from "./WebPush.js"
  * @category models
  */
 export interface Notification {
-  readonly event: ServerSentEvent.ServerSentEvent
+  readonly event: ServerSentEvent.Fields
   readonly push: WebPush.Message
 }
 
@@ -237,7 +237,7 @@ export const make: Effect.Effect<Notifier.Service, never, EventBroker | Subscrip
             (frames) => ServerSentEvent.decode(frames),
             Stream.filter(({ data }) => data === id),
             Stream.runHead,
-            Effect.orElseSucceed(() => Option.none<ServerSentEvent.ServerSentEvent>()),
+            Effect.orElseSucceed(() => Option.none<ServerSentEvent.Fields>()),
             Effect.flatMap(Option.match({ onNone: () => Effect.never, onSome: () => Effect.succeed(true) })),
             Effect.timeoutTo({ duration: delay, onSuccess: () => true, onTimeout: () => false })
           )

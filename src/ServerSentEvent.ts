@@ -15,16 +15,29 @@ import { createParser } from "eventsource-parser"
 import * as ContentType from "./internal/contentType.js"
 
 /**
- * A frame. Every field is optional. A frame without `data` dispatches no event in the browser, but its `id` moves the
- * cursor that the browser reconnects with, its `retry` sets the reconnection time, and its `comment` prevents proxies
- * from closing an idle connection.
+ * @since 0.1.0
+ * @category type ids
+ */
+export const TypeId = "~effect-realtime/ServerSentEvent" as const
+
+/**
+ * @since 0.1.0
+ * @category type ids
+ */
+export type TypeId = typeof TypeId
+
+/**
+ * The fields of a frame. Every field is optional. A frame without `data` and `event` dispatches no event in the
+ * browser, but its `id` moves the cursor that the browser reconnects with, its `retry` sets the reconnection time, and
+ * its `comment` prevents proxies from closing an idle connection.
  *
  * @since 0.1.0
  * @category models
  */
-export interface ServerSentEvent {
+export interface Fields {
   /**
-   * Data of the event. A string or UTF-8 bytes are sent as they are, any other value as JSON. Empty data is data.
+   * Data of the event. A string or UTF-8 bytes are sent as they are, any other value as JSON. Empty data is data, and
+   * the data of an `event` that has none is empty.
    */
   readonly data?: unknown
   /**
@@ -50,6 +63,21 @@ export interface ServerSentEvent {
    * Text that does not reach the page. Each of its lines is sent as a comment.
    */
   readonly comment?: string | undefined
+}
+
+/**
+ * A frame that is valid and encoded, as a queue of frames contains it. `make` makes it. It cannot be changed, and a
+ * frame with other fields is made from a copy: `make({ ...event, id })`.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface ServerSentEvent extends Fields {
+  readonly [TypeId]: TypeId
+  /**
+   * Data of the event as it is sent: JSON, unless a string or bytes were given.
+   */
+  readonly data?: string | undefined
 }
 
 /**
@@ -105,8 +133,78 @@ const rules: Record<InvalidServerSentEvent["reason"], string> = {
   TooLong: "must not be longer than 1,024 bytes"
 }
 
+class Encoded implements ServerSentEvent {
+  readonly data: string | undefined
+  readonly event: string | undefined
+  readonly id: string | undefined
+  readonly retry: number | undefined
+  readonly comment: string | undefined
+  /** The frame. A copy of the fields does not have it. */
+  readonly #bytes: Uint8Array
+
+  constructor({ comment, event, id, retry }: Fields, data: string | undefined, bytes: Uint8Array) {
+    this.data = data
+    this.event = event
+    this.id = id
+    this.retry = retry
+    this.comment = comment
+    this.#bytes = bytes
+    Object.freeze(this)
+  }
+
+  get [TypeId](): TypeId {
+    return TypeId
+  }
+
+  get bytes(): Uint8Array {
+    return this.#bytes
+  }
+}
+
 /**
- * Returns a frame that is only a comment, with one line for each line of the text.
+ * Returns true for a frame that `make` has made.
+ *
+ * @since 0.1.0
+ * @category guards
+ */
+export const isServerSentEvent = (u: unknown): u is ServerSentEvent => Predicate.hasProperty(u, TypeId)
+
+/**
+ * Makes a frame that may be published, and encodes it once, for all streams that it is sent to. A frame that was made
+ * already is returned as it is. The result is an `Either`, and so an `Effect` too.
+ *
+ * It refuses the fields that `encode` refuses, and also the names of the events that this library itself sends, `end`,
+ * `gap` and `resync`: a client would take the event for one of those.
+ *
+ * @since 0.1.0
+ * @category constructors
+ * @example
+ * ```ts
+ * import { Effect, Queue } from "effect"
+ * import { ServerSentEvent } from "effect-realtime"
+ *
+ * const greet = (queue: Queue.Enqueue<ServerSentEvent.ServerSentEvent>) =>
+ *   Effect.flatMap(ServerSentEvent.make({ event: "greeting", data: "hello" }), (event) => Queue.offer(queue, event))
+ *
+ * // Fails with InvalidServerSentEvent { field: "event", reason: "Reserved" }
+ * Effect.flip(ServerSentEvent.make({ event: "gap", data: { dropped: 3 } }))
+ * ```
+ */
+export const make = (fields: Fields): Either.Either<ServerSentEvent, InvalidServerSentEvent> => {
+  if (fields instanceof Encoded) return Either.right(fields)
+  if (ownEvents.has(fields.event)) return invalid("event", "Reserved")
+  const data = fields.data === undefined ? undefined : dataToString(fields.data)
+  if (data !== undefined && Either.isLeft(data)) return Either.left(data.left)
+  return Either.map(
+    toText(fields, data?.right),
+    (frame) => new Encoded(fields, data?.right, textEncoder.encode(frame))
+  )
+}
+
+const ownEvents: ReadonlySet<string | undefined> = new Set(["end", "gap", "resync"])
+
+/**
+ * Returns the fields of a frame that is only a comment, with one line for each line of the text.
  *
  * @since 0.1.0
  * @category constructors
@@ -117,7 +215,7 @@ const rules: Record<InvalidServerSentEvent["reason"], string> = {
  * ServerSentEvent.encodeString(ServerSentEvent.comment("still here")) // Right(": still here\n")
  * ```
  */
-export const comment = (text: string): ServerSentEvent => ({ comment: text })
+export const comment = (text: string): Fields => ({ comment: text })
 
 /**
  * Encodes one whole frame as text. The result is an `Either`, and so an `Effect` too.
@@ -138,36 +236,14 @@ export const comment = (text: string): ServerSentEvent => ({ comment: text })
  * })
  * ```
  */
-export const encodeString = (self: ServerSentEvent): Either.Either<string, InvalidServerSentEvent> => {
-  let frame = ""
-  if (self.id !== undefined) {
-    const reason = nameFault(self.id) ?? headerFault(self.id)
-    if (reason !== undefined) return invalid("id", reason)
-    frame += `id: ${self.id}\n`
-  }
-  if (self.event !== undefined && self.event !== "") {
-    const reason = self.event === "error" || self.event === "open" ? "Reserved" : nameFault(self.event)
-    if (reason !== undefined) return invalid("event", reason)
-    frame += `event: ${self.event}\n`
-  }
-  if (self.retry !== undefined) {
-    if (!Number.isSafeInteger(self.retry) || self.retry < 0) return invalid("retry", "NotWholeMilliseconds")
-    frame += `retry: ${self.retry}\n`
-  }
-  if (self.comment !== undefined) {
-    if (!self.comment.isWellFormed()) return invalid("comment", "LoneSurrogate")
-    frame += lines("", self.comment)
-  }
-  if (self.data !== undefined) {
-    const data = dataToString(self.data)
-    if (Either.isLeft(data)) return Either.left(data.left)
-    frame += lines("data", data.right)
-  }
-  return Either.right(isEvent(self) ? `${frame}\n` : frame)
-}
+export const encodeString = (self: Fields): Either.Either<string, InvalidServerSentEvent> =>
+  self.data === undefined
+    ? toText(self, undefined)
+    : Either.flatMap(dataToString(self.data), (data) => toText(self, data))
 
 /**
- * Encodes one whole frame as the bytes that go over the wire. The result is an `Either`, and so an `Effect` too.
+ * Encodes one whole frame as the bytes that go over the wire. A `ServerSentEvent` has its bytes already: they are
+ * shared and must not be changed. The result is an `Either`, and so an `Effect` too.
  *
  * @since 0.1.0
  * @category encoding
@@ -180,29 +256,10 @@ export const encodeString = (self: ServerSentEvent): Either.Either<string, Inval
  * Effect.flip(ServerSentEvent.encode({ id: "1\ndata: forged", data: "real" }))
  * ```
  */
-export const encode = (self: ServerSentEvent): Either.Either<Uint8Array, InvalidServerSentEvent> =>
-  Either.map(encodeString(self), (frame) => textEncoder.encode(frame))
-
-const ownEvents: ReadonlySet<string | undefined> = new Set(["end", "gap", "resync"])
-
-/**
- * Encodes an event that an application publishes. As `encode`, it refuses `error` and `open`. It also refuses the names
- * of the events that this library itself sends, `end`, `gap` and `resync`: a client would take the event for one of
- * those.
- *
- * @since 0.1.0
- * @category encoding
- * @example
- * ```ts
- * import { Effect } from "effect"
- * import { ServerSentEvent } from "effect-realtime"
- *
- * // Fails with InvalidServerSentEvent { field: "event", reason: "Reserved" }
- * Effect.flip(ServerSentEvent.encodePublished({ event: "gap", data: { dropped: 3 } }))
- * ```
- */
-export const encodePublished = (self: ServerSentEvent): Either.Either<Uint8Array, InvalidServerSentEvent> =>
-  ownEvents.has(self.event) ? invalid("event", "Reserved") : encode(self)
+export const encode = (self: Fields): Either.Either<Uint8Array, InvalidServerSentEvent> =>
+  self instanceof Encoded
+    ? Either.right(self.bytes)
+    : Either.map(encodeString(self), (frame) => textEncoder.encode(frame))
 
 /**
  * Limits and timing of a decoder.
@@ -250,20 +307,20 @@ export const decode: {
   (
     options?: DecodeOptions
   ): <E, R>(self: Stream.Stream<string | Uint8Array, E, R>) => Stream.Stream<
-    ServerSentEvent,
+    Fields,
     E | InvalidServerSentEvent,
     R
   >
   <E, R>(
     self: Stream.Stream<string | Uint8Array, E, R>,
     options?: DecodeOptions
-  ): Stream.Stream<ServerSentEvent, E | InvalidServerSentEvent, R>
+  ): Stream.Stream<Fields, E | InvalidServerSentEvent, R>
 } = dual(
   (args) => Predicate.hasProperty(args[0], Stream.StreamTypeId),
   <E, R>(
     self: Stream.Stream<string | Uint8Array, E, R>,
     options: DecodeOptions = {}
-  ): Stream.Stream<ServerSentEvent, E | InvalidServerSentEvent, R> =>
+  ): Stream.Stream<Fields, E | InvalidServerSentEvent, R> =>
     Stream.suspend(() =>
       self.pipe(
         Stream.concat(Stream.succeed(undefined)),
@@ -299,9 +356,40 @@ const invalid = (field: InvalidServerSentEvent["field"], reason: InvalidServerSe
 const nameFault = (name: string): "ControlCharacter" | "LoneSurrogate" | undefined =>
   /[\r\n\0]/.test(name) ? "ControlCharacter" : name.isWellFormed() ? undefined : "LoneSurrogate"
 
-/** Returns true for a frame that takes effect at a blank line. */
-const isEvent = ({ data, event, id }: ServerSentEvent): boolean =>
-  data !== undefined || id !== undefined || (event !== undefined && event !== "")
+/** Encodes a frame whose data is encoded. */
+const toText = (
+  { comment, event, id, retry }: Fields,
+  data: string | undefined
+): Either.Either<string, InvalidServerSentEvent> => {
+  let frame = ""
+  let endsEvent = false
+  if (id !== undefined) {
+    const reason = nameFault(id) ?? headerFault(id)
+    if (reason !== undefined) return invalid("id", reason)
+    frame += `id: ${id}\n`
+    endsEvent = true
+  }
+  if (event !== undefined && event !== "") {
+    const reason = event === "error" || event === "open" ? "Reserved" : nameFault(event)
+    if (reason !== undefined) return invalid("event", reason)
+    frame += `event: ${event}\n`
+    // A browser discards an event without a line of data.
+    data ??= ""
+  }
+  if (retry !== undefined) {
+    if (!Number.isSafeInteger(retry) || retry < 0) return invalid("retry", "NotWholeMilliseconds")
+    frame += `retry: ${retry}\n`
+  }
+  if (comment !== undefined) {
+    if (!comment.isWellFormed()) return invalid("comment", "LoneSurrogate")
+    frame += lines("", comment)
+  }
+  if (data !== undefined) {
+    frame += lines("data", data)
+    endsEvent = true
+  }
+  return Either.right(endsEvent ? `${frame}\n` : frame)
+}
 
 const maxIdBytes = 1024
 
@@ -350,7 +438,7 @@ const maxPendingLines = 64 * 1024
  */
 const makeDecoder = (
   { eager = false, maxSize = 16 * 1024 * 1024 }: DecodeOptions
-): (piece: string | Uint8Array | undefined) => Array<ServerSentEvent | InvalidServerSentEvent> => {
+): (piece: string | Uint8Array | undefined) => Array<Fields | InvalidServerSentEvent> => {
   // The byte order mark is removed below, once.
   const textDecoder = new TextDecoder("utf-8", { ignoreBOM: true })
   let isStart = true
@@ -358,7 +446,7 @@ const makeDecoder = (
   let pending: Array<string> = []
   let pendingLength = 0
 
-  let frame: Types.Mutable<ServerSentEvent> = {}
+  let frame: Types.Mutable<Fields> = {}
   const parser = createParser({
     onEvent: ({ data, event, id }) => {
       if (data !== "") frame.data = data.slice(0, -1)
@@ -374,14 +462,14 @@ const makeDecoder = (
   })
   // The parser takes "ï»¿" at the start of its first piece for a byte order mark. The real one is removed by then.
   parser.feed("")
-  const parse = (block: string): ServerSentEvent => {
+  const parse = (block: string): Fields => {
     frame = {}
     parser.feed(`${block}\ndata\n\n`)
     return frame
   }
 
   // Takes the lines that take effect at their end from the start of the pending frame.
-  const takeLines = (): Array<ServerSentEvent> => {
+  const takeLines = (): Array<Fields> => {
     const rest = pending.join("")
     let end = 0
     for (let next = rest.indexOf("\n"); next !== -1; next = rest.indexOf("\n", end)) {
@@ -408,7 +496,7 @@ const makeDecoder = (
     const seam = pending.at(-1)?.endsWith("\n") === true ? `\n${text}` : text
     if (text !== "") pending.push(text)
     pendingLength += text.length
-    const frames: Array<ServerSentEvent | InvalidServerSentEvent> = []
+    const frames: Array<Fields | InvalidServerSentEvent> = []
     if (seam.includes("\n\n")) {
       const blocks = pending.join("").split("\n\n")
       const rest = blocks.pop() ?? ""

@@ -18,8 +18,8 @@ import * as Schema from "effect/Schema"
 import type * as Types from "effect/Types"
 
 import { channelFault } from "./internal/channel.js"
-import type { ServerSentEvent } from "./ServerSentEvent.js"
-import { InvalidServerSentEvent } from "./ServerSentEvent.js"
+import type { Fields, ServerSentEvent } from "./ServerSentEvent.js"
+import { InvalidServerSentEvent, make as makeEvent } from "./ServerSentEvent.js"
 
 /**
  * @since 0.1.0
@@ -394,7 +394,7 @@ export const event: {
       Effect.mapError(invalid("data", "RefusedBySchema")),
       // A string would be sent without quotes, and a subscriber could not distinguish "42" from 42.
       Effect.flatMap((encoded) => Effect.try({ try: () => toJson(encoded), catch: notJson })),
-      Effect.flatMap((json) => json === undefined ? notJson() : Effect.succeed({ event: name, data: json }))
+      Effect.flatMap((json) => json === undefined ? notJson() : makeEvent({ event: name, data: json }))
     )
   }
 )
@@ -419,19 +419,19 @@ export const event: {
  */
 export const decode: {
   (
-    frame: ServerSentEvent
+    frame: Fields
   ): <Path extends string, Events extends Topic.Events>(
     self: Topic<Path, Events>
   ) => Effect.Effect<Topic.Message<Events>, InvalidTopicEvent>
   <Path extends string, Events extends Topic.Events>(
     self: Topic<Path, Events>,
-    frame: ServerSentEvent
+    frame: Fields
   ): Effect.Effect<Topic.Message<Events>, InvalidTopicEvent>
 } = dual(
   2,
   <Path extends string, Events extends Topic.Events>(
     self: Topic<Path, Events>,
-    frame: ServerSentEvent
+    frame: Fields
   ): Effect.Effect<Topic.Message<Events>, InvalidTopicEvent> => {
     const invalid = (reason: InvalidTopicEvent["reason"]) =>
       new InvalidTopicEvent({ reason, path: self.path, event: name })

@@ -110,7 +110,7 @@ describe("EventStream", () => {
         const stream = yield* EventStream.make({ retry, jitter: 0, heartbeat: "10 seconds" })
         const reading = yield* Effect.fork(readAll(stream))
         yield* TestClock.adjust("20 seconds")
-        const frames: ReadonlyArray<ServerSentEvent.ServerSentEvent> = [{ comment: "a\nb" }, {}, { event: "" }, {
+        const frames: ReadonlyArray<ServerSentEvent.Fields> = [{ comment: "a\nb" }, {}, { event: "" }, {
           data: "x"
         }]
         for (const frame of frames) assert.isTrue(yield* EventStream.publish(stream, frame))
@@ -723,7 +723,7 @@ describe("EventStream", () => {
       describe("a producer that fails", () => {
         const run = (
           producer: Effect.Effect<void, string>,
-          onError?: (error: string) => ServerSentEvent.ServerSentEvent
+          onError?: (error: string) => ServerSentEvent.Fields
         ) =>
           Effect.gen(function*() {
             const logged: Array<string> = []

@@ -103,7 +103,11 @@ describe("ServerSentEvent", () => {
           assert.isFalse(forges(frame.event))
           assert.isFalse([frame.id, frame.event, frame.data, frame.comment].some(broken))
           assert.notInclude(["error", "open"], frame.event)
-          const expectedData = "data" in frame ? dataText(frame.data).split(/\r\n|\r|\n/).join("\n") : undefined
+          const expectedData = "data" in frame
+            ? dataText(frame.data).split(/\r\n|\r|\n/).join("\n")
+            : frame.event
+            ? ""
+            : undefined
           const expectedEvent = frame.event || "message"
 
           const independent = independentDecoder(encoded.right)
@@ -151,7 +155,7 @@ describe("ServerSentEvent", () => {
         let before: Record<string, unknown> = {}
         assert.deepStrictEqual(
           decoded,
-          accepted.flatMap((frame: ServerSentEvent.ServerSentEvent) => {
+          accepted.flatMap((frame: ServerSentEvent.Fields) => {
             const expected = before
             if (frame.comment !== undefined) {
               const comment = frame.comment.replace(lineBreaks, "\n")
@@ -159,6 +163,7 @@ describe("ServerSentEvent", () => {
             }
             if (frame.retry !== undefined) expected.retry = frame.retry
             if ("data" in frame) expected.data = dataText(frame.data).replace(lineBreaks, "\n")
+            else if (frame.event) expected.data = ""
             if (frame.event) expected.event = frame.event
             if (frame.id !== undefined) expected.id = frame.id
             if (!("data" in frame) && !frame.event && frame.id === undefined) return []
@@ -182,7 +187,7 @@ describe("ServerSentEvent", () => {
     Effect.gen(function*() {
       const cyclic: Record<string, unknown> = {}
       cyclic.self = cyclic
-      type Case = [ServerSentEvent.ServerSentEvent, string, string]
+      type Case = [ServerSentEvent.Fields, string, string]
       const ids = (reason: string, ids: ReadonlyArray<string>) => ids.map((id): Case => [{ id }, "id", reason])
       const cases: ReadonlyArray<Case> = [
         [{ id: "secret\ndata: x" }, "id", "ControlCharacter"],
@@ -226,17 +231,56 @@ describe("ServerSentEvent", () => {
   // A blank line of their own would be an event without data, which some clients dispatch.
   it.effect("ends a frame of nothing but comments and retry without a blank line", () =>
     Effect.gen(function*() {
-      const cases: ReadonlyArray<[ServerSentEvent.ServerSentEvent, string]> = [
+      const cases: ReadonlyArray<[ServerSentEvent.Fields, string]> = [
         [{}, ""],
         [{ event: "" }, ""],
         [{ comment: "" }, ": \n"],
         [{ retry: 5, comment: "a" }, "retry: 5\n: a\n"],
-        [{ event: "a" }, "event: a\n\n"],
+        [{ event: "a" }, "event: a\ndata: \n\n"],
+        [{ id: "1", event: "a" }, "id: 1\nevent: a\ndata: \n\n"],
         [{ id: "" }, "id: \n\n"],
         [{ data: "" }, "data: \n\n"]
       ]
       for (const [frame, text] of cases) assert.strictEqual(yield* ServerSentEvent.encodeString(frame), text)
     }))
+
+  it.effect("makes an event that is valid, cannot be changed, and is encoded once", () =>
+    Effect.gen(function*() {
+      const data = { n: 1 }
+      const event = yield* ServerSentEvent.make({ event: "counter", id: "1", data })
+      const bytes = yield* ServerSentEvent.encode(event)
+      data.n = 2
+      assert.isTrue(ServerSentEvent.isServerSentEvent(event))
+      assert.isFalse(ServerSentEvent.isServerSentEvent({ event: "counter" }))
+      assert.deepInclude(event, { event: "counter", id: "1", data: "{\"n\":1}" })
+      assert.throws(() => Object.assign(event, { id: "2" }), TypeError)
+      assert.strictEqual(toText(bytes), "id: 1\nevent: counter\ndata: {\"n\":1}\n\n")
+      assert.strictEqual(yield* ServerSentEvent.encode(event), bytes)
+      assert.strictEqual(yield* ServerSentEvent.make(event), event)
+      // A copy has its own fields, and nothing of the encoded frame.
+      const copy = { ...event, id: "2" }
+      assert.isFalse(ServerSentEvent.isServerSentEvent(copy))
+      assert.strictEqual(
+        yield* ServerSentEvent.encodeString(yield* ServerSentEvent.make(copy)),
+        "id: 2\nevent: counter\ndata: {\"n\":1}\n\n"
+      )
+      for (const event of ["error", "open", "end", "gap", "resync"]) {
+        const error = yield* Effect.flip(ServerSentEvent.make({ event, data: "forged" }))
+        assert.deepStrictEqual<unknown>([error.field, error.reason], ["event", "Reserved"])
+      }
+      assert.strictEqual((yield* Effect.flip(ServerSentEvent.make({ data: () => 1 }))).reason, "NotJson")
+      assert.strictEqual((yield* Effect.flip(ServerSentEvent.make({ id: "a\nb" }))).field, "id")
+    }))
+
+  it.effect("makes the same bytes as encode, of what both take", () =>
+    Effect.sync(() =>
+      fc.assert(fc.property(frame, (frame) => {
+        const made = ServerSentEvent.make(frame)
+        const encoded = ServerSentEvent.encode(frame)
+        assert.deepStrictEqual(Either.flatMap(made, ServerSentEvent.encode), encoded)
+        if (Either.isRight(made)) assert.deepStrictEqual(ServerSentEvent.encode({ ...made.right }), encoded)
+      }))
+    ))
 
   it.effect("sends every line of a comment as a comment", () =>
     Effect.gen(function*() {

@@ -155,7 +155,7 @@ describe("Topic", () => {
     it.effect("is made data-first or data-last", () =>
       Effect.gen(function*() {
         const frame = yield* Orders.pipe(Topic.event("renamed", "42"))
-        assert.deepStrictEqual(frame, { event: "renamed", data: "\"42\"" })
+        assert.deepInclude(frame, { event: "renamed", data: "\"42\"" })
         assert.deepStrictEqual(yield* Orders.pipe(Topic.decode(frame)), { event: "renamed", data: "42" })
       }))
 
@@ -192,7 +192,7 @@ describe("Topic", () => {
 
     it.effect("fails for a frame that is not an event of the topic", () =>
       Effect.gen(function*() {
-        const reason = (frame: ServerSentEvent.ServerSentEvent) =>
+        const reason = (frame: ServerSentEvent.Fields) =>
           Effect.map(Effect.flip(Topic.decode(Orders, frame)), (error) => error.reason)
         assert.strictEqual(yield* reason({ event: "refunded", data: "1" }), "UnknownEvent")
         assert.strictEqual(yield* reason({ event: "constructor", data: "1" }), "UnknownEvent")

@@ -43,10 +43,11 @@ describe("the decoder of Effect 4", () => {
           at = end
         }
         let id: string | undefined
-        const expected = frames.flatMap((frame: ServerSentEvent.ServerSentEvent) => {
+        const expected = frames.flatMap((frame: ServerSentEvent.Fields) => {
           id = frame.id ?? id
           const event = frame.event || "message"
-          return "data" in frame ? [{ data: dataText(frame.data).replace(/\r\n|\r/g, "\n"), event, id }] : []
+          const data = "data" in frame ? dataText(frame.data).replace(/\r\n|\r/g, "\n") : frame.event ? "" : undefined
+          return data === undefined ? [] : [{ data, event, id }]
         })
         assert.deepStrictEqual(decoded, expected)
         assert.deepStrictEqual(retries, frames.flatMap(({ retry }) => retry === undefined ? [] : [retry]))

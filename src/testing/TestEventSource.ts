@@ -255,7 +255,7 @@ const wake = ({ waiting }: Connection): void => waiting.forEach((check) => check
 
 const dispatch = (
   connection: Connection,
-  { comment, data, event, id, retry }: ServerSentEvent.ServerSentEvent
+  { comment, data, event, id, retry }: ServerSentEvent.Fields
 ): void => {
   if (comment !== undefined) connection.comments.push(...comment.split("\n"))
   if (retry !== undefined) connection.retry = Duration.millis(retry)

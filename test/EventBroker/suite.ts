@@ -258,7 +258,7 @@ const run = <E>(
           subscribed: undefined,
           received: []
         }
-        const receive = (frame: ServerSentEvent.ServerSentEvent) =>
+        const receive = (frame: ServerSentEvent.Fields) =>
           Effect.sync(() => {
             if (client.connection !== connection) return
             connection.received.push({ frame, at: moments++ })

@@ -103,8 +103,8 @@ export default [
   {
     promise: "an id that a header cannot carry is refused",
     file: "src/ServerSentEvent.ts",
-    find: "nameFault(self.id) ?? headerFault(self.id)",
-    replace: "nameFault(self.id)",
+    find: "nameFault(id) ?? headerFault(id)",
+    replace: "nameFault(id)",
     test: "test/ServerSentEvent.test.ts",
     name: "names the field"
   },
@@ -125,9 +125,25 @@ export default [
     name: "refuses events by the names"
   },
   {
+    promise: "an event without data has a line of data, without which a browser discards it",
+    file: "src/ServerSentEvent.ts",
+    find: "data ??= \"\"",
+    replace: "endsEvent = true",
+    test: "test/ServerSentEvent.test.ts",
+    name: "without a blank line"
+  },
+  {
+    promise: "a ServerSentEvent is encoded once",
+    file: "src/ServerSentEvent.ts",
+    find: "if (fields instanceof Encoded) return Either.right(fields)",
+    replace: "",
+    test: "test/ServerSentEvent.test.ts",
+    name: "encoded once"
+  },
+  {
     promise: "comments and retry leave without a blank line",
     file: "src/ServerSentEvent.ts",
-    find: "isEvent(self) ? `${frame}\\n` : frame",
+    find: "endsEvent ? `${frame}\\n` : frame",
     replace: "`${frame}\\n`",
     test: "test/ServerSentEvent.test.ts",
     name: "without a blank line"

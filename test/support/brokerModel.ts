@@ -23,7 +23,7 @@ export interface Connection {
   readonly began: number
   /** The moment at which the subscription was made, if it was. */
   subscribed: number | undefined
-  readonly received: Array<{ readonly frame: ServerSentEvent.ServerSentEvent; readonly at: number }>
+  readonly received: Array<{ readonly frame: ServerSentEvent.Fields; readonly at: number }>
 }
 
 export interface State {

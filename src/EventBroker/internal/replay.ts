@@ -8,7 +8,7 @@ import type { Cursor, EventId, EventLog, EventLogError, Missing } from "../../Ev
 import { formatEventId, parseEventId } from "../../EventLog.js"
 import { type Connection, offer } from "../../EventStream/internal/connection.js"
 import * as Frame from "../../EventStream/internal/frame.js"
-import { InvalidServerSentEvent, type ServerSentEvent } from "../../ServerSentEvent.js"
+import { type Fields, InvalidServerSentEvent } from "../../ServerSentEvent.js"
 import type { Channel, Hub, Subscriber } from "./hub.js"
 import * as Metrics from "./metrics.js"
 
@@ -16,7 +16,7 @@ import * as Metrics from "./metrics.js"
 type TakeSnapshot<R> =
   | ((
     channels: ReadonlyArray<Channel>
-  ) => Effect.Effect<{ readonly events: Iterable<ServerSentEvent>; readonly at?: EventId | undefined }, unknown, R>)
+  ) => Effect.Effect<{ readonly events: Iterable<Fields>; readonly at?: EventId | undefined }, unknown, R>)
   | undefined
 
 /** The reads and waits after which a subscriber is live. */
@@ -158,7 +158,7 @@ const reset = Effect.fnUntraced(function*<R>(
 })
 
 /** Encodes an event for a log, which assigns the `id`. */
-export const encode = (event: ServerSentEvent): Either.Either<Uint8Array, InvalidServerSentEvent> =>
+export const encode = (event: Fields): Either.Either<Uint8Array, InvalidServerSentEvent> =>
   event.id === undefined
     ? Either.map(Frame.fromEvent(event), ({ bytes }) => bytes)
     : Either.left(new InvalidServerSentEvent({ field: "id", reason: "Assigned" }))

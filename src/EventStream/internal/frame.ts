@@ -37,14 +37,14 @@ export const maxWrite = 64 * 1024
 const lineEnd = textEncoder.encode("\r\n")
 const newline = textEncoder.encode("\n")
 
-/** Encodes an event that a user publishes. */
+/** Encodes an event that a user publishes, unless it is a `ServerSentEvent`, which is encoded. */
 export const fromEvent = (
-  event: ServerSentEvent.ServerSentEvent
+  event: ServerSentEvent.Fields
 ): Either.Either<Frame, ServerSentEvent.InvalidServerSentEvent> =>
-  Either.map(ServerSentEvent.encodePublished(event), (bytes) => new Frame(bytes))
+  Either.map(Either.flatMap(ServerSentEvent.make(event), ServerSentEvent.encode), (bytes) => new Frame(bytes))
 
 /** Encodes an event of the library itself, which is valid in every case. */
-const fromOwnEvent = (event: ServerSentEvent.ServerSentEvent): Frame =>
+const fromOwnEvent = (event: ServerSentEvent.Fields): Frame =>
   new Frame(Either.getOrThrow(ServerSentEvent.encode(event)))
 
 /** Encodes the event that reports the number of events that the strategy has dropped. */

@@ -65,7 +65,7 @@ export const encode = (
   { delay, timeout, ttl, ...options }: NotifyOptions
 ): Either.Either<string, ServerSentEvent.InvalidServerSentEvent | string> =>
   Either.gen(function*() {
-    yield* ServerSentEvent.encodePublished(event)
+    yield* ServerSentEvent.make(event)
     if (event.id !== undefined) {
       return yield* Either.left(new ServerSentEvent.InvalidServerSentEvent({ field: "id", reason: "Assigned" }))
     }

@@ -1,4 +1,4 @@
-import type { ServerSentEvent } from "../../ServerSentEvent.js"
+import type { Fields } from "../../ServerSentEvent.js"
 import type { EventSourceError } from "../EventSourceError.js"
 
 /** An observation of a connection. Tabs post it to each other, so it is plain data. `retryAfter` is in milliseconds. */
@@ -8,7 +8,7 @@ export type Signal =
     readonly _tag: "Lost"
     readonly error: Pick<EventSourceError, "reason" | "status"> & { readonly retryAfter?: number | undefined }
   }
-  | { readonly _tag: "Frame"; readonly frame: ServerSentEvent }
+  | { readonly _tag: "Frame"; readonly frame: Fields }
 
 /** The state that the next connection resumes from. `retry` is in milliseconds. */
 export interface Session {
