@@ -158,15 +158,23 @@ export declare namespace Topic {
 }
 
 /**
- * The error of a frame that is not an event of the topic: the topic has no event of that name (`UnknownEvent`), or the
- * schema of the event refuses the data (`InvalidData`).
+ * The error of a frame that is not an event of the topic:
+ *
+ * - `UnknownEvent`: the topic has no event of that name,
+ * - `InvalidData`: the schema of the event refuses the data,
+ * - `NotJson`: the data is not JSON, so `event` has not made it,
+ * - `UnknownChannel`: the frame has no channel of one of the topics in its first line of data.
  *
  * @since 0.1.0
  * @category errors
  */
 export class InvalidTopicEvent extends Schema.TaggedError<InvalidTopicEvent>("effect-realtime/InvalidTopicEvent")(
   "InvalidTopicEvent",
-  { reason: Schema.Literal("UnknownEvent", "InvalidData"), path: Schema.String, event: Schema.String }
+  {
+    reason: Schema.Literal("UnknownEvent", "InvalidData", "NotJson", "UnknownChannel"),
+    path: Schema.String,
+    event: Schema.String
+  }
 ) {
   /**
    * The message, with the topic and the event, and without the data.
@@ -174,9 +182,19 @@ export class InvalidTopicEvent extends Schema.TaggedError<InvalidTopicEvent>("ef
    * @since 0.1.0
    */
   override get message(): string {
-    return this.reason === "UnknownEvent"
-      ? `the topic ${this.path} has no event ${JSON.stringify(this.event)}`
-      : `the data of ${JSON.stringify(this.event)} does not match its schema in the topic ${this.path}`
+    const event = JSON.stringify(this.event)
+    switch (this.reason) {
+      case "UnknownEvent":
+        return `the topic ${this.path} has no event ${event}`
+      case "InvalidData":
+        return `the data of ${event} does not match its schema in the topic ${this.path}`
+      case "NotJson":
+        return `the data of ${event} is not JSON, as the topic ${this.path} requires: publish it on Topic.channel, or ` +
+          "make it with Topic.event, or read it with the option format: \"text\""
+      case "UnknownChannel":
+        return `the event ${event} names no channel of ${this.path}: the server names channels on a connection with a ` +
+          "pattern or several channels, and on every one with the option attribution: \"on\""
+    }
   }
 }
 
@@ -441,8 +459,9 @@ export const decode: {
       schema: Schema.Schema.AnyNoContext
     ): Effect.Effect<Topic.Message<Events, Name>, InvalidTopicEvent> =>
       Schema.decodeUnknown(Json)(frame.data).pipe(
-        Effect.flatMap(Schema.decodeUnknown(schema)),
-        Effect.mapBoth({ onFailure: () => invalid("InvalidData"), onSuccess: (data) => ({ event, data }) })
+        Effect.mapError(() => invalid("NotJson")),
+        Effect.flatMap((data) => Effect.mapError(Schema.decodeUnknown(schema)(data), () => invalid("InvalidData"))),
+        Effect.map((data) => ({ event, data }))
       )
     const name = frame.event === undefined || frame.event === "" ? "message" : frame.event
     const schema = schemaOf(self, name)

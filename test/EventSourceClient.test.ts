@@ -212,7 +212,7 @@ describe("EventSourceClient over fetch", () => {
         { dropped: 3 },
         { reason: "Evicted" },
         "InvalidData",
-        "InvalidData",
+        "NotJson",
         8,
         "Ended"
       ])
@@ -253,6 +253,116 @@ describe("EventSourceClient over fetch", () => {
       )
       assert.deepStrictEqual(Chunk.toReadonlyArray(events).at(1), { event: "counter", data: { n: 1 }, id: "1" })
     }))
+
+  describe("of several topics", () => {
+    const Orders = Topic.make("orders/:orderId", { paid: Schema.Struct({ amount: Schema.Number }) })
+    const News = Topic.make("news", { paid: Schema.String, headline: Schema.String })
+
+    const read = <Topics extends readonly [Topic.Topic.Any, ...ReadonlyArray<Topic.Topic.Any>]>(
+      topics: Topics,
+      ...pieces: ReadonlyArray<string>
+    ) =>
+      Effect.gen(function*() {
+        const server = yield* ScriptedServer.make([ScriptedServer.hold(`${pieces.join("")}event: end\ndata: {}\n\n`)])
+        const events = yield* Stream.runCollect(EventSourceClient.stream(topics, server.url))
+        return Chunk.toReadonlyArray(events).slice(1)
+      })
+
+    it.scopedLive("attributes each event to its topic and its channel", () =>
+      Effect.gen(function*() {
+        const events = yield* read(
+          [Orders, News],
+          "id: e.1\ndata: orders/4%2F2\nevent: paid\ndata: {\"amount\":5}\n\n",
+          "id: e.2\ndata: news\nevent: paid\ndata: \"by the state\"\n\n",
+          "id: e.3\ndata: orders/7\nevent: paid\ndata: {\"amount\":6}\n\n",
+          "id: e.4\ndata: orders/7\nevent: headline\ndata: \"of no topic\"\n\n",
+          "data: chat/1\nevent: headline\ndata: \"of another topic\"\n\n",
+          "event: gap\ndata: {\"dropped\":3}\n\n"
+        )
+        assert.deepStrictEqual(events, [
+          {
+            topic: "orders/:orderId",
+            channel: "orders/4%2F2",
+            params: { orderId: "4/2" },
+            event: "paid",
+            data: { amount: 5 },
+            id: "e.1"
+          },
+          { topic: "news", channel: "news", params: {}, event: "paid", data: "by the state", id: "e.2" },
+          {
+            topic: "orders/:orderId",
+            channel: "orders/7",
+            params: { orderId: "7" },
+            event: "paid",
+            data: { amount: 6 },
+            id: "e.3"
+          },
+          { event: "gap", data: { dropped: 3 }, id: "e.4" }
+        ])
+      }))
+
+    for (
+      const [name, topics, data] of [
+        ["of two topics", [News, Orders], "{\"amount\":5}"],
+        ["of a topic with parameters", [Orders], "{\"amount\":5}"],
+        ["whose JSON has several lines", [Orders], "{\ndata: \"amount\":5}"]
+      ] as const
+    ) {
+      it.scopedLive(`emits UnknownChannel for an event without a channel ${name}`, () =>
+        Effect.gen(function*() {
+          const [event, ...others] = yield* read(topics, `event: paid\ndata: ${data}\n\n`)
+          assert.isTrue(event?.event === "error" && event.data.reason === "UnknownChannel")
+          assert.isTrue(event?.event === "error" && event.data.message.includes("attribution: \"on\""))
+          assert.deepStrictEqual(others, [])
+        }))
+    }
+
+    it.scopedLive("reads an event without a channel if the topic has a single one", () =>
+      Effect.gen(function*() {
+        const events = yield* read(
+          [News],
+          "event: headline\ndata: \"first\"\n\n",
+          "event: headline\ndata: news\ndata: \"second\"\n\n"
+        )
+        assert.deepStrictEqual(
+          events,
+          ["first", "second"].map((data) => ({
+            topic: "news",
+            channel: "news",
+            params: {},
+            event: "headline",
+            data,
+            id: ""
+          }))
+        )
+      }))
+
+    it.scopedLive("reads text after its channel", () =>
+      Effect.gen(function*() {
+        const server = yield* ScriptedServer.make([
+          ScriptedServer.hold("event: headline\ndata: news\ndata: two\ndata: lines\n\nevent: end\ndata\n\n")
+        ])
+        const events = yield* Stream.runCollect(EventSourceClient.stream([News], server.url, { format: "text" }))
+        assert.deepStrictEqual(Chunk.toReadonlyArray(Chunk.map(events, ({ data }) => data)), [undefined, "two\nlines"])
+      }))
+
+    it.scopedLive("of which `make` reads one, without the channel, and ignores the others", () =>
+      Effect.gen(function*() {
+        const server = yield* ScriptedServer.make([
+          ScriptedServer.hold([
+            "event: paid\ndata: orders/42\ndata: {\"amount\":5}\n\n",
+            "event: paid\ndata: news\ndata: \"by the state\"\n\n",
+            "event: paid\ndata: {\ndata: \"amount\": 6}\n\n",
+            "event: end\ndata: {}\n\n"
+          ].join(""))
+        ])
+        const events = yield* Stream.runCollect(EventSourceClient.make(Orders, server.url))
+        assert.deepStrictEqual(Chunk.toReadonlyArray(events).slice(1), [
+          { event: "paid", data: { amount: 5 }, id: "" },
+          { event: "paid", data: { amount: 6 }, id: "" }
+        ])
+      }))
+  })
 
   // Kind: a header that proxies may have changed is parsed, not compared with a string.
   for (

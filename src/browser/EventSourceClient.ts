@@ -53,6 +53,31 @@ export type Event<Events extends Topic.Topic.Events> =
   & { readonly id: string }
 
 /**
+ * An event of one of several topics. `topic`, the path of its topic, and `event` distinguish them. `channel` is the
+ * name of its channel, and `params` are the parameters in that name.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type TopicEvent<Any extends Topic.Topic.Any> = Any extends Topic.Topic<infer Path, infer Events> ?
+    & Topic.Topic.Message<Events>
+    & {
+      readonly topic: Path
+      readonly params: Topic.Topic.Params<Path>
+      readonly channel: string
+      readonly id: string
+    }
+  : never
+
+/**
+ * A notice between the events of several topics. It has no topic, and otherwise what a notice of `Event` has.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type TopicNotice = Notice & { readonly topic?: undefined; readonly id: string }
+
+/**
  * Handlers of events by name. Each receives the data, and the `id` that a client resumes after.
  *
  * @since 0.1.0
@@ -128,7 +153,8 @@ export interface Options {
   readonly lastEventIdHeader?: boolean | undefined
   /**
    * Format of the data. `"json"` by default. With `"text"` each schema decodes the data as a string, which may be
-   * empty. `gap` and `resync` are always JSON.
+   * empty. `gap` and `resync` are always JSON. `make` reads a text as it is: it does not remove the name of the
+   * channel, because the first line of a text may be the same.
    */
   readonly format?: "json" | "text" | undefined
 }
@@ -148,8 +174,11 @@ export type RequestHeaders = Readonly<Record<string, string>>
  * sends as the header `Last-Event-ID`, or as `lastEventId` in the query where the header would cause a preflight,
  * cannot be set, or cannot carry the id.
  *
- * `topic` may also be a record of schemas. Fails with `EventSourceError` for a reason that is final, or when the
- * schedule `reconnect` ends. Dies with `IllegalArgumentException` if an option is invalid.
+ * Where the server sends the name of the channel in the first line of the data, it is removed, and the events of other
+ * topics are ignored. `stream` returns the channel with each event.
+ *
+ * `topic` may also be a record of schemas, which names no channel. Fails with `EventSourceError` for a reason that is
+ * final, or when the schedule `reconnect` ends. Dies with `IllegalArgumentException` if an option is invalid.
  *
  * @since 0.1.0
  * @category constructors
@@ -177,15 +206,144 @@ export const make = <Path extends string, Events extends Topic.Topic.Events>(
   url: string | URL,
   options: Options = {}
 ): Stream.Stream<Event<Events>, EventSourceError> =>
-  Stream.unwrap(Effect.gen(function*() {
+  Stream.suspend(() => {
     const own = Topic.isTopic(topic) ? topic : Topic.make("events", topic)
+    const isNamed = Topic.isTopic(topic) && options.format !== "text"
+    return connect<Topic.Topic.Message<Events>>(Object.keys(own.events), url, options, (name, data) => {
+      const origin = isNamed ? originOf([own], data, options) : undefined
+      return origin === "Foreign" ? Option.none() : Option.some(decode(own, name, origin?.data ?? data, options))
+    })
+  })
+
+/**
+ * Returns a stream of the events of several topics at a URL, each with its topic, its channel and the parameters of the
+ * channel. Otherwise it is as that of `make`.
+ *
+ * It reads the channel from the first line of the data, where the server sends it if the connection has a pattern or
+ * several channels. An event without it is emitted as an `error` with the reason `UnknownChannel`, unless its channel
+ * is certain: there is one topic, and its path has no parameters. Of two topics that have the same channel, the first
+ * one with an event of that name counts.
+ *
+ * @since 0.1.0
+ * @category constructors
+ * @example
+ * ```ts
+ * import { Console, Schema, Stream } from "effect"
+ * import { EventSourceClient } from "effect-realtime/browser"
+ * import * as Topic from "effect-realtime/Topic"
+ *
+ * const Orders = Topic.make("orders/:orderId", { paid: Schema.Struct({ amount: Schema.Number }) })
+ * const News = Topic.make("news", { headline: Schema.String })
+ *
+ * const program = EventSourceClient.stream([Orders, News], "/events").pipe(
+ *   Stream.runForEach((event) =>
+ *     event.topic === "orders/:orderId"
+ *       ? Console.log(`order ${event.params.orderId}: ${event.data.amount} paid`)
+ *       : event.event === "headline"
+ *       ? Console.log(event.data)
+ *       : Console.log(event.event)
+ *   )
+ * )
+ * ```
+ */
+export function stream<const Topics extends readonly [Topic.Topic.Any, ...ReadonlyArray<Topic.Topic.Any>]>(
+  topics: Topics,
+  url: string | URL,
+  options?: Options
+): Stream.Stream<TopicEvent<Topics[number]> | TopicNotice, EventSourceError>
+export function stream(
+  topics: ReadonlyArray<Topic.Topic.Any>,
+  url: string | URL,
+  options: Options = {}
+): Stream.Stream<unknown, EventSourceError> {
+  return connect(topics.flatMap(({ events }) => Object.keys(events)), url, options, (name, data) => {
+    const named = topics.filter(({ events }) => Object.hasOwn(events, name))
+    const origin = originOf(named, data, options) ?? onlyChannel(topics, data)
+    return origin === "Foreign" ? Option.none() : Option.some(
+      origin === undefined
+        ? new Topic.InvalidTopicEvent({
+          reason: "UnknownChannel",
+          path: named.map(({ path }) => path).join(", "),
+          event: name
+        })
+        : Effect.map(decode(origin.topic, name, origin.data, options), (message) => ({
+          ...message,
+          topic: origin.topic.path,
+          channel: origin.channel,
+          params: origin.params
+        }))
+    )
+  })
+}
+
+/** The channel of an event, and its data without the line of the channel. */
+interface Origin {
+  readonly topic: Topic.Topic.Any
+  readonly channel: string
+  readonly params: { readonly [name: string]: string }
+  readonly data: string
+}
+
+/**
+ * Reads the channel from the first line of the data. Returns undefined if that line is none, and `Foreign` if it is a
+ * channel of another topic: the JSON begins after it.
+ */
+const originOf = (
+  topics: ReadonlyArray<Topic.Topic.Any>,
+  data: string,
+  { format }: Options
+): Origin | "Foreign" | undefined => {
+  const end = data.indexOf("\n")
+  if (end === -1) return undefined
+  const channel = data.slice(0, end)
+  const rest = data.slice(end + 1)
+  for (const topic of topics) {
+    const params = Topic.params(topic, channel)
+    if (Option.isSome(params)) return { topic, channel, params: params.value, data: rest }
+  }
+  return format !== "text" && Option.isNone(parse(data)) && Option.isSome(parse(rest)) ? "Foreign" : undefined
+}
+
+/** Returns the origin of an event without a channel, if the topics have a single channel. */
+const onlyChannel = (
+  [topic, ...others]: ReadonlyArray<Topic.Topic.Any>,
+  data: string
+): Origin | undefined =>
+  topic === undefined || others.length > 0 ? undefined : Option.getOrUndefined(
+    Option.map(Topic.params(topic, topic.path), (params) => ({ topic, channel: topic.path, params, data }))
+  )
+
+const parse = Option.liftThrowable((text: string): unknown => JSON.parse(text))
+
+/** Decodes an event. A schema that throws makes this event invalid, and does not end the stream. */
+const decode = <Events extends Topic.Topic.Events>(
+  topic: Topic.Topic<string, Events>,
+  event: string,
+  data: string,
+  { format }: Options
+): Effect.Effect<Topic.Topic.Message<Events>, Topic.InvalidTopicEvent> =>
+  Effect.suspend(() => Topic.decode(topic, { event, data: format === "text" ? JSON.stringify(data) : data })).pipe(
+    Effect.catchAllDefect(() => new Topic.InvalidTopicEvent({ reason: "InvalidData", path: topic.path, event }))
+  )
+
+/**
+ * Connects, and emits notices and the events with one of the names, as `read` returns them: `None` is an event to
+ * ignore, and a failure becomes an `error`.
+ */
+const connect = <A>(
+  events: ReadonlyArray<string>,
+  url: string | URL,
+  options: Options,
+  read: (event: string, data: string) => Option.Option<Effect.Effect<A, Topic.InvalidTopicEvent>>
+): Stream.Stream<(A | Notice) & { readonly id: string }, EventSourceError> =>
+  Stream.unwrap(Effect.gen(function*() {
     const address = yield* Effect.try({
       try: () => new URL(url, globalThis.location?.href),
       catch: () => new Cause.IllegalArgumentException("url must be a valid URL, or relative to that of the page")
     }).pipe(Effect.orDie)
     const violation = violationOf(options)
     if (violation !== undefined) return yield* Effect.die(new Cause.IllegalArgumentException(violation))
-    const names = [...Object.keys(own.events), ...Object.keys(serverNotices), "end"].sort()
+    const names = [...new Set([...events, ...Object.keys(serverNotices), "end"])].sort()
     const session: Session = {
       lastEventId: options.lastEventId ?? "",
       retry: undefined,
@@ -204,12 +362,13 @@ export const make = <Path extends string, Events extends Topic.Topic.Events>(
       )
       : connections
     const position = { ...session }
+    const known = new Set(events)
     return signals.pipe(
       Stream.takeWhile((signal) => signal._tag !== "Frame" || signal.frame.event !== "end"),
       Stream.filterMapEffect((signal) => {
         follow(position, signal)
         const id = position.lastEventId
-        return Option.map(toEvent(own, signal, options), Effect.map((event) => ({ ...event, id })))
+        return Option.map(toEvent(signal, known, read), Effect.map((event) => ({ ...event, id })))
       })
     )
   }))
@@ -306,12 +465,12 @@ const serverNotices = {
 
 const ServerNotices = { ...Topic.make("notices", {}), events: serverNotices }
 
-/** Decodes a signal. Returns `None` for a frame that the topic does not name. */
-const toEvent = <Events extends Topic.Topic.Events>(
-  topic: Topic.Topic<string, Events>,
+/** Returns the event or notice of a signal, or `None` for a frame to ignore. */
+const toEvent = <A>(
   signal: Signal,
-  { format }: Options
-): Option.Option<Effect.Effect<Topic.Topic.Message<Events> | Notice>> => {
+  known: ReadonlySet<string>,
+  read: (event: string, data: string) => Option.Option<Effect.Effect<A, Topic.InvalidTopicEvent>>
+): Option.Option<Effect.Effect<A | Notice>> => {
   switch (signal._tag) {
     case "Open":
       return Option.some(Effect.succeed({ event: "open", data: undefined }))
@@ -324,22 +483,17 @@ const toEvent = <Events extends Topic.Topic.Events>(
         })
       }))
     case "Frame": {
-      const { data, event: name = "message" } = signal.frame
-      const known = Object.hasOwn(serverNotices, name) ? ServerNotices : topic
-      if (data === undefined || !Object.hasOwn(known.events, name)) return Option.none()
-      const frame = format === "text" && known === topic ? { event: name, data: JSON.stringify(data) } : signal.frame
-      const invalid = (): Notice => ({
-        event: "error",
-        data: new Topic.InvalidTopicEvent({ reason: "InvalidData", path: topic.path, event: name })
-      })
-      return Option.some(
-        Effect.suspend((): Effect.Effect<Topic.Topic.Message<Events> | Notice, Topic.InvalidTopicEvent> =>
-          known === topic ? Topic.decode(topic, frame) : Topic.decode(ServerNotices, frame)
-        ).pipe(
-          Effect.catchAll((error) => Effect.succeed({ event: "error" as const, data: error })),
-          // A schema that throws makes one event invalid, and does not end the stream.
-          Effect.catchAllDefect(() => Effect.succeed(invalid()))
-        )
+      const { data, event = "message" } = signal.frame
+      if (typeof data !== "string") return Option.none()
+      const message: Option.Option<Effect.Effect<A | Notice, Topic.InvalidTopicEvent>> =
+        Object.hasOwn(serverNotices, event)
+          ? Option.some(Topic.decode(ServerNotices, { event, data }))
+          : known.has(event)
+          ? read(event, data)
+          : Option.none()
+      return Option.map(
+        message,
+        Effect.catchAll((error) => Effect.succeed({ event: "error", data: error } as const))
       )
     }
   }

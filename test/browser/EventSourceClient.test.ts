@@ -250,6 +250,35 @@ describe.skipIf(isMissing)("EventSourceClient in Chromium", () => {
         }))
     }
 
+    for (const [name, options] of Object.entries({ ...modes, shared: { shared: true } })) {
+      it.scoped(`attributes the events of several topics, over ${name}`, () =>
+        Effect.gen(function*() {
+          const page = yield* newPage(yield* newContext, yield* serve(pages))
+          const server = yield* ScriptedServer.make([
+            ScriptedServer.hold(
+              "id: 1\ndata: votes/a\nevent: counter\ndata: \"7\"\n\nid: 2\ndata: counters/b\nevent: counter\ndata: {\"n\":8}\n\n"
+            )
+          ])
+          yield* Effect.promise(() =>
+            page.evaluate(([url, options]) => {
+              globalThis.all = globalThis.api.openAll(url, options)
+            }, [server.url, options] as const)
+          )
+          yield* until(page, () => globalThis.all.seen.length >= 3)
+          assert.deepStrictEqual(yield* Effect.promise(() => page.evaluate(() => globalThis.all.seen.slice(1))), [
+            { topic: "votes/:name", channel: "votes/a", params: { name: "a" }, event: "counter", data: "7", id: "1" },
+            {
+              topic: "counters/:name",
+              channel: "counters/b",
+              params: { name: "b" },
+              event: "counter",
+              data: { n: 8 },
+              id: "2"
+            }
+          ])
+        }))
+    }
+
     it.scoped("moves a shared connection when the leading tab enters the back/forward cache", () =>
       Effect.gen(function*() {
         const url = yield* serve(pages)

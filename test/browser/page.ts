@@ -2,7 +2,7 @@
 import { Chunk, Effect, Either, Fiber, Option, Stream } from "effect"
 import { EventSourceClient, PushClient } from "effect-realtime/browser"
 
-import { Counter } from "./topic.js"
+import { Counter, Votes } from "./topic.js"
 
 type Seen = string | { readonly event: string; readonly data: unknown }
 
@@ -59,6 +59,17 @@ const openPaused = (url: string, options: EventSourceClient.Options = {}) => {
   return { seen, received: () => received, release: () => gate.unsafeOpen() }
 }
 
+/** Opens a client of two topics that have an event of the same name. */
+const openAll = (url: string, options: EventSourceClient.Options = {}) => {
+  const seen: Array<unknown> = []
+  Effect.runFork(
+    EventSourceClient.stream([Counter, Votes], url, options).pipe(
+      Stream.runForEach((event) => Effect.sync(() => seen.push(event)))
+    )
+  )
+  return { seen }
+}
+
 const push = <A>(effect: Effect.Effect<A, PushClient.PushClientError>) =>
   Effect.runPromise(Effect.either(effect)).then(Either.match({
     onLeft: ({ message, reason, status }) => ({ reason, message, status }),
@@ -67,6 +78,7 @@ const push = <A>(effect: Effect.Effect<A, PushClient.PushClientError>) =>
 
 const api = {
   open,
+  openAll,
   openPaused,
   /** Plain handlers, as in a page without Effect. */
   onCounter: (url: string) => {
@@ -98,6 +110,7 @@ declare global {
   var api: Api
   /** The clients that a test has opened. */
   var client: ReturnType<typeof open>
+  var all: ReturnType<Api["openAll"]>
   var plain: ReturnType<Api["onCounter"]>
   var paused: ReturnType<Api["openPaused"]>
   var message: Promise<ReadonlyArray<unknown>>

@@ -6,3 +6,6 @@ export const Counter = Topic.make("counters/:name", {
   at: Schema.Struct({ at: Schema.Date }),
   message: Schema.Unknown
 })
+
+/** A topic with an event of the same name. */
+export const Votes = Topic.make("votes/:name", { counter: Schema.String })

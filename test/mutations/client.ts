@@ -113,18 +113,42 @@ export default [
   {
     promise: "data that is not JSON is read as text with the option",
     file: client,
-    find: "format === \"text\" && known === topic",
-    replace: "format === \"text\" && data !== \"\" && known === topic",
+    find: "data: format === \"text\" ? JSON",
+    replace: "data: format === \"text\" && data !== \"\" ? JSON",
     test,
     name: "reads data that is not JSON"
   },
   {
     promise: "a schema that throws makes one event invalid",
     file: client,
-    find: "Effect.catchAllDefect(() => Effect.succeed(invalid()))",
-    replace: "Effect.map((event) => event === undefined ? invalid() : event)",
+    find: "Effect.catchAllDefect(() => new Topic.Inv",
+    replace: "Effect.catchAll(() => new Topic.Inv",
     test,
     name: "emits an error for an event whose schema throws"
+  },
+  {
+    promise: "an event of another topic on the same connection is ignored",
+    file: client,
+    find: "Option.isNone(parse(data)) && Option.isSome(parse(rest)) ? \"Foreign\"",
+    replace: "Option.isNone(parse(data)) && Option.isNone(parse(rest)) ? \"Foreign\"",
+    test,
+    name: "of which `make` reads one"
+  },
+  {
+    promise: "two topics may have an event of the same name",
+    file: client,
+    find: "if (Option.isSome(params)) return { topic, ch",
+    replace: "if (data !== \"\") return { topic, params: {}, data: rest, ch",
+    test,
+    name: "attributes each event"
+  },
+  {
+    promise: "an event without a channel is an error unless its channel is certain",
+    file: client,
+    find: "topic === undefined || others.length > 0 ?",
+    replace: "topic === undefined ?",
+    test,
+    name: "emits UnknownChannel for an event without a channel of two topics"
   },
   {
     promise: "the event `end` ends the stream",
