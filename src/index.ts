@@ -5,6 +5,13 @@
  */
 
 /**
+ * The owner of a request: by a header, a cookie, or a short-lived ticket in the URL.
+ *
+ * @since 0.1.0
+ */
+export * as AccessTicket from "./AccessTicket.js"
+
+/**
  * Many connections: publish, subscribe, resume, drain.
  *
  * @since 0.1.0
