@@ -18,6 +18,7 @@ const modules = [
   "NotificationOutbox",
   "index",
   "browser",
+  "client",
   "node",
   "redis",
   "sql",

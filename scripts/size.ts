@@ -12,6 +12,7 @@ const bundles: ReadonlyArray<{ readonly name: string; readonly source: string; r
   { name: "EventSourceClient", source: `export { EventSourceClient } from "./index.js"`, limit: 96_200 },
   { name: "PushClient", source: `export { PushClient } from "./index.js"`, limit: 85_200 },
   { name: "ServiceWorker", source: `export { ServiceWorker } from "./index.js"`, limit: 2_600 },
+  { name: "client", source: `export * from "../client/index.js"`, limit: 5_000 },
   { name: "service-worker.js", source: `import "./service-worker.js"`, limit: 2_600 }
 ]
 

@@ -1,0 +1,205 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Effect } from "effect"
+import { subscribe } from "effect-realtime/client"
+import { vi } from "vitest"
+
+import { eventSourceSuite } from "./EventSourceClient/suite.js"
+import * as ScriptedServer from "./support/scriptedServer.js"
+import type { Counter, News } from "./support/topics.js"
+
+eventSourceSuite("the light client", {
+  run: (url, options, onSeen) =>
+    Effect.acquireRelease(
+      Effect.sync(() => {
+        vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "Date", "performance"] })
+        return subscribe<typeof Counter>(url, {
+          open: () => onSeen("open", ""),
+          end: () => onSeen("end", ""),
+          error: ({ isRetryable, reason }) => onSeen(isRetryable ? reason : `failed ${reason}`, ""),
+          gap: (gap, { id }) => onSeen(gap, id),
+          resync: (resync, { id }) => onSeen(resync, id),
+          counter: ({ n }, { id }) => onSeen(n, id),
+          message: (data, { id }) => onSeen(data, id)
+        }, options)
+      }),
+      (close) =>
+        Effect.sync(() => {
+          close()
+          vi.useRealTimers()
+        })
+    ),
+  adjust: (millis) => Effect.promise(() => vi.advanceTimersByTimeAsync(millis)),
+  withRandom: (effect, random) =>
+    Effect.acquireUseRelease(
+      Effect.sync(() => vi.spyOn(Math, "random").mockReturnValue(random)),
+      () => effect,
+      (spy) => Effect.sync(() => spy.mockRestore())
+    )
+})
+
+/** Runs a client until its end, and returns the calls of its handlers. */
+const collect = (url: string, start: (url: string, see: (seen: unknown) => void, end: () => void) => () => void) =>
+  Effect.async<ReadonlyArray<unknown>>((resume) => {
+    const all: Array<unknown> = []
+    const close = start(url, (seen) => all.push(seen), () => resume(Effect.succeed(all)))
+    return Effect.sync(close)
+  })
+
+const end = "event: end\ndata: {}\n\n"
+
+describe("subscribe", () => {
+  it.scopedLive("distinguishes the channels of several topics, and the events of one name", () =>
+    Effect.gen(function*() {
+      const server = yield* ScriptedServer.make([
+        ScriptedServer.hold(
+          "id: 1\ndata: counters/a%2F%F0%9F%98%80\nevent: counter\ndata: {\"n\":1}\n\n" +
+            "id: 2\ndata: news\nevent: counter\ndata: \"two\"\n\n" +
+            "data: other/a\nevent: counter\ndata: 3\n\n" +
+            "data: counters/100%\nevent: counter\ndata: 4\n\n" +
+            "event: counter\ndata: {\"n\":5}\n\n" +
+            "data: counters/%uD800\nevent: message\ndata: 6\n\n" +
+            end
+        )
+      ])
+      const seen = yield* collect(server.url, (url, see, end) =>
+        subscribe<typeof Counter | typeof News>(url, {
+          "counters/:name": {
+            counter: ({ n }, { channel, id, params }) => see([n, params.name, channel, id]),
+            message: (data, { params }) => see([data, params.name])
+          },
+          news: { counter: (text, { channel, id, params }) => see([text, params, channel, id]) },
+          error: ({ reason }) => see(reason),
+          end
+        }))
+      assert.deepStrictEqual(seen, [
+        [1, "a/😀", "counters/a%2F%F0%9F%98%80", "1"],
+        ["two", {}, "news", "2"],
+        "UnknownChannel",
+        "UnknownChannel",
+        "UnknownChannel",
+        [6, "\uD800"]
+      ])
+    }))
+
+  it.scopedLive("passes the channel to handlers by event, and reads JSON of several lines", () =>
+    Effect.gen(function*() {
+      const server = yield* ScriptedServer.make([
+        ScriptedServer.hold(
+          "data: counters/a\nevent: counter\ndata: {\"n\":1}\n\n" +
+            "event: counter\ndata: {\ndata: \"n\":2}\n\n" +
+            end
+        )
+      ])
+      const seen = yield* collect(
+        server.url,
+        (url, see, end) => subscribe<typeof Counter>(url, { counter: ({ n }, { channel }) => see([n, channel]), end })
+      )
+      assert.deepStrictEqual(seen, [[1, "counters/a"], [2, undefined]])
+    }))
+
+  it.scopedLive("takes the one topic without parameters for the channel of an event that names none", () =>
+    Effect.gen(function*() {
+      const server = yield* ScriptedServer.make([
+        ScriptedServer.hold(`event: counter\ndata: "one"\n\n${end}`)
+      ])
+      const seen = yield* collect(
+        server.url,
+        (url, see, end) =>
+          subscribe<typeof News>(url, { news: { counter: (text, { channel }) => see([text, channel]) }, end })
+      )
+      assert.deepStrictEqual(seen, [["one", "news"]])
+    }))
+
+  it.scopedLive("calls no handler for the reserved names, nor for those of every object", () =>
+    Effect.gen(function*() {
+      const names = ["error", "open", "constructor", "toString", "__proto__"]
+      const server = yield* ScriptedServer.make([
+        ScriptedServer.hold(names.map((name) => `event: ${name}\ndata: 1\n\n`).join("") + end)
+      ])
+      const seen = yield* collect(server.url, (url, see, end) =>
+        subscribe<typeof News>(url, { open: () => see("open"), error: () => see("error"), end }))
+      assert.deepStrictEqual(seen, ["open"])
+    }))
+
+  it.scopedLive("sends no request with a signal that has aborted, or if it is closed at once", () =>
+    Effect.gen(function*() {
+      const server = yield* ScriptedServer.make([ScriptedServer.status(204)])
+      subscribe<typeof News>(server.url, {}, { signal: AbortSignal.abort() })
+      subscribe<typeof News>(server.url, {})()
+      yield* collect(server.url, (url, _, end) => subscribe<typeof News>(url, { end }))
+      assert.strictEqual(server.requests.length, 1)
+    }))
+
+  it.scopedLive("closes the connection when the signal aborts, and calls no handler after that", () =>
+    Effect.gen(function*() {
+      const closed = yield* Effect.makeLatch()
+      const server = yield* ScriptedServer.make([(response, request) => {
+        ScriptedServer.hold("data: 1\n\ndata: 2\n\n")(response, request)
+        response.on("close", () => closed.unsafeOpen())
+      }])
+      const abort = new AbortController()
+      const seen: Array<unknown> = []
+      subscribe<typeof Counter>(server.url, {
+        error: ({ reason }) => seen.push(reason),
+        message: (data) => {
+          seen.push(data)
+          abort.abort()
+        }
+      }, { signal: abort.signal })
+      yield* closed.await
+      assert.deepStrictEqual(seen, [1])
+    }))
+
+  it.scopedLive("keeps a connection open that has only heartbeats", () =>
+    Effect.gen(function*() {
+      const server = yield* ScriptedServer.make([(response, request) => {
+        ScriptedServer.hold()(response, request)
+        let left = 25
+        const timer = setInterval(() => response.write(left-- > 0 ? ":\n\n" : end), 100)
+        response.on("close", () => clearInterval(timer))
+      }])
+      yield* collect(server.url, (url, _, end) => subscribe<typeof News>(url, { end }, { heartbeat: 500 }))
+      assert.strictEqual(server.requests.length, 1)
+    }))
+
+  it.scopedLive("sends its requests with the fetch of the options", () =>
+    Effect.gen(function*() {
+      const server = yield* ScriptedServer.make([ScriptedServer.status(204)])
+      const fetchSigned = (request: Request) => {
+        request.headers.set("signature", "1")
+        return fetch(request)
+      }
+      yield* collect(server.url, (url, _, end) => subscribe<typeof News>(url, { end }, { fetch: fetchSigned }))
+      assert.strictEqual(server.requests[0]?.headers["signature"], "1")
+    }))
+
+  it.scopedLive("reconnects if the function of the headers fails", () =>
+    Effect.gen(function*() {
+      const server = yield* ScriptedServer.make([ScriptedServer.status(204)])
+      let calls = 0
+      const seen = yield* collect(server.url, (url, see, end) =>
+        subscribe<typeof News>(url, {
+          error: ({ reason }) => see(reason),
+          end
+        }, {
+          headers: async () => {
+            if (calls++ === 0) throw new Error("no token")
+            return {}
+          }
+        }))
+      assert.deepStrictEqual(seen, ["Network"])
+    }))
+
+  for (
+    const [name, url, options] of [
+      ["a URL", "no url", {}],
+      ["a header", "http://localhost", { headers: { "no header": "1" } }],
+      ["a heartbeat of nothing", "http://localhost", { heartbeat: 0 }],
+      ["a heartbeat that is no number", "http://localhost", { heartbeat: Number.NaN }]
+    ] as const
+  ) {
+    it(`throws for an option that is invalid: ${name}`, () => {
+      assert.throws(() => subscribe<typeof News>(url, {}, options))
+    })
+  }
+})
