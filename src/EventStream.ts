@@ -74,9 +74,9 @@ export interface Options {
   /**
    * Treatment of an event for which the queue has no room:
    *
-   * - `"sliding"` drops the oldest queued event (the default, except for `fromStream`),
+   * - `"sliding"` drops the oldest queued event (the default, except for `respondStream`),
    * - `"dropping"` drops the new event,
-   * - `"suspend"` lets the publisher wait (the default of `fromStream`),
+   * - `"suspend"` lets the publisher wait (the default of `respondStream`),
    * - `"disconnect"` cuts off the client, which then reconnects and resumes.
    *
    * Dropped events are reported to the client: the event `gap` with `{"dropped":n}` is sent before the next frame.
@@ -337,11 +337,11 @@ export const respond = <A, E, R>(
  *
  * const handler = Stream.range(1, 3).pipe(
  *   Stream.map((n) => ({ event: "counter", id: String(n), data: { n } })),
- *   EventStream.fromStream()
+ *   EventStream.respondStream()
  * )
  * ```
  */
-export const fromStream: {
+export const respondStream: {
   <E>(
     options?: ProducerOptions<E | ServerSentEvent.InvalidServerSentEvent>
   ): <R>(
@@ -365,7 +365,7 @@ export const fromStream: {
 
 /**
  * Schema of the success of an `HttpApiEndpoint` that responds with an event stream. In the OpenAPI document the content
- * type is `text/event-stream`. The handler returns the response of `respond`, `fromStream` or `toResponse`.
+ * type is `text/event-stream`. The handler returns the response of `respond`, `respondStream` or `toResponse`.
  *
  * @since 0.1.0
  * @category schemas

@@ -527,7 +527,7 @@ describe("EventStream", () => {
           const source = yield* open(
             Stream.range(1, 5_000).pipe(
               Stream.map((n) => ({ data: n })),
-              EventStream.fromStream({ capacity: 10, strategy: undefined })
+              EventStream.respondStream({ capacity: 10, strategy: undefined })
             )
           )
           const events = yield* TestEventSource.collect(source)
@@ -1006,7 +1006,7 @@ describe("EventStream", () => {
       Effect.gen(function*() {
         const started = yield* Ref.make(0)
         const count = Ref.update(started, (n) => n + 1)
-        for (const app of [EventStream.respond(() => count), EventStream.fromStream(Stream.execute(count))]) {
+        for (const app of [EventStream.respond(() => count), EventStream.respondStream(Stream.execute(count))]) {
           const url = yield* serveNode(app)
           const response = yield* Effect.promise(() => fetch(url, { method: "HEAD", headers: { connection: "close" } }))
           assert.strictEqual(response.status, 200)

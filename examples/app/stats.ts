@@ -39,5 +39,5 @@ const sample = Effect.map(Metric.snapshot, (pairs): Sample => {
 
 export const respond = Stream.repeatEffectWithSchedule(sample, Schedule.spaced("1 second")).pipe(
   Stream.mapEffect((sample) => Topic.event(Stats, "sample", sample)),
-  EventStream.fromStream()
+  EventStream.respondStream()
 )
