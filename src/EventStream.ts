@@ -16,6 +16,7 @@ import { dual } from "effect/Function"
 import * as Option from "effect/Option"
 import type { Pipeable } from "effect/Pipeable"
 import * as Predicate from "effect/Predicate"
+import type * as Queue from "effect/Queue"
 import type * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
@@ -42,12 +43,35 @@ export const TypeId: "~effect-realtime/EventStream" = Connection.TypeId
 export type TypeId = typeof TypeId
 
 /**
- * A connection to which events are published, and which one client reads.
+ * A connection to which events are published, and which one client reads. It is the end of a `Queue` to which events
+ * are offered: a producer that knows only `Queue.Enqueue` is interrupted when the client leaves.
+ *
+ * The strategies `"suspend"`, `"sliding"` and `"dropping"` have the laws of `Queue.bounded`, `Queue.sliding` and
+ * `Queue.dropping`, with these additions:
+ *
+ * - `maxBytes` limits the queue as well as `capacity`. An event that is larger is dropped by `"sliding"`, and `offer`
+ *   returns `false`.
+ * - With the strategy `"disconnect"`, an offer for which there is no room returns `false`, and shuts down the stream.
+ * - `Queue.offer` and `Queue.offerAll` let the strategy act at once. `publish` waits first for a client that reads.
+ * - `Queue.shutdown` ends the stream without the queued events. `EventStream.end` delivers them, and is a shutdown for
+ *   everything else. The stream is also shut down when its scope closes and when its client leaves.
+ * - An event without any field is taken, and occupies no place.
  *
  * @since 0.1.0
  * @category models
+ * @example
+ * ```ts
+ * import { Effect, Queue, Schedule } from "effect"
+ * import { EventStream, ServerSentEvent } from "effect-realtime"
+ *
+ * const tick = (queue: Queue.Enqueue<ServerSentEvent.ServerSentEvent>) =>
+ *   Effect.flatMap(ServerSentEvent.make({ event: "tick" }), (event) =>
+ *     Effect.repeat(Queue.offer(queue, event), Schedule.spaced("1 second")))
+ *
+ * const handler = EventStream.respond(tick)
+ * ```
  */
-export interface EventStream extends Pipeable {
+export interface EventStream extends Queue.Enqueue<ServerSentEvent.ServerSentEvent>, Pipeable {
   readonly [TypeId]: TypeId
 }
 

@@ -3,12 +3,15 @@ import * as Cause from "effect/Cause"
 import type * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
 import * as MutableList from "effect/MutableList"
 import * as Option from "effect/Option"
 import * as Pipeable from "effect/Pipeable"
+import * as Queue from "effect/Queue"
 import * as Random from "effect/Random"
 
 import { monotonicMillis } from "../../internal/clock.js"
+import type { ServerSentEvent } from "../../ServerSentEvent.js"
 import * as Frame from "./frame.js"
 import * as Metrics from "./metrics.js"
 
@@ -107,8 +110,13 @@ type State = Open | Closing | Done
 interface Open {
   readonly _tag: "Open"
   readonly delivery: Delivery
+  waiting: Waiting | undefined
+}
+
+interface Waiting {
   /** Publishers that wait for room, first come first served. */
-  publishers: Set<Publisher> | undefined
+  readonly publishers: Set<Publisher>
+  readonly closeListeners: Set<() => void>
 }
 
 /** Takes no more frames. The queued ones are still delivered. */
@@ -194,7 +202,7 @@ export class Connection {
         drainListener: undefined,
         endListener: undefined
       },
-      publishers: undefined
+      waiting: undefined
     }
   }
 
@@ -226,6 +234,11 @@ export class Connection {
 
   get queueLength(): number {
     return this.state._tag === "Done" ? 0 : MutableList.length(this.state.delivery.queue)
+  }
+
+  /** Number of queued frames and of publishers that wait for room. */
+  get size(): number {
+    return this.queueLength + (this.state._tag === "Open" ? this.state.waiting?.publishers.size ?? 0 : 0)
   }
 
   /**
@@ -264,11 +277,8 @@ export class Connection {
     this.state = done
     const { delivery } = state
     // A producer that is slow to stop refers to it.
-    MutableList.reset(delivery.queue)
-    delivery.queuedBytes = 0
-    delivery.parts = noParts
-    notifyDrained(delivery)
-    if (state._tag === "Open") refusePublishers(state)
+    clear(delivery)
+    if (state._tag === "Open") notifyClosed(state)
     stopProducers(delivery)
     delivery.endListener?.()
   }
@@ -278,8 +288,14 @@ export class Connection {
     const { state } = this
     if (state._tag !== "Open") return
     this.state = { _tag: "Closing", delivery: state.delivery }
-    refusePublishers(state)
+    notifyClosed(state)
     state.delivery.sink?.ready()
+  }
+
+  /** Ends the connection without the queued frames. */
+  discard(): void {
+    if (this.state._tag === "Open") clear(this.state.delivery)
+    this.end()
   }
 
   /** Ends the connection with one more frame, for which there is always room. */
@@ -311,6 +327,18 @@ export class Connection {
     return () => {
       delivery.stopListeners = delivery.stopListeners?.filter((other) => other !== listener)
     }
+  }
+
+  /** Calls back once, when the connection takes no more frames. Returns the function that removes the listener. */
+  onClose(listener: () => void): () => void {
+    const { state } = this
+    if (state._tag !== "Open") {
+      listener()
+      return () => {}
+    }
+    const { closeListeners } = state.waiting ??= noneWaiting()
+    closeListeners.add(listener)
+    return () => closeListeners.delete(listener)
   }
 
   /** Calls back when the connection is done. Calls back at once if it is. */
@@ -349,7 +377,7 @@ export class Connection {
     const { state } = this
     if (state._tag !== "Open") return false
     if (!this.fits(state.delivery, frame) && keepsUp(state.delivery)) state.delivery.sink?.flush()
-    return (state.publishers === undefined || state.publishers.size === 0) && this.fits(state.delivery, frame)
+    return (state.waiting?.publishers.size ?? 0) === 0 && this.fits(state.delivery, frame)
   }
 
   /** Queues the frame. Returns false if the connection has ended, or has no room and its strategy drops the frame. */
@@ -372,9 +400,9 @@ export class Connection {
       publisher.resume(false)
       return () => {}
     }
-    state.publishers ??= new Set()
-    state.publishers.add(publisher)
-    return () => state.publishers?.delete(publisher)
+    const { publishers } = state.waiting ??= noneWaiting()
+    publishers.add(publisher)
+    return () => publishers.delete(publisher)
   }
 
   /** Takes the frames to deliver next, at most `maxWrite` bytes of events. A larger frame is taken part by part. */
@@ -504,16 +532,18 @@ export class Connection {
   }
 
   private pushAfterGap(delivery: Delivery, frame: Frame.Frame): void {
-    if (this.gap > 0 && this.settings.strategy === "dropping") push(delivery, this.takeGap())
-    push(delivery, frame)
+    // Both are one frame: a gap takes no place in the queue.
+    const reportsGap = this.gap > 0 && this.settings.strategy === "dropping"
+    push(delivery, reportsGap ? Frame.join([this.takeGap(), frame]) : frame)
   }
 
   private admitPublishers(): void {
     const { state } = this
-    if (state._tag !== "Open" || state.publishers === undefined) return
-    for (const publisher of state.publishers) {
+    if (state._tag !== "Open" || state.waiting === undefined) return
+    const { publishers } = state.waiting
+    for (const publisher of publishers) {
       if (!this.fits(state.delivery, publisher.frame)) return
-      state.publishers.delete(publisher)
+      publishers.delete(publisher)
       this.pushAfterGap(state.delivery, publisher.frame)
       publisher.resume(true)
     }
@@ -557,15 +587,32 @@ const stopProducers = (delivery: Delivery): void => {
   for (const listener of listeners) listener()
 }
 
-const refusePublishers = (state: Open): void => {
-  for (const publisher of state.publishers ?? []) publisher.resume(false)
-  state.publishers = undefined
+const clear = (delivery: Delivery): void => {
+  MutableList.reset(delivery.queue)
+  delivery.queuedBytes = 0
+  delivery.parts = noParts
+  delivery.partsTaken = 0
+  notifyDrained(delivery)
+}
+
+const noneWaiting = (): Waiting => ({ publishers: new Set(), closeListeners: new Set() })
+
+const notifyClosed = (state: Open): void => {
+  const { waiting } = state
+  state.waiting = undefined
+  for (const publisher of waiting?.publishers ?? []) publisher.resume(false)
+  for (const listener of waiting?.closeListeners ?? []) listener()
 }
 
 export const TypeId = "~effect-realtime/EventStream"
 
-/** The `EventStream` of a connection. */
-class Handle extends Pipeable.Class() {
+const enqueueVariance = { _In: (_: unknown) => {} }
+
+/**
+ * The `EventStream` of a connection: the end of Effect's `Queue` to which events are offered. It has the laws of
+ * `Queue.bounded`, `Queue.sliding` and `Queue.dropping`, as the strategy says: test/EventStream/queueLaws.test.ts.
+ */
+class Handle extends Pipeable.Class() implements Queue.Enqueue<ServerSentEvent> {
   readonly connection: Connection
 
   constructor(connection: Connection) {
@@ -576,7 +623,92 @@ class Handle extends Pipeable.Class() {
   get [TypeId](): typeof TypeId {
     return TypeId
   }
+
+  get [Queue.EnqueueTypeId](): typeof enqueueVariance {
+    return enqueueVariance
+  }
+
+  capacity(): number {
+    return this.connection.settings.capacity
+  }
+
+  isActive(): boolean {
+    return this.connection.isOpen
+  }
+
+  get isShutdown(): Effect.Effect<boolean> {
+    return Effect.sync(() => !this.connection.isOpen)
+  }
+
+  get shutdown(): Effect.Effect<void> {
+    return Effect.sync(() => this.connection.discard())
+  }
+
+  get awaitShutdown(): Effect.Effect<void> {
+    return Effect.async((resume) => {
+      const cancel = this.connection.onClose(() => resume(Effect.void))
+      return Effect.sync(cancel)
+    })
+  }
+
+  unsafeSize(): Option.Option<number> {
+    return this.connection.isOpen ? Option.some(this.connection.size) : Option.none()
+  }
+
+  get size(): Effect.Effect<number> {
+    return Effect.suspend(() => Effect.catchAll(this.unsafeSize(), () => Effect.interrupt))
+  }
+
+  get isEmpty(): Effect.Effect<boolean> {
+    return Effect.map(this.size, (size) => size === 0)
+  }
+
+  get isFull(): Effect.Effect<boolean> {
+    return Effect.map(this.size, (size) => size >= this.capacity())
+  }
+
+  unsafeOffer(event: ServerSentEvent): boolean {
+    const frame = toFrame(event)
+    return this.connection.flushForRoom(frame) && this.connection.offer(frame)
+  }
+
+  offer(event: ServerSentEvent): Effect.Effect<boolean> {
+    return this.offerAll([event])
+  }
+
+  offerAll(events: Iterable<ServerSentEvent>): Effect.Effect<boolean> {
+    const { connection } = this
+    return Effect.suspend(() => {
+      if (!connection.isOpen) return Effect.interrupt
+      const frames = Array.from(events, toFrame)
+      if (connection.settings.strategy !== "suspend") {
+        return Effect.succeed(frames.filter((frame) => !connection.offer(frame)).length === 0)
+      }
+      const surplus = frames.findIndex((frame) => !connection.flushForRoom(frame) || !connection.offer(frame))
+      return surplus === -1 ? Effect.succeed(true) : offerSurplus(connection, frames.slice(surplus))
+    })
+  }
 }
+
+/** An event that `ServerSentEvent.make` has made is encoded. */
+const toFrame = (event: ServerSentEvent): Frame.Frame => Either.getOrThrow(Frame.fromEvent(event))
+
+/** Waits until the queue has taken all frames. Interrupts the fiber if the connection ends before. */
+const offerSurplus = (connection: Connection, frames: ReadonlyArray<Frame.Frame>): Effect.Effect<boolean> =>
+  Effect.async((resume) => {
+    const cancels = frames.map((frame, i) =>
+      connection.suspend({
+        frame,
+        resume: (taken) => {
+          if (!taken) resume(Effect.interrupt)
+          else if (i === frames.length - 1) resume(Effect.succeed(true))
+        }
+      })
+    )
+    return Effect.sync(() => {
+      for (const cancel of cancels) cancel()
+    })
+  })
 
 export const toEventStream = (connection: Connection): Handle => new Handle(connection)
 
