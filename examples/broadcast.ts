@@ -25,7 +25,7 @@ const router = HttpRouter.empty.pipe(
     Effect.gen(function*() {
       const { room = "" } = yield* HttpRouter.params
       const message = yield* HttpServerRequest.schemaBodyJson(Message)
-      yield* EventBroker.publish(Room, { room }, "said", message)
+      yield* EventBroker.publish(Topic.channel(Room, { room }), "said", message)
       return HttpServerResponse.empty()
     })
   )
@@ -33,7 +33,7 @@ const router = HttpRouter.empty.pipe(
 
 const port = Config.port("PORT").pipe(Config.withDefault(3000))
 
-const Broker = EventBroker.layer().pipe(Layer.provide(EventLog.layerMemory()))
+const Broker = EventBroker.layer.pipe(Layer.provide(EventLog.layerMemory))
 
 HttpServer.serve(router).pipe(
   Layer.tap(() => Effect.flatMap(port, (port) => Console.log(`Chat rooms at http://localhost:${port}`))),

@@ -13,7 +13,7 @@ import { RedisEventLog } from "effect-realtime/redis"
 
 // Each node has its own broker and its own connections. Layer.fresh, because all three run in one process.
 const node = Layer.fresh(
-  EventBroker.layer().pipe(
+  EventBroker.layer.pipe(
     Layer.provide(RedisEventLog.layerConfig({
       url: Config.string("REDIS_URL").pipe(Config.withDefault("redis://localhost:6379"))
     }))
@@ -37,10 +37,10 @@ const publisher = Layer.scopedDiscard(
       EventBroker.publish("news", { event: "headline", data: { n } }).pipe(
         // Retries while Redis is unavailable. An event that was appended before a timeout is then published twice.
         Effect.retry({
-          while: (error) => error._tag === "EventLogError" && error.retryable,
+          while: (error) => error._tag === "EventLogError" && error.isRetryable,
           schedule: Schedule.spaced("1 second")
         }),
-        Effect.zipRight(EventBroker.subscribers("news")),
+        Effect.zipRight(EventBroker.subscriberCount("news")),
         Effect.tap((subscribers) => Console.log(`Published ${n} to ${subscribers} subscribers`)),
         Effect.delay("1 second"),
         Effect.as(n + 1)

@@ -19,7 +19,7 @@ import * as Option from "effect/Option"
 import * as Scope from "effect/Scope"
 
 import * as Admission from "./EventBroker/internal/admission.js"
-import { Hub, Subscriber } from "./EventBroker/internal/hub.js"
+import * as Hub from "./EventBroker/internal/hub.js"
 import * as Lifecycle from "./EventBroker/internal/lifecycle.js"
 import { logError } from "./EventBroker/internal/logError.js"
 import * as Metrics from "./EventBroker/internal/metrics.js"
@@ -35,20 +35,28 @@ import type * as ServerSentEvent from "./ServerSentEvent.js"
 import * as Topic from "./Topic.js"
 
 /**
- * A connection as the hooks and the predicate of `disconnect` receive it.
+ * A channel, or a pattern of channels. A string is the name of one channel, and never a pattern.
  *
  * @since 0.1.0
  * @category models
  */
-export interface Subscription {
+export type ChannelOrPattern = string | Topic.Channel | Topic.Pattern
+
+/**
+ * A subscriber as the hooks and the predicate of `disconnect` receive it.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Subscriber {
   /**
    * The channels and patterns that were granted.
    */
-  readonly channels: ReadonlyArray<string | Topic.Pattern>
+  readonly channels: ReadonlyArray<ChannelOrPattern>
   /**
    * The owner of the connection, such as a user or an address, if the options of the subscription name one.
    */
-  readonly key: Option.Option<string>
+  readonly owner: Option.Option<string>
 }
 
 /**
@@ -61,7 +69,7 @@ export interface Grant {
   /**
    * The channels and patterns. A string is always one channel.
    */
-  readonly channels: Iterable<string | Topic.Pattern>
+  readonly channels: Iterable<ChannelOrPattern>
   /**
    * The time at which the credential expires. The stream ends then, and the client reconnects with a new credential.
    * Without limit by default.
@@ -106,10 +114,10 @@ export interface SubscribeOptions<E = never, R = never> extends EventStream.Opti
    */
   readonly lastEventId?: string | undefined
   /**
-   * The owner of the connection, such as a user or an address. `maxConnectionsPerKey` and `revoke` apply to it, and the
-   * predicate of `disconnect` receives it.
+   * The owner of the connection, such as a user or an address. `maxConnectionsPerOwner` and `disconnectOwner` apply to
+   * it, and the predicate of `disconnect` receives it.
    */
-  readonly key?: string | undefined
+  readonly owner?: string | undefined
   /**
    * Decides which of the channels the client may read. Runs when the client subscribes, and again before each later
    * replay: a client that may no longer read all of its channels is disconnected. The broker runs at most 16 of these
@@ -117,7 +125,7 @@ export interface SubscribeOptions<E = never, R = never> extends EventStream.Opti
    */
   readonly authorize?:
     | (
-      (channels: ReadonlyArray<string | Topic.Pattern>) => Effect.Effect<Grant, E, R>
+      (channels: ReadonlyArray<ChannelOrPattern>) => Effect.Effect<Grant, E, R>
     )
     | undefined
   /**
@@ -127,7 +135,7 @@ export interface SubscribeOptions<E = never, R = never> extends EventStream.Opti
    */
   readonly snapshot?:
     | (
-      (channels: ReadonlyArray<string | Topic.Pattern>) => Effect.Effect<Snapshot, unknown, R>
+      (channels: ReadonlyArray<ChannelOrPattern>) => Effect.Effect<Snapshot, unknown, R>
     )
     | undefined
   /**
@@ -161,9 +169,9 @@ export interface Options<R = never> {
    */
   readonly maxConnections?: number | undefined
   /**
-   * The number of connections of this node with the same `key`. No limit by default.
+   * The number of connections of this node with the same `owner`. No limit by default.
    */
-  readonly maxConnectionsPerKey?: number | undefined
+  readonly maxConnectionsPerOwner?: number | undefined
   /**
    * The number of channels and patterns of one connection. 128 by default. `respond` answers 400 if a connection has
    * more.
@@ -171,17 +179,17 @@ export interface Options<R = never> {
   readonly maxChannels?: number | undefined
   /**
    * The hook that runs when a connection was admitted and counted, before its first event. It receives the channels
-   * that were granted, and the key. `subscribe` and `respond` wait for it. A defect is logged, and does not affect the
-   * connection. If the client leaves meanwhile, the hook is interrupted where the scope of the request ends, and
+   * that were granted, and the owner. `subscribe` and `respond` wait for it. A defect is logged, and does not affect
+   * the connection. If the client leaves meanwhile, the hook is interrupted where the scope of the request ends, and
    * `onLeave` follows.
    */
-  readonly onJoin?: ((subscription: Subscription) => Effect.Effect<unknown, never, R>) | undefined
+  readonly onJoin?: ((subscriber: Subscriber) => Effect.Effect<unknown, never, R>) | undefined
   /**
    * The hook that runs once for each connection for which `onJoin` has run, after `onJoin`, as soon as the connection
    * has ended, even if its scope is still open. It receives the same value. A defect is logged. The scope of the
    * connection waits for it for 1 second at most, and so does the scope of the broker, which then interrupts it.
    */
-  readonly onLeave?: ((subscription: Subscription) => Effect.Effect<unknown, never, R>) | undefined
+  readonly onLeave?: ((subscriber: Subscriber) => Effect.Effect<unknown, never, R>) | undefined
 }
 
 /**
@@ -202,25 +210,25 @@ export declare namespace EventBroker {
    */
   export interface Service {
     readonly publish: (
-      channel: string,
+      channel: string | Topic.Channel,
       event: ServerSentEvent.Fields
     ) => Effect.Effect<EventLog.EventId, ServerSentEvent.InvalidServerSentEvent | EventLog.EventLogError>
     readonly subscribe: <E = never, R = never>(
-      channels: string | Topic.Pattern | Iterable<string | Topic.Pattern>,
+      channels: ChannelOrPattern | Iterable<ChannelOrPattern>,
       options?: SubscribeOptions<E, R>
     ) => Effect.Effect<EventStream.EventStream, EventLog.EventLogError | E, R | Scope.Scope>
     readonly respond: <E = never, R = never>(
-      channels: string | Topic.Pattern | Iterable<string | Topic.Pattern>,
+      channels: ChannelOrPattern | Iterable<ChannelOrPattern>,
       options?: SubscribeOptions<E, R> & EventStream.ResponseOptions
     ) => Effect.Effect<
       HttpServerResponse.HttpServerResponse,
       E,
       R | HttpServerRequest | Scope.Scope
     >
-    readonly subscribers: (channel: string) => Effect.Effect<number, EventLog.EventLogError>
-    readonly channels: Effect.Effect<ReadonlyArray<string | Topic.Pattern>>
-    readonly disconnect: (predicate: (subscription: Subscription) => boolean) => Effect.Effect<number>
-    readonly revoke: (key: string) => Effect.Effect<void, EventLog.EventLogError>
+    readonly subscriberCount: (channel: string | Topic.Channel) => Effect.Effect<number, EventLog.EventLogError>
+    readonly channels: Effect.Effect<ReadonlyArray<ChannelOrPattern>>
+    readonly disconnect: (predicate: (subscriber: Subscriber) => boolean) => Effect.Effect<number>
+    readonly disconnectOwner: (owner: string) => Effect.Effect<void, EventLog.EventLogError>
     readonly drain: Effect.Effect<void>
   }
 }
@@ -230,7 +238,7 @@ export declare namespace EventBroker {
  * assigned. The tail of the log delivers it to the subscribers of every node. A slow subscriber delays neither the
  * publisher nor other subscribers.
  *
- * The second form takes a topic, its parameters, the name of one of its events and the data, and checks their types.
+ * The first form takes a channel of a topic, the name of one of its events and the data, and checks their types.
  *
  * Frames reach the sockets when the event loop turns. A program that publishes thousands of events in a row should let
  * it turn now and then (`Effect.sleep(0)`): otherwise the queues fill, and clients are cut off that would keep up.
@@ -248,20 +256,14 @@ export declare namespace EventBroker {
  * const Orders = Topic.make("orders/:orderId", { paid: Schema.Struct({ amount: Schema.Number }) })
  *
  * Effect.gen(function*() {
- *   yield* EventBroker.publish(Orders, { orderId: "42" }, "paid", { amount: 12.5 })
+ *   yield* EventBroker.publish(Topic.channel(Orders, { orderId: "42" }), "paid", { amount: 12.5 })
  *   yield* EventBroker.publish("news", { data: "hello" })
  * })
  * ```
  */
 export const publish: {
-  (channel: string, event: ServerSentEvent.Fields): Effect.Effect<
-    EventLog.EventId,
-    ServerSentEvent.InvalidServerSentEvent | EventLog.EventLogError,
-    EventBroker
-  >
-  <Path extends string, Events extends Topic.Topic.Events, Name extends keyof Events & string>(
-    topic: Topic.Topic<Path, Events>,
-    params: Topic.Topic.Params<Path>,
+  <Events extends Topic.Topic.Events, Name extends keyof Events & string>(
+    channel: Topic.Channel<Events>,
     event: Name,
     data: Topic.Topic.Data<Events, Name>
   ): Effect.Effect<
@@ -269,23 +271,20 @@ export const publish: {
     ServerSentEvent.InvalidServerSentEvent | EventLog.EventLogError,
     EventBroker
   >
-} = <Path extends string, Events extends Topic.Topic.Events, Name extends keyof Events & string>(
+  (channel: string, event: ServerSentEvent.Fields): Effect.Effect<
+    EventLog.EventId,
+    ServerSentEvent.InvalidServerSentEvent | EventLog.EventLogError,
+    EventBroker
+  >
+} = <Events extends Topic.Topic.Events, Name extends keyof Events & string>(
   ...args:
+    | [channel: Topic.Channel<Events>, event: Name, data: Topic.Topic.Data<Events, Name>]
     | [channel: string, event: ServerSentEvent.Fields]
-    | [
-      topic: Topic.Topic<Path, Events>,
-      params: Topic.Topic.Params<Path>,
-      event: Name,
-      data: Topic.Topic.Data<Events, Name>
-    ]
 ) =>
   Effect.flatMap(EventBroker, (broker) =>
     args.length === 2
       ? broker.publish(...args)
-      : Effect.flatMap(
-        Topic.event(args[0], args[2], args[3]),
-        (event) => broker.publish(Topic.channel(args[0], args[1]), event)
-      ))
+      : Effect.flatMap(Topic.event(args[0].topic, args[1], args[2]), (event) => broker.publish(args[0], event)))
 
 /**
  * Subscribes to channels and to patterns of `Topic.pattern`. The subscription ends with the scope, or with its
@@ -308,7 +307,7 @@ export const publish: {
  * @category subscribing
  */
 export const subscribe = <E = never, R = never>(
-  channels: string | Topic.Pattern | Iterable<string | Topic.Pattern>,
+  channels: ChannelOrPattern | Iterable<ChannelOrPattern>,
   options?: SubscribeOptions<E, R>
 ): Effect.Effect<EventStream.EventStream, EventLog.EventLogError | E, EventBroker | R | Scope.Scope> =>
   Effect.flatMap(EventBroker, (broker) => broker.subscribe(channels, options))
@@ -343,7 +342,7 @@ export const subscribe = <E = never, R = never>(
  * ```
  */
 export const respond = <E = never, R = never>(
-  channels: string | Topic.Pattern | Iterable<string | Topic.Pattern>,
+  channels: ChannelOrPattern | Iterable<ChannelOrPattern>,
   options?: SubscribeOptions<E, R> & EventStream.ResponseOptions
 ): Effect.Effect<
   HttpServerResponse.HttpServerResponse,
@@ -363,8 +362,10 @@ export const respond = <E = never, R = never>(
  * @since 0.1.0
  * @category accessors
  */
-export const subscribers = (channel: string): Effect.Effect<number, EventLog.EventLogError, EventBroker> =>
-  Effect.flatMap(EventBroker, (broker) => broker.subscribers(channel))
+export const subscriberCount = (
+  channel: string | Topic.Channel
+): Effect.Effect<number, EventLog.EventLogError, EventBroker> =>
+  Effect.flatMap(EventBroker, (broker) => broker.subscriberCount(channel))
 
 /**
  * The channels and patterns that have subscribers at this node.
@@ -372,7 +373,7 @@ export const subscribers = (channel: string): Effect.Effect<number, EventLog.Eve
  * @since 0.1.0
  * @category accessors
  */
-export const channels: Effect.Effect<ReadonlyArray<string | Topic.Pattern>, never, EventBroker> = Effect.flatMap(
+export const channels: Effect.Effect<ReadonlyArray<ChannelOrPattern>, never, EventBroker> = Effect.flatMap(
   EventBroker,
   (broker) => broker.channels
 )
@@ -381,29 +382,29 @@ export const channels: Effect.Effect<ReadonlyArray<string | Topic.Pattern>, neve
  * Ends the connections of this node for which the predicate returns true, and returns their number. Their clients
  * reconnect and are authorised again. A client that is being authorised at the moment is refused if the predicate
  * returns true for it. A connection for which the predicate throws is not affected, and the number of those is logged.
- * `revoke` reaches the connections of other nodes too.
+ * `disconnectOwner` reaches the connections of other nodes too.
  *
  * @since 0.1.0
  * @category lifecycle
  */
 export const disconnect = (
-  predicate: (subscription: Subscription) => boolean
+  predicate: (subscriber: Subscriber) => boolean
 ): Effect.Effect<number, never, EventBroker> => Effect.flatMap(EventBroker, (broker) => broker.disconnect(predicate))
 
 /**
- * Ends the connections with the key, on every node that shares the log. Their clients reconnect and are authorised
+ * Ends the connections of the owner, on every node that shares the log. Their clients reconnect and are authorised
  * again: to revoke access, make `authorize` refuse first.
  *
  * A node that cannot reach the log ends them as soon as it can. If the log no longer has the revocations by then, the
- * node ends all connections that have a key.
+ * node ends all connections that have an owner.
  *
  * Fails with `EventLogError` if the log is unavailable.
  *
  * @since 0.1.0
  * @category lifecycle
  */
-export const revoke = (key: string): Effect.Effect<void, EventLog.EventLogError, EventBroker> =>
-  Effect.flatMap(EventBroker, (broker) => broker.revoke(key))
+export const disconnectOwner = (owner: string): Effect.Effect<void, EventLog.EventLogError, EventBroker> =>
+  Effect.flatMap(EventBroker, (broker) => broker.disconnectOwner(owner))
 
 /**
  * Ends all connections of this node with a `retry`, and refuses new ones. Returns when the clients have read their
@@ -429,17 +430,17 @@ export const drain: Effect.Effect<void, never, EventBroker> = Effect.flatMap(Eve
  *   const [first, second] = yield* Effect.all([EventBroker.make(), EventBroker.make({ maxConnections: 1000 })])
  *   yield* first.subscribe("news")
  *   yield* second.publish("news", { data: "hello" })
- * }).pipe(Effect.scoped, Effect.provide(EventLog.layerMemory()))
+ * }).pipe(Effect.scoped, Effect.provide(EventLog.layerMemory))
  * ```
  */
 export const make = Effect.fnUntraced(function*<R = never>(options: Options<R> = {}) {
-  const hub = new Hub()
+  const hub = new Hub.Hub()
   const admission = yield* Admission.make(hub, options)
   const log = yield* EventLog.EventLog
   const tail = yield* log.tail
   const presence = yield* log.presence
   const lifecycle = yield* Lifecycle.make(hub, tail, presence, options)
-  const revocations = yield* Revocations.make(log, tail, admission.disconnectKeys)
+  const revocations = yield* Revocations.make(log, tail, admission.disconnectOwners)
   const replays = Replay.make(log, hub)
   const clock = yield* Effect.clock
   const scope = yield* Effect.scope
@@ -499,7 +500,7 @@ export const make = Effect.fnUntraced(function*<R = never>(options: Options<R> =
     pending: Admission.Pending,
     options: SubscribeOptions<E1, R1>
   ) {
-    const { authorize, cursor, key, lastEventId, snapshot } = options
+    const { authorize, cursor, lastEventId, owner, snapshot } = options
     const scope = yield* Effect.scope
     const context = yield* Effect.context<R1>()
     const settings = yield* Connection.makeSettings(withDefaults(options))
@@ -528,7 +529,13 @@ export const make = Effect.fnUntraced(function*<R = never>(options: Options<R> =
         onFalse: () => shutdown(connection)
       }))
     )
-    const subscriber: Subscriber = new Subscriber(connection, granted.channels, key, cursor !== "off", catchUp)
+    const subscriber: Hub.Subscriber = new Hub.Subscriber(
+      connection,
+      granted.channels,
+      owner,
+      cursor !== "off",
+      catchUp
+    )
     connection.onStop(() => lifecycle.stop(subscriber))
     connection.onEnd(() => hub.forget(connection))
     const start = Effect.suspend(() =>
@@ -551,8 +558,9 @@ export const make = Effect.fnUntraced(function*<R = never>(options: Options<R> =
   })
 
   const service: EventBroker.Service = {
-    publish: (channel, event) =>
-      Admission.checkPublished(channel).pipe(
+    publish: (target, event) => {
+      const channel = Admission.nameOf(target)
+      return Admission.checkPublished(channel).pipe(
         Effect.zipRight(Replay.encode(event)),
         Effect.flatMap((data) => log.append(channel, data)),
         Effect.map((cursor) => {
@@ -560,10 +568,11 @@ export const make = Effect.fnUntraced(function*<R = never>(options: Options<R> =
           return EventLog.formatEventId(cursor)
         }),
         Effect.withSpan("EventBroker.publish", { attributes: { channel }, captureStackTrace: false })
-      ),
+      )
+    },
     subscribe: Effect.fnUntraced(function*(channels, options = {}) {
       const requested = yield* Admission.check(channels)
-      return yield* admission.pend(options.key, (pending) =>
+      return yield* admission.pend(options.owner, (pending) =>
         Effect.gen(function*() {
           const granted = yield* yield* admission.authorize(requested, options.authorize)
           const stream = yield* open(granted, pending, options)
@@ -578,7 +587,7 @@ export const make = Effect.fnUntraced(function*<R = never>(options: Options<R> =
       const sendAway = acceptsEvents(headers.accept)
         ? Effect.map(shed(options), EventStream.toResponse(options))
         : unavailable(options)
-      return yield* admission.pend(options.key, (pending) =>
+      return yield* admission.pend(options.owner, (pending) =>
         Effect.gen(function*() {
           const granted = yield* admission.authorize(requested.right, options.authorize)
           if (Either.isLeft(granted)) return refuse(granted.left)
@@ -590,14 +599,17 @@ export const make = Effect.fnUntraced(function*<R = never>(options: Options<R> =
               onSome: (stream) => handOver(Connection.fromEventStream(stream), EventStream.toResponse(stream, options))
             })),
             // After a 500 a browser would never return.
-            Effect.catchAll((error) => error.retryable ? sendAway : Effect.succeed(refuse(error)))
+            Effect.catchAll((error) => error.isRetryable ? sendAway : Effect.succeed(refuse(error)))
           )
         }))
     }),
-    subscribers: (channel) => Effect.map(presence.others(channel), (others) => hub.countOf(channel) + others),
+    subscriberCount: (target) => {
+      const channel = Admission.nameOf(target)
+      return Effect.map(presence.others(channel), (others) => hub.countOf(channel) + others)
+    },
     channels: Effect.sync(() => hub.channels),
     disconnect: (predicate) => disconnectWhere(admission, predicate),
-    revoke: revocations.revoke,
+    disconnectOwner: revocations.revoke,
     drain
   }
   return service
@@ -630,18 +642,18 @@ const unavailable = (options: EventStream.Options) =>
 const refuse = ({ detail }: EventLog.EventLogError) => HttpServerResponse.text(detail, { status: 400 })
 
 /** Disconnects the subscribers for which the predicate of an application returns true. */
-const disconnectWhere = (admission: Admission.Admission, predicate: (subscription: Subscription) => boolean) =>
+const disconnectWhere = (admission: Admission.Admission, predicate: (subscriber: Subscriber) => boolean) =>
   Effect.suspend(() => {
     let failures = 0
     const count = admission.disconnect((subscriber) => {
       try {
-        return predicate(Lifecycle.toSubscription(subscriber))
+        return predicate(Lifecycle.toJoined(subscriber))
       } catch {
         failures++
         return false
       }
     })
-    // Without the error: a predicate compares keys, and its message may have them.
+    // Without the error: a predicate compares owners, and its message may have them.
     return failures === 0 ? Effect.succeed(count) : Effect.as(
       logError(`EventBroker ran a predicate of disconnect, which threw: ${failures} connections are not affected`),
       count
@@ -655,7 +667,7 @@ const minTick = 100
 const maxTick = 1000
 
 /**
- * Makes a layer of a broker over the `EventLog`. When the layer is released, the connections end as with `drain`.
+ * Provides a broker over the `EventLog`. When the layer is released, the connections end as with `drain`.
  *
  * @since 0.1.0
  * @category layers
@@ -664,11 +676,28 @@ const maxTick = 1000
  * import { Layer } from "effect"
  * import { EventBroker, EventLog } from "effect-realtime"
  *
- * const Broker = EventBroker.layer({ maxConnectionsPerKey: 8 }).pipe(
- *   Layer.provide(EventLog.layerMemory())
- * )
+ * const Broker = EventBroker.layer.pipe(Layer.provide(EventLog.layerMemory))
  * ```
  */
-export const layer = <R = never>(
-  options: Options<R> = {}
+export const layer: Layer.Layer<EventBroker, EventLog.EventLogError, EventLog.EventLog> = Layer.scoped(
+  EventBroker,
+  Effect.suspend(() => make())
+)
+
+/**
+ * Provides a broker with limits and hooks over the `EventLog`. When the layer is released, the connections end as with
+ * `drain`.
+ *
+ * @since 0.1.0
+ * @category layers
+ * @example
+ * ```ts
+ * import { Layer } from "effect"
+ * import { EventBroker, EventLog } from "effect-realtime"
+ *
+ * const Broker = EventBroker.layerWith({ maxConnectionsPerOwner: 8 }).pipe(Layer.provide(EventLog.layerMemory))
+ * ```
+ */
+export const layerWith = <R = never>(
+  options: Options<R>
 ): Layer.Layer<EventBroker, EventLog.EventLogError, EventLog.EventLog | R> => Layer.scoped(EventBroker, make(options))

@@ -186,7 +186,7 @@ export class EventLogError extends Schema.TaggedError<EventLogError>("effect-rea
    *
    * @since 0.1.0
    */
-  get retryable(): boolean {
+  get isRetryable(): boolean {
     return this.reason !== "InvalidChannel"
   }
 
@@ -552,15 +552,30 @@ export interface MemoryOptions {
  *   yield* log.append("orders/42", new TextEncoder().encode("paid"))
  *   const page = yield* log.read(["orders/*"], start, 100)
  *   return page.entries.length // 1
- * }).pipe(Effect.provide(EventLog.layerMemory({ capacity: 100, maxAge: "1 minute" })))
+ * }).pipe(Effect.provide(EventLog.layerMemory))
  * ```
  */
-export const layerMemory = (options?: MemoryOptions): Layer.Layer<EventLog> =>
-  Layer.effect(EventLog, Effect.map(makeMemory(options), make))
+export const layerMemory: Layer.Layer<EventLog> = Layer.effect(EventLog, Effect.suspend(() => makeMemory({})))
 
-const makeMemory = Effect.fnUntraced(function*(options: MemoryOptions | undefined) {
-  const limits = { capacity: options?.capacity ?? 1000, maxBytes: options?.maxBytes ?? 1024 * 1024 }
-  const maxAge = Duration.toMillis(options?.maxAge ?? "10 minutes")
+/**
+ * Provides a log in the memory of this process with other limits. Dies with `IllegalArgumentException` if a limit is
+ * out of range.
+ *
+ * @since 0.1.0
+ * @category layers
+ * @example
+ * ```ts
+ * import * as EventLog from "effect-realtime/EventLog"
+ *
+ * const ShortLog = EventLog.layerMemoryWith({ capacity: 100, maxAge: "1 minute" })
+ * ```
+ */
+export const layerMemoryWith = (options: MemoryOptions): Layer.Layer<EventLog> =>
+  Layer.effect(EventLog, makeMemory(options))
+
+const makeMemory = Effect.fnUntraced(function*(options: MemoryOptions) {
+  const limits = { capacity: options.capacity ?? 1000, maxBytes: options.maxBytes ?? 1024 * 1024 }
+  const maxAge = Duration.toMillis(options.maxAge ?? "10 minutes")
   for (const [name, limit] of Object.entries(limits)) {
     if (limit === Number.POSITIVE_INFINITY || (Number.isSafeInteger(limit) && limit >= 1)) continue
     yield* illegal(`${name} must be a whole number, one or more, or Infinity`)
@@ -697,7 +712,7 @@ const makeMemory = Effect.fnUntraced(function*(options: MemoryOptions | undefine
       })
     )
   }
-  return service
+  return make(service)
 })
 
 const illegal = (rule: string) => Effect.die(new Cause.IllegalArgumentException(`EventLog: ${rule}`))

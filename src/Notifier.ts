@@ -184,7 +184,7 @@ const Acknowledged = Topic.make("notifications/:owner/acknowledged", {})
  * )
  * ```
  */
-export const channels = (owner: string, endpointId?: string): ReadonlyArray<string> => [
+export const channels = (owner: string, endpointId?: string): ReadonlyArray<Topic.Channel> => [
   Topic.channel(Owner, { owner }),
   ...(endpointId === undefined ? [] : [Topic.channel(OwnerDevice, { owner, device: endpointId })])
 ]
@@ -223,7 +223,7 @@ export const make: Effect.Effect<Notifier.Service, never, EventBroker | Subscrip
     const webPush = yield* WebPush.WebPush
 
     // If the log cannot report presence, it may not deliver the event either: the devices get the push.
-    const countConnections = (channel: string) => Effect.orElseSucceed(broker.subscribers(channel), () => 0)
+    const countConnections = (channel: Topic.Channel) => Effect.orElseSucceed(broker.subscriberCount(channel), () => 0)
 
     /** Subscribes before the event is published: an acknowledgement may arrive before the answer of the log. */
     const listen = (
@@ -332,7 +332,7 @@ export const make: Effect.Effect<Notifier.Service, never, EventBroker | Subscrip
  * import * as WebPush from "effect-realtime/WebPush"
  *
  * const NotifierLive = Notifier.layer.pipe(
- *   Layer.provide(EventBroker.layer().pipe(Layer.provide(EventLog.layerMemory()))),
+ *   Layer.provide(EventBroker.layer.pipe(Layer.provide(EventLog.layerMemory))),
  *   Layer.provide(SubscriptionStore.layerMemory()),
  *   Layer.provide(WebPush.layerConfig().pipe(Layer.provide(PushHttpClient.layer())))
  * )

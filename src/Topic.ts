@@ -5,17 +5,17 @@
  * @since 0.1.0
  */
 import * as Cause from "effect/Cause"
-import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Encoding from "effect/Encoding"
+import * as Equal from "effect/Equal"
 import { dual } from "effect/Function"
+import * as Hash from "effect/Hash"
 import * as Option from "effect/Option"
 import type { Pipeable } from "effect/Pipeable"
 import { Prototype } from "effect/Pipeable"
 import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
-import type * as Types from "effect/Types"
 
 import { channelFault } from "./internal/channel.js"
 import type { Fields, ServerSentEvent } from "./ServerSentEvent.js"
@@ -55,7 +55,35 @@ export interface Topic<out Path extends string, out Events extends Topic.Events>
  * @since 0.1.0
  * @category type ids
  */
-export const PatternTypeId: unique symbol = Symbol.for("effect-realtime/Topic/Pattern")
+export const ChannelTypeId = "~effect-realtime/Topic/Channel" as const
+
+/**
+ * @since 0.1.0
+ * @category type ids
+ */
+export type ChannelTypeId = typeof ChannelTypeId
+
+/**
+ * One channel of a topic, which carries its events. Only `channel` makes one. Channels with the same name are equal by
+ * `Equal.equals`.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Channel<out Events extends Topic.Events = Topic.Events, out Path extends string = string> {
+  readonly [ChannelTypeId]: ChannelTypeId
+  /**
+   * The name of the channel in a log, such as `orders/42`.
+   */
+  readonly name: string
+  readonly topic: Topic<Path, Events>
+}
+
+/**
+ * @since 0.1.0
+ * @category type ids
+ */
+export const PatternTypeId = "~effect-realtime/Topic/Pattern" as const
 
 /**
  * @since 0.1.0
@@ -70,12 +98,13 @@ export type PatternTypeId = typeof PatternTypeId
  * @since 0.1.0
  * @category models
  */
-export interface Pattern<out Events extends Topic.Events = Topic.Events> {
-  readonly [PatternTypeId]: { readonly _Events: Types.Covariant<Events> }
+export interface Pattern<out Events extends Topic.Events = Topic.Events, out Path extends string = string> {
+  readonly [PatternTypeId]: PatternTypeId
   /**
    * The segments, separated by slashes. A segment `*` matches any segment.
    */
   readonly path: string
+  readonly topic: Topic<Path, Events>
 }
 
 /**
@@ -212,7 +241,15 @@ export const isTopic = (u: unknown): u is Topic.Any => Predicate.hasProperty(u, 
  * @since 0.1.0
  * @category guards
  */
-export const isPattern = (u: unknown): u is Pattern => Predicate.hasProperty(u, PatternTypeId)
+export const isPattern = (u: unknown): u is Pattern => u instanceof PatternOf
+
+/**
+ * Returns true if the value is a `Channel`.
+ *
+ * @since 0.1.0
+ * @category guards
+ */
+export const isChannel = (u: unknown): u is Channel => u instanceof ChannelOf
 
 /**
  * Makes a topic of a path and the schemas of its events.
@@ -232,7 +269,7 @@ export const isPattern = (u: unknown): u is Pattern => Predicate.hasProperty(u, 
  *   shipped: Schema.Struct({ carrier: Schema.String })
  * })
  *
- * Topic.channel(Orders, { orderId: "42" }) // "orders/42"
+ * Topic.channel(Orders, { orderId: "42" }).name // "orders/42"
  * ```
  */
 export const make = <const Path extends string, Events extends Topic.Events>(
@@ -275,19 +312,46 @@ const reservedEvents = ["error", "open", "end", "gap", "resync"] satisfies Reado
  *
  * const Orders = Topic.make("orders/:orderId", { paid: Schema.Number })
  *
- * Topic.channel(Orders, { orderId: "2026/42" }) // "orders/2026%2F42"
+ * Topic.channel(Orders, { orderId: "2026/42" }).name // "orders/2026%2F42"
  * ```
  */
 export const channel: {
   <Path extends string>(
     params: Topic.Params<Path>
-  ): <Events extends Topic.Events>(self: Topic<Path, Events>) => string
-  <Path extends string, Events extends Topic.Events>(self: Topic<Path, Events>, params: Topic.Params<Path>): string
+  ): <Events extends Topic.Events>(self: Topic<Path, Events>) => Channel<Events, Path>
+  <Path extends string, Events extends Topic.Events>(
+    self: Topic<Path, Events>,
+    params: Topic.Params<Path>
+  ): Channel<Events, Path>
 } = dual(
   2,
-  (self: Topic.Any, params: { readonly [name: string]: string }): string =>
-    fill(self.path, (name) => encodeParam(name, params[name]))
+  <Path extends string, Events extends Topic.Events>(
+    self: Topic<Path, Events>,
+    params: { readonly [name: string]: string }
+  ): Channel<Events, Path> => new ChannelOf(self, fill(self.path, (name) => encodeParam(name, params[name])))
 )
+
+class ChannelOf<Events extends Topic.Events, Path extends string> implements Channel<Events, Path>, Equal.Equal {
+  readonly topic: Topic<Path, Events>
+  readonly name: string
+
+  constructor(topic: Topic<Path, Events>, name: string) {
+    this.topic = topic
+    this.name = name
+  }
+
+  get [ChannelTypeId](): ChannelTypeId {
+    return ChannelTypeId
+  }
+
+  [Equal.symbol](that: Equal.Equal): boolean {
+    return isChannel(that) && that.name === this.name
+  }
+
+  [Hash.symbol](): number {
+    return Hash.string(this.name)
+  }
+}
 
 /**
  * Returns the pattern of all channels with these parameters. A parameter that is absent matches any value. A parameter
@@ -310,20 +374,43 @@ export const pattern: {
   <Path extends string, Events extends Topic.Events>(
     self: Topic<Path, Events>,
     params?: Partial<Topic.Params<Path>>
-  ): Pattern<Events>
+  ): Pattern<Events, Path>
   <Path extends string>(
     params?: Partial<Topic.Params<Path>>
-  ): <Events extends Topic.Events>(self: Topic<Path, Events>) => Pattern<Events>
+  ): <Events extends Topic.Events>(self: Topic<Path, Events>) => Pattern<Events, Path>
 } = dual(
   (args) => isTopic(args[0]),
-  (self: Topic.Any, params: { readonly [name: string]: string } = {}): Pattern<never> =>
-    Data.struct({
-      [PatternTypeId]: variance,
-      path: fill(self.path, (name) => Object.hasOwn(params, name) ? encodeParam(name, params[name]) : "*")
-    })
+  <Path extends string, Events extends Topic.Events>(
+    self: Topic<Path, Events>,
+    params: { readonly [name: string]: string } = {}
+  ): Pattern<Events, Path> =>
+    new PatternOf(
+      self,
+      fill(self.path, (name) => Object.hasOwn(params, name) ? encodeParam(name, params[name]) : "*")
+    )
 )
 
-const variance = { _Events: (_: never): never => _ }
+class PatternOf<Events extends Topic.Events, Path extends string> implements Pattern<Events, Path>, Equal.Equal {
+  readonly topic: Topic<Path, Events>
+  readonly path: string
+
+  constructor(topic: Topic<Path, Events>, path: string) {
+    this.topic = topic
+    this.path = path
+  }
+
+  get [PatternTypeId](): PatternTypeId {
+    return PatternTypeId
+  }
+
+  [Equal.symbol](that: Equal.Equal): boolean {
+    return isPattern(that) && that.path === this.path
+  }
+
+  [Hash.symbol](): number {
+    return Hash.string(this.path)
+  }
+}
 
 /**
  * Returns the parameters of a channel, or none if the channel is not one of the topic.

@@ -38,7 +38,7 @@ const run = <A, E>(
 ) =>
   body.pipe(
     Effect.scoped,
-    Effect.provide(EventBroker.layer(options).pipe(Layer.provide(EventLog.layerMemory(log)))),
+    Effect.provide(EventBroker.layerWith(options ?? {}).pipe(Layer.provide(EventLog.layerMemoryWith(log ?? {})))),
     LeakCheck.run
   )
 
@@ -92,7 +92,7 @@ describe("EventBroker", () => {
         assert.deepStrictEqual(first, { event: "headline", id, data: "{\"n\":1}" })
         assert.strictEqual(last?.data, "last")
       }
-      assert.strictEqual(yield* EventBroker.subscribers("news"), 3)
+      assert.strictEqual(yield* EventBroker.subscriberCount("news"), 3)
       assert.deepStrictEqual(yield* EventBroker.channels, ["news"])
     })))
 
@@ -112,11 +112,11 @@ describe("EventBroker", () => {
       const one = yield* connect(EventBroker.respond(Topic.channel(Orders, { orderId: "a/b" })))
       const all = yield* connect(EventBroker.respond([Topic.pattern(Orders), Topic.channel(Orders, { orderId: "2" })]))
       yield* Effect.forEach([one, all], hasCursor)
-      yield* EventBroker.publish(Orders, { orderId: "a/b" }, "paid", { amount: 1 })
-      yield* EventBroker.publish(Orders, { orderId: "2" }, "shipped", { carrier: "x" })
+      yield* EventBroker.publish(Topic.channel(Orders, { orderId: "a/b" }), "paid", { amount: 1 })
+      yield* EventBroker.publish(Topic.channel(Orders, { orderId: "2" }), "shipped", { carrier: "x" })
       assert.deepStrictEqual(data(yield* TestEventSource.take(all, 2)), ["{\"amount\":1}", "{\"carrier\":\"x\"}"])
       assert.deepStrictEqual(data(yield* TestEventSource.take(one, 1)), ["{\"amount\":1}"])
-      assert.strictEqual(yield* EventBroker.subscribers(Topic.channel(Orders, { orderId: "2" })), 1)
+      assert.strictEqual(yield* EventBroker.subscriberCount(Topic.channel(Orders, { orderId: "2" })), 1)
     })))
 
   it.effect("refuses an invalid event, an id, and a channel that is a pattern", () =>
@@ -208,7 +208,7 @@ describe("EventBroker", () => {
             // All connect before the next event is published, which would evict another one.
             const sources = yield* Effect.forEach(table, ([, id]) => ask(id, inQuery))
             yield* Effect.forEach(sources, (source) => TestEventSource.awaitText(source, (text) => text !== ""))
-            yield* Effect.repeat(EventBroker.subscribers("a"), { until: (n) => n >= table.length })
+            yield* Effect.repeat(EventBroker.subscriberCount("a"), { until: (n) => n >= table.length })
             const replayed = yield* Effect.forEach(table, ([, , [, data]], i) => {
               const source = sources[i]
               return data === "live" || source === undefined
@@ -328,7 +328,7 @@ describe("EventBroker", () => {
         }))
         yield* hasCursor(source)
         yield* TestClock.adjust("59 seconds")
-        assert.strictEqual(yield* EventBroker.subscribers("a"), 1)
+        assert.strictEqual(yield* EventBroker.subscriberCount("a"), 1)
         yield* TestClock.adjust("2 seconds")
         assert.strictEqual(yield* TestEventSource.end(source), "clean")
       })))
@@ -348,14 +348,20 @@ describe("EventBroker", () => {
       run(Effect.gen(function*() {
         const allowed = yield* Ref.make(true)
         const url = yield* serve(EventBroker.respond("a", {
-          key: "ana",
+          owner: "ana",
           authorize: (channels) => Effect.map(Ref.get(allowed), (yes) => ({ channels: yes ? channels : [] }))
         }))
         const source = yield* TestEventSource.make(url)
         yield* hasCursor(source)
         yield* Ref.set(allowed, false)
-        assert.strictEqual(yield* EventBroker.disconnect(({ key }) => key._tag === "Some" && key.value === "bob"), 0)
-        assert.strictEqual(yield* EventBroker.disconnect(({ key }) => key._tag === "Some" && key.value === "ana"), 1)
+        assert.strictEqual(
+          yield* EventBroker.disconnect(({ owner }) => owner._tag === "Some" && owner.value === "bob"),
+          0
+        )
+        assert.strictEqual(
+          yield* EventBroker.disconnect(({ owner }) => owner._tag === "Some" && owner.value === "ana"),
+          1
+        )
         assert.strictEqual(yield* TestEventSource.end(source), "clean")
         assert.strictEqual((yield* TestEventSource.make(url)).status, 403)
       })))
@@ -393,7 +399,7 @@ describe("EventBroker", () => {
       )
 
     it.effect("of connections", () => limited({ maxConnections: 1 }, {}))
-    it.effect("of connections of a key", () => limited({ maxConnectionsPerKey: 1 }, { key: "ana" }))
+    it.effect("of connections of a key", () => limited({ maxConnectionsPerOwner: 1 }, { owner: "ana" }))
 
     const names = (count: number) => Array.from({ length: count }, (_, i) => `a/${i}`)
 
@@ -403,14 +409,14 @@ describe("EventBroker", () => {
         assert.strictEqual((yield* connect(EventBroker.respond(names(129)))).status, 400)
         assert.deepInclude(yield* Effect.flip(Effect.asVoid(EventBroker.subscribe(names(129)))), {
           reason: "InvalidChannel",
-          retryable: false
+          isRetryable: false
         })
         // The granted channels are counted.
         const few = EventBroker.respond(names(1000), { authorize: () => Effect.succeed({ channels: names(3) }) })
         yield* Effect.flatMap(connect(few), hasCursor)
         const many = EventBroker.respond("a", { authorize: () => Effect.succeed({ channels: names(129) }) })
         assert.strictEqual((yield* connect(many)).status, 400)
-        assert.strictEqual(yield* EventBroker.subscribers("a"), 0)
+        assert.strictEqual(yield* EventBroker.subscriberCount("a"), 0)
       })))
 
     it.effect("of channels of a connection, as the options of the broker state", () =>
@@ -429,20 +435,20 @@ describe("EventBroker", () => {
             Exit.isFailure(exit) &&
             Option.exists(Cause.dieOption(exit.cause), Cause.isIllegalArgumentException))
         const brokerWith = (options: EventBroker.Options) =>
-          Layer.provide(EventBroker.layer(options), EventLog.layerMemory())
+          Layer.provide(EventBroker.layerWith(options), EventLog.layerMemory)
         for (const limit of [Number.NaN, -1, 0, 1.5, Number.NEGATIVE_INFINITY]) {
-          for (const name of ["maxChannels", "maxConnections", "maxConnectionsPerKey"]) {
+          for (const name of ["maxChannels", "maxConnections", "maxConnectionsPerOwner"]) {
             assert.isTrue(yield* isMistake(brokerWith({ [name]: limit })), `${name} ${limit}`)
           }
           for (const name of ["capacity", "maxBytes", "maxAge"]) {
             if (name === "maxAge" && limit === 1.5) continue
-            assert.isTrue(yield* isMistake(EventLog.layerMemory({ [name]: limit })), `${name} ${limit}`)
+            assert.isTrue(yield* isMistake(EventLog.layerMemoryWith({ [name]: limit })), `${name} ${limit}`)
           }
         }
-        const infinite = { maxChannels: Infinity, maxConnections: Infinity, maxConnectionsPerKey: undefined }
+        const infinite = { maxChannels: Infinity, maxConnections: Infinity, maxConnectionsPerOwner: undefined }
         assert.isFalse(yield* isMistake(brokerWith(infinite)))
         assert.isFalse(
-          yield* isMistake(EventLog.layerMemory({ capacity: Infinity, maxBytes: Infinity, maxAge: Infinity }))
+          yield* isMistake(EventLog.layerMemoryWith({ capacity: Infinity, maxBytes: Infinity, maxAge: Infinity }))
         )
       }))
   })
@@ -456,7 +462,7 @@ describe("EventBroker", () => {
     it.effect("among the channels of a request", () =>
       run(Effect.gen(function*() {
         const asked = yield* Ref.make(0)
-        const authorize = (channels: Iterable<string | Topic.Pattern>) =>
+        const authorize = (channels: Iterable<EventBroker.ChannelOrPattern>) =>
           Effect.as(Ref.update(asked, (n) => n + 1), { channels })
         for (const name of [...patterns, ...broken]) {
           for (const channels of [name, ["news", name]]) {
@@ -502,7 +508,7 @@ describe("EventBroker", () => {
             yield* EventBroker.publish(other, { data: "secret" })
           }
           yield* EventBroker.publish(name, { data: name })
-          assert.strictEqual(yield* EventBroker.subscribers(name), 1)
+          assert.strictEqual(yield* EventBroker.subscriberCount(name), 1)
         }
         const taken = yield* EventStream.toStream(stream).pipe(
           ServerSentEvent.decode(),
@@ -555,7 +561,7 @@ describe("EventBroker", () => {
               assert.strictEqual(response.headers.get("content-type"), "text/event-stream")
               assert.strictEqual(response.headers.get("x-own"), "1")
               assert.strictEqual(yield* Effect.promise(() => response.text()), "")
-              assert.strictEqual(yield* EventBroker.subscribers("a"), 0)
+              assert.strictEqual(yield* EventBroker.subscriberCount("a"), 0)
             }),
             { onJoin: () => Effect.sync(() => started.push("onJoin")) }
           )
@@ -577,7 +583,7 @@ describe("EventBroker", () => {
           Effect.gen(function*() {
             const broker = yield* EventBroker.EventBroker
             const scope = yield* Scope.make()
-            const handler = HttpApp.toWebHandler(Scope.extend(broker.respond("a", { key: "ana" }), scope))
+            const handler = HttpApp.toWebHandler(Scope.extend(broker.respond("a", { owner: "ana" }), scope))
             const respond = Effect.acquireRelease(
               Effect.promise(() => handler(new Request("http://localhost/"))),
               ({ body }) => Effect.promise(async () => body?.locked === true || body?.cancel())
@@ -586,7 +592,7 @@ describe("EventBroker", () => {
             yield* Scope.close(scope, Exit.void)
           }),
           {
-            maxConnectionsPerKey: 1,
+            maxConnectionsPerOwner: 1,
             onJoin: () => Effect.sync(() => seen.push("join")),
             onLeave: () => Effect.sync(() => seen.push("leave"))
           }
@@ -594,11 +600,11 @@ describe("EventBroker", () => {
       })
     const isFree = (seen: ReadonlyArray<string>) =>
       Effect.gen(function*() {
-        assert.strictEqual(yield* EventBroker.subscribers("a"), 0)
+        assert.strictEqual(yield* EventBroker.subscriberCount("a"), 0)
         yield* Effect.repeat(Effect.sync(() => seen.join()), { until: (hooks) => hooks === "join,leave" })
         assert.deepStrictEqual(yield* EventBroker.channels, [])
         // There is room for another one.
-        const stream = yield* EventBroker.subscribe("a", { key: "ana" })
+        const stream = yield* EventBroker.subscribe("a", { owner: "ana" })
         assert.isTrue(yield* EventStream.publish(stream, { data: "x" }))
       })
 
@@ -606,7 +612,7 @@ describe("EventBroker", () => {
       withHooks((respond, seen) =>
         Effect.gen(function*() {
           const response = yield* respond
-          assert.strictEqual(yield* EventBroker.subscribers("a"), 1)
+          assert.strictEqual(yield* EventBroker.subscriberCount("a"), 1)
           yield* Effect.promise(async () => {
             const reader = response.body?.getReader()
             await reader?.read()
@@ -629,8 +635,8 @@ describe("EventBroker", () => {
       withHooks((respond, seen) =>
         Effect.gen(function*() {
           yield* respond
-          yield* EventBroker.revoke("ana")
-          yield* Effect.repeat(Effect.zipRight(Effect.yieldNow(), EventBroker.subscribers("a")), {
+          yield* EventBroker.disconnectOwner("ana")
+          yield* Effect.repeat(Effect.zipRight(Effect.yieldNow(), EventBroker.subscriberCount("a")), {
             until: (n) => n === 0
           })
           yield* isFree(seen)
@@ -644,7 +650,7 @@ describe("EventBroker", () => {
           const draining = yield* Effect.fork(EventBroker.drain)
           yield* TestClock.adjust("1 second")
           yield* Fiber.join(draining)
-          assert.strictEqual(yield* EventBroker.subscribers("a"), 0)
+          assert.strictEqual(yield* EventBroker.subscriberCount("a"), 0)
           assert.deepStrictEqual(seen, ["join", "leave"])
         })
       ))
@@ -691,7 +697,7 @@ describe("EventBroker", () => {
       }
       const late = yield* TestEventSource.make(url)
       assert.strictEqual(yield* TestEventSource.end(late), "clean")
-      assert.strictEqual(yield* EventBroker.subscribers("a"), 0)
+      assert.strictEqual(yield* EventBroker.subscriberCount("a"), 0)
     })))
 
   // The clock stands still: a drain that waited for the connection would not end.
@@ -722,7 +728,7 @@ describe("EventBroker", () => {
         assert.isTrue(event.data.startsWith(`${i} `))
       }
       yield* Deferred.await(left)
-      assert.strictEqual(yield* EventBroker.subscribers("a"), 1)
+      assert.strictEqual(yield* EventBroker.subscriberCount("a"), 1)
     })))
 
   it.effect("runs the hooks when a connection joins and leaves", () =>
@@ -730,7 +736,7 @@ describe("EventBroker", () => {
       const seen: Array<string> = []
       const left = yield* Deferred.make<void>()
       const body = Effect.gen(function*() {
-        const source = yield* connect(EventBroker.respond("a", { key: "ana" }))
+        const source = yield* connect(EventBroker.respond("a", { owner: "ana" }))
         yield* hasCursor(source)
         yield* TestEventSource.drop(source)
         yield* Deferred.await(left)
@@ -738,7 +744,7 @@ describe("EventBroker", () => {
       yield* run(
         body,
         {
-          onJoin: ({ channels, key }) => Effect.sync(() => seen.push(`join ${channels.join()} ${key._tag}`)),
+          onJoin: ({ channels, owner }) => Effect.sync(() => seen.push(`join ${channels.join()} ${owner._tag}`)),
           onLeave: () => Effect.zipRight(Effect.sync(() => seen.push("leave")), Deferred.succeed(left, undefined))
         }
       )
@@ -846,7 +852,7 @@ describe("EventBroker", () => {
     ) =>
       Effect.flatMap(Effect.all([EventBroker.make(), EventBroker.make()]), ([a, b]) => body(a, b)).pipe(
         Effect.scoped,
-        Effect.provide(EventLog.layerMemory()),
+        Effect.provide(EventLog.layerMemory),
         LeakCheck.run
       )
 
@@ -858,13 +864,13 @@ describe("EventBroker", () => {
           yield* b.subscribe("orders/1")
           yield* b.subscribe(["orders/2", Topic.pattern(Topic.make(":any/:one", {}))])
           for (const node of [a, b]) {
-            assert.strictEqual(yield* node.subscribers("orders/1"), 3)
-            assert.strictEqual(yield* node.subscribers("orders/2"), 2)
-            assert.strictEqual(yield* node.subscribers("news"), 1)
+            assert.strictEqual(yield* node.subscriberCount("orders/1"), 3)
+            assert.strictEqual(yield* node.subscriberCount("orders/2"), 2)
+            assert.strictEqual(yield* node.subscriberCount("news"), 1)
           }
           yield* Scope.close(leave, Exit.void)
-          assert.strictEqual(yield* b.subscribers("orders/1"), 2)
-          assert.strictEqual(yield* b.subscribers("news"), 0)
+          assert.strictEqual(yield* b.subscriberCount("orders/1"), 2)
+          assert.strictEqual(yield* b.subscriberCount("news"), 0)
         })
       ))
 
@@ -872,11 +878,11 @@ describe("EventBroker", () => {
       nodes((a, b) =>
         Effect.gen(function*() {
           const [first, second, third] = yield* Effect.all([
-            a.subscribe("news", { key: "eve" }),
-            b.subscribe("news", { key: "eve" }),
-            b.subscribe("news", { key: "adam" })
+            a.subscribe("news", { owner: "eve" }),
+            b.subscribe("news", { owner: "eve" }),
+            b.subscribe("news", { owner: "adam" })
           ])
-          yield* a.revoke("eve")
+          yield* a.disconnectOwner("eve")
           yield* Effect.forEach([first, second], (stream) => Stream.runDrain(EventStream.toStream(stream)))
           assert.isTrue(yield* EventStream.publish(third, { data: "still here" }))
         })

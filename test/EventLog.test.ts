@@ -5,7 +5,7 @@ import * as EventLog from "effect-realtime/EventLog"
 import { suite } from "./EventLog/suite.js"
 import { stepTimeOfDay } from "./support/timeOfDay.js"
 
-suite("memory", { layer: EventLog.layerMemory, runs: 1000 })
+suite("memory", { layer: EventLog.layerMemoryWith, runs: 1000 })
 
 const missing = (page: EventLog.Page) => Option.getOrUndefined(page.missing)
 const event = (size: number) => new Uint8Array(size)
@@ -89,7 +89,7 @@ describe("EventLog.make", () => {
         }))
       }).tail
       yield* body(tail, calls)
-    }).pipe(Effect.scoped, Effect.provide(EventLog.layerMemory()))
+    }).pipe(Effect.scoped, Effect.provide(EventLog.layerMemory))
 
   it.effect("asks the backend to follow a channel once for all scopes, and to unfollow it after the last one", () =>
     observed(Effect.void, Effect.void, (tail, calls) =>
@@ -145,7 +145,7 @@ describe("EventLog.layerMemory", () => {
       yield* stepTimeOfDay(1)
       const page = yield* log.read(["a"], start, 10)
       assert.deepStrictEqual([page.entries.length, missing(page)], [1, undefined])
-    }).pipe(Effect.provide(EventLog.layerMemory({ maxAge: "1 minute" }))))
+    }).pipe(Effect.provide(EventLog.layerMemoryWith({ maxAge: "1 minute" }))))
 
   it.effect("evicts events older than maxAge, and reports that", () =>
     Effect.gen(function*() {
@@ -162,7 +162,7 @@ describe("EventLog.layerMemory", () => {
       yield* TestClock.adjust("1 minute")
       assert.strictEqual(missing(yield* log.read(["a"], old, 10)), "Evicted")
       assert.isUndefined(missing(yield* log.read(["a"], young, 10)))
-    }).pipe(Effect.provide(EventLog.layerMemory({ maxAge: "1 minute" }))))
+    }).pipe(Effect.provide(EventLog.layerMemoryWith({ maxAge: "1 minute" }))))
 
   it.effect("reports the evicted events of a forgotten channel", () =>
     Effect.gen(function*() {
@@ -179,7 +179,7 @@ describe("EventLog.layerMemory", () => {
       const again = yield* log.append("user/0", event(1))
       assert.strictEqual(missing(yield* log.read(["user/0"], start, 10)), "Evicted")
       assert.deepStrictEqual((yield* log.read(["user/0"], end, 10)).entries.map(({ seq }) => seq), [again.seq])
-    }).pipe(Effect.provide(EventLog.layerMemory({ maxAge: "1 minute" }))))
+    }).pipe(Effect.provide(EventLog.layerMemoryWith({ maxAge: "1 minute" }))))
 
   it.effect("stores at most maxBytes of a channel, and delivers larger events", () =>
     Effect.gen(function*() {
@@ -202,7 +202,7 @@ describe("EventLog.layerMemory", () => {
         1,
         101
       ])
-    }).pipe(Effect.scoped, Effect.provide(EventLog.layerMemory({ maxBytes: 100 }))))
+    }).pipe(Effect.scoped, Effect.provide(EventLog.layerMemoryWith({ maxBytes: 100 }))))
 
   it.effect("reads all events of many channels by pattern, page by page and in order", () =>
     Effect.gen(function*() {
@@ -219,7 +219,7 @@ describe("EventLog.layerMemory", () => {
         seqs.push(...page.entries.map(({ seq }) => seq))
       } while (page.more)
       assert.deepStrictEqual(seqs, Array.from({ length: 3000 }, (_, i) => i + 1))
-    }).pipe(Effect.provide(EventLog.layerMemory())))
+    }).pipe(Effect.provide(EventLog.layerMemory)))
 
   it.live("reads a page at a cost that does not depend on other channels", () =>
     Effect.gen(function*() {
@@ -244,7 +244,7 @@ describe("EventLog.layerMemory", () => {
       assert.deepStrictEqual(found, [count, 0, 1])
       // With pages that examined all channels, this took more than ten seconds.
       assert.isBelow(Duration.toMillis(time), 2000)
-    }).pipe(Effect.provide(EventLog.layerMemory())))
+    }).pipe(Effect.provide(EventLog.layerMemory)))
 
   it.effect("reports a missing event of a pattern after many evictions elsewhere", () =>
     Effect.gen(function*() {
@@ -259,7 +259,7 @@ describe("EventLog.layerMemory", () => {
       assert.isUndefined(missing(whole))
       assert.deepStrictEqual(whole.entries.map(({ seq }) => seq), [second.seq, third.seq])
       assert.strictEqual(missing(yield* log.read(["*"], start, 10)), "Evicted")
-    }).pipe(Effect.provide(EventLog.layerMemory({ capacity: 2 }))))
+    }).pipe(Effect.provide(EventLog.layerMemoryWith({ capacity: 2 }))))
 
   it.effect("stores 1,000 events, 1 MiB and 10 minutes of a channel by default", () =>
     Effect.gen(function*() {
@@ -279,15 +279,15 @@ describe("EventLog.layerMemory", () => {
       assert.isUndefined(missing(yield* log.read(["old"], { ...start, seq: seq - 1 }, 1)))
       yield* TestClock.adjust("1 millis")
       assert.strictEqual(missing(yield* log.read(["old"], { ...start, seq: seq - 1 }, 1)), "Evicted")
-    }).pipe(Effect.provide(EventLog.layerMemory())))
+    }).pipe(Effect.provide(EventLog.layerMemory)))
 
   it.effect("begins another epoch with each layer", () =>
     Effect.gen(function*() {
       const head = Effect.flatMap(EventLog.EventLog, (log) => log.head)
-      const before = yield* Effect.provide(head, EventLog.layerMemory())
+      const before = yield* Effect.provide(head, EventLog.layerMemory)
       const page = yield* EventLog.EventLog.pipe(
         Effect.flatMap((log) => log.read(["a"], before, 10)),
-        Effect.provide(EventLog.layerMemory())
+        Effect.provide(EventLog.layerMemory)
       )
       assert.strictEqual(missing(page), "OtherEpoch")
       assert.notStrictEqual(page.position.epoch, before.epoch)
@@ -301,5 +301,5 @@ describe("EventLog.layerMemory", () => {
       const taker = yield* Effect.fork(tail.take)
       yield* Effect.yieldNow()
       assert.isNull(taker.unsafePoll())
-    }).pipe(Effect.provide(EventLog.layerMemory())))
+    }).pipe(Effect.provide(EventLog.layerMemory)))
 })

@@ -27,12 +27,12 @@ import { newSubscription } from "./support/subscriptions.js"
 
 const news: Notifier.Notification = { event: { event: "paid", data: "SECRET-EVENT" }, push: "SECRET-PUSH" }
 
-const Shared = Layer.mergeAll(EventLog.layerMemory(), SubscriptionStore.layerMemory(), TestPush.layerWebPush())
+const Shared = Layer.mergeAll(EventLog.layerMemory, SubscriptionStore.layerMemory(), TestPush.layerWebPush())
 
 /** A process of the cluster that `kill` ends. */
 const makeNode = Effect.gen(function*() {
   const scope = yield* Effect.acquireRelease(Scope.make(), (scope) => Scope.close(scope, Exit.void))
-  const node = yield* Layer.buildWithScope(Notifier.layer.pipe(Layer.provideMerge(EventBroker.layer())), scope)
+  const node = yield* Layer.buildWithScope(Notifier.layer.pipe(Layer.provideMerge(EventBroker.layer)), scope)
   const broker = Context.get(node, EventBroker.EventBroker)
   return {
     notifier: Context.get(node, Notifier.Notifier),
@@ -50,9 +50,12 @@ const makeNode = Effect.gen(function*() {
         return page
       }),
     isGone: (owner: string) =>
-      Effect.repeat(Effect.zipRight(Effect.yieldNow(), EventBroker.subscribers(Notifier.channels(owner)[0] ?? "")), {
-        until: (count) => count === 0
-      }).pipe(Effect.provideService(EventBroker.EventBroker, broker))
+      Effect.repeat(
+        Effect.zipRight(Effect.yieldNow(), EventBroker.subscriberCount(Notifier.channels(owner)[0] ?? "")),
+        {
+          until: (count) => count === 0
+        }
+      ).pipe(Effect.provideService(EventBroker.EventBroker, broker))
   }
 })
 
@@ -114,7 +117,7 @@ describe("Notifier", () => {
           touch: () => Effect.interrupt
         })
         const notifier = yield* Notifier.make.pipe(
-          Effect.provide(EventBroker.layer()),
+          Effect.provide(EventBroker.layer),
           Effect.provideService(SubscriptionStore.SubscriptionStore, custom)
         )
         const report = yield* notifier.notify("anna", news).pipe(Effect.provide(logged(lines)))
@@ -291,7 +294,7 @@ describe("Notifier", () => {
         })
         const notifier = yield* Notifier.make.pipe(
           Effect.provideService(SubscriptionStore.SubscriptionStore, refreshing),
-          Effect.provide(EventBroker.layer())
+          Effect.provide(EventBroker.layer)
         )
         const report = yield* notifier.notify("anna", news)
         assert.strictEqual(report.pruned, 1)
@@ -312,14 +315,14 @@ describe("Notifier", () => {
             EventBroker.EventBroker.of({
               ...(yield* EventBroker.EventBroker),
               publish: () => away,
-              subscribers: () => Effect.succeed(1)
+              subscriberCount: () => Effect.succeed(1)
             })
           )
         )
         assert.deepInclude(Option.getOrThrow(Either.getLeft(report.event)), { reason: "Unavailable", detail: "away" })
         assert.strictEqual(report.outcomes.length, 2)
         assert.deepStrictEqual(yield* pushedTo(service), endpoints(phone, laptop))
-      }).pipe(Effect.provide(EventBroker.layer()))
+      }).pipe(Effect.provide(EventBroker.layer))
     ))
 
   it.effect("sends nothing if the event is invalid", () =>
@@ -352,7 +355,7 @@ describe("Notifier", () => {
         const outcomes = yield* Effect.flatMap(Notifier.make, ({ notifyMany }) =>
           Stream.runCollect(notifyMany(Stream.fromIterable(owners), news, { concurrency: 4 }))).pipe(
             Effect.provideService(SubscriptionStore.SubscriptionStore, slow),
-            Effect.provide(EventBroker.layer())
+            Effect.provide(EventBroker.layer)
           )
         assert.strictEqual(most, 4)
         assert.deepStrictEqual(

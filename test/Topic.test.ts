@@ -42,13 +42,13 @@ describe("Topic", () => {
         ["a\nb", "orders/a%0Ab"]
       ]
       for (const [orderId, channel] of cases) {
-        assert.strictEqual(Topic.channel(Orders, { orderId }), channel)
+        assert.strictEqual(Topic.channel(Orders, { orderId }).name, channel)
         assert.deepStrictEqual(Topic.params(Orders, channel), Option.some({ orderId }))
       }
     })
 
     it.prop("has parameters that can be read again", [anyParam, anyParam], ([orderId, itemId]) => {
-      const channel = Topic.channel(Items, { orderId, itemId })
+      const channel = Topic.channel(Items, { orderId, itemId }).name
       assert.match(channel, /^orders\/[\w.!~'()%-]*\/items\/[\w.!~'()%-]*$/)
       assert.strictEqual(channel.split("/").length, 4)
       assert.notInclude(channel.split("/"), "*")
@@ -58,7 +58,7 @@ describe("Topic", () => {
     it.prop("has one spelling only", [anyParam], ([segment]) => {
       const channel = `orders/${segment}`
       const params = Topic.params(Orders, channel)
-      if (Option.isSome(params)) assert.strictEqual(Topic.channel(Orders, params.value), channel)
+      if (Option.isSome(params)) assert.strictEqual(Topic.channel(Orders, params.value).name, channel)
     })
 
     it("has no parameters if it is not of the topic", () => {
@@ -69,12 +69,12 @@ describe("Topic", () => {
     })
 
     it("is the path of a topic without parameters", () => {
-      assert.strictEqual(Topic.channel(News, {}), "news")
+      assert.strictEqual(Topic.channel(News, {}).name, "news")
       assert.deepStrictEqual(Topic.params(News, "news"), Option.some({}))
     })
 
     it("is made data-first or data-last", () => {
-      assert.strictEqual(Items.pipe(Topic.channel({ orderId: "1", itemId: "2" })), "orders/1/items/2")
+      assert.strictEqual(Items.pipe(Topic.channel({ orderId: "1", itemId: "2" })).name, "orders/1/items/2")
       assert.deepStrictEqual(News.pipe(Topic.params("news")), Option.some({}))
     })
   })

@@ -84,14 +84,14 @@ describe("the documents", () => {
         for (const channels of [Topic.channel(Users, { user }), Notifier.channels(user, user)]) {
           const stream = yield* EventBroker.subscribe(channels)
           assert.isDefined(stream)
-          for (const name of typeof channels === "string" ? [channels] : channels) {
-            assert.isFalse(name.split("/").includes("*"))
-            assert.isAtLeast(yield* EventBroker.subscribers(name), 1)
+          for (const channel of Topic.isChannel(channels) ? [channels] : channels) {
+            assert.isFalse(channel.name.split("/").includes("*"))
+            assert.isAtLeast(yield* EventBroker.subscriberCount(channel), 1)
           }
         }
-        assert.strictEqual(yield* EventBroker.subscribers("users/other"), 0)
+        assert.strictEqual(yield* EventBroker.subscriberCount("users/other"), 0)
       }
       const long = Topic.channel(Users, { user: "x".repeat(600) })
       assert.deepInclude(yield* Effect.flip(Effect.asVoid(EventBroker.subscribe(long))), { reason: "InvalidChannel" })
-    }).pipe(Effect.scoped, Effect.provide(EventBroker.layer().pipe(Layer.provide(EventLog.layerMemory())))))
+    }).pipe(Effect.scoped, Effect.provide(EventBroker.layer.pipe(Layer.provide(EventLog.layerMemory)))))
 })

@@ -85,7 +85,7 @@ describe("the decoder of Effect 4", () => {
       )
     }).pipe(
       Effect.scoped,
-      Effect.provide(EventBroker.layer().pipe(Layer.provide(EventLog.layerMemory()))),
+      Effect.provide(EventBroker.layer.pipe(Layer.provide(EventLog.layerMemory))),
       LeakCheck.run
     ))
 })

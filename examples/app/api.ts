@@ -49,7 +49,9 @@ const OrdersLive = HttpApiBuilder.group(Api, "orders", (handlers) =>
   handlers
     .handle("events", () =>
       Effect.flatMap(WebPushApi.Owner, (customer) =>
-        EventBroker.respond(["orders", "burst", ...Notifier.channels(customer)], { key: customer })).pipe(unavailable))
+        EventBroker.respond(["orders", "burst", ...Notifier.channels(customer)], { owner: customer })).pipe(
+          unavailable
+        ))
     .handle("latest", () =>
       Effect.flatMap(Shop, ({ latest }) =>
         latest).pipe(unavailable))

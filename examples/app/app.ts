@@ -30,11 +30,11 @@ const Database = Layer.unwrapEffect(
   )
 )
 
-const Broker = EventBroker.layer().pipe(
+const Broker = EventBroker.layer.pipe(
   Layer.provide(Layer.unwrapEffect(
     Effect.map(
       Config.option(Config.string("REDIS_URL")),
-      Option.match({ onNone: () => EventLog.layerMemory(), onSome: (url) => RedisEventLog.layer({ url }) })
+      Option.match({ onNone: () => EventLog.layerMemory, onSome: (url) => RedisEventLog.layer({ url }) })
     )
   ))
 )

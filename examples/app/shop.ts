@@ -32,7 +32,7 @@ const make = Effect.gen(function*() {
   )`
 
   const publish = ({ id, item, name, status }: Topics.Order) =>
-    EventBroker.publish(Topics.Board, {}, "order", { id, item, name, status })
+    EventBroker.publish(Topic.channel(Topics.Board, {}), "order", { id, item, name, status })
 
   const place = (customer: string, order: typeof Topics.NewOrder.Type) =>
     Effect.gen(function*() {

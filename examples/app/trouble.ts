@@ -1,6 +1,6 @@
 /** Handlers of the buttons that cause trouble: a client that stops reading, a lost connection, a burst. */
 import { Array, Effect, FiberSet } from "effect"
-import { EventBroker } from "effect-realtime"
+import { EventBroker, Topic } from "effect-realtime"
 import { TestEventSource } from "effect-realtime/testing"
 
 import { port } from "./port.js"
@@ -25,7 +25,7 @@ export const makeSlowClient = Effect.gen(function*() {
 })
 
 /** Ends the connections of a customer, on every node. The pages reconnect, and miss nothing. */
-export const drop = (customer: string) => EventBroker.revoke(customer)
+export const drop = (customer: string) => EventBroker.disconnectOwner(customer)
 
 const filler = "x".repeat(4_000)
 
@@ -33,5 +33,5 @@ const filler = "x".repeat(4_000)
 export const burst = Effect.forEach(Array.range(0, 29), (batch) =>
   Effect.forEach(
     Array.range(1, 100),
-    (i) => EventBroker.publish(Burst, {}, "drop", { n: batch * 100 + i, of: 3_000, filler })
+    (i) => EventBroker.publish(Topic.channel(Burst, {}), "drop", { n: batch * 100 + i, of: 3_000, filler })
   ).pipe(Effect.delay("20 millis")), { discard: true })

@@ -82,7 +82,7 @@ export interface Options {
  * import { EventBroker } from "effect-realtime"
  * import { RedisEventLog } from "effect-realtime/redis"
  *
- * const Broker = EventBroker.layer().pipe(
+ * const Broker = EventBroker.layer.pipe(
  *   Layer.provide(RedisEventLog.layer({ url: "redis://localhost:6379" }))
  * )
  * ```

@@ -7,7 +7,7 @@ import { LeakCheck, TestEventSource } from "effect-realtime/testing"
 import { collectGarbage } from "../support/garbage.js"
 import { serveNode } from "../support/servers.js"
 
-const broker = EventBroker.layer().pipe(Layer.provide(EventLog.layerMemory()))
+const broker = EventBroker.layer.pipe(Layer.provide(EventLog.layerMemory))
 
 const run = <A, E>(body: Effect.Effect<A, E, EventBroker.EventBroker | Scope.Scope>) =>
   body.pipe(Effect.scoped, Effect.provide(broker), LeakCheck.run)
@@ -21,7 +21,7 @@ const serve = <E>(app: HttpApp.Default<E, EventBroker.EventBroker | Scope.Scope>
 const hasCursor = (source: TestEventSource.TestEventSource) =>
   TestEventSource.awaitText(source, (text) => /^id: /m.test(text))
 
-const untilEmpty = Effect.repeat(EventBroker.subscribers("a"), {
+const untilEmpty = Effect.repeat(EventBroker.subscriberCount("a"), {
   until: (n) => n === 0,
   schedule: Schedule.spaced("5 millis")
 })
@@ -52,11 +52,11 @@ const maxGrowth = 4 * 1024 * 1024
 describe("EventBroker under load", () => {
   it.live(`retains no memory and no resources of ${cycles} clients that have left`, () =>
     Effect.gen(function*() {
-      const url = yield* serve(EventBroker.respond(["a", Topic.pattern(Topic.make("a/:any", {}))], { key: "ana" }))
+      const url = yield* serve(EventBroker.respond(["a", Topic.pattern(Topic.make("a/:any", {}))], { owner: "ana" }))
       const comeAndGo = Effect.gen(function*() {
         const sources = yield* Effect.replicateEffect(TestEventSource.make(url), batch)
         yield* Effect.forEach(sources, hasCursor)
-        assert.strictEqual(yield* EventBroker.subscribers("a"), batch)
+        assert.strictEqual(yield* EventBroker.subscriberCount("a"), batch)
         const id = yield* EventBroker.publish("a", { data: "x" })
         for (const source of sources) assert.strictEqual((yield* TestEventSource.next(source)).id, id)
       }).pipe(Effect.scoped, Effect.zipRight(untilEmpty))
@@ -131,7 +131,7 @@ describe("EventBroker under load", () => {
           assert.isBelow(slowed, 3 * alone + 50)
         }
         yield* Effect.repeatN(round, 2)
-        assert.strictEqual(yield* EventBroker.subscribers("a"), 999)
+        assert.strictEqual(yield* EventBroker.subscriberCount("a"), 999)
       })),
     120_000
   )
@@ -154,9 +154,9 @@ describe("EventBroker under load", () => {
         // All of these match the channel: the same 128 shapes for 50 clients, then 128 other shapes for each client.
         const subscribe = (first: number) => EventBroker.subscribe(Array.makeBy(128, (i) => pattern(first + i)))
         yield* Effect.replicateEffect(Effect.zipRight(turn, subscribe(0)), 50)
-        assert.strictEqual(yield* EventBroker.subscribers(channel), 50)
+        assert.strictEqual(yield* EventBroker.subscriberCount(channel), 50)
         yield* Effect.forEach(Array.range(1, 100), (i) => Effect.zipRight(turn, subscribe(i * 128)))
-        assert.strictEqual(yield* EventBroker.subscribers(channel), 53)
+        assert.strictEqual(yield* EventBroker.subscriberCount(channel), 53)
         const times: Array<number> = []
         for (let i = 0; i < 9; i++) {
           const [time] = yield* Effect.timed(Effect.zipRight(EventBroker.publish(channel, { data: "x" }), turn))
@@ -187,7 +187,7 @@ describe("EventBroker under load", () => {
             ...log,
             read: (...args) => Effect.tap(log.read(...args), ({ entries }) => Effect.sync(() => count(entries)))
           }))
-      ).pipe(Layer.provide(EventLog.layerMemory({ maxBytes: 16 * 1024 * 1024 })))
+      ).pipe(Layer.provide(EventLog.layerMemoryWith({ maxBytes: 16 * 1024 * 1024 })))
       return Effect.gen(function*() {
         const url = yield* serve(EventBroker.respond(["history", Topic.pattern(Topic.make("users/:user", {}))]))
         const liveUrl = yield* serve(EventBroker.respond("live"))
@@ -233,7 +233,7 @@ describe("EventBroker under load", () => {
         assert.isBelow(median(busy), 10 * median(quiet) + 100)
       }).pipe(
         Effect.scoped,
-        Effect.provide(EventBroker.layer().pipe(Layer.provide(countingLog)))
+        Effect.provide(EventBroker.layer.pipe(Layer.provide(countingLog)))
       )
     },
     120_000
@@ -251,7 +251,7 @@ describe("EventBroker under load", () => {
             (tail) => ({ ...tail, take: Effect.zipRight(Deferred.await(published), tail.take) })
           )
         }))
-      ).pipe(Layer.provide(EventLog.layerMemory()))
+      ).pipe(Layer.provide(EventLog.layerMemory))
       yield* Effect.gen(function*() {
         yield* Effect.replicateEffect(EventBroker.subscribe("a", { strategy: "sliding" }), 400)
         const url = yield* serve(EventBroker.respond(["a", "end"], { strategy: "sliding", capacity: 10_000 }))
@@ -265,7 +265,7 @@ describe("EventBroker under load", () => {
         assert.strictEqual(taken.at(-1)?.id, last)
         yield* Fiber.interrupt(counting)
         assert.isAtLeast(count, 15)
-      }).pipe(Effect.scoped, Effect.provide(EventBroker.layer().pipe(Layer.provide(takesLate))))
+      }).pipe(Effect.scoped, Effect.provide(EventBroker.layer.pipe(Layer.provide(takesLate))))
     }))
 
   it.effect(`spreads the reconnections of ${returning} clients when a server closes`, () =>

@@ -30,8 +30,8 @@ it.scopedLive("a log retains each event once, and not its frame", () =>
     assert.isBelow(kept, 1.5)
   }).pipe(
     Effect.provide(
-      EventBroker.layer().pipe(
-        Layer.provide(EventLog.layerMemory({ capacity: count, maxBytes: 2 * count * size }))
+      EventBroker.layer.pipe(
+        Layer.provide(EventLog.layerMemoryWith({ capacity: count, maxBytes: 2 * count * size }))
       )
     )
   ))

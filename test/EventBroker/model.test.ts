@@ -5,4 +5,4 @@ import { suite } from "./suite.js"
 // `npm run test:soak` runs more of them.
 const streams = Number(process.env.SCHEDULES ?? 1_000)
 
-suite("memory", { layer: EventLog.layerMemory, runs: { streams, sockets: streams / 20 } })
+suite("memory", { layer: EventLog.layerMemoryWith, runs: { streams, sockets: streams / 20 } })

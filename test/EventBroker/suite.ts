@@ -105,7 +105,7 @@ const schedules: fc.Arbitrary<Schedule> = fc.record({
 })
 
 interface Request extends EventBroker.SubscribeOptions {
-  readonly channels: ReadonlyArray<string | Topic.Pattern>
+  readonly channels: ReadonlyArray<EventBroker.ChannelOrPattern>
   /** Returns the broker that runs when the request arrives. */
   readonly reach: () => EventBroker.EventBroker.Service
 }

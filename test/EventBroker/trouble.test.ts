@@ -19,7 +19,7 @@ import {
   Stream,
   TestClock
 } from "effect"
-import { EventBroker, EventLog, EventStream, ServerSentEvent, type Topic } from "effect-realtime"
+import { EventBroker, EventLog, EventStream, ServerSentEvent } from "effect-realtime"
 import { LeakCheck, TestEventSource } from "effect-realtime/testing"
 
 import { serveNode } from "../support/servers.js"
@@ -37,10 +37,10 @@ const run = <A, E>(
     const log = Layer.effect(
       EventLog.EventLog,
       Effect.map(EventLog.EventLog, (log) => TroubledLog.wrap((options.log ?? ((log) => log))(log), trouble))
-    ).pipe(Layer.provide(EventLog.layerMemory()))
+    ).pipe(Layer.provide(EventLog.layerMemory))
     return body(trouble).pipe(
       Effect.scoped,
-      Effect.provide(EventBroker.layer(options).pipe(Layer.provide(log))),
+      Effect.provide(EventBroker.layerWith(options).pipe(Layer.provide(log))),
       LeakCheck.run
     )
   })
@@ -63,7 +63,7 @@ const publishAll = (...events: ReadonlyArray<string>) =>
 const until = (condition: Effect.Effect<boolean, EventLog.EventLogError, EventBroker.EventBroker>) =>
   Effect.repeat(Effect.zipRight(Effect.yieldNow(), condition), { until: (is) => is })
 
-const isAlone = Effect.map(EventBroker.subscribers("a"), (n) => n === 0)
+const isAlone = Effect.map(EventBroker.subscriberCount("a"), (n) => n === 0)
 
 describe("EventBroker with faults", () => {
   describe("subscribing", () => {
@@ -72,7 +72,7 @@ describe("EventBroker with faults", () => {
         Effect.gen(function*() {
           trouble.isOut = true
           assert.deepInclude(yield* Effect.flip(Effect.asVoid(EventBroker.subscribe("a"))), { reason: "Unavailable" })
-          assert.strictEqual(yield* EventBroker.subscribers("a"), 0)
+          assert.strictEqual(yield* EventBroker.subscriberCount("a"), 0)
           assert.strictEqual(trouble.followed.size, 0)
           trouble.isOut = false
           const stream = yield* EventBroker.subscribe("a")
@@ -113,10 +113,10 @@ describe("EventBroker with faults", () => {
             const fiber = yield* Effect.fork(Effect.scoped(EventBroker.subscribe("a")))
             yield* Deferred.await(following)
             const other = yield* Effect.fork(Effect.scoped(EventBroker.subscribe("a")))
-            yield* until(Effect.map(EventBroker.subscribers("a"), (n) => n === 2))
+            yield* until(Effect.map(EventBroker.subscriberCount("a"), (n) => n === 2))
             yield* Fiber.interrupt(other)
             yield* Fiber.interrupt(fiber)
-            assert.strictEqual(yield* EventBroker.subscribers("a"), 0)
+            assert.strictEqual(yield* EventBroker.subscriberCount("a"), 0)
           }), { log })
       }))
 
@@ -167,7 +167,7 @@ describe("EventBroker with faults", () => {
         assert.match(yield* TestEventSource.text(browser), /retry: \d+\n+$/)
         const other = yield* TestEventSource.make(url, { headers: { accept: "application/json" } })
         assert.strictEqual(other.status, 503)
-        assert.strictEqual(yield* broker.subscribers("a"), 0)
+        assert.strictEqual(yield* broker.subscriberCount("a"), 0)
       })
     ))
 
@@ -295,14 +295,14 @@ describe("EventBroker with faults", () => {
             Array.from({ length: 1000 }),
             () =>
               EventBroker.subscribe("a", {
-                key: "ana",
+                owner: "ana",
                 authorize: (channels) => Effect.as(Effect.yieldNow(), { channels })
               }),
             { concurrency: "unbounded" }
           ).pipe(Effect.withMaxOpsBeforeYield(40))
           assert.strictEqual(streams.length, 1000)
-          assert.strictEqual(yield* EventBroker.subscribers("a"), 100)
-        }), { maxConnections: 200, maxConnectionsPerKey: 100 }))
+          assert.strictEqual(yield* EventBroker.subscriberCount("a"), 100)
+        }), { maxConnections: 200, maxConnectionsPerOwner: 100 }))
   })
 
   it.effect("refuses a client that was being authorised at a disconnect", () =>
@@ -321,47 +321,47 @@ describe("EventBroker with faults", () => {
         yield* Deferred.succeed(answer, undefined)
         const stream = yield* Fiber.join(subscribing)
         assert.isFalse(yield* EventStream.publish(stream, { data: "x" }))
-        assert.strictEqual(yield* EventBroker.subscribers("a"), 0)
+        assert.strictEqual(yield* EventBroker.subscriberCount("a"), 0)
       })
     ))
 
   describe("while a client is being authorised", () => {
     /** Subscribes with an authorisation that runs another effect. */
     const subscribeDuring = <E, R>(
-      options: { readonly key: string },
+      options: { readonly owner: string },
       grants: ReadonlyArray<string>,
       during: Effect.Effect<unknown, E, R>
     ) => EventBroker.subscribe("a", { ...options, authorize: () => Effect.as(during, { channels: grants }) })
 
-    it.effect("disconnect and revoke refuse only the clients that match", () =>
+    it.effect("disconnect and disconnectOwner refuse only the clients that match", () =>
       run(() =>
         Effect.gen(function*() {
           const others = Effect.zipRight(
-            EventBroker.disconnect(({ channels, key }) => channels.includes("b") || Option.contains(key, "eve")),
-            EventBroker.revoke("eve")
+            EventBroker.disconnect(({ channels, owner }) => channels.includes("b") || Option.contains(owner, "eve")),
+            EventBroker.disconnectOwner("eve")
           ).pipe(Effect.zipRight(Effect.yieldNow()))
-          const stream = yield* subscribeDuring({ key: "ana" }, ["a"], Effect.repeatN(others, 25))
+          const stream = yield* subscribeDuring({ owner: "ana" }, ["a"], Effect.repeatN(others, 25))
           assert.isTrue(yield* EventStream.publish(stream, { data: "x" }))
           const refused = [
-            // Matched by the key, or by the channels that were granted afterwards.
+            // Matched by the owner, or by the channels that were granted afterwards.
             yield* subscribeDuring(
-              { key: "eve" },
+              { owner: "eve" },
               ["a"],
-              EventBroker.disconnect(({ key }) => Option.contains(key, "eve"))
+              EventBroker.disconnect(({ owner }) => Option.contains(owner, "eve"))
             ),
             yield* subscribeDuring(
-              { key: "ana" },
+              { owner: "ana" },
               ["b"],
               EventBroker.disconnect(({ channels }) => channels.includes("b"))
             ),
             yield* subscribeDuring(
-              { key: "eve" },
+              { owner: "eve" },
               ["a"],
-              Effect.zipRight(EventBroker.revoke("eve"), Effect.repeatN(Effect.yieldNow(), 20))
+              Effect.zipRight(EventBroker.disconnectOwner("eve"), Effect.repeatN(Effect.yieldNow(), 20))
             )
           ]
           for (const stream of refused) assert.isFalse(yield* EventStream.publish(stream, { data: "x" }))
-          assert.strictEqual(yield* EventBroker.subscribers("a"), 1)
+          assert.strictEqual(yield* EventBroker.subscriberCount("a"), 1)
         })
       ))
   })
@@ -385,7 +385,7 @@ describe("EventBroker with faults", () => {
       yield* run((trouble) =>
         Effect.gen(function*() {
           const [eve, anyone] = yield* Effect.all([
-            EventBroker.subscribe("a", { key: "eve" }),
+            EventBroker.subscribe("a", { owner: "eve" }),
             EventBroker.subscribe("a")
           ])
           trouble.loses = true
@@ -404,7 +404,7 @@ describe("EventBroker with faults", () => {
             Effect.map(DateTime.now, (now) => ({ channels, expiresAt: DateTime.subtract(now, { seconds: 1 }) }))
         })
         assert.isFalse(yield* EventStream.publish(stream, { data: "x" }))
-        assert.strictEqual(yield* EventBroker.subscribers("a"), 0)
+        assert.strictEqual(yield* EventBroker.subscriberCount("a"), 0)
       })
     ))
 
@@ -428,17 +428,17 @@ describe("EventBroker with faults", () => {
             ])
             const events = yield* Effect.scoped(Effect.gen(function*() {
               const stream = yield* broker.subscribe("a")
-              assert.strictEqual(yield* other.subscribers("a"), 1)
+              assert.strictEqual(yield* other.subscriberCount("a"), 1)
               yield* broker.publish("a", { data: "1" })
               return yield* take(stream, 1)
             }))
             assert.deepStrictEqual(events, ["1"])
-            assert.strictEqual(yield* broker.subscribers("a"), 0)
-            assert.strictEqual(yield* other.subscribers("a"), 0)
+            assert.strictEqual(yield* broker.subscriberCount("a"), 0)
+            assert.strictEqual(yield* other.subscriberCount("a"), 0)
             assert.deepStrictEqual(yield* broker.channels, [])
           }).pipe(
             Effect.scoped,
-            Effect.provide(Layer.merge(EventLog.layerMemory(), Logger.replace(Logger.defaultLogger, logger)))
+            Effect.provide(Layer.merge(EventLog.layerMemory, Logger.replace(Logger.defaultLogger, logger)))
           )
           assert.strictEqual(logged.filter((line) => line.includes("onJoin")).length, 1)
           assert.strictEqual(logged.filter((line) => line.includes("onLeave")).length, 1)
@@ -450,7 +450,7 @@ describe("EventBroker with faults", () => {
         Effect.gen(function*() {
           const [time] = yield* Effect.timed(Effect.scoped(EventBroker.subscribe("a")))
           assert.isAtMost(Duration.toMillis(time), 5000)
-          assert.strictEqual(yield* EventBroker.subscribers("a"), 0)
+          assert.strictEqual(yield* EventBroker.subscriberCount("a"), 0)
         }), { onLeave: () => Effect.never }))
 
     it.effect("run one after the other, even if the client leaves during the first one", () =>
@@ -466,7 +466,7 @@ describe("EventBroker with faults", () => {
             const subscribing = yield* Effect.fork(EventBroker.subscribe("a"))
             yield* Deferred.await(joining)
             yield* EventBroker.disconnect(() => true)
-            assert.strictEqual(yield* EventBroker.subscribers("a"), 0)
+            assert.strictEqual(yield* EventBroker.subscriberCount("a"), 0)
             yield* Deferred.succeed(proceed, undefined)
             yield* Deferred.await(left)
             yield* Fiber.join(subscribing)
@@ -485,10 +485,10 @@ describe("EventBroker with faults", () => {
       run(() =>
         Effect.gen(function*() {
           const [first, second] = yield* Effect.all([
-            EventBroker.subscribe("a", { key: "eve" }),
+            EventBroker.subscribe("a", { owner: "eve" }),
             EventBroker.subscribe("a")
           ])
-          const count = yield* EventBroker.disconnect(({ key }) => Option.getOrThrow(key) === "eve")
+          const count = yield* EventBroker.disconnect(({ owner }) => Option.getOrThrow(owner) === "eve")
           assert.strictEqual(count, 1)
           assert.isFalse(yield* EventStream.publish(first, { data: "x" }))
           assert.isTrue(yield* EventStream.publish(second, { data: "x" }))
@@ -505,7 +505,7 @@ describe("EventBroker with faults", () => {
           assert.isTrue(Exit.isFailure(exit))
           const stream = yield* EventBroker.subscribe("a", { snapshot: throws })
           assert.deepStrictEqual(Array.from(yield* Stream.runCollect(read(stream))), [])
-          assert.strictEqual(yield* EventBroker.subscribers("a"), 0)
+          assert.strictEqual(yield* EventBroker.subscriberCount("a"), 0)
           assert.deepStrictEqual(yield* EventBroker.channels, [])
         })
       ))
@@ -519,7 +519,7 @@ describe("EventBroker with faults", () => {
             const fiber = yield* Effect.fork(Effect.scoped(EventBroker.subscribe("a")))
             yield* Deferred.await(joining)
             yield* Fiber.interrupt(fiber)
-            assert.strictEqual(yield* EventBroker.subscribers("a"), 0)
+            assert.strictEqual(yield* EventBroker.subscriberCount("a"), 0)
             assert.strictEqual(yield* Ref.get(left), 1)
           }), {
           onJoin: () => Effect.zipRight(Deferred.succeed(joining, undefined), Effect.never),
@@ -583,7 +583,7 @@ describe("EventBroker with faults", () => {
           let [running, most, calls] = [0, 0, 0]
           let hanging = 16
           let isAnew = false
-          const authorize = (channels: ReadonlyArray<string | Topic.Pattern>) =>
+          const authorize = (channels: ReadonlyArray<EventBroker.ChannelOrPattern>) =>
             Effect.acquireUseRelease(
               Effect.sync(() => {
                 calls++
@@ -646,7 +646,7 @@ describe("EventBroker with faults", () => {
           trouble.loses = true
           yield* publishAll("secret")
           assert.deepStrictEqual(Array.from(yield* Stream.runCollect(read(stream))), [])
-          assert.strictEqual(yield* EventBroker.subscribers("a"), 0)
+          assert.strictEqual(yield* EventBroker.subscriberCount("a"), 0)
         })
       ))
 
@@ -723,10 +723,10 @@ describe("EventBroker with faults", () => {
   it.effect("delivers while it cannot read revocations, and applies them once it can", () =>
     run((trouble) =>
       Effect.gen(function*() {
-        const ends = yield* EventBroker.subscribe("a", { key: "eve" })
+        const ends = yield* EventBroker.subscribe("a", { owner: "eve" })
         trouble.isReadable = false
         trouble.loses = true
-        yield* EventBroker.revoke("eve")
+        yield* EventBroker.disconnectOwner("eve")
         yield* until(Effect.sync(() => !trouble.loses))
         const stream = yield* EventBroker.subscribe("b")
         yield* EventBroker.publish("b", { data: "1" })
@@ -770,14 +770,14 @@ describe("EventBroker with faults", () => {
       yield* Scope.close(scope, Exit.void)
       yield* TestEventSource.resume(source)
       assert.strictEqual(yield* TestEventSource.end(source), "truncated")
-    }).pipe(Effect.scoped, Effect.provide(EventLog.layerMemory()), LeakCheck.run))
+    }).pipe(Effect.scoped, Effect.provide(EventLog.layerMemory), LeakCheck.run))
 
   it.scoped("closes without a clock, also if a subscription outlives it", () =>
     Effect.gen(function*() {
       const stream = yield* EventBroker.subscribe("a")
       return stream
     }).pipe(
-      Effect.provide(EventBroker.layer().pipe(Layer.provide(EventLog.layerMemory()))),
+      Effect.provide(EventBroker.layer.pipe(Layer.provide(EventLog.layerMemory))),
       Effect.flatMap((stream) => EventStream.publish(stream, { data: "late" })),
       Effect.map((taken) => assert.isFalse(taken))
     ))

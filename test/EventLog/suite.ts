@@ -209,7 +209,7 @@ export const suite = <E>(name: string, options: {
             ) {
               assert.strictEqual(refused._tag, "EventLogError")
               assert.strictEqual(refused.reason, "InvalidChannel")
-              assert.isFalse(refused.retryable)
+              assert.isFalse(refused.isRetryable)
               assert.match(refused.message, rule)
             }
           }

@@ -16,7 +16,7 @@ const events = 400
 const data = "x".repeat(16_000)
 
 const Server = NodeHttpServer.layer(Http.createServer, { port: 0, host: "127.0.0.1" })
-const Broker = EventBroker.layer().pipe(Layer.provide(EventLog.layerMemory()))
+const Broker = EventBroker.layer.pipe(Layer.provide(EventLog.layerMemory))
 const app = Effect.orDie(EventBroker.respond("a", { maxBytes: 64 * 1024 * 1024 }))
 
 const compositions = {

@@ -37,7 +37,7 @@ import type { Row } from "../support/memoryStorage.js"
 
 const news: Notifier.Notification = { event: { event: "paid", data: { n: 1 } }, push: "SECRET-PUSH" }
 
-const EventBrokerLive = Layer.provideMerge(EventBroker.layer(), EventLog.layerMemory())
+const EventBrokerLive = Layer.provideMerge(EventBroker.layer, EventLog.layerMemory)
 
 const texts = Effect.map(
   Effect.flatMap(TestPushService.TestPushService, ({ received }) => received),

@@ -14,7 +14,7 @@ import { Counter } from "./topic.js"
 
 const modes = { native: {}, fetch: { heartbeat: "15 seconds" } } as const
 
-const Broker = EventBroker.layer().pipe(Layer.provide(EventLog.layerMemory()))
+const Broker = EventBroker.layer.pipe(Layer.provide(EventLog.layerMemory))
 
 const routes = pages.pipe(
   HttpRouter.get(
@@ -31,10 +31,10 @@ const routes = pages.pipe(
   )
 )
 
-const count = (name: string, n: number) => EventBroker.publish(Counter, { name }, "counter", { n })
+const count = (name: string, n: number) => EventBroker.publish(Topic.channel(Counter, { name }), "counter", { n })
 
 const subscribers = (name: string, n: number) =>
-  EventBroker.subscribers(Topic.channel(Counter, { name })).pipe(
+  EventBroker.subscriberCount(Topic.channel(Counter, { name })).pipe(
     Effect.repeat({ until: (found) => found === n, schedule: Schedule.spaced("20 millis") }),
     Effect.timeout("20 seconds"),
     Effect.orDie
@@ -557,7 +557,7 @@ describe.skipIf(isMissing)("EventSourceClient in Chromium", () => {
           )
         }
         yield* subscribers("typed", 2)
-        yield* EventBroker.publish(Counter, { name: "typed" }, "at", { at: new Date(0) })
+        yield* EventBroker.publish(Topic.channel(Counter, { name: "typed" }), "at", { at: new Date(0) })
         for (const tab of tabs) {
           yield* until(tab, () => globalThis.client.seen.length === 2)
           const isDate = yield* Effect.promise(() =>

@@ -27,12 +27,12 @@ const router = HttpRouter.empty.pipe(
       EventBroker.respond(query.getAll("channel").map(toChannel), {
         retry: "50 millis",
         heartbeat: "300 millis",
-        key: query.get("key") ?? "nobody"
+        owner: query.get("key") ?? "nobody"
       }))
   ),
   HttpRouter.get(
     "/subscribers",
-    Effect.flatMap(parameters, (query) => EventBroker.subscribers(query.get("channel") ?? "")).pipe(
+    Effect.flatMap(parameters, (query) => EventBroker.subscriberCount(query.get("channel") ?? "")).pipe(
       Effect.map((count) => HttpServerResponse.text(String(count))),
       Effect.catchAll(() => HttpServerResponse.empty({ status: 503 }))
     )
@@ -52,7 +52,7 @@ const router = HttpRouter.empty.pipe(
 // The server listens last, since an earlier request would never be answered.
 HttpServer.serve(router).pipe(
   Layer.provide(NodeHttpServer.layer(Http.createServer, { port: Number(port), host: "127.0.0.1" })),
-  Layer.provide(EventBroker.layer()),
+  Layer.provide(EventBroker.layer),
   Layer.provide(RedisEventLog.layer({ url, capacity: 100, timeout: Number(timeout) })),
   Layer.launch,
   // A node that starts while Redis is away starts again, as under a process manager.

@@ -110,7 +110,7 @@ const makeRouter = Effect.gen(function*() {
       "/orders/:orderId",
       Effect.flatMap(param("orderId"), (orderId) =>
         Effect.as(
-          EventBroker.publish(Orders, { orderId }, "paid", { amount: 1 }),
+          EventBroker.publish(Topic.channel(Orders, { orderId }), "paid", { amount: 1 }),
           HttpServerResponse.empty()
         ))
     ),
@@ -127,14 +127,14 @@ const makeRouter = Effect.gen(function*() {
           sockets: (yield* countSockets(servers.http)) + (yield* countSockets(servers.http2)) - 1,
           producers: Array.from(producing, ({ headers, method, url }) => ({ headers, method, url })),
           joined: yield* joined,
-          subscribers: yield* EventBroker.subscribers("orders/1"),
+          subscribers: yield* EventBroker.subscriberCount("orders/1"),
           channels: (yield* EventBroker.channels).length,
           longestTurn: takeLongestTurn()
         })
       })
     )
   )
-  const broker = EventBroker.layer({
+  const broker = EventBroker.layerWith({
     maxConnections: 5_000,
     onJoin: () => Ref.update(joined, (n) => n + 1),
     onLeave: () => Ref.update(joined, (n) => n - 1)
@@ -167,7 +167,7 @@ const program = Layer.unwrapEffect(Effect.gen(function*() {
   return listening.pipe(
     Layer.provide(Layer.mergeAll(serve(servers.http), serve(servers.http2))),
     Layer.provide(Layer.mergeAll(
-      broker.pipe(Layer.provide(EventLog.layerMemory())),
+      broker.pipe(Layer.provide(EventLog.layerMemory)),
       SubscriptionStore.layerMemory(),
       WebPush.layer({ vapid: keys, subject: "mailto:ops@example.com", ttl: "1 day" }).pipe(Layer.provide(noPushService))
     ))

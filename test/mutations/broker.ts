@@ -10,8 +10,8 @@ export default [
   {
     promise: "A plain string is one channel, never a pattern",
     file: admission,
-    find: "? channelFault(channel) ??",
-    replace: "? patternFault(channel) ??",
+    find: "(Topic.isPattern(channel) ? patternFault : channelFault)(",
+    replace: "patternFault(",
     test,
     name: "among the channels of a request"
   },
@@ -90,8 +90,8 @@ export default [
   {
     promise: "A hook that throws is logged",
     file: lifecycle,
-    find: "Effect.suspend(() => hook(toSubscription(subscriber)))",
-    replace: "hook(toSubscription(subscriber))",
+    find: "Effect.suspend(() => hook(toJoined(subscriber)))",
+    replace: "hook(toJoined(subscriber))",
     test: trouble,
     name: "that throw are logged"
   },
@@ -120,9 +120,9 @@ export default [
     name: "refuse only the clients that match"
   },
   {
-    promise: "Lost revocations end all connections with a key",
+    promise: "Lost revocations end all connections with an owner",
     file: "src/EventBroker/internal/revocations.ts",
-    find: "if (Option.isSome(page.missing)) disconnectKeys(() => true)",
+    find: "if (Option.isSome(page.missing)) disconnectOwners(() => true)",
     replace: "",
     test: trouble,
     name: "has lost the revocations"
@@ -139,7 +139,7 @@ export default [
   {
     promise: "While the log is unavailable a request is answered with a retry",
     file: broker,
-    find: "error.retryable ? sendAway : Effect.succeed(refuse(error))",
+    find: "error.isRetryable ? sendAway : Effect.succeed(refuse(error))",
     replace: "Effect.die(error)",
     test: trouble,
     name: "while the log is unavailable"
@@ -163,16 +163,16 @@ export default [
   {
     promise: "The memory log retains 1 MiB of a channel by default",
     file: "src/EventLog.ts",
-    find: "maxBytes: options?.maxBytes ?? 1024 * 1024",
-    replace: "maxBytes: options?.maxBytes ?? 1024 * 1024 * 2",
+    find: "maxBytes: options.maxBytes ?? 1024 * 1024",
+    replace: "maxBytes: options.maxBytes ?? 1024 * 1024 * 2",
     test: "test/EventLog.test.ts",
     name: "10 minutes of a channel by default"
   },
   {
     promise: "The memory log retains events for 10 minutes by default",
     file: "src/EventLog.ts",
-    find: "options?.maxAge ?? \"10 minutes\"",
-    replace: "options?.maxAge ?? \"11 minutes\"",
+    find: "options.maxAge ?? \"10 minutes\"",
+    replace: "options.maxAge ?? \"11 minutes\"",
     test: "test/EventLog.test.ts",
     name: "10 minutes of a channel by default"
   },

@@ -39,7 +39,7 @@ const WorkerLive = SqlNotificationOutbox.layer({ concurrency: 16, lease: "3 seco
   .pipe(
     Layer.provide(Notifier.layer),
     Layer.provide(SqlSubscriptionStore.layer()),
-    Layer.provide(EventBroker.layer().pipe(Layer.provide(EventLog.layerMemory()))),
+    Layer.provide(EventBroker.layer.pipe(Layer.provide(EventLog.layerMemory))),
     Layer.provide(WebPush.layerConfig().pipe(Layer.provide(PushClientLive))),
     Layer.provide(SqlLive)
   )

@@ -47,10 +47,10 @@ describeRedis("EventBroker over Redis", () => {
     Effect.gen(function*() {
       const [zero, one] = yield* Effect.all([node(redis.url), node(`${redis.url}/1`)])
       const [stays, ends] = yield* Effect.all([
-        zero.subscribe("news", { key: "eve" }),
-        one.subscribe("news", { key: "eve" })
+        zero.subscribe("news", { owner: "eve" }),
+        one.subscribe("news", { owner: "eve" })
       ])
-      yield* one.revoke("eve")
+      yield* one.disconnectOwner("eve")
       yield* Stream.runDrain(EventStream.toStream(ends))
       yield* zero.publish("news", { data: "all earlier announcements have arrived" })
       assert.isTrue(yield* EventStream.publish(stays, { data: "still here" }))
@@ -60,18 +60,18 @@ describeRedis("EventBroker over Redis", () => {
     Effect.gen(function*() {
       const [a, b] = yield* Effect.all([node(redis.url), node(redis.url)])
       const [first, second, third] = yield* Effect.all([
-        a.subscribe(["news", Topic.pattern(Topic.make(":any", {}))], { key: "eve" }),
-        b.subscribe("news", { key: "eve" }),
-        b.subscribe("news", { key: "adam" })
+        a.subscribe(["news", Topic.pattern(Topic.make(":any", {}))], { owner: "eve" }),
+        b.subscribe("news", { owner: "eve" }),
+        b.subscribe("news", { owner: "adam" })
       ])
       const counts = (expected: number) =>
-        Effect.forEach([a, b], ({ subscribers }) =>
-          subscribers("news").pipe(
+        Effect.forEach([a, b], ({ subscriberCount }) =>
+          subscriberCount("news").pipe(
             Effect.repeat({ until: (count) => count === expected, schedule: Schedule.spaced("5 millis") }),
             Effect.timeoutFail({ duration: "5 seconds", onTimeout: () => `not ${expected} subscribers` })
           ))
       yield* counts(3)
-      yield* b.revoke("eve")
+      yield* b.disconnectOwner("eve")
       yield* Effect.forEach([first, second], (stream) => Stream.runDrain(EventStream.toStream(stream)))
       assert.isTrue(yield* EventStream.publish(third, { data: "still here" }))
     }))

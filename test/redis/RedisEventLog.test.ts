@@ -35,7 +35,7 @@ const admin = (url: string) =>
 
 const untilAvailable = <A>(effect: Effect.Effect<A, EventLog.EventLogError>) =>
   effect.pipe(
-    Effect.retry({ while: (error) => error.retryable, schedule: Schedule.spaced("20 millis") }),
+    Effect.retry({ while: (error) => error.isRetryable, schedule: Schedule.spaced("20 millis") }),
     Effect.timeoutFail({ duration: "15 seconds", onTimeout: () => "the log did not recover" })
   )
 
@@ -85,7 +85,7 @@ describeRedis("RedisEventLog", () => {
         for (const call of calls) {
           const error = yield* call.pipe(Effect.flip, Effect.timeout("3 seconds"))
           assert.include(["Unavailable", "Timeout"], error.reason)
-          assert.isTrue(error.retryable)
+          assert.isTrue(error.isRetryable)
         }
         yield* signal("SIGCONT")
         yield* untilAvailable(log.append("a", bytes("back")))
@@ -161,7 +161,7 @@ describeRedis("RedisEventLog", () => {
         const error = yield* Effect.flip(
           Effect.scoped(node({ url: `redis://127.0.0.1:${port}`, password: secret, timeout: "500 millis" }))
         )
-        assert.deepInclude(error, { _tag: "EventLogError", reason: "Unavailable", retryable: true })
+        assert.deepInclude(error, { _tag: "EventLogError", reason: "Unavailable", isRetryable: true })
         assert.notInclude(JSON.stringify(error), "secret")
       }))
 
@@ -580,7 +580,7 @@ describeRedis("RedisEventLog", () => {
 
         yield* send(refuse)
         const error = yield* Effect.flip(log.append("a", bytes("refused")))
-        assert.deepInclude(error, { reason: "Unavailable", retryable: true })
+        assert.deepInclude(error, { reason: "Unavailable", isRetryable: true })
         assert.include(error.detail, code)
         yield* presence.set("a", 2)
         const before = /total_connections_received:(\d+)/.exec(String(yield* send(["INFO", "stats"])))?.[1]

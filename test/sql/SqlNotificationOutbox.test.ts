@@ -12,7 +12,7 @@ import * as Sqlite from "../support/sqlite.js"
 
 const news: Notifier.Notification = { event: { event: "paid" }, push: "paid" }
 
-const EventBrokerLive = Layer.provide(EventBroker.layer(), EventLog.layerMemory())
+const EventBrokerLive = Layer.provide(EventBroker.layer, EventLog.layerMemory)
 
 /** The storage of a database, with access to its rows. */
 const layerStorage = Layer.effect(

@@ -15,29 +15,32 @@ const News = Topic.make("news", { headline: Schema.String })
 const paid = { amount: 1, at: new Date(0) }
 
 // A published event is one of the topic, with its parameters and its data
-expectTypeOf(EventBroker.publish(Orders, { orderId: "1" }, "paid", paid)).toEqualTypeOf<
+expectTypeOf(EventBroker.publish(Topic.channel(Orders, { orderId: "1" }), "paid", paid)).toEqualTypeOf<
   Effect.Effect<EventId, InvalidServerSentEvent | EventLogError, EventBroker.EventBroker>
 >()
 expectTypeOf(EventBroker.publish("news", { data: "any" })).toEqualTypeOf<
   Effect.Effect<EventId, InvalidServerSentEvent | EventLogError, EventBroker.EventBroker>
 >()
-void EventBroker.publish(News, {}, "headline", "hello")
+void EventBroker.publish(Topic.channel(News, {}), "headline", "hello")
 // @ts-expect-error the topic has no such event
-void EventBroker.publish(Orders, { orderId: "1" }, "refunded", paid)
+void EventBroker.publish(Topic.channel(Orders, { orderId: "1" }), "refunded", paid)
 // @ts-expect-error the data of another event
-void EventBroker.publish(Orders, { orderId: "1" }, "shipped", paid)
+void EventBroker.publish(Topic.channel(Orders, { orderId: "1" }), "shipped", paid)
 // @ts-expect-error the encoded side is not published
-void EventBroker.publish(Orders, { orderId: "1" }, "paid", { amount: "1", at: "1970-01-01T00:00:00.000Z" })
+void EventBroker.publish(Topic.channel(Orders, { orderId: "1" }), "paid", {
+  amount: "1",
+  at: "1970-01-01T00:00:00.000Z"
+})
 // @ts-expect-error a field is missing
-void EventBroker.publish(Orders, { orderId: "1" }, "paid", { amount: 1 })
+void EventBroker.publish(Topic.channel(Orders, { orderId: "1" }), "paid", { amount: 1 })
 // @ts-expect-error the data is missing
-void EventBroker.publish(Orders, { orderId: "1" }, "paid")
+void EventBroker.publish(Topic.channel(Orders, { orderId: "1" }), "paid")
 // @ts-expect-error a parameter is missing
-void EventBroker.publish(Orders, {}, "paid", paid)
+void EventBroker.publish(Topic.channel(Orders, {}), "paid", paid)
 // @ts-expect-error not a parameter
-void EventBroker.publish(Orders, { orderId: "1", itemId: "1" }, "paid", paid)
+void EventBroker.publish(Topic.channel(Orders, { orderId: "1", itemId: "1" }), "paid", paid)
 // @ts-expect-error not a string
-void EventBroker.publish(Orders, { orderId: 1 }, "paid", paid)
+void EventBroker.publish(Topic.channel(Orders, { orderId: 1 }), "paid", paid)
 // @ts-expect-error a topic is no channel
 void EventBroker.publish(Orders, { event: "paid", data: paid })
 // @ts-expect-error a plain channel has no typed events
@@ -57,10 +60,10 @@ expectTypeOf(EventBroker.respond(["news", Topic.pattern(Orders)])).toEqualTypeOf
   >
 >()
 // Only Topic.pattern makes a pattern
-expectTypeOf<EventBroker.Subscription["channels"]>().toEqualTypeOf<ReadonlyArray<string | Topic.Pattern>>()
+expectTypeOf<EventBroker.Subscriber["channels"]>().toEqualTypeOf<ReadonlyArray<EventBroker.ChannelOrPattern>>()
 void EventBroker.subscribe(Topic.pattern(Orders), {
   authorize: (channels) => {
-    expectTypeOf(channels).toEqualTypeOf<ReadonlyArray<string | Topic.Pattern>>()
+    expectTypeOf(channels).toEqualTypeOf<ReadonlyArray<EventBroker.ChannelOrPattern>>()
     return Effect.succeed({ channels: [Topic.pattern(Orders, { orderId: "1" }), "news"] })
   }
 })
@@ -71,7 +74,7 @@ void EventBroker.subscribe("news", { authorize: () => Effect.succeed({ channels:
 // @ts-expect-error an event is published to one channel
 void EventBroker.publish(Topic.pattern(Orders), { data: "any" })
 // @ts-expect-error the subscribers of one channel are counted
-void EventBroker.subscribers(Topic.pattern(Orders))
+void EventBroker.subscriberCount(Topic.pattern(Orders))
 
 declare class Sessions {
   private readonly secret: string

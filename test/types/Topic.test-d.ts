@@ -18,7 +18,8 @@ expectTypeOf<Topic.Topic.Params<"news">>().toEqualTypeOf<{}>()
 expectTypeOf(Topic.params(Orders, "orders/1")).toEqualTypeOf<Option.Option<{ readonly orderId: string }>>()
 Topic.channel(Orders, { orderId: "1" })
 Orders.pipe(Topic.channel({ orderId: "1" }))
-expectTypeOf(Topic.pattern(Items)).toEqualTypeOf<Topic.Pattern<typeof Items.events>>()
+expectTypeOf(Topic.pattern(Items)).toExtend<Topic.Pattern<typeof Items.events, "orders/:orderId/items/:itemId">>()
+expectTypeOf(Topic.channel(Orders, { orderId: "1" })).toExtend<Topic.Channel<typeof Orders.events>>()
 expectTypeOf(Topic.pattern(Items, { itemId: "1" })).toExtend<Topic.Pattern>()
 // @ts-expect-error a pattern is no string
 Topic.pattern(Items) satisfies string // @ts-expect-error an object that looks like one is none

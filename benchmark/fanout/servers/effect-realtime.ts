@@ -24,7 +24,7 @@ const program = Effect.gen(function*() {
 program.pipe(
   Effect.scoped,
   Effect.provide([
-    EventBroker.layer().pipe(Layer.provide(EventLog.layerMemory())),
+    EventBroker.layer.pipe(Layer.provide(EventLog.layerMemory)),
     NodeHttpServer.layer(createServer, { port: 0, host: "127.0.0.1" })
   ]),
   NodeRuntime.runMain

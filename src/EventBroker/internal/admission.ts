@@ -15,7 +15,7 @@ import type { Channel, Hub, Subscriber } from "./hub.js"
 interface Limits {
   readonly maxChannels?: number | undefined
   readonly maxConnections?: number | undefined
-  readonly maxConnectionsPerKey?: number | undefined
+  readonly maxConnectionsPerOwner?: number | undefined
 }
 
 /** The function of the options that decides which of the channels a client may read. */
@@ -45,7 +45,7 @@ export interface Granted {
  * known.
  */
 export interface Pending {
-  readonly key: string | undefined
+  readonly owner: string | undefined
   readonly disconnects: Array<Matches>
   isRefused: boolean
 }
@@ -70,14 +70,14 @@ export interface Admission {
   ) => Effect.Effect<boolean, E, R>
   /** Remembers each disconnect for a client until `use` has ended. */
   readonly pend: <A, E, R>(
-    key: string | undefined,
+    owner: string | undefined,
     use: (pending: Pending) => Effect.Effect<A, E, R>
   ) => Effect.Effect<A, E, R>
   readonly admits: (subscriber: Subscriber, granted: Granted, pending: Pending) => boolean
   /** Shuts down the subscribers that match, and returns their number. Pending clients that match are refused. */
   readonly disconnect: (matches: Matches) => number
-  /** Shuts down the subscribers whose keys match. Pending clients whose keys match are refused. */
-  readonly disconnectKeys: (matches: (key: string) => boolean) => void
+  /** Shuts down the subscribers whose owners match. Pending clients whose owners match are refused. */
+  readonly disconnectOwners: (matches: (owner: string) => boolean) => void
   /** Refuses all clients from now on, and shuts down the subscribers. */
   readonly close: Effect.Effect<void>
 }
@@ -85,8 +85,8 @@ export interface Admission {
 export const make = Effect.fnUntraced(function*(hub: Hub, limits: Limits) {
   const maxChannels = limits.maxChannels ?? 128
   const maxConnections = limits.maxConnections ?? Number.POSITIVE_INFINITY
-  const maxConnectionsPerKey = limits.maxConnectionsPerKey ?? Number.POSITIVE_INFINITY
-  for (const [name, limit] of Object.entries({ maxChannels, maxConnections, maxConnectionsPerKey })) {
+  const maxConnectionsPerOwner = limits.maxConnectionsPerOwner ?? Number.POSITIVE_INFINITY
+  for (const [name, limit] of Object.entries({ maxChannels, maxConnections, maxConnectionsPerOwner })) {
     if (limit === Number.POSITIVE_INFINITY || (Number.isSafeInteger(limit) && limit >= 1)) continue
     yield* Effect.die(
       new Cause.IllegalArgumentException(`EventBroker: ${name} must be a whole number, one or more, or Infinity`)
@@ -134,10 +134,10 @@ export const make = Effect.fnUntraced(function*(hub: Hub, limits: Limits) {
           Either.isRight(answer) && channels.every((channel) => answer.right.channels.has(channel)) &&
           expireAt(connection, answer.right.expiresAt)
       ),
-    pend: (key, use) =>
+    pend: (owner, use) =>
       Effect.acquireUseRelease(
         Effect.sync(() => {
-          const pending: Pending = { key, disconnects: [], isRefused: false }
+          const pending: Pending = { owner, disconnects: [], isRefused: false }
           pendings.add(pending)
           return pending
         }),
@@ -145,7 +145,7 @@ export const make = Effect.fnUntraced(function*(hub: Hub, limits: Limits) {
         (pending) => Effect.sync(() => pendings.delete(pending))
       ),
     admits: (subscriber, granted, pending) => {
-      const { channels, connection, key } = subscriber
+      const { channels, connection, owner } = subscriber
       return !isClosed &&
         connection.isOpen &&
         !pending.isRefused &&
@@ -153,7 +153,7 @@ export const make = Effect.fnUntraced(function*(hub: Hub, limits: Limits) {
         expireAt(connection, granted.expiresAt) &&
         hub.subscribers.size < maxConnections &&
         hub.hasRoomFor(channels) &&
-        (key === undefined || hub.countOfKey(key) < maxConnectionsPerKey)
+        (owner === undefined || hub.countOfOwner(owner) < maxConnectionsPerOwner)
     },
     disconnect: (matches) => {
       for (const pending of pendings) {
@@ -163,12 +163,12 @@ export const make = Effect.fnUntraced(function*(hub: Hub, limits: Limits) {
       for (const { connection } of matching) connection.shutdown()
       return matching.length
     },
-    disconnectKeys: (matches) => {
+    disconnectOwners: (matches) => {
       for (const pending of pendings) {
-        if (pending.key !== undefined && matches(pending.key)) pending.isRefused = true
+        if (pending.owner !== undefined && matches(pending.owner)) pending.isRefused = true
       }
-      for (const { connection, key } of Array.from(hub.subscribers)) {
-        if (key !== undefined && matches(key)) connection.shutdown()
+      for (const { connection, owner } of Array.from(hub.subscribers)) {
+        if (owner !== undefined && matches(owner)) connection.shutdown()
       }
     },
     close: Effect.sync(() => {
@@ -182,21 +182,26 @@ export const make = Effect.fnUntraced(function*(hub: Hub, limits: Limits) {
 /** Returns the channels by their names, or the error of the first that breaks a rule. */
 export const check = (channels: Channel | Iterable<Channel>): Either.Either<Channels, EventLogError> => {
   const names = new Map<string, Channel>()
-  for (const channel of typeof channels === "string" || Topic.isPattern(channels) ? [channels] : channels) {
+  for (const channel of isChannel(channels) ? [channels] : channels) {
     const fault = faultOf(channel)
     if (fault !== undefined) return Either.left(invalidChannel(`a channel ${fault}`))
-    names.set(typeof channel === "string" ? channel : channel.path, channel)
+    names.set(nameOf(channel), channel)
   }
   return Either.right(names)
 }
 
-/** Returns the rule that a channel breaks, or undefined. A string is one channel, and only a `Pattern` is a pattern. */
+const isChannel = (u: unknown): u is Channel => typeof u === "string" || Topic.isChannel(u) || Topic.isPattern(u)
+
+/** Returns the name of a channel or of a pattern in the log. */
+export const nameOf = (channel: Channel): string =>
+  typeof channel === "string" ? channel : Topic.isPattern(channel) ? channel.path : channel.name
+
+/** Returns the rule that a channel breaks, or undefined. Only a `Pattern` is a pattern. */
 const faultOf = (channel: Channel): string | undefined =>
-  typeof channel === "string"
-    ? channelFault(channel) ?? (isHidden(channel) ? hiddenFault : undefined)
-    : Topic.isPattern(channel)
-    ? patternFault(channel.path) ?? (isHidden(channel.path) ? hiddenFault : undefined)
-    : "must be a string, or a pattern of Topic.pattern"
+  !isChannel(channel)
+    ? "must be a string, a channel of Topic.channel, or a pattern of Topic.pattern"
+    : (Topic.isPattern(channel) ? patternFault : channelFault)(nameOf(channel)) ??
+      (isHidden(nameOf(channel)) ? hiddenFault : undefined)
 
 /** Fails for a channel of the brokers themselves. The log checks the other rules. */
 export const checkPublished = (channel: string): Effect.Effect<void, EventLogError> =>

@@ -4,11 +4,11 @@ import { type Cursor, type Entry, formatEventId, type Item } from "../../EventLo
 import type { Connection } from "../../EventStream/internal/connection.js"
 import * as Frame from "../../EventStream/internal/frame.js"
 import { isPattern, PatternMap, shapeOf } from "../../internal/channel.js"
-import type { Pattern } from "../../Topic.js"
+import type * as Topic from "../../Topic.js"
 import * as Metrics from "./metrics.js"
 
-/** A channel by its name, or a pattern. */
-export type Channel = string | Pattern
+/** A channel, or a pattern. A string is the name of a channel. */
+export type Channel = string | Topic.Channel | Topic.Pattern
 
 /**
  * A connection and its cursor: the place in the log up to which the client has been sent everything.
@@ -23,7 +23,7 @@ export class Subscriber {
   /** The channels and patterns by their names in the log. */
   readonly granted: ReadonlyMap<string, Channel>
   readonly channels: ReadonlyArray<string>
-  readonly key: string | undefined
+  readonly owner: string | undefined
   /** True if the client is sent cursors that no event carries. */
   readonly hasCursor: boolean
   /** Reads the log again, in a fiber of its own. Runs when a live subscriber has fallen behind. */
@@ -39,14 +39,14 @@ export class Subscriber {
   constructor(
     connection: Connection,
     granted: ReadonlyMap<string, Channel>,
-    key: string | undefined,
+    owner: string | undefined,
     hasCursor: boolean,
     catchUp: Effect.Effect<unknown>
   ) {
     this.connection = connection
     this.granted = granted
     this.channels = Array.from(granted.keys())
-    this.key = key
+    this.owner = owner
     this.hasCursor = hasCursor
     this.catchUp = catchUp
   }
@@ -80,7 +80,7 @@ export class Subscriber {
 }
 
 /**
- * The subscribers of this node by channel and by key. An event costs one loop over its subscribers: no fiber runs for
+ * The subscribers of this node by channel and by owner. An event costs one loop over its subscribers: no fiber runs for
  * it, and it is encoded once.
  */
 export class Hub {
@@ -94,7 +94,7 @@ export class Hub {
   /** The last entry that was dispatched. */
   private position: Cursor | undefined
   private readonly byChannel = new PatternMap<Set<Subscriber>>()
-  private readonly byKey = new Map<string, number>()
+  private readonly byOwner = new Map<string, number>()
   private readonly shapes = new Map<string, number>()
   /**
    * Weak on both sides: a log retains its entries for long, and with their frames they would occupy twice the memory.
@@ -114,8 +114,8 @@ export class Hub {
     return [...Array.from(this.subscribers, ({ connection }) => connection), ...this.ending]
   }
 
-  countOfKey(key: string): number {
-    return this.byKey.get(key) ?? 0
+  countOfOwner(owner: string): number {
+    return this.byOwner.get(owner) ?? 0
   }
 
   /** Returns true if the name, a channel or a pattern, has a subscriber. */
@@ -144,7 +144,7 @@ export class Hub {
 
   add(subscriber: Subscriber): void {
     this.subscribers.add(subscriber)
-    if (subscriber.key !== undefined) this.byKey.set(subscriber.key, this.countOfKey(subscriber.key) + 1)
+    if (subscriber.owner !== undefined) this.byOwner.set(subscriber.owner, this.countOfOwner(subscriber.owner) + 1)
     for (const channel of subscriber.channels) {
       if (isPattern(channel)) this.countShape(shapeOf(channel), 1)
       const some = this.byChannel.get(channel)
@@ -160,10 +160,10 @@ export class Hub {
   remove(subscriber: Subscriber): void {
     if (!this.subscribers.delete(subscriber)) return
     this.ending.add(subscriber.connection)
-    if (subscriber.key !== undefined) {
-      const left = this.countOfKey(subscriber.key) - 1
-      if (left === 0) this.byKey.delete(subscriber.key)
-      else this.byKey.set(subscriber.key, left)
+    if (subscriber.owner !== undefined) {
+      const left = this.countOfOwner(subscriber.owner) - 1
+      if (left === 0) this.byOwner.delete(subscriber.owner)
+      else this.byOwner.set(subscriber.owner, left)
     }
     for (const channel of subscriber.channels) {
       if (isPattern(channel)) this.countShape(shapeOf(channel), -1)

@@ -12,14 +12,14 @@ import type { Channel, Hub, Subscriber } from "./hub.js"
 import { logError } from "./logError.js"
 
 /** A subscriber as the application sees it. */
-interface Subscription {
+interface Joined {
   readonly channels: ReadonlyArray<Channel>
-  readonly key: Option.Option<string>
+  readonly owner: Option.Option<string>
 }
 
 interface Hooks<R> {
-  readonly onJoin?: ((subscription: Subscription) => Effect.Effect<unknown, never, R>) | undefined
-  readonly onLeave?: ((subscription: Subscription) => Effect.Effect<unknown, never, R>) | undefined
+  readonly onJoin?: ((subscriber: Joined) => Effect.Effect<unknown, never, R>) | undefined
+  readonly onLeave?: ((subscriber: Joined) => Effect.Effect<unknown, never, R>) | undefined
 }
 
 /**
@@ -88,7 +88,7 @@ export const make = Effect.fnUntraced(function*<R>(hub: Hub, tail: Tail, presenc
     const hook = hooks[name]
     return hook === undefined
       ? Effect.void
-      : Effect.suspend(() => hook(toSubscription(subscriber))).pipe(
+      : Effect.suspend(() => hook(toJoined(subscriber))).pipe(
         Effect.provide(context),
         Effect.catchAllCause((cause) =>
           logError(`EventBroker ran ${name}, which failed: the connection is not affected`, cause)
@@ -156,10 +156,10 @@ export const make = Effect.fnUntraced(function*<R>(hub: Hub, tail: Tail, presenc
   return lifecycle
 })
 
-/** Returns the subscription that the hooks and the predicate of `disconnect` receive. */
-export const toSubscription = ({ granted, key }: Subscriber): Subscription => ({
+/** Returns the subscriber as the hooks and the predicate of `disconnect` receive it. */
+export const toJoined = ({ granted, owner }: Subscriber): Joined => ({
   channels: Array.from(granted.values()),
-  key: Option.fromNullable(key)
+  owner: Option.fromNullable(owner)
 })
 
 /** The time that a scope of the application, or of the broker, waits when it closes. */

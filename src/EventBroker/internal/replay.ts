@@ -72,7 +72,7 @@ export const make = (log: EventLog.Service, hub: Hub): Replays => {
       do {
         subscriber.replay()
         const page = yield* Effect.retry(read(subscriber), {
-          while: (error) => error.retryable && connection.isOpen,
+          while: (error) => error.isRetryable && connection.isOpen,
           schedule: backoff
         })
         if (page === undefined) return

@@ -5,19 +5,19 @@ import type { Cursor, EventLog, EventLogError, Item, Tail } from "../../EventLog
 import { backoff } from "./replay.js"
 
 /**
- * The revocations of keys. They reach every node through a channel of the log that brokers alone use:
+ * The revocations of owners. They reach every node through a channel of the log that brokers alone use:
  *
- *     revoke --> append ..... tail --> observe ---> disconnectKeys
+ *     revoke --> append ..... tail --> observe -> disconnectOwners
  *                                         |               ^
  *                                    Lost v               |
  *                                      recover --> read --+
  *
- * If the log cannot read them either, all connections that have a key are disconnected.
+ * If the log cannot read them either, all connections that have an owner are disconnected.
  */
 export interface Revocations {
-  /** Revokes a key on every node. */
-  readonly revoke: (key: string) => Effect.Effect<void, EventLogError>
-  /** Disconnects the keys that are revoked by items of the tail. */
+  /** Revokes an owner on every node. */
+  readonly revoke: (owner: string) => Effect.Effect<void, EventLogError>
+  /** Disconnects the owners that are revoked by items of the tail. */
   readonly observe: (items: ReadonlyArray<Item>) => void
   /** Waits until the tail has lost items, and reads the revocations that may be among them. */
   readonly recover: Effect.Effect<void, EventLogError>
@@ -26,7 +26,7 @@ export interface Revocations {
 export const make = Effect.fnUntraced(function*(
   log: EventLog.Service,
   tail: Tail,
-  disconnectKeys: (matches: (key: string) => boolean) => void
+  disconnectOwners: (matches: (owner: string) => boolean) => void
 ) {
   const lost = Effect.unsafeMakeLatch(false)
   /** The position up to which the tail has delivered. */
@@ -37,8 +37,8 @@ export const make = Effect.fnUntraced(function*(
 
   const disconnect = (revoked: ReadonlyArray<Uint8Array>) => {
     if (revoked.length === 0) return
-    const keys = new Set(revoked.map((data) => textDecoder.decode(data)))
-    disconnectKeys((key) => keys.has(key))
+    const owners = new Set(revoked.map((data) => textDecoder.decode(data)))
+    disconnectOwners((owner) => owners.has(owner))
   }
 
   const read = Effect.suspend(() => {
@@ -50,13 +50,13 @@ export const make = Effect.fnUntraced(function*(
       body: ({ position }) =>
         Effect.tap(Effect.retry(log.read([channel], position, pageSize), backoff), (page) => {
           disconnect(page.entries.map(({ data }) => data))
-          if (Option.isSome(page.missing)) disconnectKeys(() => true)
+          if (Option.isSome(page.missing)) disconnectOwners(() => true)
         })
     })
   })
 
   const revocations: Revocations = {
-    revoke: (key) => Effect.asVoid(log.append(channel, new TextEncoder().encode(key))),
+    revoke: (owner) => Effect.asVoid(log.append(channel, textEncoder.encode(owner))),
     observe: (items) => {
       const revoked: Array<Uint8Array> = []
       for (const item of items) {
@@ -78,3 +78,4 @@ export const make = Effect.fnUntraced(function*(
 const channel = "$effect-realtime/revoked"
 const pageSize = 1000
 const textDecoder = new TextDecoder()
+const textEncoder = new TextEncoder()

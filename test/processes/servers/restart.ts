@@ -18,8 +18,8 @@ const server = () => createServer().on("connection", () => accepted.push(perform
 
 HttpServer.serve(router).pipe(
   HttpServer.withLogAddress,
-  Layer.provide(EventBroker.layer()),
-  Layer.provide(EventLog.layerMemory()),
+  Layer.provide(EventBroker.layer),
+  Layer.provide(EventLog.layerMemory),
   Layer.provide(NodeHttpServer.layer(server, { port: Number(process.argv[2]) })),
   Layer.launch,
   NodeRuntime.runMain
