@@ -242,7 +242,7 @@ for (const [name, serve] of [["Node's server", serveNode], ["a web handler", ser
         yield* TestClock.adjust("1 minute")
         assert.strictEqual(yield* TestEventSource.end(source), "clean")
       }).pipe(
-        Effect.provide([Tickets, EventBroker.layer().pipe(Layer.provide(EventLog.layerMemory()))]),
+        Effect.provide([Tickets, EventBroker.layer.pipe(Layer.provide(EventLog.layerMemory))]),
         LeakCheck.run
       ))
   })

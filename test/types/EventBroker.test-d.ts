@@ -13,9 +13,11 @@ const Paid = Schema.Struct({ amount: Schema.NumberFromString, at: Schema.Date })
 const Orders = Topic.make("orders/:orderId", { paid: Paid, shipped: Schema.Struct({ carrier: Schema.String }) })
 const News = Topic.make("news", { headline: Schema.String })
 const paid = { amount: 1, at: new Date(0) }
+const encoded = { amount: "1", at: "1970-01-01T00:00:00.000Z" }
 
-// A published event is one of the topic, with its parameters and its data
-expectTypeOf(EventBroker.publish(Topic.channel(Orders, { orderId: "1" }), "paid", paid)).toEqualTypeOf<
+// A published event is one of the topic of the channel, with its data
+const order = Topic.channel(Orders, { orderId: "1" })
+expectTypeOf(EventBroker.publish(order, "paid", paid)).toEqualTypeOf<
   Effect.Effect<EventId, InvalidServerSentEvent | EventLogError, EventBroker.EventBroker>
 >()
 expectTypeOf(EventBroker.publish("news", { data: "any" })).toEqualTypeOf<
@@ -23,28 +25,25 @@ expectTypeOf(EventBroker.publish("news", { data: "any" })).toEqualTypeOf<
 >()
 void EventBroker.publish(Topic.channel(News, {}), "headline", "hello")
 // @ts-expect-error the topic has no such event
-void EventBroker.publish(Topic.channel(Orders, { orderId: "1" }), "refunded", paid)
+void EventBroker.publish(order, "refunded", paid)
 // @ts-expect-error the data of another event
-void EventBroker.publish(Topic.channel(Orders, { orderId: "1" }), "shipped", paid)
+void EventBroker.publish(order, "shipped", paid)
+// @ts-expect-error a channel of another topic
+void EventBroker.publish(Topic.channel(News, {}), "paid", paid)
 // @ts-expect-error the encoded side is not published
-void EventBroker.publish(Topic.channel(Orders, { orderId: "1" }), "paid", {
-  amount: "1",
-  at: "1970-01-01T00:00:00.000Z"
-})
+void EventBroker.publish(order, "paid", encoded)
 // @ts-expect-error a field is missing
-void EventBroker.publish(Topic.channel(Orders, { orderId: "1" }), "paid", { amount: 1 })
+void EventBroker.publish(order, "paid", { amount: 1 })
 // @ts-expect-error the data is missing
-void EventBroker.publish(Topic.channel(Orders, { orderId: "1" }), "paid")
+void EventBroker.publish(order, "paid")
 // @ts-expect-error a parameter is missing
 void EventBroker.publish(Topic.channel(Orders, {}), "paid", paid)
-// @ts-expect-error not a parameter
-void EventBroker.publish(Topic.channel(Orders, { orderId: "1", itemId: "1" }), "paid", paid)
-// @ts-expect-error not a string
-void EventBroker.publish(Topic.channel(Orders, { orderId: 1 }), "paid", paid)
+// @ts-expect-error an event of a topic has a name and data
+void EventBroker.publish(order, { event: "paid", data: paid })
 // @ts-expect-error a topic is no channel
-void EventBroker.publish(Orders, { event: "paid", data: paid })
+void EventBroker.publish(Orders, "paid", paid)
 // @ts-expect-error a plain channel has no typed events
-void EventBroker.publish("orders/1", {}, "paid", paid)
+void EventBroker.publish("orders/1", "paid", paid)
 // @ts-expect-error an event, not its data
 void EventBroker.publish("orders/1", "paid")
 
