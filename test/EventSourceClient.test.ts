@@ -3,7 +3,7 @@ import { Cause, Chunk, Effect, Exit, Option, Queue, Random, Schedule, Schema, St
 import { EventSourceClient } from "effect-realtime/browser"
 import * as Topic from "effect-realtime/Topic"
 
-import { eventStreamCases } from "./support/eventStreamCases.js"
+import { eventSourceSuite } from "./EventSourceClient/suite.js"
 import * as ScriptedServer from "./support/scriptedServer.js"
 
 const Counter = Topic.make("counter", {
@@ -43,128 +43,30 @@ const follow = (url: string, options?: EventSourceClient.Options) =>
     return events
   })
 
+eventSourceSuite("EventSourceClient", {
+  run: (url, { headers, ...options }, onSeen) =>
+    EventSourceClient.make(Counter, url, {
+      ...options,
+      headers: typeof headers === "function" ? Effect.sync(headers) : headers
+    }).pipe(
+      Stream.runForEach((event) => Effect.sync(() => onSeen(summary(event), event.id))),
+      Effect.match({
+        onFailure: ({ reason }) => onSeen(`failed ${reason}`, ""),
+        onSuccess: () => onSeen("end", "")
+      }),
+      Effect.forkScoped
+    ),
+  adjust: (millis) => TestClock.adjust(millis),
+  withRandom: (effect, random) => Effect.withRandom(effect, Random.fixed([random]))
+})
+
 describe("EventSourceClient over fetch", () => {
-  // Concurrently: after each stream the client waits for at least half a second.
-  describe.concurrent("reads as EventSource does", () => {
-    for (const { data, lastEventId, name, pieces } of eventStreamCases) {
-      it.scopedLive(name, () =>
-        Effect.gen(function*() {
-          const server = yield* ScriptedServer.make([ScriptedServer.stream(...pieces), ScriptedServer.status(204)])
-          const events = yield* collect(server.url, atOnce)
-          assert.deepStrictEqual(events, ["open", ...data, "Ended"])
-          assert.strictEqual(server.requests[1]?.lastEventId, lastEventId)
-        }))
-    }
-  })
-
-  it.scopedLive("follows redirects, and ends at 204", () =>
-    Effect.gen(function*() {
-      const server = yield* ScriptedServer.make([
-        ScriptedServer.status(307, { location: "/elsewhere" }),
-        ScriptedServer.stream(counter(1)),
-        ScriptedServer.status(204)
-      ])
-      assert.deepStrictEqual(yield* collect(server.url, atOnce), ["open", 1, "Ended"])
-      assert.deepStrictEqual(server.requests.map(({ url }) => url), ["/events", "/elsewhere", "/events"])
-    }))
-
-  for (
-    const [answer, reason] of [
-      [ScriptedServer.status(404), "Rejected"],
-      [ScriptedServer.status(403), "Rejected"],
-      [ScriptedServer.status(200, { "content-type": "text/event-streams" }), "NotEventStream"],
-      [ScriptedServer.status(200, { "content-type": "text/html" }), "NotEventStream"],
-      [ScriptedServer.status(200, { "content-type": "text/event-stream, text/html" }), "NotEventStream"],
-      [ScriptedServer.status(200, { "content-type": "text/html;a=\", text/event-stream" }), "NotEventStream"],
-      [ScriptedServer.status(200), "NotEventStream"],
-      [ScriptedServer.stream(`data: ${"x".repeat(16 * 1024 * 1024)}\n`, "data: 1\n".repeat(10)), "TooLarge"],
-      [
-        ScriptedServer.stream(
-          `data: ${"x".repeat(1024 * 1024)}`,
-          ..."x".repeat(17).split("").map(() => "x".repeat(1e6))
-        ),
-        "TooLarge"
-      ]
-    ] as const
-  ) {
-    it.scopedLive(`does not reconnect after ${reason}`, () =>
-      Effect.gen(function*() {
-        const server = yield* ScriptedServer.make([answer])
-        const error = yield* Effect.flip(collect(server.url, atOnce))
-        assert.strictEqual(error.reason, reason)
-        assert.strictEqual(server.requests.length, 1)
-      }))
-  }
-
-  it.scoped("waits by the schedule while the server is unavailable, and resets the schedule after an event", () =>
-    Effect.gen(function*() {
-      const server = yield* ScriptedServer.make([
-        ScriptedServer.status(500),
-        ScriptedServer.status(503),
-        ScriptedServer.stream(counter(1)),
-        ScriptedServer.status(502),
-        ScriptedServer.hold()
-      ])
-      const events = yield* follow(server.url, { reconnect: Schedule.exponential("1 second") })
-      assert.strictEqual(yield* Queue.take(events), "Unavailable")
-      yield* TestClock.adjust("999 millis")
-      assert.strictEqual(server.requests.length, 1)
-      yield* TestClock.adjust("1 millis")
-      assert.strictEqual(yield* Queue.take(events), "Unavailable")
-      yield* TestClock.adjust("2 seconds")
-      assert.deepStrictEqual(Chunk.toReadonlyArray(yield* Queue.takeN(events, 3)), ["open", 1, "Ended"])
-      yield* TestClock.adjust("1 second")
-      assert.strictEqual(yield* Queue.take(events), "Unavailable")
-      yield* TestClock.adjust("2 seconds")
-      assert.strictEqual(yield* Queue.take(events), "open")
-      assert.strictEqual(server.requests.at(-1)?.lastEventId, "1")
-    }))
-
-  it.scoped("does not reconnect before Retry-After", () =>
-    Effect.gen(function*() {
-      const server = yield* ScriptedServer.make([
-        ScriptedServer.status(503, { "retry-after": "60" }),
-        ScriptedServer.hold()
-      ])
-      const events = yield* follow(server.url)
-      assert.strictEqual(yield* Queue.take(events), "Unavailable")
-      yield* TestClock.adjust("59 seconds")
-      assert.strictEqual(server.requests.length, 1)
-      yield* TestClock.adjust("1 seconds")
-      assert.strictEqual(yield* Queue.take(events), "open")
-    }))
-
-  it.scoped("waits for the server's retry after a connection that was open", () =>
-    Effect.gen(function*() {
-      const server = yield* ScriptedServer.make([ScriptedServer.stream("retry: 5000\n\n"), ScriptedServer.hold()])
-      const events = yield* follow(server.url)
-      assert.deepStrictEqual(Chunk.toReadonlyArray(yield* Queue.takeN(events, 2)), ["open", "Ended"])
-      yield* TestClock.adjust("4999 millis")
-      assert.strictEqual(server.requests.length, 1)
-      yield* TestClock.adjust("1001 millis")
-      assert.strictEqual(yield* Queue.take(events), "open")
-    }))
-
   it.scoped("fails with the last error when the schedule ends", () =>
     Effect.gen(function*() {
       const server = yield* ScriptedServer.make([ScriptedServer.status(503)])
       const error = yield* Effect.flip(collect(server.url, { reconnect: Schedule.stop }))
       assert.strictEqual(error.reason, "Unavailable")
       assert.strictEqual(error.status, 503)
-    }))
-
-  it.scoped("replaces a connection without heartbeats", () =>
-    Effect.gen(function*() {
-      const server = yield* ScriptedServer.make([ScriptedServer.hold(counter(7)), ScriptedServer.hold()])
-      const events = yield* follow(server.url, { ...atOnce, heartbeat: "15 seconds" })
-      assert.deepStrictEqual(Chunk.toReadonlyArray(yield* Queue.takeN(events, 2)), ["open", 7])
-      yield* TestClock.adjust("29 seconds")
-      assert.strictEqual(server.requests.length, 1)
-      yield* TestClock.adjust("1 second")
-      assert.strictEqual(yield* Queue.take(events), "Silent")
-      yield* TestClock.adjust("1 second")
-      assert.strictEqual(yield* Queue.take(events), "open")
-      assert.strictEqual(server.requests[1]?.lastEventId, "7")
     }))
 
   it.scopedLive("keeps a connection open that has only heartbeats", () =>
@@ -231,17 +133,6 @@ describe("EventSourceClient over fetch", () => {
       assert.deepStrictEqual(server.requests.map(({ headers }) => headers.authorization), ["Bearer 1", "Bearer 2"])
       assert.deepStrictEqual(server.requests.map(({ method }) => method), ["POST", "POST"])
       assert.strictEqual(yield* Effect.promise(async () => server.requests[1]?.body), "query")
-    }))
-
-  it.scopedLive("closes the connection with the scope", () =>
-    Effect.gen(function*() {
-      const closed = yield* Effect.makeLatch()
-      const server = yield* ScriptedServer.make([(response, request) => {
-        ScriptedServer.hold()(response, request)
-        response.on("close", () => closed.unsafeOpen())
-      }])
-      yield* EventSourceClient.make(Counter, server.url).pipe(Stream.take(1), Stream.runDrain)
-      yield* closed.await
     }))
 
   it.scopedLive("takes a record of schemas in place of a topic", () =>
@@ -364,119 +255,6 @@ describe("EventSourceClient over fetch", () => {
       }))
   })
 
-  // Kind: a header that proxies may have changed is parsed, not compared with a string.
-  for (
-    const contentType of [
-      "text/event-stream, text/event-stream",
-      ["text/event-stream", "text/event-stream"],
-      "application/json, text/event-stream",
-      "text/event-stream, */*",
-      "text/event-stream, nonsense",
-      "Text/Event-Stream ; Charset=\"latin1, or so\", ",
-      " text/event-stream;charset=UTF-8"
-    ]
-  ) {
-    it.scopedLive(`accepts as an event stream: ${String(contentType)}`, () =>
-      Effect.gen(function*() {
-        const server = yield* ScriptedServer.make([
-          (response) => {
-            const lines = typeof contentType === "string" ? [contentType] : contentType
-            response.writeHead(200, lines.flatMap((line) => ["content-type", line])).end(counter(1))
-          },
-          ScriptedServer.status(204)
-        ])
-        assert.deepStrictEqual(yield* collect(server.url, atOnce), ["open", 1, "Ended"])
-      }))
-  }
-
-  // Kind: each header and query that is built from data of a server.
-  for (
-    const [name, id, isHeader] of [
-      ["an id with a space before it", " 1", false],
-      ["an id with a space after it", "1 ", false],
-      ["an id with a space in it", "1 2", true],
-      ["an id with a control character", "1\u00012", false],
-      ["an id with DEL", "1\u007f", false],
-      ["an id with a tab", "\t1\t", false],
-      ["an id in the Latin alphabet", "é", true],
-      ["an id of other characters", "✓ 😀", true],
-      ["an id of 4,000 characters", "x".repeat(4_000), true]
-    ] as const
-  ) {
-    it.scopedLive(`resumes after ${name}`, () =>
-      Effect.gen(function*() {
-        const server = yield* ScriptedServer.make([
-          ScriptedServer.stream(`id: ${id}\ndata: 1\n\n`),
-          ScriptedServer.status(204)
-        ])
-        assert.deepStrictEqual(yield* collect(server.url, atOnce), ["open", 1, "Ended"])
-        assert.strictEqual(server.requests[1]?.lastEventId, id)
-        assert.strictEqual(server.requests[1]?.headers["last-event-id"] !== undefined, isHeader)
-      }))
-  }
-
-  for (const length of [20_000, 200_000, 2_000_000]) {
-    it.scopedLive(`emits resync after an id of ${length} characters, and resumes after the next`, () =>
-      Effect.gen(function*() {
-        const server = yield* ScriptedServer.make([
-          ScriptedServer.stream(`id: ${"x".repeat(length)}\ndata: 1\n\n`),
-          ScriptedServer.stream("id: 2\ndata: 2\n\n"),
-          ScriptedServer.status(204)
-        ])
-        const events = yield* collect(server.url, atOnce)
-        assert.deepStrictEqual(events, ["open", 1, "Ended", "open", { reason: "Unsendable" }, 2, "Ended"])
-        assert.deepStrictEqual(server.requests.map(({ lastEventId }) => lastEventId), [undefined, undefined, "2"])
-      }))
-  }
-
-  it.scopedLive("repeats a request without the id that the server refuses as too large", () =>
-    Effect.gen(function*() {
-      const server = yield* ScriptedServer.make([
-        ScriptedServer.stream(`id: ${"x".repeat(3_000)}\ndata: 1\n\n`),
-        ScriptedServer.status(431),
-        ScriptedServer.stream("data: 2\n\n"),
-        ScriptedServer.status(431)
-      ])
-      const error = yield* Effect.flip(collect(server.url, atOnce))
-      assert.strictEqual(error.reason, "Rejected")
-      assert.deepStrictEqual(server.requests.map(({ lastEventId }) => lastEventId?.length), [
-        undefined,
-        3_000,
-        undefined,
-        undefined
-      ])
-    }))
-
-  it.scopedLive("reconnects after 401 and 403 with new headers, and resumes", () =>
-    Effect.gen(function*() {
-      let token = 0
-      const server = yield* ScriptedServer.make([
-        ScriptedServer.status(401),
-        ScriptedServer.stream(counter(7)),
-        ScriptedServer.status(401),
-        ScriptedServer.status(403),
-        ScriptedServer.stream(counter(8)),
-        ScriptedServer.status(204)
-      ])
-      const events = yield* collect(server.url, {
-        ...atOnce,
-        headers: Effect.sync(() => ({ authorization: `Bearer ${++token}` }))
-      })
-      assert.deepStrictEqual(
-        events,
-        ["Unauthorized", "open", 7, "Ended", "Unauthorized", "Unauthorized", "open", 8, "Ended"]
-      )
-      assert.deepStrictEqual(server.requests.map(({ lastEventId }) => lastEventId), [
-        undefined,
-        undefined,
-        "7",
-        "7",
-        "7",
-        "8"
-      ])
-      assert.strictEqual(server.requests[4]?.headers.authorization, "Bearer 5")
-    }))
-
   it.scopedLive("fails with Unauthorized when the schedule ends", () =>
     Effect.gen(function*() {
       const server = yield* ScriptedServer.make([ScriptedServer.status(401)])
@@ -515,133 +293,6 @@ describe("EventSourceClient over fetch", () => {
         })
       })
       assert.strictEqual(id, "7")
-    }))
-
-  // Kind: a counter that only progress may reset, not any response.
-  it.scoped("increases the delay for a server that ends each stream at once", () =>
-    Effect.gen(function*() {
-      const server = yield* ScriptedServer.make([ScriptedServer.stream(), ScriptedServer.stream("id: 1\nretry: 0\n\n")])
-      const events = yield* follow(server.url, { reconnect: Schedule.exponential("1 second") })
-      for (const seconds of [1, 2, 4, 8]) {
-        yield* Effect.repeat(Queue.take(events), { until: (event) => event === "Ended" })
-        const { length } = server.requests
-        yield* TestClock.adjust(`${seconds * 1000 - 1} millis`)
-        assert.strictEqual(server.requests.length, length)
-        yield* TestClock.adjust("1 millis")
-      }
-    }))
-
-  it.scoped("resets the schedule after a connection that lasted, without an event", () =>
-    Effect.gen(function*() {
-      const opened = yield* Queue.unbounded<() => void>()
-      const server = yield* ScriptedServer.make([(response, request) => {
-        ScriptedServer.hold()(response, request)
-        opened.unsafeOffer(() => response.end())
-      }])
-      const events = yield* follow(server.url, { reconnect: Schedule.exponential("1 second") })
-      for (const lasts of ["0 seconds", "0 seconds", "5 seconds", "1 minute"] as const) {
-        yield* Effect.repeat(Queue.take(events), { until: (event) => event === "open" })
-        const end = yield* Queue.take(opened)
-        yield* TestClock.adjust(lasts)
-        end()
-        yield* Effect.repeat(Queue.take(events), { until: (event) => event === "Ended" })
-        const { length } = server.requests
-        if (lasts === "0 seconds") yield* TestClock.adjust(`${length - 1} seconds`)
-        yield* TestClock.adjust("999 millis")
-        assert.strictEqual(server.requests.length, length)
-        yield* TestClock.adjust("1 millis")
-      }
-    }))
-
-  for (const [random, millis] of [[0, 500], [0.5, 550]] as const) {
-    it.scoped(`waits for half a second and up to a fifth more if retry is 0: ${millis} ms`, () =>
-      Effect.gen(function*() {
-        const server = yield* ScriptedServer.make([
-          ScriptedServer.stream("retry: 0\n", counter(1)),
-          ScriptedServer.hold()
-        ])
-        const events = yield* follow(server.url)
-        yield* Effect.repeat(Queue.take(events), { until: (event) => event === "Ended" })
-        yield* TestClock.adjust(`${millis - 1} millis`)
-        assert.strictEqual(server.requests.length, 1)
-        yield* TestClock.adjust("1 millis")
-        assert.strictEqual(yield* Queue.take(events), "open")
-      }).pipe(Effect.withRandom(Random.fixed([random]))))
-  }
-
-  it.scoped("limits Retry-After to an hour", () =>
-    Effect.gen(function*() {
-      const server = yield* ScriptedServer.make([
-        ScriptedServer.status(503, { "retry-after": "99999999999999999999" }),
-        ScriptedServer.status(429, { "retry-after": "Fri, 31 Dec 9999 23:59:59 GMT" }),
-        ScriptedServer.hold()
-      ])
-      const events = yield* follow(server.url)
-      for (const requests of [1, 2]) {
-        assert.strictEqual(yield* Queue.take(events), "Unavailable")
-        yield* TestClock.adjust("59 minutes")
-        assert.strictEqual(server.requests.length, requests)
-        yield* TestClock.adjust("1 minute")
-      }
-      assert.strictEqual(yield* Queue.take(events), "open")
-    }))
-
-  it.scoped("limits retry to an hour and its jitter of a fifth", () =>
-    Effect.gen(function*() {
-      const server = yield* ScriptedServer.make([
-        ScriptedServer.stream("retry: 99999999999999999999\n", counter(1)),
-        ScriptedServer.hold()
-      ])
-      const events = yield* follow(server.url)
-      yield* Effect.repeat(Queue.take(events), { until: (event) => event === "Ended" })
-      yield* TestClock.adjust("59 minutes")
-      assert.strictEqual(server.requests.length, 1)
-      yield* TestClock.adjust("13 minutes")
-      assert.strictEqual(yield* Queue.take(events), "open")
-    }))
-
-  it.scoped("compares a date in Retry-After with the server's Date", () =>
-    Effect.gen(function*() {
-      const date = "Thu, 26 Nov 2026 10:00:00 GMT"
-      const server = yield* ScriptedServer.make([
-        ScriptedServer.status(503, { date, "retry-after": "Thu, 26 Nov 2026 10:01:00 GMT" }),
-        ScriptedServer.hold()
-      ])
-      const events = yield* follow(server.url)
-      assert.strictEqual(yield* Queue.take(events), "Unavailable")
-      yield* TestClock.adjust("59 seconds")
-      assert.strictEqual(server.requests.length, 1)
-      yield* TestClock.adjust("1 second")
-      assert.strictEqual(yield* Queue.take(events), "open")
-    }))
-
-  it.scopedLive("emits resync after a reconnect to a server without ids, and not to one with ids", () =>
-    Effect.gen(function*() {
-      const server = yield* ScriptedServer.make([
-        ScriptedServer.status(503, { "retry-after": "0" }),
-        ScriptedServer.stream("data: 1\n\n"),
-        ScriptedServer.stream("id: 1\ndata: 2\n\n"),
-        ScriptedServer.stream("id\ndata: 3\n\n"),
-        ScriptedServer.stream("id: 4\n\n"),
-        ScriptedServer.status(204)
-      ])
-      const resync = { reason: "NoIds" }
-      assert.deepStrictEqual(yield* collect(server.url, atOnce), [
-        "Unavailable",
-        ...["open", 1, "Ended"],
-        ...["open", resync, 2, "Ended"],
-        ...["open", 3, "Ended"],
-        ...["open", resync, "Ended"]
-      ])
-    }))
-
-  it.scopedLive("decodes an unknown reason of a resync as Unknown", () =>
-    Effect.gen(function*() {
-      const server = yield* ScriptedServer.make([
-        ScriptedServer.stream("event: resync\ndata: {\"reason\":\"Tomorrow\"}\n\n"),
-        ScriptedServer.status(204)
-      ])
-      assert.deepStrictEqual(yield* collect(server.url, atOnce), ["open", { reason: "Unknown" }, "Ended"])
     }))
 
   it.scopedLive("reads data that is not JSON, and empty data, as text", () =>
@@ -697,50 +348,6 @@ describe("EventSourceClient over fetch", () => {
         Stream.runCollect
       )
       assert.deepStrictEqual(Chunk.toReadonlyArray(events), [undefined, "InvalidData", 2, "Ended"])
-    }))
-
-  it.scopedLive("ends at the event end", () =>
-    Effect.gen(function*() {
-      const server = yield* ScriptedServer.make([
-        ScriptedServer.hold(`${counter(1)}event: end\ndata: {}\n\n${counter(2)}`)
-      ])
-      assert.deepStrictEqual(yield* collect(server.url, atOnce), ["open", 1])
-    }))
-
-  // Kind: a line that takes effect at its end, without an empty line after it.
-  it.scoped("applies retry without an empty line, as in the response of a full server", () =>
-    Effect.gen(function*() {
-      const server = yield* ScriptedServer.make([ScriptedServer.stream(":\n", "retry: 60000\n"), ScriptedServer.hold()])
-      const events = yield* follow(server.url)
-      assert.deepStrictEqual(Chunk.toReadonlyArray(yield* Queue.takeN(events, 2)), ["open", "Ended"])
-      yield* TestClock.adjust("59 seconds")
-      assert.strictEqual(server.requests.length, 1)
-      yield* TestClock.adjust("13 seconds")
-      assert.strictEqual(yield* Queue.take(events), "open")
-    }))
-
-  it.scoped("applies retry without an empty line at the end of its line, before the connection breaks", () =>
-    Effect.gen(function*() {
-      const server = yield* ScriptedServer.make([(response, request) => {
-        ScriptedServer.hold(":\nretry: 60000\n")(response, request)
-        setTimeout(() => response.socket?.destroy(), 300)
-      }, ScriptedServer.hold()])
-      const events = yield* follow(server.url)
-      assert.deepStrictEqual(Chunk.toReadonlyArray(yield* Queue.takeN(events, 2)), ["open", "Network"])
-      yield* TestClock.adjust("59 seconds")
-      assert.strictEqual(server.requests.length, 1)
-      yield* TestClock.adjust("13 seconds")
-      assert.strictEqual(yield* Queue.take(events), "open")
-    }))
-
-  it.scopedLive("reads an event after more comments than an event may have, without an empty line between them", () =>
-    Effect.gen(function*() {
-      const comments = Array<string>(17).fill(`:${"x".repeat(1022)}\n`.repeat(1024))
-      const server = yield* ScriptedServer.make([
-        ScriptedServer.stream(...comments, ":\n", counter(1)),
-        ScriptedServer.status(204)
-      ])
-      assert.deepStrictEqual(yield* collect(server.url, atOnce), ["open", 1, "Ended"])
     }))
 
   for (

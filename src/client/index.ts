@@ -170,7 +170,7 @@ export interface Options {
  * - `Suspended`: the device slept, the page was frozen, or the network changed,
  * - `Unavailable`: the server answered 408, 425, 429 or 5xx. `retryAfter` is its `Retry-After` in milliseconds,
  * - `Unauthorized`: the server answered 401 or 403, and `headers` is a function, which runs again,
- * - `InvalidData`: the data of an event is not JSON,
+ * - `NotJson`: the data of an event is not JSON,
  * - `UnknownChannel`: an event is of no channel of the topics, or the server does not name its channel.
  *
  * These reasons are final:
@@ -200,7 +200,7 @@ export class SubscribeError extends Error {
     | "Rejected"
     | "NotEventStream"
     | "TooLarge"
-    | "InvalidData"
+    | "NotJson"
     | "UnknownChannel"
   /**
    * The status of the response, if there is one.
@@ -299,7 +299,7 @@ export function subscribe(url: string | URL, ownHandlers: object, options: Optio
     const handler = handlerOf(own, event)
     if (handler === undefined) return
     const data = isJson ? parse(text) : [text]
-    if (data === undefined) fail({ reason: "InvalidData", event })
+    if (data === undefined) fail({ reason: "NotJson", event })
     else call(handler, event === "resync" ? toResync(data[0]) : data[0], origin)
   }
 

@@ -331,7 +331,7 @@ export const eventSourceSuite = (name: string, client: Client) => {
           { dropped: 3 },
           { reason: "Evicted" },
           { reason: "Unknown" },
-          "InvalidData",
+          "NotJson",
           8,
           "Ended",
           "end"

@@ -68,7 +68,7 @@ export default [
     find: "age() >= provenAge",
     replace: "age() < 0",
     test,
-    name: "resets the schedule after a connection that lasted"
+    name: "starts the delays again after a connection that lasted"
   },
   {
     promise: "`retry` has a floor",
