@@ -711,7 +711,8 @@ export const suite = <R, E>(
             "(Unavailable, 42P01)",
             new NotificationOutbox.NotificationOutboxError({ reason: "Unavailable", detail: "42P01" })
           ],
-          ["(defect)", Effect.die(new Error("SECRET"))]
+          ["(defect)", Effect.die(new Error("SECRET"))],
+          ["(interruption)", Effect.interrupt]
         ] as const
         for (const [reason, claim] of claims) {
           yield* Effect.repeat(Effect.delay(Effect.sync(() => lines.length), "5 millis"), { until: (n) => n > 1 }).pipe(

@@ -84,8 +84,8 @@ export default [
   {
     promise: "a restart is recorded before the next event, though Redis refused writes",
     file: session,
-    find: "isUnsettled: true",
-    replace: "isUnsettled: false",
+    find: "isRecorded: false",
+    replace: "isRecorded: true",
     test,
     name: "records a restart"
   },

@@ -161,7 +161,7 @@ export default [
   {
     promise: "A locked SQLite does not block the event loop",
     ...statement,
-    find: "`PRAGMA busy_timeout = 0; ${locks[access]}; PRAGMA busy_timeout = 5000`",
+    find: "`PRAGMA busy_timeout = 0; ${lockStatements[access]}; PRAGMA busy_timeout = 5000`",
     replace: "`PRAGMA busy_timeout = 5000`",
     name: "does not block the event loop"
   },
@@ -183,7 +183,7 @@ export default [
     promise: "Reads of one client run side by side",
     ...statement,
     find: "          const retried = retry(runSqlite(",
-    replace: "          const retried = timeout.turn.withPermits(1)(retry(runSqlite(",
+    replace: "          const retried = timeout.permit.withPermits(1)(retry(runSqlite(",
     name: "while another read of the client is not answered"
   },
   {

@@ -112,18 +112,18 @@ export const make = Effect.fnUntraced(function*(settings: Settings) {
   )
   yield* Deferred.await(connected)
 
-  const settleSession = Effect.suspend(() => {
+  const recordRestart = Effect.suspend(() => {
     const current = session
-    return current === undefined || !current.isUnsettled ?
+    return current === undefined || current.isRecorded ?
       Effect.void :
-      Effect.map(Sessions.settle(current, settings, seen), (settled) => {
-        if (session === current) session = settled
+      Effect.map(Sessions.recordRestart(current, settings, seen), (recorded) => {
+        if (session === current) session = recorded
       })
   })
 
   const log: EventLog.Service = {
     append: (channel, data) =>
-      settleSession.pipe(
+      recordRestart.pipe(
         Effect.zipRight(withSession(({ commands, context }) => send(() => commands.append(context, channel, data)))),
         Effect.flatMap(({ cursor, foreign }) => {
           note(cursor)

@@ -26,8 +26,8 @@ export interface Session {
   readonly context: Scripts.Context
   /** The place after all events when the session began. */
   readonly head: Cursor
-  /** True if Redis refused to record a restart. It has to be recorded before the next append. */
-  readonly isUnsettled: boolean
+  /** False if Redis refused to record a restart. It has to be recorded before the next append. */
+  readonly isRecorded: boolean
   /** Fails when a connection is lost. */
   readonly lost: Deferred.Deferred<never, EventLogError>
 }
@@ -46,11 +46,11 @@ export const open = Effect.fnUntraced(function*(settings: Settings, keys: Script
     return yield* unavailable("the connections led to different servers")
   }
   const opened = yield* record(commands, settings, keys, seen).pipe(
-    Effect.map((recorded) => ({ ...recorded, isUnsettled: false })),
+    Effect.map((recorded) => ({ ...recorded, isRecorded: true })),
     Effect.catchIf(isRefusedWrite, () =>
       Effect.map(
         answer(() => commands.head(server), timeout),
-        (head) => ({ head, context: server, isUnsettled: true })
+        (head) => ({ head, context: server, isRecorded: false })
       ))
   )
   const session: Session = { commands, listener, pages: makePages(reads, timeout), lost, ...opened }
@@ -58,10 +58,14 @@ export const open = Effect.fnUntraced(function*(settings: Settings, keys: Script
 })
 
 /** Records the restart that Redis refused to record when the session began. */
-export const settle = (session: Session, settings: Settings, seen: Cursor): Effect.Effect<Session, EventLogError> =>
+export const recordRestart = (
+  session: Session,
+  settings: Settings,
+  seen: Cursor
+): Effect.Effect<Session, EventLogError> =>
   Effect.map(
     record(session.commands, settings, session.context.keys, seen),
-    (recorded): Session => ({ ...session, ...recorded, isUnsettled: false })
+    (recorded): Session => ({ ...session, ...recorded, isRecorded: true })
   )
 
 const makeContext = ({ capacity, maxAge }: Settings, keys: Scripts.Keys, run: string) =>

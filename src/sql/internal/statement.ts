@@ -51,9 +51,9 @@ const isLocalLibsql = (sql: unknown): sql is LocalLibsql =>
   Predicate.hasProperty(sql.sdk, "executeMultiple") && Predicate.isFunction(sql.sdk.executeMultiple)
 
 // Without a WAL, EXCLUSIVE also needs all readers to have ended.
-const locks = { read: "SELECT 1 FROM sqlite_master LIMIT 1", write: "BEGIN EXCLUSIVE; COMMIT" }
+const lockStatements = { read: "SELECT 1 FROM sqlite_master LIMIT 1", write: "BEGIN EXCLUSIVE; COMMIT" }
 
-type Access = keyof typeof locks
+type Access = keyof typeof lockStatements
 
 const untraced = <A, E, R>(statement: Effect.Effect<A, E, R>) => Effect.withTracerEnabled(statement, false)
 
@@ -75,24 +75,25 @@ const runSqlite = <A>(
   access: Access,
   statement: Effect.Effect<A, SqlError>
 ): Effect.Effect<A, SqlError> => {
-  const setTimeout = (millis: string) => Effect.ignore(untraced(sql`PRAGMA busy_timeout = ${sql.literal(millis)}`))
+  const setBusyTimeout = (millis: string) => Effect.ignore(untraced(sql`PRAGMA busy_timeout = ${sql.literal(millis)}`))
   return isLocalLibsql(sql)
     ? withRestored(
       sql,
       timeout,
       Effect.tryPromise({
-        try: () => sql.sdk.executeMultiple(`PRAGMA busy_timeout = 0; ${locks[access]}; PRAGMA busy_timeout = 5000`),
+        try: () =>
+          sql.sdk.executeMultiple(`PRAGMA busy_timeout = 0; ${lockStatements[access]}; PRAGMA busy_timeout = 5000`),
         catch: (cause) => new SqlError({ cause, message: "Failed to acquire the lock" })
       }).pipe(Effect.zipRight(statement)),
       (millis) => Effect.ignore(Effect.tryPromise(() => sql.sdk.execute(`PRAGMA busy_timeout = ${millis}`)))
     )
-    : withRestored(sql, timeout, Effect.zipRight(setTimeout("0"), statement), setTimeout)
+    : withRestored(sql, timeout, Effect.zipRight(setBusyTimeout("0"), statement), setBusyTimeout)
 }
 
 /** The `busy_timeout` of a connection while statements that change it are running. */
 interface BusyTimeout {
   /** The permit to read or restore it, so that no statement reads the value of another one. */
-  readonly turn: Effect.Semaphore
+  readonly permit: Effect.Semaphore
   statements: number
   /** The value before the first of them, if the client can read it. */
   original: string | undefined
@@ -110,17 +111,17 @@ const withRestored = <A>(
   )
   return Effect.uninterruptibleMask((interruptible) =>
     Effect.gen(function*() {
-      yield* interruptible(timeout.turn.take(1))
+      yield* interruptible(timeout.permit.take(1))
       yield* Effect.ensuring(
         timeout.statements > 0 ? Effect.void : Effect.map(interruptible(read), (original) => {
           timeout.original = original
         }),
-        timeout.turn.release(1)
+        timeout.permit.release(1)
       )
       timeout.statements++
       return yield* Effect.ensuring(
         interruptible(statement),
-        timeout.turn.withPermits(1)(Effect.suspend(() =>
+        timeout.permit.withPermits(1)(Effect.suspend(() =>
           --timeout.statements > 0 || timeout.original === undefined ? Effect.void : restore(timeout.original)
         ))
       )
@@ -147,28 +148,28 @@ const shared = globalValue("effect-realtime/sql/statement/shared", () => new Wea
 const sharedOf = (sql: SqlClient.SqlClient): Shared => {
   const known = shared.get(sql) ?? {
     writes: Effect.unsafeMakeSemaphore(1),
-    timeout: { turn: Effect.unsafeMakeSemaphore(1), statements: 0, original: undefined }
+    timeout: { permit: Effect.unsafeMakeSemaphore(1), statements: 0, original: undefined }
   }
   shared.set(sql, known)
   return known
 }
 
-/** Runs a write when the earlier ones have ended, or fails with SQLITE_BUSY if its turn does not come in 15 seconds. */
-const inTurn = <A>(gate: Effect.Semaphore, write: Effect.Effect<A, SqlError>): Effect.Effect<A, SqlError> =>
+/** Runs a write when the earlier ones have ended, or fails with SQLITE_BUSY if it cannot begin within 15 seconds. */
+const afterEarlierWrites = <A>(gate: Effect.Semaphore, write: Effect.Effect<A, SqlError>): Effect.Effect<A, SqlError> =>
   Effect.suspend(() => {
-    let hasTurn = false
-    const turn = Effect.suspend(() => {
-      hasTurn = true
+    let hasBegun = false
+    const begin = Effect.suspend(() => {
+      hasBegun = true
       return write
     })
     const tooLate = Effect.suspend(() =>
-      hasTurn
+      hasBegun
         ? Effect.never
         : new SqlError({ cause: { code: "SQLITE_BUSY" }, message: "Failed to acquire the lock" })
     )
     // The wait and the write are one fiber: an interruption between two fibers would never release the permit.
     // Interruptible: a race in a finalizer would wait for its loser otherwise.
-    return Effect.raceFirst(gate.withPermits(1)(turn), Effect.interruptible(Effect.delay(tooLate, "15 seconds")))
+    return Effect.raceFirst(gate.withPermits(1)(begin), Effect.interruptible(Effect.delay(tooLate, "15 seconds")))
   })
 
 /**
@@ -189,7 +190,7 @@ export const run = <A>(
         sqlite: () => {
           const { timeout, writes } = sharedOf(sql)
           const retried = retry(runSqlite(sql, timeout, access, statement))
-          return access === "write" ? inTurn(writes, retried) : retried
+          return access === "write" ? afterEarlierWrites(writes, retried) : retried
         },
         orElse: () => retry(statement)
       })
