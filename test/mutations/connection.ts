@@ -5,7 +5,7 @@ const test = "test/EventStream.test.ts"
 
 export default [
   {
-    promise: "an event `gap` comes before the next event under dropping",
+    promise: "An event `gap` comes before the next event under dropping",
     file: connection,
     find: `this.gap > 0 && this.settings.strategy === "dropping"`,
     replace: "false",
@@ -13,7 +13,7 @@ export default [
     name: "before an event that still finds room"
   },
   {
-    promise: "maxAge has jitter",
+    promise: "A connection ends after maxAge with jitter",
     file: connection,
     find: "Math.round(maxAge * (1 - jitter * spread))",
     replace: "maxAge",
@@ -21,7 +21,7 @@ export default [
     name: "its own age"
   },
   {
-    promise: "intervals are measured by a clock that does not step",
+    promise: "Intervals are measured by a clock that does not step",
     file: "src/internal/clock.ts",
     find: "Math.round(Number(clock.unsafeCurrentTimeNanos()) / 1e6)",
     replace: "clock.unsafeCurrentTimeMillis()",
@@ -29,7 +29,7 @@ export default [
     name: "does not step"
   },
   {
-    promise: "expiresAt is a time of day",
+    promise: "A connection ends at expiresAt by the time of day",
     file: connection,
     find: "const expiresIn = this.expiresAt - this.clock.unsafeCurrentTimeMillis()",
     replace: "const expiresIn = this.expiresAt - now",
@@ -37,7 +37,7 @@ export default [
     name: "by the time of day"
   },
   {
-    promise: "the timer counts time without progress: large events leave in parts",
+    promise: "A large event leaves in parts, so that the timer observes progress",
     file: "src/EventStream/internal/frame.ts",
     find: "export const maxWrite = 64 * 1024",
     replace: "export const maxWrite = 64 * 1024 * 1024",
@@ -45,7 +45,7 @@ export default [
     name: "cuts off no reader that makes progress"
   },
   {
-    promise: "a connection that no sink takes ends after writeTimeout",
+    promise: "A connection that no sink takes ends after writeTimeout",
     file: connection,
     find: "delivery.sink === undefined ? this.openedAt : delivery.blockedSince",
     replace: "delivery.blockedSince",
@@ -53,7 +53,7 @@ export default [
     name: "ends when no sink takes it"
   },
   {
-    promise: "a client that never reads the end of its stream is timed",
+    promise: "A client that never reads the end of its stream is timed",
     file: "src/EventStream/internal/nodeSink.ts",
     find: "      connection.block()\n      response.end(this.leave)",
     replace: "      response.end(this.leave)",
@@ -61,7 +61,7 @@ export default [
     name: "reads all but the end of its stream"
   },
   {
-    promise: "a client that never reads what is queued at the end of its stream is timed",
+    promise: "A client that never reads the queued events at the end of its stream is timed",
     file: connection,
     find: "if (unreadSince !== undefined && now - unreadSince >= writeTimeout)",
     replace: "if (this.isOpen && unreadSince !== undefined && now - unreadSince >= writeTimeout)",
@@ -69,7 +69,7 @@ export default [
     name: "never reads the end of its stream"
   },
   {
-    promise: "a client that never reads the end of a stream is timed after the scope of the stream has closed",
+    promise: "A client that never reads the end of a stream is timed after the scope of the stream has closed",
     file: "src/EventStream.ts",
     find: "return connection.isCarried",
     replace: "return !connection.isCarried",
@@ -77,7 +77,7 @@ export default [
     name: "a stream whose scope has closed"
   },
   {
-    promise: "a stream ends with the request of a web handler",
+    promise: "A stream ends with the request of a web handler",
     file: connection,
     find: `signal.addEventListener("abort", leave)`,
     replace: "",
@@ -85,7 +85,7 @@ export default [
     name: "ends with a request that is aborted"
   },
   {
-    promise: "a response that is dropped ends after writeTimeout",
+    promise: "A response that is dropped ends after writeTimeout",
     file: "src/EventStream/internal/streamSink.ts",
     find: "return [[bytes.subarray(0, 1)], [bytes.subarray(1)]]",
     replace: "return [[bytes]]",
@@ -101,7 +101,7 @@ export default [
     name: "answers a HEAD request with the head alone"
   },
   {
-    promise: "an id that a header cannot carry is refused",
+    promise: "An id that a header cannot carry is refused",
     file: "src/ServerSentEvent.ts",
     find: "nameFault(id) ?? headerFault(id)",
     replace: "nameFault(id)",
@@ -109,7 +109,7 @@ export default [
     name: "names the field"
   },
   {
-    promise: "bytes of Last-Event-ID that are no UTF-8 are latin1",
+    promise: "Bytes of Last-Event-ID that are no UTF-8 are latin1",
     file: "src/EventStream.ts",
     find: `new TextDecoder("utf-8", { fatal: true, ignoreBOM: true })`,
     replace: "new TextDecoder()",
@@ -117,7 +117,7 @@ export default [
     name: "reads an id"
   },
   {
-    promise: "the names of the library's own events are refused",
+    promise: "The names of the library's own events are refused",
     file: "src/ServerSentEvent.ts",
     find: `new Set(["end", "gap", "resync"])`,
     replace: `new Set(["gap", "resync"])`,
@@ -125,7 +125,7 @@ export default [
     name: "refuses events by the names"
   },
   {
-    promise: "an event without data has a line of data, without which a browser discards it",
+    promise: "An event without data has a line of data, without which a browser discards it",
     file: "src/ServerSentEvent.ts",
     find: "data ??= \"\"",
     replace: "endsEvent = true",
@@ -133,7 +133,7 @@ export default [
     name: "without a blank line"
   },
   {
-    promise: "a ServerSentEvent is encoded once",
+    promise: "A ServerSentEvent is encoded once",
     file: "src/ServerSentEvent.ts",
     find: "if (fields instanceof Encoded) return Either.right(fields)",
     replace: "",
@@ -141,7 +141,7 @@ export default [
     name: "encoded once"
   },
   {
-    promise: "comments and retry leave without a blank line",
+    promise: "Comments and retry leave without a blank line",
     file: "src/ServerSentEvent.ts",
     find: "endsEvent ? `${frame}\\n` : frame",
     replace: "`${frame}\\n`",
@@ -149,7 +149,7 @@ export default [
     name: "without a blank line"
   },
   {
-    promise: "retry: \"off\" sends none, not even at shutdown",
+    promise: "No `retry` is sent with `retry: \"off\"`, not even at shutdown",
     file: connection,
     find: `sendsRetry: retry !== "off"`,
     replace: "sendsRetry: true",

@@ -7,7 +7,7 @@ const test = "test/EventStream/httpConnection.test.ts"
 
 export default [
   {
-    promise: "a server is watched before its first stream",
+    promise: "A server is watched before its first stream",
     file: shutdown,
     find: "  ) watch(message.server)",
     replace: "  ) void 0",
@@ -15,7 +15,7 @@ export default [
     name: "does not wait for a silent connection"
   },
   {
-    promise: "what is left after a second is closed",
+    promise: "Connections that remain after a second are closed",
     file: shutdown,
     find: "        for (const socket of sockets) socket.destroy()\n",
     replace: "",
@@ -23,7 +23,7 @@ export default [
     name: "over TLS, does not wait for a handshake"
   },
   {
-    promise: "a request that arrives while the server closes is refused at once",
+    promise: "A request that arrives while the server closes is refused at once",
     file: shutdown,
     find: "    if (hasBegun() || unread.has(request)) return refuse(request, response)\n",
     replace: "",
@@ -31,7 +31,7 @@ export default [
     name: "refuses at once what is asked meanwhile"
   },
   {
-    promise: "an EventSource is never answered 503",
+    promise: "An EventSource is never answered 503",
     file: shutdown,
     find: "if (!namesEvents(request.headers.accept)) {",
     replace: "if (namesEvents(request.headers.accept)) {",
@@ -39,7 +39,7 @@ export default [
     name: "refuses at once what is asked meanwhile"
   },
   {
-    promise: "no request reaches the application before its response has its turn",
+    promise: "No request reaches the application before its response has its turn",
     file: shutdown,
     find: "second.socket === null ? postpone(server, first, second) : request(first, second)",
     replace: "request(first, second)",
@@ -47,7 +47,7 @@ export default [
     name: "do not let a request behind them"
   },
   {
-    promise: "the error of an upgraded socket does not end the process",
+    promise: "The error of an upgraded socket does not end the process",
     file: shutdown,
     find: "    socket.on(\"error\", ignore).on(",
     replace: "    socket.on(",
@@ -55,7 +55,7 @@ export default [
     name: "foo: a client that vanishes while it is written to"
   },
   {
-    promise: "an upgraded socket is closed when its response has ended",
+    promise: "An upgraded socket is closed when its response has ended",
     file: upgrade,
     find: "    if (socket.listenerCount(\"data\") === 0) socket.destroy()",
     replace: "",
@@ -63,7 +63,7 @@ export default [
     name: "foo: what is not a stream leaves no socket"
   },
   {
-    promise: "the end of the client's side of an upgraded socket ends its stream",
+    promise: "The end of the client's side of an upgraded socket ends its stream",
     file: upgrade,
     find: "  request.socket.resume()\n",
     replace: "",
@@ -71,7 +71,7 @@ export default [
     name: "foo: the stream ends with its client (end)"
   },
   {
-    promise: "a request that asks for h2c keeps its body",
+    promise: "A request that asks for h2c keeps its body",
     file: upgrade,
     find: "  socket.unshift(head)\n",
     replace: "",
@@ -79,7 +79,7 @@ export default [
     name: "h2c: the application gets the body"
   },
   {
-    promise: "a request that wants no event stream is refused with 503, though it names one",
+    promise: "A request that wants no event stream is refused with 503, although its header Accept names one",
     file: "src/EventStream/internal/mediaType.ts",
     find: "return !range.some(",
     replace: "return range.length > 0 || range.some(",
@@ -87,7 +87,7 @@ export default [
     name: "by what it accepts"
   },
   {
-    promise: "a request that lost its body while it waited for its turn does not reach the application",
+    promise: "A request that lost its body while it waited for its turn does not reach the application",
     file: shutdown,
     find: "      unread.add(request)\n",
     replace: "",
@@ -95,7 +95,7 @@ export default [
     name: "behind a response"
   },
   {
-    promise: "a body that waits for its turn does not hold up its upload",
+    promise: "A body that waits for its turn does not hold up its upload",
     file: shutdown,
     find: "      unread.add(request)\n      request.resume()",
     replace: "      unread.add(request)",
@@ -103,7 +103,7 @@ export default [
     name: "behind a response"
   },
   {
-    promise: "a body that no producer reads does not hold up its upload",
+    promise: "A body that no producer reads does not hold up its upload",
     file: sink,
     find: "      if (req.readableFlowing === null) req.resume()",
     replace: "",
@@ -111,7 +111,7 @@ export default [
     name: "does not hold up its upload"
   },
   {
-    promise: "a broker that is released waits for readers that read",
+    promise: "A broker that is released waits for readers that read",
     file: "src/EventBroker.ts",
     find: "hub.isEmpty ? admission.close : Effect.withClock(Effect.delay(drain, \"10 millis\"), Clock.make())",
     replace: "admission.close",
@@ -119,7 +119,7 @@ export default [
     name: "only the broker"
   },
   {
-    promise: "an idle session of HTTP/2 does not hold up the closing",
+    promise: "An idle session of HTTP/2 does not hold up the closing",
     file: shutdown,
     find:
       "        for (const session of sessions.keys()) session.destroy()\n        for (const socket of sockets) socket.destroy()\n",
@@ -128,7 +128,7 @@ export default [
     name: "does not wait for a request that is not complete"
   },
   {
-    promise: "A response of HTTP/2 that is reset before it is sent leaves no fiber.",
+    promise: "A response of HTTP/2 that is reset before it is sent leaves no fiber",
     file: "src/EventStream/internal/nodeShutdown.ts",
     find: "this.once(\"close\", done)",
     replace: "",
@@ -136,7 +136,7 @@ export default [
     name: "reset before it is sent"
   },
   {
-    promise: "A stream of HTTP/2 ends when its client announces to close the connection.",
+    promise: "A stream of HTTP/2 ends when its client announces to close the connection",
     file: "src/EventStream/internal/nodeShutdown.ts",
     find: "for (const stream of carried) takeTurn(() => carried.has(stream) && stream.shutdown())",
     replace: "",
@@ -144,7 +144,7 @@ export default [
     name: "announces to close its connection"
   },
   {
-    promise: "A connection on which thousands of requests wait is read no more.",
+    promise: "A connection on which thousands of requests wait is read no more",
     file: "src/EventStream/internal/nodeShutdown.ts",
     find: "socket.on(\"resume\", pause)",
     replace: "socket",
@@ -152,7 +152,7 @@ export default [
     name: "thousands of requests wait for a second"
   },
   {
-    promise: "Streams of HTTP/2 that one packet opens begin over several turns of the event loop.",
+    promise: "Streams of HTTP/2 that one packet opens begin over several turns of the event loop",
     file: "src/EventStream/internal/nodeShutdown.ts",
     find: "tasks.length > 0 || spent > turnTime",
     replace: "tasks.length > 0",
@@ -160,7 +160,7 @@ export default [
     name: "over several turns"
   },
   {
-    promise: "A response over an upgraded socket leaves no fiber when its client leaves.",
+    promise: "A response over an upgraded socket leaves no fiber when its client leaves",
     file: "src/EventStream/internal/nodeShutdown.ts",
     find: "if (isResponse(response)) response.end = endWithConnection",
     replace: "",
@@ -168,7 +168,7 @@ export default [
     name: "begins once its connection is gone"
   },
   {
-    promise: "A request with a body that asks for another protocol is answered as without that.",
+    promise: "A request with a body that asks for another protocol is answered as without that",
     file: "src/EventStream/internal/nodeShutdown.ts",
     find: " || hasBody(first)) {",
     replace: ") {",
@@ -184,7 +184,7 @@ export default [
     name: "of a HEAD request whose client leaves"
   },
   {
-    promise: "A request over HTTP/1.1 that claims to be of HTTP/2 waits for its turn too.",
+    promise: "A request over HTTP/1.1 that claims to be of HTTP/2 waits for its turn too",
     file: "src/EventStream/internal/nodeShutdown.ts",
     find: "if (isHttp2(second)) return spread",
     replace: "if (first.httpVersionMajor === 2) return spread",
