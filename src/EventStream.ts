@@ -5,7 +5,6 @@
  * @since 0.1.0
  */
 import type * as Headers from "@effect/platform/Headers"
-import * as HttpApiSchema from "@effect/platform/HttpApiSchema"
 import { HttpServerRequest } from "@effect/platform/HttpServerRequest"
 import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
 import * as Cause from "effect/Cause"
@@ -17,7 +16,7 @@ import * as Option from "effect/Option"
 import type { Pipeable } from "effect/Pipeable"
 import * as Predicate from "effect/Predicate"
 import type * as Queue from "effect/Queue"
-import type * as Schema from "effect/Schema"
+import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 
@@ -28,6 +27,7 @@ import * as NodeSink from "./EventStream/internal/nodeSink.js"
 import * as Response from "./EventStream/internal/response.js"
 import * as StreamSink from "./EventStream/internal/streamSink.js"
 import { annotateWith } from "./internal/logging.js"
+import * as StreamBody from "./internal/streamBody.js"
 import type * as ServerSentEvent from "./ServerSentEvent.js"
 
 /**
@@ -389,7 +389,9 @@ export const respondStream: {
 
 /**
  * Schema of the success of an `HttpApiEndpoint` that responds with an event stream. In the OpenAPI document the content
- * type is `text/event-stream`. The handler returns the response of `respond`, `respondStream` or `toResponse`.
+ * type is `text/event-stream`. The handler returns the response of `respond`, `respondStream` or `toResponse`. A
+ * client that `HttpApiClient` derives returns as soon as the response begins, as for `Topic.body`, which has the
+ * schemas of the events too.
  *
  * @since 0.1.0
  * @category schemas
@@ -403,7 +405,10 @@ export const respondStream: {
  * )
  * ```
  */
-export const Body: typeof Schema.String = HttpApiSchema.Text({ contentType: "text/event-stream" })
+export const Body: Schema.Schema<void, unknown> = StreamBody.make(
+  Schema.String,
+  (u): u is void => u === undefined
+)
 
 const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true })
 

@@ -18,6 +18,7 @@ import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
 
 import { channelFault } from "./internal/channel.js"
+import * as StreamBody from "./internal/streamBody.js"
 import type { Fields, ServerSentEvent } from "./ServerSentEvent.js"
 import { InvalidServerSentEvent, make as makeEvent } from "./ServerSentEvent.js"
 
@@ -106,6 +107,15 @@ export interface Pattern<out Events extends Topic.Events = Topic.Events, out Pat
   readonly path: string
   readonly topic: Topic<Path, Events>
 }
+
+/**
+ * The success of an endpoint that streams the events of a topic. The handler returns a response, and a derived client
+ * returns undefined.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type Body<Self extends Topic.Any = Topic.Any> = void & { readonly "~effect-realtime/Topic/Body"?: Self }
 
 /**
  * @since 0.1.0
@@ -555,6 +565,50 @@ export const decode: {
     return isEvent(name) && schema !== undefined ? decodeData(name, schema) : invalid("UnknownEvent")
   }
 )
+
+/**
+ * Returns the schema of the success of an `HttpApiEndpoint` that streams events of the topic. The handler returns the
+ * response of `EventBroker.respond` or `EventStream.respond`. In the OpenAPI document the content type is
+ * `text/event-stream`, and each event has the JSON Schema of its data.
+ *
+ * `EventSourceClient.fromApi` reads the events with the API. A client that `HttpApiClient` derives from it returns as
+ * soon as the response begins, and reads no event. With `withResponse: true` it returns the response too, and
+ * `ServerSentEvent.decode` decodes its `stream`. The connection is closed when the reader of that stream stops, and
+ * without a reader when the response is garbage, or with the scope of `HttpClient.withScope`.
+ *
+ * @since 0.1.0
+ * @category schemas
+ * @example
+ * ```ts
+ * import { HttpApiEndpoint, HttpApiGroup } from "@effect/platform"
+ * import { Schema } from "effect"
+ * import * as Topic from "effect-realtime/Topic"
+ *
+ * const Orders = Topic.make("orders/:orderId", { paid: Schema.Struct({ amount: Schema.Number }) })
+ *
+ * const group = HttpApiGroup.make("orders").add(
+ *   HttpApiEndpoint.get("events", "/orders/:orderId/events")
+ *     .setPath(Schema.Struct({ orderId: Schema.String }))
+ *     .addSuccess(Topic.body(Orders))
+ * )
+ * ```
+ */
+export const body = <Path extends string, Events extends Topic.Events>(
+  self: Topic<Path, Events>
+): Schema.Schema<Body<Topic<Path, Events>>, unknown> =>
+  StreamBody.make(
+    Schema.Union(
+      ...Object.entries(self.events).map(([event, schema]) =>
+        Schema.Struct({
+          event: Schema.Literal(event),
+          data: Schema.parseJson(schema),
+          id: Schema.optional(Schema.String)
+        })
+      )
+    ),
+    (u): u is Body<Topic<Path, Events>> => u === undefined,
+    self
+  )
 
 const Json = Schema.parseJson()
 
