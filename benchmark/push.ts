@@ -15,21 +15,22 @@ import { fileURLToPath } from "node:url"
 
 import { HttpClient, HttpClientRequest, HttpClientResponse } from "@effect/platform"
 import { Effect, Layer, ManagedRuntime, Redacted, Stream } from "effect"
+import * as NodeWebPushCrypto from "effect-realtime/node/NodeWebPushCrypto"
 import * as PushHttpClient from "effect-realtime/node/PushHttpClient"
 import * as VapidKeys from "effect-realtime/VapidKeys"
 import * as WebPush from "effect-realtime/WebPush"
 import { WebPushSubscription } from "effect-realtime/WebPushSubscription"
 import webpush from "web-push"
 
+import { encrypt } from "../src/node/internal/aes128gcm.js"
 import * as TestCertificate from "../src/testing/internal/testCertificate.js"
-import * as Crypto from "../src/WebPush/internal/crypto.js"
 import * as EndpointPolicy from "../src/WebPush/internal/endpoint.js"
 import * as VapidToken from "../src/WebPush/internal/vapidToken.js"
 
 const message = "x".repeat(1024)
 const subject = "mailto:ops@example.com"
 
-const { publicKey: p256dh } = Effect.runSync(VapidKeys.generate)
+const { publicKey: p256dh } = await Effect.runPromise(VapidKeys.generate)
 const auth = randomBytes(16).toString("base64url")
 const subscribe = (endpoint: string) =>
   new WebPushSubscription({ endpoint, keys: { p256dh, auth } }, { disableValidation: true })
@@ -49,7 +50,7 @@ const opensslRate = (algorithm: string, column: number): number => {
   return Number(output.toString().trim().split("\n").at(-1)?.trim().split(/\s+/).at(column))
 }
 
-const vapid = Effect.runSync(VapidKeys.generate)
+const vapid = await Effect.runPromise(VapidKeys.generate)
 const vapidDetails = { subject, publicKey: vapid.publicKey, privateKey: Redacted.value(vapid.privateKey) }
 
 const accepted = HttpClientResponse.fromWeb(
@@ -62,7 +63,11 @@ const accept = Layer.succeed(
 )
 
 const runtime = async (http: Layer.Layer<HttpClient.HttpClient>, hosts: ReadonlyArray<string> = []) => {
-  const managed = ManagedRuntime.make(WebPush.layer({ vapid, subject, hosts }).pipe(Layer.provide(http)))
+  const managed = ManagedRuntime.make(
+    WebPush.layerWith({ vapid, subject, hosts }).pipe(
+      Layer.provide([http, NodeWebPushCrypto.layer])
+    )
+  )
   await managed.runtime()
   return {
     runPromise: <A, E>(effect: Effect.Effect<A, E, WebPush.WebPush>) => managed.runPromise(effect),
@@ -78,20 +83,17 @@ const prepare = async () => {
   const count = 400
   const { runPromise } = await runtime(accept)
   const subscriptions = Array.from({ length: count }, (_, i) => subscribe(`https://fcm.googleapis.com/fcm/send/${i}`))
-  const key = VapidToken.signingKey(vapid)
+  const crypto = await Effect.runPromise(NodeWebPushCrypto.make)
   const policy = EndpointPolicy.make([])
   const contenders: Record<string, () => Promise<unknown>> = {
     "web-push generateRequestDetails": async () => {
       for (const subscription of subscriptions) webpush.generateRequestDetails(subscription, message, { vapidDetails })
     },
     "effect-realtime, the same work": async () => {
-      const tokens = new Map<string, string>()
+      const authorize = await Effect.runPromise(VapidToken.makeAuthorization(crypto, vapid, subject))
       for (const subscription of subscriptions) {
-        const aud = policy(subscription.endpoint)?.origin ?? ""
-        if (!tokens.has(aud)) {
-          tokens.set(aud, VapidToken.signToken(key, { aud, exp: Date.now() / 1000 + 43_200, sub: subject }))
-        }
-        Crypto.encrypt(Buffer.from(message), subscription.keys, 0)
+        Effect.runSync(authorize(policy(subscription.endpoint)?.origin ?? ""))
+        encrypt(Buffer.from(message), subscription.keys, 0)
       }
     },
     "effect-realtime, all of sendMany": () => runPromise(WebPush.sendMany(subscriptions, message))
@@ -131,7 +133,7 @@ const send = async () => {
       const port = await new Promise<number>((resolve) => child.once("message", (port) => resolve(Number(port))))
       const subscriptions = Array.from({ length: count }, (_, i) => subscribe(`https://localhost:${port}/push/${i}`))
       const { dispose, runPromise } = await runtime(
-        PushHttpClient.layer({ ca: certificate.cert, allowedAddresses: ["127.0.0.1", "::1"] }),
+        PushHttpClient.layerWith({ ca: certificate.cert, allowedAddresses: ["127.0.0.1", "::1"] }),
         [`localhost:${port}`]
       )
       const agent = new Https.Agent({ keepAlive: true, maxSockets: concurrency, ca: certificate.cert })

@@ -4,10 +4,12 @@
  *     npx tsx examples/notifications.ts
  *
  * It sends to a push service on this machine. For the public ones, make a key pair with `npx effect-realtime vapid`,
- * set VAPID_PUBLIC_KEY, VAPID_PRIVATE_KEY and VAPID_SUBJECT, and provide this layer, with PushHttpClient from
- * "effect-realtime/node":
+ * set VAPID_PRIVATE_KEY, and provide this layer, with NodeWebPush from "effect-realtime/node":
  *
- *     WebPush.layerConfig().pipe(Layer.provide(PushHttpClient.layer()))
+ *     NodeWebPush.layerConfig({
+ *       vapid: VapidKeys.config({ privateKey: Config.redacted("VAPID_PRIVATE_KEY") }),
+ *       subject: Config.succeed("mailto:ops@example.com")
+ *     })
  */
 import { NodeRuntime } from "@effect/platform-node"
 import { Console, Context, Effect, Ref } from "effect"
@@ -61,4 +63,4 @@ const program = Effect.gen(function*() {
   yield* Console.log(`${(yield* Ref.get(stored)).length} subscriptions remain`)
 })
 
-NodeRuntime.runMain(Effect.provide(program, TestPushService.layerWebPush({ ttl: "1 minute" })))
+NodeRuntime.runMain(Effect.provide(program, TestPushService.layerWebPushWith({ ttl: "1 minute" })))

@@ -326,15 +326,15 @@ export const make: Effect.Effect<Notifier.Service, never, EventBroker | Subscrip
  * import { Layer } from "effect"
  * import * as EventBroker from "effect-realtime/EventBroker"
  * import * as EventLog from "effect-realtime/EventLog"
- * import * as PushHttpClient from "effect-realtime/node/PushHttpClient"
  * import * as Notifier from "effect-realtime/Notifier"
  * import * as SubscriptionStore from "effect-realtime/SubscriptionStore"
- * import * as WebPush from "effect-realtime/WebPush"
+ * import * as TestPushService from "effect-realtime/testing/TestPushService"
  *
+ * // In a test. A server provides `NodeWebPush` of `effect-realtime/node`.
  * const NotifierLive = Notifier.layer.pipe(
  *   Layer.provide(EventBroker.layer.pipe(Layer.provide(EventLog.layerMemory))),
  *   Layer.provide(SubscriptionStore.layerMemory()),
- *   Layer.provide(WebPush.layerConfig().pipe(Layer.provide(PushHttpClient.layer())))
+ *   Layer.provide(TestPushService.layerWebPush)
  * )
  * ```
  */

@@ -3,19 +3,16 @@
  *
  * @since 0.1.0
  */
-import type { PrivateKeyInput } from "node:crypto"
-import { createECDH, createPrivateKey } from "node:crypto"
-
 import * as Config from "effect/Config"
 import * as ConfigError from "effect/ConfigError"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Encoding from "effect/Encoding"
-import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
 
 import * as P256 from "./internal/p256.js"
+import * as Der from "./VapidKeys/internal/der.js"
 
 /**
  * A P-256 key pair: an uncompressed public point (65 bytes) and a private scalar (32 bytes), both base64url without
@@ -29,58 +26,78 @@ export interface VapidKeys {
   readonly privateKey: Redacted.Redacted
 }
 
+const rules = {
+  NotBase64: "is not base64url",
+  UnknownFormat: "is not base64url, PEM or a JWK",
+  WrongPem: "is not PEM of a PRIVATE KEY or an EC PRIVATE KEY",
+  Encrypted: "is encrypted: only a key without a passphrase can be read",
+  WrongLength: "is not 32 bytes long",
+  WrongPointLength: "is not 65 bytes long",
+  WrongCurve: "is not a private key of the curve P-256",
+  NotAScalar: "is not a scalar of the curve P-256",
+  NotAPoint: "is not a point on the curve P-256",
+  Mismatch: "does not belong to the public key"
+} as const
+
 /**
- * A key that is invalid: its field and the rule that it breaks. The error never contains the key.
+ * A key that is invalid: its field, and the rule that it breaks as a `reason`. The error never contains the key.
  *
  * @since 0.1.0
  * @category errors
  */
 export class InvalidVapidKeys extends Schema.TaggedError<InvalidVapidKeys>("effect-realtime/InvalidVapidKeys")(
   "InvalidVapidKeys",
-  { field: Schema.Literal("publicKey", "privateKey"), reason: Schema.String }
+  {
+    field: Schema.Literal("publicKey", "privateKey"),
+    reason: Schema.Literal(
+      "NotBase64",
+      "UnknownFormat",
+      "WrongPem",
+      "Encrypted",
+      "WrongLength",
+      "WrongPointLength",
+      "WrongCurve",
+      "NotAScalar",
+      "NotAPoint",
+      "Mismatch"
+    )
+  }
 ) {
   /**
    * @since 0.1.0
    */
   override get message(): string {
-    return `${this.field} ${this.reason}`
+    return `${this.field} ${rules[this.reason]}`
+  }
+
+  /**
+   * Returns `false`: the same key fails again.
+   *
+   * @since 0.1.0
+   */
+  get isRetryable(): boolean {
+    return false
   }
 }
 
-const publicPointOf = (privateKey: Uint8Array): Uint8Array | undefined => {
-  const ecdh = createECDH("prime256v1")
-  try {
-    ecdh.setPrivateKey(privateKey)
-  } catch {
-    return undefined
-  }
-  return ecdh.getPublicKey()
-}
+const privateKeyError = (reason: InvalidVapidKeys["reason"]) => new InvalidVapidKeys({ field: "privateKey", reason })
 
-const privateKeyError = (reason: string) => new InvalidVapidKeys({ field: "privateKey", reason })
-
-const wrongKey = () => privateKeyError("is not a private key of the curve P-256")
-
-/** Reads the scalar of a key in a format of OpenSSL, whose errors are dropped, since they quote the key. */
-const scalarOf = (input: PrivateKeyInput): Either.Either<Uint8Array, InvalidVapidKeys> => {
-  try {
-    const key = createPrivateKey(input)
-    const d = key.asymmetricKeyDetails?.namedCurve === "prime256v1" ? key.export({ format: "jwk" }).d : undefined
-    const scalar = d === undefined ? undefined : P256.decode(d)
-    return scalar === undefined ? Either.left(wrongKey()) : Either.right(scalar)
-  } catch {
-    return Either.left(wrongKey())
-  }
-}
+const invalidPrivateKey = (reason: InvalidVapidKeys["reason"]) => Either.left(privateKeyError(reason))
 
 const fromJwk = (jwk: object): Either.Either<Uint8Array, InvalidVapidKeys> => {
   const { crv, d, kty, x, y } = { crv: undefined, d: undefined, kty: undefined, x: undefined, y: undefined, ...jwk }
   const bytes = kty === "EC" && crv === "P-256" && typeof d === "string" ? P256.decode(d) : undefined
-  const point = bytes === undefined ? undefined : publicPointOf(bytes)
-  if (bytes === undefined || point === undefined) return Either.left(wrongKey())
-  const isOwn = (coordinate: unknown, start: number) =>
-    coordinate === undefined || coordinate === Encoding.encodeBase64Url(point.subarray(start, start + 32))
-  return isOwn(x, 1) && isOwn(y, 33) ? fromScalar(bytes) : Either.left(wrongKey())
+  return bytes === undefined ? invalidPrivateKey("WrongCurve") : Either.filterOrLeft(
+    fromScalar(bytes),
+    (scalar) => {
+      const point = P256.publicPoint(scalar)
+      const isOwn = (coordinate: unknown, start: number) =>
+        coordinate === undefined || point === undefined ||
+        coordinate === Encoding.encodeBase64Url(point.subarray(start, start + 32))
+      return isOwn(x, 1) && isOwn(y, 33)
+    },
+    () => privateKeyError("WrongCurve")
+  )
 }
 
 // Programs that encode the scalar as a number drop its leading zeros, or prepend one for the sign.
@@ -91,68 +108,73 @@ const fromScalar = (bytes: Uint8Array): Either.Either<Uint8Array, InvalidVapidKe
   const start = bytes.findIndex((byte) => byte !== 0)
   const significant = start === -1 ? bytes.subarray(-1) : bytes.subarray(start)
   if (bytes.length < minScalarBytes || bytes.length > maxScalarBytes || significant.length > 32) {
-    return Either.left(privateKeyError("is not 32 bytes long"))
+    return invalidPrivateKey("WrongLength")
   }
   const scalar = new Uint8Array(32)
   scalar.set(significant, 32 - significant.length)
   return Either.right(scalar)
 }
 
-// A sequence that begins with a number, the version.
-const isDer = (bytes: Uint8Array): boolean => bytes[0] === 0x30 && ((bytes[1] ?? 0) > 127 || bytes[2] === 2)
-
 const fromDer = (bytes: Uint8Array): Either.Either<Uint8Array, InvalidVapidKeys> => {
-  const key = Buffer.from(bytes)
-  return Either.orElse(
-    scalarOf({ key, format: "der", type: "pkcs8" }),
-    () => scalarOf({ key, format: "der", type: "sec1" })
-  )
+  const scalar = Der.scalarOf(bytes)
+  return scalar === undefined ? invalidPrivateKey("WrongCurve") : fromScalar(scalar)
+}
+
+const fromPemText = (text: string): Either.Either<Uint8Array, InvalidVapidKeys> => {
+  const block = /-----BEGIN ((?:[A-Z]+ )?PRIVATE KEY)-----([^]*?)-----END \1-----/.exec(text.replaceAll("\\n", "\n"))
+  const [, label = "", body = ""] = block ?? []
+  if (label === "ENCRYPTED PRIVATE KEY" || /ENCRYPTED/.test(body)) return invalidPrivateKey("Encrypted")
+  const bytes = label === "PRIVATE KEY" || label === "EC PRIVATE KEY" ? P256.decode(body.replace(/\s/g, "")) : undefined
+  return bytes === undefined ? invalidPrivateKey("WrongPem") : fromDer(bytes)
 }
 
 const fromText = (text: string): Either.Either<Uint8Array, InvalidVapidKeys> => {
   const trimmed = text.trim()
-  if (trimmed.startsWith("-----")) return scalarOf({ key: trimmed.replaceAll("\\n", "\n"), format: "pem" })
+  if (trimmed.startsWith("-----")) return fromPemText(trimmed)
   if (trimmed.startsWith("{")) {
     try {
       return fromJwk(Object(JSON.parse(trimmed)))
     } catch {
-      return Either.left(wrongKey())
+      return invalidPrivateKey("WrongCurve")
     }
   }
   const bytes = P256.decode(trimmed.replace(/\s/g, ""))
-  if (bytes === undefined) return Either.left(privateKeyError("is not base64url, PEM or a JWK"))
-  return bytes.length > maxScalarBytes && isDer(bytes) ? fromDer(bytes) : fromScalar(bytes)
+  if (bytes === undefined) return invalidPrivateKey("UnknownFormat")
+  return bytes.length > maxScalarBytes && Der.isKey(bytes) ? fromDer(bytes) : fromScalar(bytes)
 }
 
 const fromBytes = (bytes: Uint8Array): Either.Either<Uint8Array, InvalidVapidKeys> => {
   if (bytes.length <= maxScalarBytes) return fromScalar(bytes)
-  return isDer(bytes) ? fromDer(bytes) : fromText(new TextDecoder().decode(bytes))
+  return Der.isKey(bytes) ? fromDer(bytes) : fromText(new TextDecoder().decode(bytes))
 }
 
 const pairOf = (scalar: Uint8Array): Either.Either<VapidKeys, InvalidVapidKeys> => {
-  const point = publicPointOf(scalar)
-  return point === undefined
-    ? Either.left(privateKeyError("is not a scalar of the curve P-256"))
-    : Either.right({
-      publicKey: Encoding.encodeBase64Url(point),
-      privateKey: Redacted.make(Encoding.encodeBase64Url(scalar))
-    })
+  const point = P256.publicPoint(scalar)
+  return point === undefined ? invalidPrivateKey("NotAScalar") : Either.right({
+    publicKey: Encoding.encodeBase64Url(point),
+    privateKey: Redacted.make(Encoding.encodeBase64Url(scalar))
+  })
 }
 
-const checked = (keys: VapidKeys): Either.Either<VapidKeys, InvalidVapidKeys> => {
-  const invalid = (reason: string) => Either.left(new InvalidVapidKeys({ field: "publicKey", reason }))
-  const publicKey = P256.decode(keys.publicKey.trim())
-  if (publicKey === undefined) return invalid("is not base64url")
-  if (publicKey.length !== 65) return invalid("is not 65 bytes long")
-  if (!P256.isPoint(publicKey)) return invalid("is not a point on the curve P-256")
-  return fromText(Redacted.value(keys.privateKey)).pipe(
-    Either.flatMap(pairOf),
-    Either.filterOrLeft(
-      (pair) => pair.publicKey === Encoding.encodeBase64Url(publicKey),
-      () => privateKeyError("does not belong to the public key")
-    )
-  )
+const pairFrom = (privateKey: Redacted.Redacted): Either.Either<VapidKeys, InvalidVapidKeys> =>
+  Either.flatMap(fromText(Redacted.value(privateKey)), pairOf)
+
+const canonicalPoint = (text: string): Either.Either<string, InvalidVapidKeys> => {
+  const invalid = (reason: InvalidVapidKeys["reason"]) =>
+    Either.left(new InvalidVapidKeys({ field: "publicKey", reason }))
+  const point = P256.decode(text.trim())
+  if (point === undefined) return invalid("NotBase64")
+  if (point.length !== 65) return invalid("WrongPointLength")
+  return P256.isPoint(point) ? Either.right(Encoding.encodeBase64Url(point)) : invalid("NotAPoint")
 }
+
+const checked = (keys: VapidKeys): Either.Either<VapidKeys, InvalidVapidKeys> =>
+  Either.flatMap(canonicalPoint(keys.publicKey), (publicKey) =>
+    Either.filterOrLeft(
+      pairFrom(keys.privateKey),
+      (pair) => pair.publicKey === publicKey,
+      () => privateKeyError("Mismatch")
+    ))
 
 /**
  * Imports a private key in a format of another program, and derives the public key from it:
@@ -193,6 +215,23 @@ export const importPrivateKey = (
   })
 
 /**
+ * Reads a private key in PEM (PKCS#8 `PRIVATE KEY`, or SEC1 `EC PRIVATE KEY`), and derives the public key from it.
+ * Fails with `InvalidVapidKeys`, which contains nothing of the key.
+ *
+ * @since 0.1.0
+ * @category constructors
+ * @example
+ * ```ts
+ * import { Config, Effect } from "effect"
+ * import * as VapidKeys from "effect-realtime/VapidKeys"
+ *
+ * const keys = Effect.flatMap(Config.redacted("VAPID_PEM"), VapidKeys.fromPem)
+ * ```
+ */
+export const fromPem = (pem: Redacted.Redacted): Effect.Effect<VapidKeys, InvalidVapidKeys> =>
+  Effect.suspend(() => Either.flatMap(fromPemText(Redacted.value(pem)), pairOf))
+
+/**
  * Checks that both keys are well-formed and belong together, and returns them in canonical base64url. The private key
  * may be any text that `importPrivateKey` accepts. Fails with `InvalidVapidKeys`.
  *
@@ -223,20 +262,21 @@ export const check = (keys: VapidKeys): Effect.Effect<VapidKeys, InvalidVapidKey
  * const program = Effect.map(VapidKeys.generate, (keys) => keys.publicKey)
  * ```
  */
-export const generate: Effect.Effect<VapidKeys> = Effect.sync(() => {
-  const ecdh = createECDH("prime256v1")
-  const publicKey = ecdh.generateKeys()
-  // OpenSSL drops the leading zeros of the scalar.
-  const privateKey = Buffer.concat([Buffer.alloc(32), ecdh.getPrivateKey()]).subarray(-32)
-  return {
-    publicKey: Encoding.encodeBase64Url(publicKey),
-    privateKey: Redacted.make(Encoding.encodeBase64Url(privateKey))
-  }
+export const generate: Effect.Effect<VapidKeys> = Effect.promise(async () => {
+  const pair = await crypto.subtle.generateKey({ name: "ECDH", namedCurve: "P-256" }, true, ["deriveBits"])
+  const [point, { d = "" }] = await Promise.all([
+    crypto.subtle.exportKey("raw", pair.publicKey),
+    crypto.subtle.exportKey("jwk", pair.privateKey)
+  ])
+  return { publicKey: Encoding.encodeBase64Url(new Uint8Array(point)), privateKey: Redacted.make(d) }
 })
 
+const orConfigError = <A>(result: Either.Either<A, InvalidVapidKeys>): Either.Either<A, ConfigError.ConfigError> =>
+  Either.mapLeft(result, ({ message }) => ConfigError.InvalidData([], message))
+
 /**
- * Reads and checks `VAPID_PUBLIC_KEY` and `VAPID_PRIVATE_KEY`, or the two settings of another prefix. Without a
- * public key, the public key is derived from the private one, which may be any text that `importPrivateKey` accepts.
+ * Reads and checks a key pair from the configuration. The private key may be any text that `importPrivateKey` accepts.
+ * Without a public key, that is derived from the private one.
  *
  * @since 0.1.0
  * @category constructors
@@ -245,22 +285,25 @@ export const generate: Effect.Effect<VapidKeys> = Effect.sync(() => {
  * import { Config } from "effect"
  * import * as VapidKeys from "effect-realtime/VapidKeys"
  *
- * const ring = Config.all([VapidKeys.config(), VapidKeys.config("OLD_VAPID")])
+ * const pair = VapidKeys.config({
+ *   publicKey: Config.string("VAPID_PUBLIC_KEY"),
+ *   privateKey: Config.redacted("VAPID_PRIVATE_KEY")
+ * })
  * ```
  */
-export const config = (prefix: string = "VAPID"): Config.Config<VapidKeys> =>
+export const config = (keys: {
+  readonly publicKey?: Config.Config<string> | undefined
+  readonly privateKey: Config.Config<Redacted.Redacted>
+}): Config.Config<VapidKeys> =>
   Config.mapOrFail(
     Config.all({
-      publicKey: Config.option(Config.string(`${prefix}_PUBLIC_KEY`)),
-      privateKey: Config.redacted(`${prefix}_PRIVATE_KEY`)
+      publicKey: keys.publicKey === undefined
+        ? Config.succeed(undefined)
+        : Config.mapOrFail(keys.publicKey, (text) => orConfigError(canonicalPoint(text))),
+      pair: Config.mapOrFail(keys.privateKey, (privateKey) => orConfigError(pairFrom(privateKey)))
     }),
-    ({ privateKey, publicKey }) =>
-      Option.match(publicKey, {
-        onNone: () => Either.flatMap(fromText(Redacted.value(privateKey)), pairOf),
-        onSome: (publicKey) => checked({ publicKey, privateKey })
-      }).pipe(
-        Either.mapLeft(({ field, reason }) =>
-          ConfigError.InvalidData([`${prefix}_${field === "publicKey" ? "PUBLIC_KEY" : "PRIVATE_KEY"}`], reason)
-        )
-      )
+    ({ pair, publicKey }) =>
+      publicKey === undefined || publicKey === pair.publicKey
+        ? Either.right(pair)
+        : orConfigError(invalidPrivateKey("Mismatch"))
   )

@@ -34,11 +34,10 @@ import * as Stream from "effect/Stream"
 
 import { readText } from "./internal/body.js"
 import * as VapidKeys from "./VapidKeys.js"
-import * as Crypto from "./WebPush/internal/crypto.js"
 import * as EndpointPolicy from "./WebPush/internal/endpoint.js"
-import * as Pacing from "./WebPush/internal/pacing.js"
 import * as PushResponse from "./WebPush/internal/response.js"
 import * as VapidToken from "./WebPush/internal/vapidToken.js"
+import { WebPushCrypto } from "./WebPushCrypto.js"
 import { WebPushConfigError, WebPushFailure, WebPushGone } from "./WebPushError.js"
 import type { WebPushPayload } from "./WebPushPayload.js"
 import { isWebPushPayload, maxBytes, toBytes } from "./WebPushPayload.js"
@@ -372,17 +371,21 @@ type Deliver = (
 ) => Effect.Effect<Receipt, WebPushGone | WebPushFailure>
 
 /** Builds the delivery of one message to one subscription: checks, token, encryption, request and response. */
-const makeDeliver = (
-  client: HttpClient.HttpClient,
+const makeDeliver = Effect.fnUntraced(function*(
   policy: (endpoint: string) => EndpointPolicy.Endpoint | undefined,
   pairs: Arr.NonEmptyReadonlyArray<VapidKeys.VapidKeys>,
   subject: string
-): Deliver => {
+) {
+  const client = yield* HttpClient.HttpClient
+  const crypto = yield* WebPushCrypto
   const { publicKey } = pairs[0]
   const authorizations = new Map(
-    Arr.map(pairs, (pair) => [pair.publicKey, VapidToken.makeAuthorization(pair, subject)])
+    yield* Effect.forEach(pairs, (pair) =>
+      Effect.map(
+        VapidToken.makeAuthorization(crypto, pair, subject),
+        (authorize) => [pair.publicKey, authorize] as const
+      ))
   )
-  const turn = Pacing.make()
   const counterOf = makeCounters()
 
   const attempt = Effect.fnUntraced(function*(
@@ -400,13 +403,12 @@ const makeDeliver = (
     const authorize = authorizations.get(subscription.applicationServerKey ?? publicKey)
     if (authorize === undefined) return yield* failure("KeyMismatch")
 
-    // Before the timeout begins, which does not include the encryption of other messages.
-    yield* turn
     const authorization = yield* authorize(endpoint.origin)
-    const body = yield* Effect.try({
-      try: () => Crypto.encrypt(message.bytes, subscription.keys, message.padding),
-      catch: () => failure("InvalidSubscription")
-    })
+    // Before the timeout begins, which does not include the encryption of other messages.
+    const body = yield* Effect.mapError(
+      crypto.encrypt(message.bytes, subscription.keys, message.padding),
+      ({ reason }) => failure(reason)
+    )
     const transmission: Transmission["Type"] = { sent: undefined }
     return yield* Effect.gen(function*() {
       const response = yield* client.execute(HttpClientRequest.post(subscription.endpoint, {
@@ -448,7 +450,7 @@ const makeDeliver = (
     )
   })
 
-  return (subscription, message) =>
+  const deliver: Deliver = (subscription, message) =>
     Effect.suspend(() => {
       const endpoint = policy(subscription.endpoint)
       const service = endpoint?.vendor ?? "other"
@@ -469,7 +471,8 @@ const makeDeliver = (
         })
       )
     })
-}
+  return deliver
+})
 
 /** Applies a setting to all requests of an effect. */
 type AroundRequests = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
@@ -604,7 +607,7 @@ const sendStream = <E, R>(
  */
 export const make: (
   options: Options
-) => Effect.Effect<WebPush.Service, WebPushConfigError, HttpClient.HttpClient> = Effect.fnUntraced(
+) => Effect.Effect<WebPush.Service, WebPushConfigError, HttpClient.HttpClient | WebPushCrypto> = Effect.fnUntraced(
   function*(options) {
     yield* validate(options)
     yield* checkOptions(options)
@@ -616,7 +619,7 @@ export const make: (
       ({ field, reason }) => new WebPushConfigError({ field: `vapid.${field}`, reason })
     )
     const policy = EndpointPolicy.make(options.hosts ?? [])
-    const deliver = makeDeliver(yield* HttpClient.HttpClient, policy, pairs, options.subject)
+    const deliver = yield* makeDeliver(policy, pairs, options.subject)
     const aroundRequests = yield* makeAroundRequests
 
     const prepared = (message: Message, call: SendManyOptions = {}) =>
@@ -648,53 +651,55 @@ export const make: (
 )
 
 /**
- * The service as a layer. The `HttpClient` should be one that follows no redirect and refuses private addresses: on
- * Node, `PushHttpClient.layer` of `effect-realtime/node`.
- *
- * @since 0.1.0
- * @category layers
- * @example
- * ```ts
- * import { Effect, Layer } from "effect"
- * import * as PushHttpClient from "effect-realtime/node/PushHttpClient"
- * import * as VapidKeys from "effect-realtime/VapidKeys"
- * import * as WebPush from "effect-realtime/WebPush"
- *
- * // Two key pairs, while subscriptions move from the old one to the new one.
- * const WebPushLive = Layer.unwrapEffect(Effect.gen(function*() {
- *   const current = yield* VapidKeys.config("VAPID")
- *   const old = yield* VapidKeys.config("OLD_VAPID")
- *   return WebPush.layer({ vapid: [current, old], subject: "mailto:ops@example.com", ttl: "1 day" })
- * })).pipe(Layer.provide(PushHttpClient.layer()))
- * ```
- */
-export const layer = (options: Options): Layer.Layer<WebPush, WebPushConfigError, HttpClient.HttpClient> =>
-  Layer.effect(WebPush, make(options))
-
-/**
- * Builds the layer with the key pair and the subject of `VAPID_PUBLIC_KEY`, `VAPID_PRIVATE_KEY` and `VAPID_SUBJECT`.
+ * Provides the service over an `HttpClient` and a `WebPushCrypto`. The client should be one that follows no redirect
+ * and refuses private addresses: on Node, `NodeWebPush` of `effect-realtime/node` is this layer with both.
  *
  * @since 0.1.0
  * @category layers
  * @example
  * ```ts
  * import { Layer } from "effect"
- * import * as PushHttpClient from "effect-realtime/node/PushHttpClient"
+ * import * as TestPushService from "effect-realtime/testing/TestPushService"
+ * import type * as VapidKeys from "effect-realtime/VapidKeys"
  * import * as WebPush from "effect-realtime/WebPush"
  *
- * const WebPushLive = WebPush.layerConfig({ ttl: "1 day" }).pipe(Layer.provide(PushHttpClient.layer()))
+ * // Two key pairs, while subscriptions move from the old one to the new one.
+ * const webPush = (current: VapidKeys.VapidKeys, old: VapidKeys.VapidKeys) =>
+ *   WebPush.layerWith({ vapid: [current, old], subject: "mailto:ops@example.com", ttl: "1 day" }).pipe(
+ *     Layer.provide(TestPushService.layer)
+ *   )
+ * ```
+ */
+export const layerWith = (
+  options: Options
+): Layer.Layer<WebPush, WebPushConfigError, HttpClient.HttpClient | WebPushCrypto> =>
+  Layer.effect(WebPush, make(options))
+
+/**
+ * Provides the service with options from the configuration.
+ *
+ * @since 0.1.0
+ * @category layers
+ * @example
+ * ```ts
+ * import { Config, Layer } from "effect"
+ * import * as TestPushService from "effect-realtime/testing/TestPushService"
+ * import * as VapidKeys from "effect-realtime/VapidKeys"
+ * import * as WebPush from "effect-realtime/WebPush"
+ *
+ * const settings = {
+ *   vapid: VapidKeys.config({ privateKey: Config.redacted("VAPID_PRIVATE_KEY") }),
+ *   subject: Config.string("VAPID_SUBJECT")
+ * }
+ *
+ * // The settings of the program, and the push service of the test.
+ * const TestLive = WebPush.layerConfig(settings).pipe(Layer.provideMerge(TestPushService.layer))
  * ```
  */
 export const layerConfig = (
-  options?: Omit<Options, "vapid" | "subject">
-): Layer.Layer<WebPush, WebPushConfigError | ConfigError.ConfigError, HttpClient.HttpClient> =>
-  Layer.effect(
-    WebPush,
-    Effect.flatMap(
-      Config.all({ vapid: VapidKeys.config(), subject: Config.string("VAPID_SUBJECT") }),
-      (config) => make({ ...options, ...config })
-    )
-  )
+  options: Config.Config.Wrap<Options>
+): Layer.Layer<WebPush, WebPushConfigError | ConfigError.ConfigError, HttpClient.HttpClient | WebPushCrypto> =>
+  Layer.unwrapEffect(Effect.map(Config.unwrap(options), layerWith))
 
 const isMessage = (u: unknown): u is Message => typeof u === "string" || u instanceof Uint8Array || isWebPushPayload(u)
 

@@ -89,6 +89,13 @@ export * as WebPush from "./WebPush.js"
 export * as WebPushApi from "./WebPushApi.js"
 
 /**
+ * Port to the cryptography of push messages, and its implementation by Web Crypto.
+ *
+ * @since 0.1.0
+ */
+export * as WebPushCrypto from "./WebPushCrypto.js"
+
+/**
  * The errors of `WebPush`.
  *
  * @since 0.1.0

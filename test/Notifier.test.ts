@@ -27,7 +27,7 @@ import { newSubscription } from "./support/subscriptions.js"
 
 const news: Notifier.Notification = { event: { event: "paid", data: "SECRET-EVENT" }, push: "SECRET-PUSH" }
 
-const Shared = Layer.mergeAll(EventLog.layerMemory, SubscriptionStore.layerMemory(), TestPush.layerWebPush())
+const Shared = Layer.mergeAll(EventLog.layerMemory, SubscriptionStore.layerMemory(), TestPush.layerWebPush)
 
 /** A process of the cluster that `kill` ends. */
 const makeNode = Effect.gen(function*() {

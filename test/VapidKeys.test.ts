@@ -1,12 +1,15 @@
-import { createECDH, createPrivateKey, generateKeyPairSync } from "node:crypto"
+import { createECDH, createPrivateKey, generateKeyPairSync, randomBytes } from "node:crypto"
 import { inspect } from "node:util"
 
 import { assert, describe, it } from "@effect/vitest"
 import { p256 } from "@noble/curves/nist.js"
-import { Cause, ConfigProvider, Effect, Exit, Redacted } from "effect"
+import { Cause, Config, ConfigProvider, Effect, Either, Exit, Redacted } from "effect"
 import * as VapidKeys from "effect-realtime/VapidKeys"
 
 const flipped = (keys: VapidKeys.VapidKeys) => Effect.flip(VapidKeys.check(keys))
+
+const privateKey = Config.redacted("VAPID_PRIVATE_KEY")
+const publicKey = Config.string("VAPID_PUBLIC_KEY")
 
 const withEnv = <A, E>(effect: Effect.Effect<A, E>, env: Record<string, string>) =>
   Effect.withConfigProvider(effect, ConfigProvider.fromMap(new Map(Object.entries(env))))
@@ -120,9 +123,36 @@ describe("VapidKeys", () => {
         })
         assert.strictEqual(checked.publicKey, keys.publicKey, name)
         assert.strictEqual(Redacted.value(checked.privateKey), Redacted.value(keys.privateKey), name)
-        const read = yield* withEnv(VapidKeys.config(), { VAPID_PRIVATE_KEY: text })
+        const read = yield* withEnv(VapidKeys.config({ privateKey }), { VAPID_PRIVATE_KEY: text })
         assert.strictEqual(read.publicKey, keys.publicKey, name)
       }
+    }))
+
+  it.effect("fromPem reads PKCS#8 and SEC1, and no other text", () =>
+    Effect.gen(function*() {
+      const keys = yield* VapidKeys.generate
+      const { texts } = forms(keys.privateKey)
+      for (const [name, text] of Object.entries(texts)) {
+        const read = yield* Effect.either(VapidKeys.fromPem(Redacted.make(text)))
+        if (name.includes("PEM")) {
+          assert.strictEqual(Either.getOrThrow(read).publicKey, keys.publicKey, name)
+        } else {
+          assert.strictEqual(Either.isLeft(read) && read.left.reason, "WrongPem", name)
+        }
+      }
+    }))
+
+  it.effect("derives the public key as another implementation does, at the bounds of the scalar too", () =>
+    Effect.gen(function*() {
+      const { n } = p256.Point.CURVE()
+      const random = Array.from({ length: 100 }, () => BigInt(`0x${randomBytes(31).toString("hex")}`) + 1n)
+      for (const value of [1n, 2n, 3n, n - 2n, n - 1n, ...random]) {
+        const scalar = Buffer.from(value.toString(16).padStart(64, "0"), "hex")
+        const { publicKey } = yield* VapidKeys.importPrivateKey(Redacted.make(scalar.toString("base64url")))
+        assert.strictEqual(publicKey, Buffer.from(p256.getPublicKey(scalar, false)).toString("base64url"))
+      }
+      const order = yield* Effect.flip(VapidKeys.importPrivateKey(Buffer.from(n.toString(16), "hex")))
+      assert.strictEqual(order.reason, "NotAScalar")
     }))
 
   it.effect("accepts a scalar without its leading zeros, and one with an additional zero", () =>
@@ -153,14 +183,20 @@ describe("VapidKeys", () => {
       const foreign = forms(other.privateKey).jwk
       const pem = pair.privateKey.export({ format: "pem", type: "pkcs8" }).toString()
       const encrypted = pair.privateKey.export({ format: "pem", type: "pkcs8", cipher: "aes-256-cbc", passphrase: "x" })
+      const legacy = pair.privateKey.export({ format: "pem", type: "sec1", cipher: "aes-256-cbc", passphrase: "x" })
+      const notPem = "is not PEM of a PRIVATE KEY or an EC PRIVATE KEY"
+      const isEncrypted = "is encrypted: only a key without a passphrase can be read"
       const cases: ReadonlyArray<readonly [input: string | Uint8Array | object, reason: string]> = [
         [privateKey.export({ format: "pem", type: "pkcs8" }).toString(), "is not a private key of the curve P-256"],
         [privateKey.export({ format: "der", type: "sec1" }), "is not a private key of the curve P-256"],
         [rsa.privateKey.export({ format: "pem", type: "pkcs8" }).toString(), "is not a private key of the curve P-256"],
-        [pair.publicKey.export({ format: "pem", type: "spki" }).toString(), "is not a private key of the curve P-256"],
-        [encrypted.toString(), "is not a private key of the curve P-256"],
-        [pem.slice(0, -60), "is not a private key of the curve P-256"],
-        ["-----BEGIN PRIVATE KEY-----", "is not a private key of the curve P-256"],
+        [pair.publicKey.export({ format: "pem", type: "spki" }).toString(), notPem],
+        [encrypted.toString(), isEncrypted],
+        [legacy.toString(), isEncrypted],
+        [pem.slice(0, -60), notPem],
+        [pem.replace("MIGH", "MIG"), "is not a private key of the curve P-256"],
+        ["-----BEGIN PRIVATE KEY-----", notPem],
+        [pem.replaceAll("PRIVATE KEY", "CERTIFICATE"), notPem],
         ["{\"kty\":", "is not a private key of the curve P-256"],
         [{ ...jwk, crv: "P-384" }, "is not a private key of the curve P-256"],
         [{ ...jwk, kty: "oct" }, "is not a private key of the curve P-256"],
@@ -176,29 +212,41 @@ describe("VapidKeys", () => {
       for (const [input, reason] of cases) {
         const error = yield* Effect.flip(VapidKeys.importPrivateKey(input))
         assert.strictEqual(error.message, `privateKey ${reason}`, inspect(input))
+        assert.isFalse(error.isRetryable)
         const shown = inspect(error, { depth: 9 }) + JSON.stringify(error) + error.stack
         const secret = typeof input === "string" && input.length > 40 ? input.slice(30, 60) : jwk.d
         assert.notInclude(shown, secret)
       }
     }))
 
-  it.effect("reads a pair from Config, also with a prefix, and does not show it", () =>
+  it.effect("reads a pair from Config, and does not show it", () =>
     Effect.gen(function*() {
       const keys = yield* VapidKeys.generate
       const secret = Redacted.value(keys.privateKey)
-      const env = { OLD_VAPID_PUBLIC_KEY: keys.publicKey, OLD_VAPID_PRIVATE_KEY: secret }
-      const read = yield* withEnv(VapidKeys.config("OLD_VAPID"), env)
+      const env = { VAPID_PUBLIC_KEY: keys.publicKey, VAPID_PRIVATE_KEY: secret }
+      const read = yield* withEnv(VapidKeys.config({ publicKey, privateKey }), env)
       assert.strictEqual(read.publicKey, keys.publicKey)
       assert.notInclude(inspect(read, { depth: 9 }) + JSON.stringify(read), secret)
 
       const other = yield* VapidKeys.generate
       const exit = yield* Effect.exit(
-        withEnv(VapidKeys.config(), { VAPID_PUBLIC_KEY: other.publicKey, VAPID_PRIVATE_KEY: secret })
+        withEnv(VapidKeys.config({ publicKey, privateKey }), { ...env, VAPID_PUBLIC_KEY: other.publicKey })
       )
       assert.isTrue(Exit.isFailure(exit))
       if (Exit.isFailure(exit)) {
-        assert.include(Cause.pretty(exit.cause), "VAPID_PRIVATE_KEY")
+        assert.include(Cause.pretty(exit.cause), "privateKey does not belong to the public key")
         assert.notInclude(Cause.pretty(exit.cause) + inspect(exit, { depth: 9 }), secret)
+      }
+      const wrong = [
+        ["VAPID_PUBLIC_KEY", "%", "publicKey is not base64url"],
+        ["VAPID_PRIVATE_KEY", `%${secret}`, "privateKey is not base64url, PEM or a JWK"]
+      ] as const
+      for (const [name, value, message] of wrong) {
+        const error = yield* Effect.flip(
+          withEnv(VapidKeys.config({ publicKey, privateKey }), { ...env, [name]: value })
+        )
+        assert.include(String(error), message)
+        assert.notInclude(String(error), secret)
       }
     }))
 })

@@ -5,6 +5,7 @@ import { FetchHttpClient, HttpClient, HttpClientError, HttpClientResponse } from
 import { assert, describe, it } from "@effect/vitest"
 import {
   Cause,
+  Config,
   ConfigProvider,
   Duration,
   Effect,
@@ -21,6 +22,7 @@ import {
 } from "effect"
 import * as VapidKeys from "effect-realtime/VapidKeys"
 import * as WebPush from "effect-realtime/WebPush"
+import * as WebPushCrypto from "effect-realtime/WebPushCrypto"
 import type { WebPushFailure, WebPushGone } from "effect-realtime/WebPushError"
 import * as WebPushPayload from "effect-realtime/WebPushPayload"
 import { WebPushSubscription } from "effect-realtime/WebPushSubscription"
@@ -30,7 +32,7 @@ import { collectGarbage } from "./support/garbage.js"
 import { verify } from "./support/noble.js"
 import { layerOver, subject } from "./support/webPush.js"
 
-const { publicKey: p256dh } = Effect.runSync(VapidKeys.generate)
+const { publicKey: p256dh } = await Effect.runPromise(VapidKeys.generate)
 const auth = randomBytes(16).toString("base64url")
 
 // `npm run test:soak` sends to a million rows, and sends 10,000 messages at once.
@@ -381,21 +383,26 @@ describe("WebPush.layer", () => {
       assert.isTrue(webPush.isAllowed("https://push.example.org/x"))
     }))
 
-  it.effect("layerConfig reads its three settings, and does not show a key that it refuses", () =>
+  it.effect("layerConfig reads its settings, and does not show a key that it refuses", () =>
     Effect.gen(function*() {
       const keys = yield* VapidKeys.generate
       const secret = Redacted.value(keys.privateKey)
-      const env = { VAPID_PUBLIC_KEY: keys.publicKey, VAPID_PRIVATE_KEY: secret, VAPID_SUBJECT: subject }
+      const env = { PUBLIC: keys.publicKey, PRIVATE: secret, SUBJECT: subject }
+      const settings = {
+        vapid: VapidKeys.config({ publicKey: Config.string("PUBLIC"), privateKey: Config.redacted("PRIVATE") }),
+        subject: Config.string("SUBJECT"),
+        ttl: Config.succeed("1 day" as const)
+      }
       const build = (env: Record<string, string>) =>
         WebPush.WebPush.pipe(
-          Effect.provide(Layer.provide(WebPush.layerConfig({ ttl: "1 day" }), stub().layer)),
+          Effect.provide(Layer.provide(WebPush.layerConfig(settings), [stub().layer, WebPushCrypto.layer])),
           Effect.withConfigProvider(ConfigProvider.fromMap(new Map(Object.entries(env))))
         )
       assert.strictEqual((yield* build(env)).publicKey, keys.publicKey)
-      const wrong = yield* Effect.exit(build({ ...env, VAPID_PUBLIC_KEY: p256dh }))
+      const wrong = yield* Effect.exit(build({ ...env, PUBLIC: p256dh }))
       assert.isTrue(Exit.isFailure(wrong))
       assert.notInclude(JSON.stringify(wrong), secret)
-      assert.isTrue(Exit.isFailure(yield* Effect.exit(build({ ...env, VAPID_SUBJECT: "ops" }))))
+      assert.isTrue(Exit.isFailure(yield* Effect.exit(build({ ...env, SUBJECT: "ops" }))))
     }))
 })
 

@@ -72,7 +72,7 @@ const Live = Layer.mergeAll(
   Layer.unwrapEffect(
     Effect.map(
       Effect.all([VapidKeys.generate, VapidKeys.generate]),
-      (vapid) => TestPushService.layerWebPush({ vapid })
+      (vapid) => TestPushService.layerWebPushWith({ vapid })
     )
   )
 )

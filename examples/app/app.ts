@@ -58,7 +58,7 @@ const vapidKeys = Effect.gen(function*() {
 })
 
 const Push = Layer.unwrapEffect(
-  Effect.map(vapidKeys, (vapid) => WebPush.layer({ vapid, subject: "mailto:ops@example.com", ttl: "1 hour" }))
+  Effect.map(vapidKeys, (vapid) => WebPush.layerWith({ vapid, subject: "mailto:ops@example.com", ttl: "1 hour" }))
 )
 
 const Realtime = Notifier.layer.pipe(Layer.provideMerge(Layer.mergeAll(Broker, SqlSubscriptionStore.layer(), Push)))

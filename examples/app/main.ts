@@ -1,14 +1,14 @@
 /** The demo on a port: `npm start`. */
 import { NodeRuntime } from "@effect/platform-node"
 import { Console, Effect, Layer } from "effect"
-import { PushHttpClient } from "effect-realtime/node"
+import { NodeWebPushCrypto, PushHttpClient } from "effect-realtime/node"
 
 import { App } from "./app.js"
 import { port } from "./port.js"
 
 App.pipe(
   Layer.tap(() => Effect.flatMap(port, (port) => Console.log(`The café is open at http://localhost:${port}`))),
-  Layer.provide(PushHttpClient.layer()),
+  Layer.provide([NodeWebPushCrypto.layer, PushHttpClient.layer]),
   Layer.launch,
   Effect.catchAll((error) =>
     Console.error(String(error._tag === "ServeError" ? error.cause : error)).pipe(

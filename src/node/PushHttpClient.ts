@@ -12,6 +12,8 @@ import * as HttpClientError from "@effect/platform/HttpClientError"
 import * as HttpClientResponse from "@effect/platform/HttpClientResponse"
 import * as UrlParams from "@effect/platform/UrlParams"
 import * as Cause from "effect/Cause"
+import * as Config from "effect/Config"
+import type * as ConfigError from "effect/ConfigError"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Layer from "effect/Layer"
@@ -148,7 +150,7 @@ export const make = (options: Options = {}): Effect.Effect<HttpClient.HttpClient
   )
 
 /**
- * Provides the client of `make`.
+ * Provides the client of `make` with its defaults.
  *
  * @since 0.1.0
  * @category layers
@@ -157,9 +159,43 @@ export const make = (options: Options = {}): Effect.Effect<HttpClient.HttpClient
  * import { Layer } from "effect"
  * import * as PushHttpClient from "effect-realtime/node/PushHttpClient"
  * import * as WebPush from "effect-realtime/WebPush"
+ * import * as WebPushCrypto from "effect-realtime/WebPushCrypto"
  *
- * const WebPushLive = WebPush.layerConfig().pipe(Layer.provide(PushHttpClient.layer()))
+ * const webPush = (options: WebPush.Options) =>
+ *   WebPush.layerWith(options).pipe(Layer.provide([PushHttpClient.layer, WebPushCrypto.layer]))
  * ```
  */
-export const layer = (options?: Options): Layer.Layer<HttpClient.HttpClient> =>
+export const layer: Layer.Layer<HttpClient.HttpClient> = Layer.scoped(HttpClient.HttpClient, make())
+
+/**
+ * Provides the client of `make` with options.
+ *
+ * @since 0.1.0
+ * @category layers
+ * @example
+ * ```ts
+ * import * as PushHttpClient from "effect-realtime/node/PushHttpClient"
+ *
+ * const ClientLive = PushHttpClient.layerWith({ allowedAddresses: ["10.1.0.0/16"] })
+ * ```
+ */
+export const layerWith = (options: Options): Layer.Layer<HttpClient.HttpClient> =>
   Layer.scoped(HttpClient.HttpClient, make(options))
+
+/**
+ * Provides the client of `make` with options from the configuration.
+ *
+ * @since 0.1.0
+ * @category layers
+ * @example
+ * ```ts
+ * import { Config } from "effect"
+ * import * as PushHttpClient from "effect-realtime/node/PushHttpClient"
+ *
+ * const ClientLive = PushHttpClient.layerConfig({ ca: Config.string("PUSH_CA") })
+ * ```
+ */
+export const layerConfig = (
+  options: Config.Config.Wrap<Options>
+): Layer.Layer<HttpClient.HttpClient, ConfigError.ConfigError> =>
+  Layer.unwrapEffect(Effect.map(Config.unwrap(options), layerWith))

@@ -20,9 +20,11 @@ import * as Either from "effect/Either"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 
+import * as NodeWebPushCrypto from "../node/NodeWebPushCrypto.js"
 import * as PushHttpClient from "../node/PushHttpClient.js"
 import * as VapidKeys from "../VapidKeys.js"
 import * as WebPush from "../WebPush.js"
+import type { WebPushCrypto } from "../WebPushCrypto.js"
 import type { WebPushConfigError } from "../WebPushError.js"
 import { WebPushSubscription } from "../WebPushSubscription.js"
 import * as TestCertificate from "./internal/testCertificate.js"
@@ -415,8 +417,8 @@ export const make: (options?: Options) => Effect.Effect<TestPushService.Service,
   )
 
 /**
- * Provides the service and an `HttpClient` for `WebPush`: the guarded client of `effect-realtime/node`, with each
- * host name resolved to the service. All other parts are the same as in production.
+ * Provides the service, and what `WebPush` needs: the guarded client of `effect-realtime/node`, with each host name
+ * resolved to the service, and the cryptography of `NodeWebPushCrypto`. All other parts are the same as in production.
  *
  * @since 0.1.0
  * @category layers
@@ -426,11 +428,13 @@ export const make: (options?: Options) => Effect.Effect<TestPushService.Service,
  * import * as TestPushService from "effect-realtime/testing/TestPushService"
  * import * as WebPush from "effect-realtime/WebPush"
  *
- * // The settings of the program, and the push service of the test.
- * const TestLive = WebPush.layerConfig({ ttl: "1 day" }).pipe(Layer.provideMerge(TestPushService.layer()))
+ * const testLayer = (options: WebPush.Options) =>
+ *   WebPush.layerWith(options).pipe(Layer.provideMerge(TestPushService.layerWith({ protocol: "http/1.1" })))
  * ```
  */
-export const layer = (options?: Options): Layer.Layer<TestPushService | HttpClient.HttpClient> =>
+export const layerWith = (
+  options: Options
+): Layer.Layer<TestPushService | HttpClient.HttpClient | WebPushCrypto> =>
   Layer.scoped(
     HttpClient.HttpClient,
     Effect.gen(function*() {
@@ -446,7 +450,18 @@ export const layer = (options?: Options): Layer.Layer<TestPushService | HttpClie
         return HttpClientRequest.setUrl(request, url.href)
       })
     })
-  ).pipe(Layer.provideMerge(Layer.scoped(TestPushService, make(options))))
+  ).pipe(
+    Layer.provideMerge(Layer.scoped(TestPushService, make(options))),
+    Layer.merge(NodeWebPushCrypto.layer)
+  )
+
+/**
+ * Provides the service over HTTP/2, and what `WebPush` needs, as `layerWith` does.
+ *
+ * @since 0.1.0
+ * @category layers
+ */
+export const layer: Layer.Layer<TestPushService | HttpClient.HttpClient | WebPushCrypto> = layerWith({})
 
 /**
  * Provides `WebPush` over the service, with a new key pair and the subject `mailto:ops@example.com`, unless the
@@ -466,12 +481,26 @@ export const layer = (options?: Options): Layer.Layer<TestPushService | HttpClie
  *   yield* WebPush.send(subscription, "Order 7 was approved.")
  *   const [message] = yield* service.received
  *   return message?.text
- * }).pipe(Effect.provide(TestPushService.layerWebPush({ ttl: "1 day" })))
+ * }).pipe(Effect.provide(TestPushService.layerWebPushWith({ ttl: "1 day" })))
  * ```
  */
-export const layerWebPush = (
-  options?: Options & Partial<WebPush.Options>
-): Layer.Layer<WebPush.WebPush | TestPushService | HttpClient.HttpClient, WebPushConfigError> =>
+export const layerWebPushWith = (
+  options: Options & Partial<WebPush.Options>
+): Layer.Layer<WebPush.WebPush | TestPushService | HttpClient.HttpClient | WebPushCrypto, WebPushConfigError> =>
   Layer.unwrapEffect(
-    Effect.map(VapidKeys.generate, (vapid) => WebPush.layer({ vapid, subject: "mailto:ops@example.com", ...options }))
-  ).pipe(Layer.provideMerge(layer(options)))
+    Effect.map(
+      VapidKeys.generate,
+      (vapid) => WebPush.layerWith({ vapid, subject: "mailto:ops@example.com", ...options })
+    )
+  ).pipe(Layer.provideMerge(layerWith(options)))
+
+/**
+ * Provides `WebPush` over the service, with a new key pair and the subject `mailto:ops@example.com`.
+ *
+ * @since 0.1.0
+ * @category layers
+ */
+export const layerWebPush: Layer.Layer<
+  WebPush.WebPush | TestPushService | HttpClient.HttpClient | WebPushCrypto,
+  WebPushConfigError
+> = layerWebPushWith({})

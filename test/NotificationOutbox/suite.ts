@@ -62,7 +62,7 @@ export const suite = <R, E>(
 ): void => {
   const Live = Notifier.layer.pipe(
     Layer.provideMerge(EventBrokerLive),
-    Layer.provideMerge(Layer.merge(layerStorage, TestPushService.layerWebPush()))
+    Layer.provideMerge(Layer.merge(layerStorage, TestPushService.layerWebPush))
   )
 
   /** Runs with an owner of two devices, and a clock that `advance` sets forward. */
@@ -248,7 +248,7 @@ export const suite = <R, E>(
   it.effect("counts the ttl of the WebPush layer from enqueue too", () =>
     run(({ advance, outbox: { deadLetters }, service, storage }) =>
       Effect.gen(function*() {
-        const push = yield* Layer.build(TestPushService.layerWebPush({ ttl: "1 hour" }))
+        const push = yield* Layer.build(TestPushService.layerWebPushWith({ ttl: "1 hour" }))
         const outbox = yield* NotificationOutbox.make(Effect.succeed(storage)).pipe(Effect.provide(push))
         const expired = yield* outbox.enqueue("anna", news)
         const own = yield* outbox.enqueue("anna", { ...news, push: "own" }, { ttl: "1 day" })

@@ -18,17 +18,18 @@ import {
 import * as TestPushService from "effect-realtime/testing/TestPushService"
 import * as VapidKeys from "effect-realtime/VapidKeys"
 import * as WebPush from "effect-realtime/WebPush"
+import type { WebPushCrypto } from "effect-realtime/WebPushCrypto"
 import { WebPushFailure } from "effect-realtime/WebPushError"
 import { WebPushSubscription } from "effect-realtime/WebPushSubscription"
 
 import { decrypt, verify } from "../support/noble.js"
 
-type Services = WebPush.WebPush | TestPushService.TestPushService | HttpClient.HttpClient
+type Services = WebPush.WebPush | TestPushService.TestPushService | HttpClient.HttpClient | WebPushCrypto
 
 const scenario = <A, E>(
   body: (service: TestPushService.TestPushService.Service) => Effect.Effect<A, E, Services>,
-  options?: TestPushService.Options & Partial<WebPush.Options>
-) => Effect.provide(Effect.flatMap(TestPushService.TestPushService, body), TestPushService.layerWebPush(options))
+  options: TestPushService.Options & Partial<WebPush.Options> = {}
+) => Effect.provide(Effect.flatMap(TestPushService.TestPushService, body), TestPushService.layerWebPushWith(options))
 
 describe("on the wire", () => {
   for (const protocol of ["h2", "http/1.1"] as const) {
@@ -268,6 +269,8 @@ describe("a response of a push service", () => {
     ))
 })
 
+const vapid = await Effect.runPromise(VapidKeys.generate)
+
 describe("secrets", () => {
   it.live("occur in no error, log or span, for any response", () => {
     const logged: Array<string> = []
@@ -277,7 +280,6 @@ describe("secrets", () => {
         logged.push(inspect(format.log(options), { depth: 20 }))
       }
     })
-    const vapid = Effect.runSync(VapidKeys.generate)
     return scenario((service) =>
       Effect.gen(function*() {
         const payload = "CANARY-of-the-payload"
@@ -338,7 +340,7 @@ describe("secrets", () => {
         const dying = HttpClient.make((request) => Effect.die(new Error(`cannot reach ${request.url}`)))
         unsent.push(
           yield* sendAndShow(subscription({})).pipe(
-            Effect.provide(WebPush.layer({ vapid, subject: "mailto:ops@example.com" })),
+            Effect.provide(WebPush.layerWith({ vapid, subject: "mailto:ops@example.com" })),
             Effect.provideService(HttpClient.HttpClient, dying)
           )
         )

@@ -15,6 +15,7 @@ import * as SubscriptionStore from "effect-realtime/SubscriptionStore"
 import * as VapidKeys from "effect-realtime/VapidKeys"
 import * as WebPush from "effect-realtime/WebPush"
 import * as WebPushApi from "effect-realtime/WebPushApi"
+import * as WebPushCrypto from "effect-realtime/WebPushCrypto"
 import * as WebPushPayload from "effect-realtime/WebPushPayload"
 import { WebPushSubscription } from "effect-realtime/WebPushSubscription"
 import type { BrowserContext, Page, Worker } from "playwright-core"
@@ -40,8 +41,8 @@ const overTheWire = (payload: WebPushPayload.WebPushPayload) =>
         HttpClientResponse.fromWeb(request, new Response(null, { status: 201 }))
       )
     )
-    const push = WebPush.layer({ vapid: yield* VapidKeys.generate, subject: "mailto:ops@example.com" }).pipe(
-      Layer.provide(Layer.succeed(HttpClient.HttpClient, client))
+    const push = WebPush.layerWith({ vapid: yield* VapidKeys.generate, subject: "mailto:ops@example.com" }).pipe(
+      Layer.provide([Layer.succeed(HttpClient.HttpClient, client), WebPushCrypto.layer])
     )
     const device = new WebPushSubscription({
       endpoint: "https://fcm.googleapis.com/fcm/send/device",
@@ -730,8 +731,8 @@ describe.skipIf(isMissing)("Web Push in Chromium", () => {
       const pairs = yield* Effect.all([VapidKeys.generate, VapidKeys.generate])
       const [{ publicKey }, { publicKey: retired }] = pairs
       const push = yield* Layer.build(
-        WebPush.layer({ vapid: pairs[0], subject: "mailto:ops@example.com", hosts: ["push.example"] }).pipe(
-          Layer.provide(FetchHttpClient.layer)
+        WebPush.layerWith({ vapid: pairs[0], subject: "mailto:ops@example.com", hosts: ["push.example"] }).pipe(
+          Layer.provide([FetchHttpClient.layer, WebPushCrypto.layer])
         )
       )
       const store = yield* SubscriptionStore.makeMemory()

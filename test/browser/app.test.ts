@@ -6,6 +6,7 @@ import { ConfigProvider, Context, Effect, Exit, Layer, Schedule, Schema, Scope a
 import { TestEventSource } from "effect-realtime/testing"
 import * as TestPush from "effect-realtime/testing/TestPushService"
 import { TestPushService } from "effect-realtime/testing/TestPushService"
+import type { WebPushCrypto } from "effect-realtime/WebPushCrypto"
 import { WebPushSubscription } from "effect-realtime/WebPushSubscription"
 import type { BrowserContext, Page } from "playwright-core"
 
@@ -90,8 +91,8 @@ declare global {
 
 const run = <A, E>(
   name: string,
-  body: Effect.Effect<A, E, Chromium | TestPushService | HttpClient.HttpClient | Scope.Scope>
-) => it.scopedLive(name, () => Effect.provide(body, Layer.merge(Chromium.layer, TestPush.layer())))
+  body: Effect.Effect<A, E, Chromium | TestPushService | HttpClient.HttpClient | WebPushCrypto | Scope.Scope>
+) => it.scopedLive(name, () => Effect.provide(body, Layer.merge(Chromium.layer, TestPush.layer)))
 
 describe.skipIf(isMissing)("the demo", () => {
   run(

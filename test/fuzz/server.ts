@@ -17,7 +17,8 @@ import {
   Topic,
   VapidKeys,
   WebPush,
-  WebPushApi
+  WebPushApi,
+  WebPushCrypto
 } from "effect-realtime"
 
 const Orders = Topic.make("orders/:orderId", { paid: Schema.Struct({ amount: Schema.Number }) })
@@ -169,7 +170,9 @@ const program = Layer.unwrapEffect(Effect.gen(function*() {
     Layer.provide(Layer.mergeAll(
       broker.pipe(Layer.provide(EventLog.layerMemory)),
       SubscriptionStore.layerMemory(),
-      WebPush.layer({ vapid: keys, subject: "mailto:ops@example.com", ttl: "1 day" }).pipe(Layer.provide(noPushService))
+      WebPush.layerWith({ vapid: keys, subject: "mailto:ops@example.com", ttl: "1 day" }).pipe(
+        Layer.provide([noPushService, WebPushCrypto.layer])
+      )
     ))
   )
 }))

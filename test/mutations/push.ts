@@ -206,15 +206,16 @@ export default [
     ...sender,
     promise: "The timeout of a message begins with its encryption",
     name: "excludes the encryption of other messages",
-    find: `    yield* turn
-    const authorization = yield* authorize(endpoint.origin)`,
-    replace: `    const authorization = yield* authorize(endpoint.origin).pipe(
-      Effect.zipLeft(Effect.timeoutFail(turn, { duration: message.timeout, onTimeout: () => failure("Timeout") }))
-    )`
+    find: `      crypto.encrypt(message.bytes, subscription.keys, message.padding),
+      ({ reason }) => failure(reason)
+    )`,
+    replace: `      crypto.encrypt(message.bytes, subscription.keys, message.padding),
+      ({ reason }) => failure(reason)
+    ).pipe(Effect.timeoutFail({ duration: message.timeout, onTimeout: () => failure("Timeout") }))`
   },
   {
     ...sender,
-    file: "src/WebPush/internal/pacing.ts",
+    file: "src/node/internal/pacing.ts",
     promise: "A turn of the event loop encrypts a few messages",
     name: "does not block the event loop",
     find: `const encryptionsPerTurn = 8`,
@@ -227,6 +228,39 @@ export default [
     find: `    yield* validate(options)
     yield* checkOptions(options)`,
     replace: `    yield* validate(options)`
+  },
+  {
+    ...sender,
+    file: "src/WebPush/internal/vapidToken.ts",
+    test: "test/WebPushCrypto.test.ts",
+    promise: "Concurrent first sends sign one token, also where signing is asynchronous",
+    name: "with one token for 200 concurrent first sends",
+    find: `    }, withPermits(1))`,
+    replace: `    })`
+  },
+  {
+    file: "src/WebPushCrypto/internal/webCrypto.ts",
+    test: "test/WebPushCrypto.test.ts",
+    promise: "Web Crypto pads a message to its length",
+    name: "encrypts messages that node:crypto opens",
+    find: `Math.max(plaintext.length, paddedBytes) + 1`,
+    replace: `plaintext.length + 1`
+  },
+  {
+    file: "src/internal/p256.ts",
+    test: "test/VapidKeys.test.ts",
+    promise: "The order of the curve is no private key",
+    name: "derives the public key as another implementation",
+    find: `d >= n`,
+    replace: `d > n`
+  },
+  {
+    file: "src/VapidKeys.ts",
+    test: "test/VapidKeys.test.ts",
+    promise: "A key in encrypted PEM is refused by name",
+    name: "fails with the rule that a private key breaks",
+    find: `|| /ENCRYPTED/.test(body)`,
+    replace: ``
   },
   {
     ...sender,

@@ -20,7 +20,7 @@ import * as TestCertificate from "../../src/testing/internal/testCertificate.js"
 import { forbiddenUrls, pushServiceUrls } from "../support/endpoints.js"
 import { layerOver } from "../support/webPush.js"
 
-const { publicKey: p256dh } = Effect.runSync(VapidKeys.generate)
+const { publicKey: p256dh } = await Effect.runPromise(VapidKeys.generate)
 const auth = randomBytes(16).toString("base64url")
 
 const subscribe = (endpoint: string) =>
@@ -77,7 +77,7 @@ const certificate = TestCertificate.make(["localhost"])
 const local: PushHttpClient.Options = { ca: certificate.cert, allowedAddresses: ["127.0.0.1", "::1"] }
 
 const withWebPush = (port: number, options: PushHttpClient.Options = local) =>
-  Effect.provide(layerOver(PushHttpClient.layer(options), { hosts: [`localhost:${port}`, "push.example.org"] }))
+  Effect.provide(layerOver(PushHttpClient.layerWith(options), { hosts: [`localhost:${port}`, "push.example.org"] }))
 
 const until = (condition: () => boolean) =>
   Effect.repeat(Effect.delay(Effect.sync(condition), "5 millis"), { until: (holds) => holds }).pipe(
@@ -260,7 +260,7 @@ describe("a push service that misbehaves", () => {
         // The client works afterwards.
         yield* service.answer({ status: 201 })
         yield* WebPush.send(subscription, "hello")
-      }).pipe(Effect.provide(TestPushService.layerWebPush({ protocol }))))
+      }).pipe(Effect.provide(TestPushService.layerWebPushWith({ protocol }))))
   }
 })
 
@@ -691,7 +691,7 @@ describe("addresses", () => {
           if (error._tag !== "WebPushFailure") return assert.fail(error._tag)
           assert.strictEqual(describeError(error), "Blocked ERR_BLOCKED_ADDRESS", host)
           assert.deepStrictEqual([error.isFinal, error.needsNewSubscription], [true, true], host)
-        })).pipe(Effect.provide(layerOver(PushHttpClient.layer({ ca: certificate.cert }), { hosts })))
+        })).pipe(Effect.provide(layerOver(PushHttpClient.layerWith({ ca: certificate.cert }), { hosts })))
     }))
 
   it.live("are checked again for the next connection, when the name resolves to another one", () =>

@@ -91,7 +91,7 @@ const program = (name: string, databaseUrl: string) =>
         Layer.provide(Notifier.layer),
         Layer.provide(EventBroker.layer.pipe(Layer.provide(EventLog.layerMemory))),
         Layer.provideMerge(SqlSubscriptionStore.layer()),
-        Layer.provideMerge(TestPushService.layerWebPush()),
+        Layer.provideMerge(TestPushService.layerWebPush),
         Layer.provideMerge(
           databaseUrl.startsWith("file:")
             ? Sqlite.layerOf(databaseUrl)

@@ -3,8 +3,8 @@ import { HttpClient, HttpClientRequest } from "@effect/platform"
 import { NodeRuntime } from "@effect/platform-node"
 import { PgClient } from "@effect/sql-pg"
 import { Config, Effect, Layer, Redacted } from "effect"
-import { EventBroker, EventLog, Notifier, WebPush } from "effect-realtime"
-import { PushHttpClient } from "effect-realtime/node"
+import { EventBroker, EventLog, Notifier, VapidKeys, WebPush } from "effect-realtime"
+import { NodeWebPushCrypto, PushHttpClient } from "effect-realtime/node"
 import { SqlNotificationOutbox, SqlSubscriptionStore } from "effect-realtime/sql"
 
 import * as Sqlite from "../support/sqlite.js"
@@ -27,6 +27,11 @@ const PushClientLive = Layer.scoped(
   })
 )
 
+const WebPushLive = WebPush.layerConfig({
+  vapid: VapidKeys.config({ privateKey: Config.redacted("VAPID_PRIVATE_KEY") }),
+  subject: Config.string("VAPID_SUBJECT")
+}).pipe(Layer.provide([PushClientLive, NodeWebPushCrypto.layer]))
+
 const SqlLive = Layer.unwrapEffect(
   Effect.map(
     Config.string("DATABASE_URL"),
@@ -40,7 +45,7 @@ const WorkerLive = SqlNotificationOutbox.layer({ concurrency: 16, lease: "3 seco
     Layer.provide(Notifier.layer),
     Layer.provide(SqlSubscriptionStore.layer()),
     Layer.provide(EventBroker.layer.pipe(Layer.provide(EventLog.layerMemory))),
-    Layer.provide(WebPush.layerConfig().pipe(Layer.provide(PushClientLive))),
+    Layer.provide(WebPushLive),
     Layer.provide(SqlLive)
   )
 

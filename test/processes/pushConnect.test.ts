@@ -65,7 +65,7 @@ it.live(
         assert.strictEqual(opened(), 1)
         assert.strictEqual((yield* send).status, 201)
       }).pipe(Effect.provide(
-        layerOver(PushHttpClient.layer({ ca: certificate.cert, allowedAddresses: ["127.0.0.1", "::1"] }), {
+        layerOver(PushHttpClient.layerWith({ ca: certificate.cert, allowedAddresses: ["127.0.0.1", "::1"] }), {
           hosts: [`localhost:${port}`]
         })
       ))

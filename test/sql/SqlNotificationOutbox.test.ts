@@ -43,7 +43,7 @@ const sqlSuite = <R, E>(it: Vitest.MethodsNonLive<R, true>, client: Layer.Layer<
 
   const Live = Notifier.layer.pipe(
     Layer.provideMerge(Layer.merge(SqlSubscriptionStore.layer(), EventBrokerLive)),
-    Layer.provideMerge(Layer.merge(client, TestPushService.layerWebPush()))
+    Layer.provideMerge(Layer.merge(client, TestPushService.layerWebPush))
   )
 
   it.effect("reads the rows of an older version, and adds its column once", () =>
@@ -92,7 +92,7 @@ const realClock = { excludeTestServices: true, timeout: "60 seconds" } as const
 
 const layerOutbox = Layer.effect(NotificationOutbox.NotificationOutbox, SqlNotificationOutbox.make()).pipe(
   Layer.provide(Notifier.layer),
-  Layer.provide(Layer.mergeAll(SqlSubscriptionStore.layer(), EventBrokerLive, TestPushService.layerWebPush()))
+  Layer.provide(Layer.mergeAll(SqlSubscriptionStore.layer(), EventBrokerLive, TestPushService.layerWebPush))
 )
 
 describe("SqlNotificationOutbox", () => {

@@ -24,12 +24,15 @@ export const decrypt = (
   return padded.slice(0, padded.lastIndexOf(2))
 }
 
+/** Returns `true` if the text has this signature of ES256, without code of the library. */
+export const isSigned = (text: string, signature: Uint8Array, publicKey: Uint8Array): boolean =>
+  p256.verify(signature, bytes(text), publicKey, { lowS: false })
+
 /** Verifies an ES256 token, and returns its claims. */
 export const verify = (token: string, publicKey: Uint8Array): unknown => {
   const [header, claims, signature = ""] = token.split(".")
-  const valid = p256.verify(Buffer.from(signature, "base64url"), bytes(`${header}.${claims}`), publicKey, {
-    lowS: false
-  })
-  if (!valid) throw new Error("the signature is wrong")
+  if (!isSigned(`${header}.${claims}`, Buffer.from(signature, "base64url"), publicKey)) {
+    throw new Error("the signature is wrong")
+  }
   return JSON.parse(Buffer.from(claims ?? "", "base64url").toString())
 }

@@ -107,7 +107,7 @@ const send = (
     )
     yield* Effect.either(webPush.send(subscription, "hello", { ttl: options.ttl ?? 60 }))
     return { received: yield* service.received, violations: yield* service.violations }
-  }).pipe(Effect.provide(TestPushService.layer()))
+  }).pipe(Effect.provide(TestPushService.layer))
 
 describe("TestPushService", () => {
   it.live("accepts a message that conforms to the RFCs", () =>

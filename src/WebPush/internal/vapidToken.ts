@@ -1,50 +1,23 @@
 /**
  * VAPID tokens (RFC 8292): one signature for each origin and key pair, reused until shortly before it expires.
  */
-import type { KeyObject } from "node:crypto"
-import { createPrivateKey, sign } from "node:crypto"
-
 import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Encoding from "effect/Encoding"
 import * as Metric from "effect/Metric"
-import * as Redacted from "effect/Redacted"
 
 import type { VapidKeys } from "../../VapidKeys.js"
+import type { WebPushCrypto } from "../../WebPushCrypto.js"
 
 export const tokensSigned: Metric.Metric.Counter<number> = Metric.counter("web_push.vapid.tokens_signed", {
   description: "VAPID tokens signed",
   incremental: true
 })
 
-/** Parses the private key once, since parsing costs many times a signature. */
-export const signingKey = ({ privateKey, publicKey }: VapidKeys): KeyObject => {
-  const point = Buffer.from(publicKey, "base64url")
-  return createPrivateKey({
-    format: "jwk",
-    key: {
-      kty: "EC",
-      crv: "P-256",
-      x: point.toString("base64url", 1, 33),
-      y: point.toString("base64url", 33, 65),
-      d: Redacted.value(privateKey)
-    }
-  })
-}
-
-const jsonSegment = (value: object): string => Buffer.from(JSON.stringify(value)).toString("base64url")
+const jsonSegment = (value: object): string => Encoding.encodeBase64Url(JSON.stringify(value))
 
 const jwtHeader = jsonSegment({ typ: "JWT", alg: "ES256" })
-
-/** Signs a token. `exp` is in seconds since 1970. */
-export const signToken = (
-  key: KeyObject,
-  claims: { readonly aud: string; readonly exp: number; readonly sub: string }
-): string => {
-  const content = `${jwtHeader}.${jsonSegment(claims)}`
-  const signature = sign("sha256", Buffer.from(content), { key, dsaEncoding: "ieee-p1363" })
-  return `${content}.${signature.toString("base64url")}`
-}
 
 const lifetime = Duration.toMillis("12 hours")
 const reuse = Duration.toMillis("11 hours")
@@ -54,17 +27,25 @@ const maxTokens = 1024
  * Returns a function from an origin to its Authorization header. Signs a token at the first use, and before it
  * expires.
  */
-export const makeAuthorization = (keys: VapidKeys, subject: string) => {
-  const key = signingKey(keys)
-  const tokens = new Map<string, { readonly header: string; readonly signedAt: number }>()
-  // Signing is synchronous, so two fibers never sign for one origin at the same time.
-  return (origin: string): Effect.Effect<string> =>
-    Effect.flatMap(Clock.currentTimeMillis, (now) => {
-      const known = tokens.get(origin)
+export const makeAuthorization = Effect.fnUntraced(
+  function*(crypto: WebPushCrypto.Service, keys: VapidKeys, subject: string) {
+    const sign = yield* crypto.signer(keys)
+    const tokens = new Map<string, { readonly header: string; readonly signedAt: number }>()
+    // Two fibers never sign for one origin at the same time.
+    const { withPermits } = yield* Effect.makeSemaphore(1)
+    const known = (origin: string, now: number): string | undefined => {
+      const token = tokens.get(origin)
       // The clock may have been set back.
-      if (known !== undefined && Math.abs(now - known.signedAt) < reuse) return Effect.succeed(known.header)
-      const exp = Math.floor((now + lifetime) / 1000)
-      const header = `vapid t=${signToken(key, { aud: origin, exp, sub: subject })}, k=${keys.publicKey}`
+      return token !== undefined && Math.abs(now - token.signedAt) < reuse ? token.header : undefined
+    }
+    const signFor = Effect.fnUntraced(function*(origin: string) {
+      const now = yield* Clock.currentTimeMillis
+      const signed = known(origin, now)
+      if (signed !== undefined) return signed
+      const claims = { aud: origin, exp: Math.floor((now + lifetime) / 1000), sub: subject }
+      const content = `${jwtHeader}.${jsonSegment(claims)}`
+      const signature = yield* sign(content)
+      const header = `vapid t=${content}.${Encoding.encodeBase64Url(signature)}, k=${keys.publicKey}`
       tokens.delete(origin)
       // Subscribers choose the origin where a host is allowed by its suffix.
       for (const oldest of tokens.keys()) {
@@ -72,6 +53,13 @@ export const makeAuthorization = (keys: VapidKeys, subject: string) => {
         tokens.delete(oldest)
       }
       tokens.set(origin, { header, signedAt: now })
-      return Effect.as(Metric.increment(tokensSigned), header)
-    })
-}
+      yield* Metric.increment(tokensSigned)
+      return header
+    }, withPermits(1))
+    return (origin: string): Effect.Effect<string> =>
+      Effect.flatMap(Clock.currentTimeMillis, (now) => {
+        const header = known(origin, now)
+        return header === undefined ? signFor(origin) : Effect.succeed(header)
+      })
+  }
+)
