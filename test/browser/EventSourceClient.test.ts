@@ -13,6 +13,7 @@ import * as ScriptedServer from "../support/scriptedServer.js"
 import { Counter } from "./topic.js"
 
 const modes = { native: {}, fetch: { heartbeat: "15 seconds" } } as const
+const clients = { ...modes, light: { light: { heartbeat: 15_000 } } } as const
 
 const Broker = EventBroker.layer.pipe(Layer.provide(EventLog.layerMemory))
 
@@ -42,7 +43,7 @@ const subscribers = (name: string, n: number) =>
 
 describe.skipIf(isMissing)("EventSourceClient in Chromium", () => {
   layer(Layer.merge(Chromium.layer, Broker), { excludeTestServices: true, timeout: "60 seconds" })((it) => {
-    for (const [mode, options] of Object.entries(modes)) {
+    for (const [mode, options] of Object.entries(clients)) {
       it.scoped(`counts, over ${mode}`, () =>
         Effect.gen(function*() {
           const url = yield* serve(routes)
@@ -119,7 +120,10 @@ describe.skipIf(isMissing)("EventSourceClient in Chromium", () => {
           const page = yield* newPage(context, site)
           yield* Effect.promise(() =>
             page.evaluate(([url, options]) => {
-              globalThis.client = globalThis.api.open(`${url}/events`, { withCredentials: true, ...options })
+              globalThis.client = globalThis.api.open(
+                `${url}/events`,
+                "light" in options ? { light: { withCredentials: true } } : { withCredentials: true, ...options }
+              )
             }, [api, options] as const)
           )
           yield* until(page, () => globalThis.client.seen.length === 1)
@@ -225,7 +229,7 @@ describe.skipIf(isMissing)("EventSourceClient in Chromium", () => {
         }))
     }
 
-    for (const [name, options] of Object.entries({ ...modes, shared: { ...modes.fetch, shared: true } })) {
+    for (const [name, options] of Object.entries({ ...clients, shared: { ...modes.fetch, shared: true } })) {
       it.scoped(`reconnects after the back/forward cache, over ${name}`, () =>
         Effect.gen(function*() {
           const url = yield* serve(pages)
@@ -338,7 +342,7 @@ describe.skipIf(isMissing)("EventSourceClient in Chromium", () => {
       Effect.gen(function*() {
         const page = yield* newPage(yield* newContext, yield* serve(pages))
         for (const type of ["text/event-stream", "application/json"]) {
-          for (const options of Object.values(modes)) {
+          for (const options of Object.values(clients)) {
             const server = yield* ScriptedServer.make([
               (response) =>
                 response.writeHead(200, ["content-type", type, "content-type", "text/event-stream"])
@@ -372,7 +376,7 @@ describe.skipIf(isMissing)("EventSourceClient in Chromium", () => {
       Effect.gen(function*() {
         const page = yield* newPage(yield* newContext, yield* serve(pages))
         for (const id of [" 1 ", "1\u0001", "x".repeat(20_000)]) {
-          for (const options of Object.values(modes)) {
+          for (const options of Object.values(clients)) {
             const requests: Array<string | undefined> = []
             const server = yield* ScriptedServer.make([
               ScriptedServer.stream(`retry: 5\nid: ${id}\ndata: 1\n\n`),
@@ -408,7 +412,7 @@ describe.skipIf(isMissing)("EventSourceClient in Chromium", () => {
     it.scoped("emits resync for a server without ids, over both", () =>
       Effect.gen(function*() {
         const page = yield* newPage(yield* newContext, yield* serve(pages))
-        for (const options of Object.values(modes)) {
+        for (const options of Object.values(clients)) {
           const server = yield* ScriptedServer.make([
             ScriptedServer.stream("retry: 5\n\ndata: 1\n\n"),
             ScriptedServer.hold("data: 2\n\n")

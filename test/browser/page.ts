@@ -1,12 +1,30 @@
 /** Script of the page under test: clients that record their events. */
 import { Chunk, Effect, Either, Fiber, Option, Stream } from "effect"
 import { EventSourceClient, PushClient } from "effect-realtime/browser"
+import type { Options } from "effect-realtime/client"
+import { subscribe } from "effect-realtime/client"
 
 import { Counter, Votes } from "./topic.js"
 
 type Seen = string | { readonly event: string; readonly data: unknown }
 
-const open = (url: string, options: EventSourceClient.Options = {}) => {
+/** Opens the light client. */
+const openLight = (url: string, options: Options) => {
+  const seen: Array<Seen> = []
+  const close = subscribe<typeof Counter>(url, {
+    open: () => seen.push("open"),
+    end: () => seen.push("end"),
+    error: ({ isRetryable, reason }) => seen.push(`${isRetryable ? "error" : "failed"} ${reason}`),
+    gap: (data) => seen.push({ event: "gap", data }),
+    resync: (data) => seen.push({ event: "resync", data }),
+    counter: (data) => seen.push({ event: "counter", data }),
+    message: (data) => seen.push({ event: "message", data })
+  }, options)
+  return { seen, close: () => Promise.resolve(close()) }
+}
+
+const open = (url: string, options: EventSourceClient.Options & { readonly light?: Options } = {}) => {
+  if (options.light !== undefined) return openLight(url, options.light)
   const seen: Array<Seen> = []
   const fiber = Effect.runFork(
     EventSourceClient.make(Counter, url, options).pipe(

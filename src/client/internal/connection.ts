@@ -161,19 +161,20 @@ export const open = (address: URL, options: Options, observer: Observer): () => 
       if (reader === undefined || signal.aborted) return
       onActivity()
       age = Stopwatch.start()
-      observer.onOpen()
       const missed = isUnsendable ? "Unsendable" : hasOpened && session.lastEventId === "" ? "NoIds" : undefined
       hasOpened = true
-      if (missed !== undefined) observer.onEvent("resync", JSON.stringify({ reason: missed }), session.lastEventId)
+      observer.onOpen()
+      if (missed !== undefined && !signal.aborted) {
+        observer.onEvent("resync", JSON.stringify({ reason: missed }), session.lastEventId)
+      }
       const parse = Parser.make((frame) => {
         if (signal.aborted || hasEnded) return
         retry = frame.retry ?? retry
         session.lastEventId = frame.id ?? session.lastEventId
         if (frame.data === undefined) return
         isProven = true
-        if (frame.event === "end") {
-          hasEnded = true
-        } else observer.onEvent(frame.event || "message", frame.data, session.lastEventId)
+        if (frame.event === "end") hasEnded = true
+        else observer.onEvent(frame.event || "message", frame.data, session.lastEventId)
       })
       while (!signal.aborted) {
         const { done, value } = await reader.read()
@@ -249,8 +250,8 @@ export const open = (address: URL, options: Options, observer: Observer): () => 
   options.signal?.addEventListener("abort", close, { signal: closed.signal })
   WakeUp.observe({
     onWake: () => onWake(),
-    onVisible: () => sinceActivity() > (heartbeat === undefined ? 60_000 : heartbeat * 2) && onWake(),
-    onHide: () => onHide()
+    onHide: () => onHide(),
+    isStale: () => sinceActivity() > (heartbeat === undefined ? 60_000 : heartbeat * 2)
   }, closed.signal)
   // A page that subscribes and closes at once, as React's StrictMode does, sends no request.
   queueMicrotask(run)
