@@ -98,6 +98,11 @@ export interface AuthenticateOptions<E = never, R = never> extends Credentials<E
    * The name of the query parameter that has the ticket. `"ticket"` by default.
    */
   readonly parameter?: string | undefined
+  /**
+   * The check of a ticket whose session may have ended since it was issued, such as a look-up of the owner. `None`
+   * refuses the request. Without it, a ticket opens streams until it expires, also after a logout.
+   */
+  readonly ticket?: ((access: Access) => Effect.Effect<Option.Option<Access>, E, R>) | undefined
 }
 
 /**
@@ -126,13 +131,14 @@ export interface Options {
  * - `Malformed`: the text is not a ticket.
  * - `WrongSignature`: the ticket was changed, or issued with another secret or for another audience.
  * - `Expired`: the ticket was valid once. The page must request a new one.
+ * - `Revoked`: the option `ticket` has refused it.
  *
  * @since 0.1.0
  * @category errors
  */
 export class Unauthenticated extends Schema.TaggedError<Unauthenticated>("effect-realtime/Unauthenticated")(
   "Unauthenticated",
-  { reason: Schema.Literal("Missing", "Malformed", "WrongSignature", "Expired") },
+  { reason: Schema.Literal("Missing", "Malformed", "WrongSignature", "Expired", "Revoked") },
   HttpApiSchema.annotations({ status: 401 })
 ) implements HttpServerRespondable.Respondable {
   /**
@@ -183,7 +189,7 @@ export declare namespace AccessTicket {
 
 /**
  * Issues a ticket for the owner: a text of `A-Z a-z 0-9 - _ .` that is safe in a URL. It is signed, not encrypted: its
- * holder can read the owner.
+ * holder can read the owner, which must not be a session token.
  *
  * Issue a ticket to a request that `authenticateSession` has accepted. A request with a ticket must not receive
  * another one: it could renew its access forever.
@@ -264,8 +270,8 @@ export const authenticateSession = <E = never, R = never>(
  * const router = HttpRouter.empty.pipe(
  *   HttpRouter.get(
  *     "/events",
- *     Effect.flatMap(authenticate, ({ expiresAt }) =>
- *       EventBroker.respond("news", { authorize: (channels) => Effect.succeed({ channels, expiresAt }) }))
+ *     Effect.flatMap(authenticate, ({ expiresAt, owner }) =>
+ *       EventBroker.respond("news", { owner, authorize: (channels) => Effect.succeed({ channels, expiresAt }) }))
  *   )
  * )
  * ```
@@ -281,7 +287,13 @@ export const authenticate = <E = never, R = never>(
     if (ticket !== null) yield* redactSpans
     const session = yield* sessionOf(options)
     if (Option.isSome(session)) return session.value
-    return yield* ticket === null ? new Unauthenticated({ reason: "Missing" }) : verify(ticket, { audience })
+    if (ticket === null) return yield* new Unauthenticated({ reason: "Missing" })
+    const access = yield* verify(ticket, { audience })
+    const current = options.ticket === undefined ? Option.some(access) : yield* options.ticket(access)
+    return yield* Option.match(current, {
+      onNone: () => new Unauthenticated({ reason: "Revoked" }),
+      onSome: Effect.succeed
+    })
   })
 }
 

@@ -225,6 +225,24 @@ for (const [name, serve] of [["Node's server", serveNode], ["a web handler", ser
         assert.deepStrictEqual(yield* post("", { authorization: `Bearer ${ticket}` }), refused)
       }).pipe(Effect.provide(Tickets), LeakCheck.run))
 
+    it.effect("a ticket is checked again, if its session may have ended", () =>
+      Effect.gen(function*() {
+        const sessions = new Map([["s1", "ada"]])
+        const app = AccessTicket.authenticate({
+          ticket: ({ owner }) =>
+            Effect.sync(() => Option.map(Option.fromNullable(sessions.get(owner)), (owner) => ({ owner })))
+        }).pipe(
+          Effect.map(({ owner }) => HttpServerResponse.text(owner)),
+          Effect.catchTag("Unauthenticated", ({ reason }) => HttpServerResponse.text(reason, { status: 401 }))
+        )
+        const url = yield* serve(Effect.provide(app, yield* Effect.context<AccessTicket.AccessTicket>()))
+        const ticket = yield* AccessTicket.issue({ owner: "s1" })
+        const get = Effect.promise(async () => (await fetch(`${url}/?ticket=${ticket}`)).text())
+        assert.strictEqual(yield* get, "ada")
+        sessions.clear()
+        assert.strictEqual(yield* get, "Revoked")
+      }).pipe(Effect.provide(Tickets), LeakCheck.run))
+
     it.effect("a stream outlives its ticket, and ends with the session", () =>
       Effect.gen(function*() {
         const app = Effect.flatMap(AccessTicket.authenticate({}), ({ expiresAt }) =>

@@ -77,6 +77,14 @@ export default [
     name: "reads the header"
   },
   {
+    promise: "A ticket whose session has ended is refused",
+    file,
+    find: "options.ticket === undefined ?",
+    replace: "ticket !== null ?",
+    test,
+    name: "is checked again"
+  },
+  {
     promise: "A ticket is in no span",
     file,
     find: "if (ticket !== null) yield* redactSpans",
