@@ -282,7 +282,8 @@ export const toStream = (self: EventStream): Stream.Stream<Uint8Array> =>
 
 /**
  * Returns the response that carries the stream. On Node's server, frames are written directly to the socket. On other
- * servers the body is a stream of bytes. Both behave the same.
+ * servers the body is a stream of bytes. Both behave the same. Throws `IllegalArgumentException` if the status is not a
+ * whole number from 200 to 599.
  *
  * @since 0.1.0
  * @category conversions
@@ -292,14 +293,16 @@ export const toResponse: {
   (self: EventStream, options?: ResponseOptions): HttpServerResponse.HttpServerResponse
 } = dual(
   (args) => isEventStream(args[0]),
-  (self: EventStream, options?: ResponseOptions): HttpServerResponse.HttpServerResponse =>
-    Response.withHeaders(
+  (self: EventStream, options: ResponseOptions = {}): HttpServerResponse.HttpServerResponse => {
+    Response.checkOptions(options)
+    return Response.withHeaders(
       HttpServerResponse.stream(Stream.suspend(() => toBody(Connection.fromEventStream(self))), {
-        status: options?.status,
+        status: options.status,
         contentType: "text/event-stream"
       }),
       options
     )
+  }
 )
 
 /**
@@ -309,6 +312,8 @@ export const toResponse: {
  *
  * A failure of the producer is logged with its cause, and ends the stream with the event that `onError` returns. A
  * defect is logged too, and ends the stream without an event.
+ *
+ * Throws `IllegalArgumentException` if an option is out of range, when the route is built.
  *
  * @since 0.1.0
  * @category constructors
@@ -334,8 +339,10 @@ export const toResponse: {
 export const respond = <A, E, R>(
   producer: (stream: EventStream) => Effect.Effect<A, E, R>,
   options: ProducerOptions<E> = {}
-): Effect.Effect<HttpServerResponse.HttpServerResponse, never, R | Scope.Scope> =>
-  Effect.gen(function*() {
+): Effect.Effect<HttpServerResponse.HttpServerResponse, never, R | Scope.Scope> => {
+  Connection.checkOptions(options)
+  Response.checkOptions(options)
+  return Effect.gen(function*() {
     if (yield* isHead) return Response.head(options)
     const stream = yield* make(options)
     const fiber = yield* Effect.suspend(() => producer(stream)).pipe(
@@ -347,10 +354,12 @@ export const respond = <A, E, R>(
     Connection.fromEventStream(stream).onStop(() => fiber.unsafeInterruptAsFork(FiberId.none))
     return yield* handOver(Connection.fromEventStream(stream), toResponse(stream, options))
   })
+}
 
 /**
  * Responds with the events of a `Stream`, which runs in the scope of the request. It is pulled as fast as the client
- * reads: the strategy is `"suspend"` by default, which drops no event. Failures are treated like those of `respond`.
+ * reads: the strategy is `"suspend"` by default, which drops no event. Failures and options are treated like those of
+ * `respond`.
  *
  * @since 0.1.0
  * @category constructors

@@ -58,40 +58,62 @@ export interface Settings {
   readonly sendsRetry: boolean
 }
 
+/** The options with defaults. Times are in milliseconds. */
+const parse = (options: Options) => {
+  const { capacity = 1000, heartbeat = "15 seconds", jitter = 0.5, maxBytes = 1024 * 1024, retry } = options
+  const { strategy = "sliding" } = options
+  const maxAge = toMillis("maxAge", options.maxAge ?? Duration.infinity)
+  const writeTimeout = toMillis("writeTimeout", options.writeTimeout ?? "30 seconds")
+  const heartbeatMillis = heartbeat === "off" ? Number.POSITIVE_INFINITY : toMillis("heartbeat", heartbeat)
+  const retryMillis = retry === undefined || retry === "off" ? undefined : toMillis("retry", retry)
+  check(heartbeatMillis > 0, "heartbeat must be longer than zero; \"off\" turns it off")
+  check(Number.isSafeInteger(capacity) && capacity >= 1, "capacity must be a whole number, one or more")
+  check(maxBytes >= 1, "maxBytes must be one or more")
+  check(jitter >= 0 && jitter <= 1, "jitter must be between 0 and 1")
+  check(maxAge > 0, "maxAge must be longer than zero")
+  check(writeTimeout > 0, "writeTimeout must be longer than zero")
+  check(retryMillis === undefined || Number.isSafeInteger(Math.round(retryMillis * 2)), "retry must be finite")
+  check(strategies.has(strategy), `strategy must be one of ${[...strategies].join(", ")}`)
+  return {
+    capacity,
+    maxBytes,
+    jitter,
+    strategy,
+    heartbeat: heartbeatMillis,
+    maxAge,
+    writeTimeout,
+    retry: retryMillis,
+    sendsRetry: retry !== "off"
+  }
+}
+
+const strategies: ReadonlySet<string> = new Set<Settings["strategy"]>(["sliding", "dropping", "suspend", "disconnect"])
+
+const toMillis = (name: string, input: Duration.DurationInput): number =>
+  Duration.toMillis(Option.getOrThrowWith(Duration.decodeUnknown(input), () => illegal(`${name} must be a duration`)))
+
+const check = (holds: boolean, rule: string): void => {
+  if (!holds) throw illegal(rule)
+}
+
+const illegal = (rule: string) => new Cause.IllegalArgumentException(`EventStream: ${rule}`)
+
+/** Throws `IllegalArgumentException` if an option is out of range. */
+export const checkOptions = (options: Options): void => void parse(options)
+
 /** Makes the settings of one connection. Dies with `IllegalArgumentException` if an option is out of range. */
 export const makeSettings = (options: Options): Effect.Effect<Settings> =>
-  Effect.flatMap(Random.next, (spread) => {
-    const { capacity = 1000, heartbeat = "15 seconds", jitter = 0.5, maxBytes = 1024 * 1024, retry } = options
-    const maxAge = Duration.toMillis(options.maxAge ?? Duration.infinity)
-    const writeTimeout = Duration.toMillis(options.writeTimeout ?? "30 seconds")
-    const heartbeatMillis = heartbeat === "off" ? Number.POSITIVE_INFINITY : Duration.toMillis(heartbeat)
-    const spreadRetry = (retry: Duration.DurationInput) =>
-      Math.round(Duration.toMillis(retry) * (1 + jitter * (2 * spread - 1)))
-    const opening = retry === undefined || retry === "off" ? undefined : spreadRetry(retry)
-    if (!(heartbeatMillis > 0)) return illegal("heartbeat must be longer than zero; \"off\" turns it off")
-    if (!(Number.isSafeInteger(capacity) && capacity >= 1)) {
-      return illegal("capacity must be a whole number, one or more")
-    }
-    if (!(maxBytes >= 1)) return illegal("maxBytes must be one or more")
-    if (!(jitter >= 0 && jitter <= 1)) return illegal("jitter must be between 0 and 1")
-    if (!(maxAge > 0)) return illegal("maxAge must be longer than zero")
-    if (!(writeTimeout > 0)) return illegal("writeTimeout must be longer than zero")
-    if (!(opening === undefined || Number.isSafeInteger(opening))) return illegal("retry must be finite")
-    return Effect.succeed<Settings>({
-      capacity,
-      maxBytes,
-      strategy: options.strategy ?? "sliding",
-      heartbeat: heartbeatMillis,
-      writeTimeout,
+  Effect.map(Random.next, (spread) => {
+    const { jitter, maxAge, retry, ...settings } = parse(options)
+    const spreadRetry = (retry: number) => Math.round(retry * (1 + jitter * (2 * spread - 1)))
+    const opening = retry === undefined ? undefined : spreadRetry(retry)
+    return {
+      ...settings,
       maxAge: maxAge === Number.POSITIVE_INFINITY ? maxAge : Math.round(maxAge * (1 - jitter * spread)),
       retry: opening,
-      shutdownRetry: opening ?? spreadRetry("3 seconds"),
-      sendsRetry: retry !== "off"
-    })
+      shutdownRetry: opening ?? spreadRetry(3_000)
+    }
   })
-
-const illegal = (rule: string): Effect.Effect<never> =>
-  Effect.die(new Cause.IllegalArgumentException(`EventStream: ${rule}`))
 
 interface Publisher {
   readonly frame: Frame.Frame

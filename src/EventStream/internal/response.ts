@@ -1,10 +1,17 @@
 import type * as Headers from "@effect/platform/Headers"
 import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
+import * as Cause from "effect/Cause"
 
 /** The status and the headers of a response, as `EventStream.ResponseOptions` documents them. */
 interface Options {
   readonly status?: number | undefined
   readonly headers?: Headers.Input | undefined
+}
+
+/** Throws `IllegalArgumentException` for a status that cannot be that of a final response. */
+export const checkOptions = ({ status = 200 }: Options): void => {
+  if (Number.isInteger(status) && status >= 200 && status <= 599) return
+  throw new Cause.IllegalArgumentException("EventStream: status must be a whole number from 200 to 599")
 }
 
 /** Returns the response to a HEAD request: the head of an event stream, without the stream. */
@@ -14,7 +21,7 @@ export const head = (options: Options): HttpServerResponse.HttpServerResponse =>
 /** Adds the headers of an event stream, and the headers of the options, which override them. */
 export const withHeaders = (
   response: HttpServerResponse.HttpServerResponse,
-  options: Options | undefined
+  options: Options
 ): HttpServerResponse.HttpServerResponse =>
   response.pipe(
     HttpServerResponse.setHeaders({
@@ -22,5 +29,5 @@ export const withHeaders = (
       "cache-control": "no-cache, no-transform",
       "x-accel-buffering": "no"
     }),
-    HttpServerResponse.setHeaders(options?.headers ?? {})
+    HttpServerResponse.setHeaders(options.headers ?? {})
   )
