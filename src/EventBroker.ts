@@ -30,7 +30,7 @@ import * as EventStream from "./EventStream.js"
 import * as Connection from "./EventStream/internal/connection.js"
 import { acceptsEvents } from "./EventStream/internal/mediaType.js"
 import { handOver } from "./EventStream/internal/nodeHandover.js"
-import { head } from "./EventStream/internal/response.js"
+import * as Response from "./EventStream/internal/response.js"
 import type * as ServerSentEvent from "./ServerSentEvent.js"
 import * as Topic from "./Topic.js"
 
@@ -301,16 +301,18 @@ export const publish: {
  * not their content.
  *
  * Fails with `EventLogError` if the log is unavailable, a channel breaks a rule or there are more than `maxChannels`,
- * and with the failure of `authorize`.
+ * and with the failure of `authorize`. Throws `IllegalArgumentException` if an option is out of range.
  *
  * @since 0.1.0
  * @category subscribing
  */
 export const subscribe = <E = never, R = never>(
   channels: ChannelOrPattern | Iterable<ChannelOrPattern>,
-  options?: SubscribeOptions<E, R>
-): Effect.Effect<EventStream.EventStream, EventLog.EventLogError | E, EventBroker | R | Scope.Scope> =>
-  Effect.flatMap(EventBroker, (broker) => broker.subscribe(channels, options))
+  options: SubscribeOptions<E, R> = {}
+): Effect.Effect<EventStream.EventStream, EventLog.EventLogError | E, EventBroker | R | Scope.Scope> => {
+  Connection.checkOptions(options)
+  return Effect.flatMap(EventBroker, (broker) => broker.subscribe(channels, options))
+}
 
 /**
  * Responds to a request with a subscription that resumes after its `Last-Event-ID`.
@@ -320,7 +322,8 @@ export const subscribe = <E = never, R = never>(
  * - If the log is unavailable or a limit refuses the client, the response has a time to reconnect, as `Options` says.
  * - A HEAD request is authorised and answered with the head alone.
  *
- * Fails with the failure of `authorize` only.
+ * Fails with the failure of `authorize` only. Throws `IllegalArgumentException` if an option is out of range, when the
+ * route is built.
  *
  * @since 0.1.0
  * @category subscribing
@@ -343,12 +346,16 @@ export const subscribe = <E = never, R = never>(
  */
 export const respond = <E = never, R = never>(
   channels: ChannelOrPattern | Iterable<ChannelOrPattern>,
-  options?: SubscribeOptions<E, R> & EventStream.ResponseOptions
+  options: SubscribeOptions<E, R> & EventStream.ResponseOptions = {}
 ): Effect.Effect<
   HttpServerResponse.HttpServerResponse,
   E,
   EventBroker | HttpServerRequest | R | Scope.Scope
-> => Effect.flatMap(EventBroker, (broker) => broker.respond(channels, options))
+> => {
+  Connection.checkOptions(options)
+  Response.checkOptions(options)
+  return Effect.flatMap(EventBroker, (broker) => broker.respond(channels, options))
+}
 
 /**
  * Returns the number of connections, on all nodes, that an event on the channel would reach.
@@ -592,7 +599,7 @@ export const make = Effect.fnUntraced(function*<R = never>(options: Options<R> =
           const granted = yield* admission.authorize(requested.right, options.authorize)
           if (Either.isLeft(granted)) return refuse(granted.left)
           if (granted.right.channels.size === 0) return HttpServerResponse.empty({ status: 403 })
-          if (method === "HEAD") return head(options)
+          if (method === "HEAD") return Response.head(options)
           return yield* open(granted.right, pending, { ...options, lastEventId }).pipe(
             Effect.flatMap(Option.match({
               onNone: () => sendAway,

@@ -6,10 +6,12 @@ import { NodeHttpServerRequest } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
 import {
   Array,
+  Cause,
   Chunk,
   Deferred,
   Duration,
   Effect,
+  Either,
   Exit,
   Fiber,
   Logger,
@@ -21,7 +23,7 @@ import {
   Stream,
   TestClock
 } from "effect"
-import { EventStream, type ServerSentEvent } from "effect-realtime"
+import { EventBroker, EventStream, type ServerSentEvent } from "effect-realtime"
 import { LeakCheck, TestEventSource } from "effect-realtime/testing"
 
 import { type Serve, serveNode, serveWeb } from "./support/servers.js"
@@ -456,7 +458,7 @@ describe("EventStream", () => {
 
     it.scoped("refuses options that cannot be", () =>
       Effect.gen(function*() {
-        const wrong: ReadonlyArray<[keyof EventStream.Options, EventStream.Options]> = [
+        const wrong: ReadonlyArray<[keyof EventStream.Options, EventBroker.SubscribeOptions<never, never>]> = [
           ["heartbeat", { heartbeat: 0 }],
           ["capacity", { capacity: 0 }],
           ["capacity", { capacity: 1.5 }],
@@ -464,11 +466,32 @@ describe("EventStream", () => {
           ["jitter", { jitter: 2 }],
           ["maxAge", { maxAge: 0 }],
           ["writeTimeout", { writeTimeout: 0 }],
-          ["retry", { retry: Duration.infinity }]
+          ["retry", { retry: Duration.infinity }],
+          // @ts-expect-error a caller without types may do this
+          ["heartbeat", { heartbeat: "often" }],
+          // @ts-expect-error a caller without types may do this
+          ["strategy", { strategy: "none" }]
         ]
         for (const [name, options] of wrong) {
           const exit = yield* Effect.exit(EventStream.make(options))
           assert.include(String(exit), name)
+          const builds: ReadonlyArray<() => unknown> = [
+            () => EventStream.respond(() => Effect.void, options),
+            () => EventStream.respondStream(Stream.empty, options),
+            () => EventBroker.respond("news", options),
+            () => EventBroker.subscribe("news", options)
+          ]
+          for (const build of builds) {
+            const error = Either.getOrThrow(Either.flip(Either.try({ try: build, catch: (error) => error })))
+            assert.isTrue(Cause.isIllegalArgumentException(error))
+            assert.include(String(error), name)
+          }
+        }
+        const stream = yield* EventStream.make()
+        for (const status of [0, 101, 600, 200.5, Number.NaN]) {
+          assert.throws(() => EventStream.toResponse(stream, { status }), /status/)
+          assert.throws(() => EventStream.respond(() => Effect.void, { status }), /status/)
+          assert.throws(() => EventBroker.respond("news", { status }), /status/)
         }
       }))
   })

@@ -67,5 +67,13 @@ export default [
     replace: "",
     test,
     name: "whose shutdown drops"
+  },
+  {
+    promise: "options are refused when the route is built",
+    file: "src/EventStream.ts",
+    find: "Connection.checkOptions(options)",
+    replace: "",
+    test: "test/EventStream.test.ts",
+    name: "refuses options that cannot be"
   }
 ] satisfies ReadonlyArray<Mutation>
