@@ -12,11 +12,13 @@ import {
 } from "@effect/platform"
 import { NodeHttpServer } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
-import { Chunk, Deferred, Effect, Layer, Schedule, Schema, Stream } from "effect"
+import { Cause, Chunk, Deferred, Effect, Exit, Layer, Option, Schedule, Schema, Stream } from "effect"
 import { EventStream, ServerSentEvent, Topic } from "effect-realtime"
+import { EventSourceClient } from "effect-realtime/browser"
 import { LeakCheck, TestEventSource } from "effect-realtime/testing"
 
 import { collectGarbage } from "./support/garbage.js"
+import * as ScriptedServer from "./support/scriptedServer.js"
 
 const Orders = HttpApi.make("shop").add(
   HttpApiGroup.make("orders").add(
@@ -77,6 +79,12 @@ const Shop = HttpApi.make("shop").add(
       .addSuccess(Topic.body(Paid))
   ).add(
     HttpApiEndpoint.get("any", "/any").addSuccess(EventStream.Body)
+  ).add(
+    HttpApiEndpoint.post("search", "/:id/items/:item?")
+      .setPath(Schema.Struct({ id: Schema.NumberFromString, item: Schema.optional(Schema.String) }))
+      .setUrlParams(Schema.Struct({ since: Schema.Date, tag: Schema.Array(Schema.String) }))
+      .setPayload(Schema.Struct({ at: Schema.Date }))
+      .addSuccess(Topic.body(Paid))
   ).prefix("/orders")
 ).prefix("/api")
 
@@ -93,7 +101,9 @@ const serveShop = (left: Deferred.Deferred<void>) =>
     const Live = HttpApiBuilder.serve().pipe(
       Layer.provide(HttpApiBuilder.api(Shop)),
       Layer.provide(
-        HttpApiBuilder.group(Shop, "orders", (h) => h.handle("events", () => endless).handle("any", () => endless))
+        HttpApiBuilder.group(Shop, "orders", (h) =>
+          h.handle("events", () =>
+            endless).handle("any", () => endless).handle("search", () => endless))
       ),
       Layer.provideMerge(NodeHttpServer.layer(createServer, { port: 0, host: "127.0.0.1" }))
     )
@@ -134,6 +144,54 @@ describe("a client derived from an HttpApi", () => {
 })
 
 describe("an endpoint that declares a topic", () => {
+  it.scopedLive("is read by `fromApi`", () =>
+    Effect.gen(function*() {
+      const left = yield* Deferred.make<void>()
+      const baseUrl = `${yield* serveShop(left)}/`
+      const events = yield* EventSourceClient.fromApi(Shop, "orders", "events", { path: { id: "4/2" }, baseUrl }).pipe(
+        Stream.take(2),
+        Stream.runCollect
+      )
+      assert.deepStrictEqual(Chunk.toReadonlyArray(events), [
+        { event: "open", data: undefined, id: "" },
+        { event: "paid", data: { amount: 5, at: new Date(0) }, id: "" }
+      ])
+      yield* Deferred.await(left)
+    }))
+
+  it.scopedLive("encodes its request by its schemas", () =>
+    Effect.gen(function*() {
+      const server = yield* ScriptedServer.make([ScriptedServer.status(204)])
+      const request = { urlParams: { since: new Date(0), tag: ["a", "b&"] }, payload: { at: new Date(1) } }
+      for (const item of ["100 %", undefined]) {
+        yield* Stream.runDrain(EventSourceClient.fromApi(Shop, "orders", "search", {
+          ...request,
+          path: { id: 7, item },
+          baseUrl: new URL(server.url).origin,
+          headers: Effect.succeed({ authorization: "Bearer 1" })
+        }))
+      }
+      const query = "since=1970-01-01T00%3A00%3A00.000Z&tag=a&tag=b%26"
+      assert.deepStrictEqual(server.requests.map(({ method, url }) => [method, url]), [
+        ["POST", `/api/orders/7/items/100%20%25?${query}`],
+        ["POST", `/api/orders/7/items?${query}`]
+      ])
+      assert.strictEqual(server.requests[0]?.headers["content-type"], "application/json")
+      assert.strictEqual(server.requests[0]?.headers.authorization, "Bearer 1")
+      assert.strictEqual(
+        yield* Effect.promise(async () => server.requests[0]?.body),
+        "{\"at\":\"1970-01-01T00:00:00.001Z\"}"
+      )
+      const exit = yield* Effect.exit(Stream.runDrain(EventSourceClient.fromApi(Shop, "orders", "search", {
+        ...request,
+        path: { id: 7, item: "1" },
+        urlParams: { since: new Date(Number.NaN), tag: [] }
+      })))
+      assert.isTrue(
+        Exit.isFailure(exit) && Cause.isIllegalArgumentException(Option.getOrUndefined(Cause.dieOption(exit.cause)))
+      )
+    }))
+
   it("has the schemas of its events in the OpenAPI document", () => {
     const success = OpenApi.fromApi(Shop).paths["/api/orders/{id}/events"]?.get?.responses["200"]
     assert.deepStrictEqual<unknown>(success?.content, {

@@ -3,6 +3,10 @@
  *
  * @since 0.1.0
  */
+import type { HttpApi } from "@effect/platform/HttpApi"
+import type { HttpApiEndpoint } from "@effect/platform/HttpApiEndpoint"
+import type { HttpApiGroup } from "@effect/platform/HttpApiGroup"
+import type { HttpApiMiddleware } from "@effect/platform/HttpApiMiddleware"
 import * as Cause from "effect/Cause"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -12,8 +16,10 @@ import type * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 
+import { declaredBy } from "../internal/streamBody.js"
 import * as Topic from "../Topic.js"
 import { EventSourceError } from "./EventSourceError.js"
+import * as ApiRequest from "./internal/apiRequest.js"
 import * as Reconnection from "./internal/reconnection.js"
 import * as SharedConnection from "./internal/sharedConnection.js"
 import type { Session, Signal } from "./internal/signal.js"
@@ -160,6 +166,54 @@ export interface Options {
 }
 
 /**
+ * The endpoint of an `HttpApi` with a name, in the group with a name.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type ApiEndpoint<
+  Groups extends HttpApiGroup.Any,
+  Group extends string,
+  Name extends string
+> = HttpApiEndpoint.WithName<HttpApiGroup.EndpointsWithName<Groups, Group>, Name>
+
+/**
+ * The topic that an endpoint declares by `Topic.body`.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type ApiTopic<Endpoint extends HttpApiEndpoint.Any> = HttpApiEndpoint.Success<Endpoint> extends infer Success
+  ? Success extends Topic.Body<infer Self> ? Self : never
+  : never
+
+/**
+ * The name of an endpoint that declares a topic, or the rule that another endpoint breaks.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type CheckApiEndpoint<Endpoint extends HttpApiEndpoint.Any, Name extends string> = [ApiTopic<Endpoint>] extends
+  [never] ? "the success of the endpoint must be Topic.body" : Name
+
+/**
+ * Options of a client of an endpoint, with the parameters of its request as its own schemas decode them. The method,
+ * and the body, are those of the endpoint.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type ApiOptions<Endpoint extends HttpApiEndpoint.Any> =
+  & Omit<HttpApiEndpoint.Request<Endpoint>, "headers" | "request">
+  & Omit<Options, "method" | "body" | "format">
+  & {
+    /**
+     * URL before the path of the endpoint. By default the origin of the page.
+     */
+    readonly baseUrl?: string | URL | undefined
+  }
+
+/**
  * Header values by name.
  *
  * @since 0.1.0
@@ -274,6 +328,85 @@ export function stream(
         }))
     )
   })
+}
+
+/**
+ * Returns a stream of the events of an `HttpApi` endpoint that declares its topic by `Topic.body`. The path, the
+ * parameters of the query and the payload are encoded by the schemas of the endpoint. Otherwise it is as that of
+ * `make`.
+ *
+ * Dies with `IllegalArgumentException` if a schema refuses its value.
+ *
+ * @since 0.1.0
+ * @category constructors
+ * @example
+ * ```ts
+ * import { HttpApi, HttpApiEndpoint, HttpApiGroup } from "@effect/platform"
+ * import { Schema } from "effect"
+ * import { EventSourceClient } from "effect-realtime/browser"
+ * import * as Topic from "effect-realtime/Topic"
+ *
+ * const Orders = Topic.make("orders/:orderId", { paid: Schema.Struct({ amount: Schema.Number }) })
+ *
+ * const Api = HttpApi.make("shop").add(
+ *   HttpApiGroup.make("orders").add(
+ *     HttpApiEndpoint.get("events", "/orders/:orderId/events")
+ *       .setPath(Schema.Struct({ orderId: Schema.String }))
+ *       .addSuccess(Topic.body(Orders))
+ *   )
+ * )
+ *
+ * const events = EventSourceClient.fromApi(Api, "orders", "events", { path: { orderId: "42" } })
+ * ```
+ */
+export function fromApi<
+  Id extends string,
+  Groups extends HttpApiGroup.Any,
+  ApiError,
+  ApiR,
+  const Group extends HttpApiGroup.Name<Groups>,
+  const Name extends HttpApiEndpoint.Name<HttpApiGroup.EndpointsWithName<Groups, Group>>
+>(
+  api: HttpApi<Id, Groups, ApiError, ApiR>,
+  group: Group,
+  endpoint: CheckApiEndpoint<ApiEndpoint<Groups, Group, Name>, Name>,
+  ...options: {} extends ApiOptions<ApiEndpoint<Groups, Group, Name>>
+    ? [options?: ApiOptions<ApiEndpoint<Groups, Group, Name>>]
+    : [options: ApiOptions<ApiEndpoint<Groups, Group, Name>>]
+): Stream.Stream<
+  Event<ApiTopic<ApiEndpoint<Groups, Group, Name>>["events"]>,
+  EventSourceError,
+  HttpApiMiddleware.Without<HttpApiEndpoint.Context<ApiEndpoint<Groups, Group, Name>>>
+>
+export function fromApi(
+  api: {
+    readonly groups: {
+      readonly [group: string]: { readonly endpoints: { readonly [name: string]: ApiRequest.Endpoint } }
+    }
+  },
+  group: string,
+  name: string,
+  { baseUrl, path, payload, urlParams, ...options }:
+    & ApiRequest.Values
+    & Options
+    & { readonly baseUrl?: string | URL | undefined } = {}
+): Stream.Stream<unknown, EventSourceError> {
+  return Stream.unwrap(Effect.gen(function*() {
+    const endpoint = api.groups[group]?.endpoints[name]
+    const topic = endpoint === undefined ? undefined : declaredBy(endpoint.successSchema.ast)
+    if (endpoint === undefined || !Topic.isTopic(topic)) {
+      return yield* Effect.die(new Cause.IllegalArgumentException("the success of the endpoint must be Topic.body"))
+    }
+    const { body, url } = yield* ApiRequest.make(endpoint, { path, payload, urlParams })
+    const json = (headers: RequestHeaders = {}) => ({ "content-type": "application/json", ...headers })
+    const { headers } = options
+    return make(topic, (baseUrl === undefined ? "" : String(baseUrl).replace(/\/$/, "")) + url, {
+      ...options,
+      method: endpoint.method === "GET" ? undefined : endpoint.method,
+      body,
+      headers: body === undefined ? headers : Effect.isEffect(headers) ? Effect.map(headers, json) : json(headers)
+    })
+  }))
 }
 
 /** The channel of an event, and its data without the line of the channel. */

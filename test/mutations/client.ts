@@ -1,5 +1,7 @@
 import type { Mutation } from "./mutation.js"
 
+const apiRequest = "src/browser/internal/apiRequest.ts"
+const streamBody = "src/internal/streamBody.ts"
 const client = "src/browser/EventSourceClient.ts"
 const reconnection = "src/browser/internal/reconnection.ts"
 const attempt = "src/browser/internal/attempt.ts"
@@ -237,5 +239,37 @@ export default [
     replace: "if (signals < 0) flushGap()",
     test: inChromium,
     name: "for a slow reader, and emits a gap, over native"
+  },
+  {
+    promise: "a parameter of an endpoint's path is one segment",
+    file: apiRequest,
+    find: "slash + encodeURIComponent(value)",
+    replace: "slash + value",
+    test: "test/HttpApi.test.ts",
+    name: "is read by `fromApi`"
+  },
+  {
+    promise: "the payload of an endpoint is JSON",
+    file: client,
+    find: "\"content-type\": \"application/json\",",
+    replace: "",
+    test: "test/HttpApi.test.ts",
+    name: "encodes its request by its schemas"
+  },
+  {
+    promise: "a client derived from an HttpApi returns when the response begins",
+    file: streamBody,
+    find: "neverRead(Schema.Void, isBody)",
+    replace: "neverRead(Schema.String, isBody)",
+    test: "test/HttpApi.test.ts",
+    name: "returns when the response begins: events"
+  },
+  {
+    promise: "the OpenAPI document has the schemas of the events",
+    file: streamBody,
+    find: "[HttpApiSchema.AnnotationStatus]: \"200\"",
+    replace: "[HttpApiSchema.AnnotationStatus]: \"2XX\"",
+    test: "test/HttpApi.test.ts",
+    name: "has the schemas of its events"
   }
 ] satisfies ReadonlyArray<Mutation>

@@ -1,6 +1,8 @@
 /** Checked by tsc, never run. */
+import { HttpApi, HttpApiEndpoint, HttpApiGroup } from "@effect/platform"
 import type { Stream } from "effect"
 import { Schema } from "effect"
+import { EventStream } from "effect-realtime"
 import { EventSourceClient } from "effect-realtime/browser"
 import type { EventSourceError } from "effect-realtime/browser/EventSourceError"
 import * as Topic from "effect-realtime/Topic"
@@ -34,3 +36,33 @@ expectTypeOf(event.id).toEqualTypeOf<string>()
 EventSourceClient.stream([], "/events")
 // @ts-expect-error a channel is no topic
 EventSourceClient.stream(["orders/42"], "/events")
+
+// An endpoint of an HttpApi has the topic, and the parameters of the request
+const Api = HttpApi.make("shop").add(
+  HttpApiGroup.make("orders").add(
+    HttpApiEndpoint.get("events", "/:id/events").setPath(Schema.Struct({ id: Schema.NumberFromString }))
+      .setUrlParams(Schema.Struct({ since: Schema.Date })).addSuccess(Topic.body(Orders))
+  ).add(HttpApiEndpoint.get("any", "/any").addSuccess(EventStream.Body))
+    .add(HttpApiEndpoint.get("list", "/").addSuccess(Schema.String))
+).add(
+  HttpApiGroup.make("news").add(HttpApiEndpoint.get("all", "/news").addSuccess(Topic.body(News)))
+)
+const request = { path: { id: 42 }, urlParams: { since: new Date(0) } }
+expectTypeOf(EventSourceClient.fromApi(Api, "orders", "events", { ...request, heartbeat: "15 seconds" }))
+  .toEqualTypeOf<Stream.Stream<EventSourceClient.Event<typeof Orders.events>, EventSourceError>>()
+expectTypeOf(EventSourceClient.fromApi(Api, "news", "all"))
+  .toEqualTypeOf<Stream.Stream<EventSourceClient.Event<typeof News.events>, EventSourceError>>()
+// @ts-expect-error not a group
+EventSourceClient.fromApi(Api, "items", "events", request)
+// @ts-expect-error an endpoint of another group
+EventSourceClient.fromApi(Api, "orders", "all", request)
+// @ts-expect-error no options
+EventSourceClient.fromApi(Api, "orders", "events")
+// @ts-expect-error no path
+EventSourceClient.fromApi(Api, "orders", "events", { urlParams: request.urlParams })
+// @ts-expect-error the encoded side of the path
+EventSourceClient.fromApi(Api, "orders", "events", { ...request, path: { id: "42" } })
+// @ts-expect-error no topic
+EventSourceClient.fromApi(Api, "orders", "any")
+// @ts-expect-error no stream
+EventSourceClient.fromApi(Api, "orders", "list")
