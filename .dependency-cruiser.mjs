@@ -20,6 +20,7 @@ const modules = [
   "index",
   "browser",
   "client",
+  "react",
   "node",
   "redis",
   "sql",

@@ -15,6 +15,7 @@ const bundles: ReadonlyArray<{ readonly name: string; readonly source: string; r
   { name: "client", source: `export * from "../client/index.js"`, limit: 5_000 },
   { name: "the root", source: `export * from "../index.js"`, limit: 164_000 },
   { name: "Topic of the root", source: `export { Topic } from "../index.js"`, limit: 87_500 },
+  { name: "react", source: `export * from "../react/index.js"`, limit: 5_000 },
   { name: "service-worker.js", source: `import "./service-worker.js"`, limit: 2_600 }
 ]
 
@@ -28,6 +29,7 @@ for (const { limit, name, source } of bundles) {
     platform: "browser",
     format: "esm",
     target: "es2022",
+    external: ["react"],
     logLevel: "error"
   })
   const size = outputFiles.reduce((sum, { contents }) => sum + gzipSync(contents).length, 0)

@@ -129,8 +129,9 @@ export interface Options {
   readonly signal?: AbortSignal | undefined
   /**
    * The id to resume after: the `id` of an earlier event. Empty by default: the server decides where the stream begins.
+   * The client updates `current` of an object with each id, so that another client resumes after this one.
    */
-  readonly lastEventId?: string | undefined
+  readonly lastEventId?: string | { current: string } | undefined
   /**
    * Sends the header `Last-Event-ID` to another origin too, for a server that does not read `lastEventId` in the
    * query. False by default, because the header costs a preflight before each reconnect.
@@ -238,7 +239,8 @@ export class SubscribeError extends Error {
 }
 
 /**
- * Calls a handler for each event at a URL, and returns a function that closes the connection.
+ * Calls a handler for each event at a URL, and returns a function that closes the connection. The client looks up the
+ * handler for each event: a handler that is replaced in the object is not called any more.
  *
  * A lost connection is reported as `error`. Then the client reconnects, after 1 second, 2, 4 and so on to 30, jittered,
  * or when the page wakes up or is online again; `Retry-After` and the server's `retry` are respected. It resumes after
@@ -281,21 +283,19 @@ export function subscribe<T extends Topic.Topic.Any>(
   handlers: Handlers<T>,
   options?: Options
 ): () => void
-export function subscribe(url: string | URL, ownHandlers: object, options: Options = {}): () => void {
+export function subscribe(url: string | URL, handlers: object, options: Options = {}): () => void {
   const { format, heartbeat } = options
-  const handlers: AnyHandlers = Object.fromEntries(Object.entries(ownHandlers))
   if (heartbeat !== undefined && !(heartbeat > 0)) throw new RangeError("heartbeat must be longer than 0")
-  const topics = Object.entries(handlers).flatMap(([path, own]) => typeof own === "object" ? [{ path, own }] : [])
 
-  const call = (handler: AnyHandlers[string], data?: unknown, origin?: object) => {
+  const call = (handler: unknown, data?: unknown, origin?: object) => {
     try {
       if (typeof handler === "function") handler(data, origin)
     } catch (thrown) {
       Connection.report(thrown)
     }
   }
-  const fail = (failure: Failure) => call(handlers["error"], new SubscribeError(failure))
-  const handle = (own: AnyHandlers, event: string, text: string, origin: object, isJson = format !== "text") => {
+  const fail = (failure: Failure) => call(handlerOf(handlers, "error"), new SubscribeError(failure))
+  const handle = (own: object, event: string, text: string, origin: object, isJson = format !== "text") => {
     const handler = handlerOf(own, event)
     if (handler === undefined) return
     const data = isJson ? parse(text) : [text]
@@ -304,15 +304,17 @@ export function subscribe(url: string | URL, ownHandlers: object, options: Optio
   }
 
   return Connection.open(new URL(url, globalThis.location?.href), options, {
-    onOpen: () => call(handlers["open"]),
-    onEnd: () => call(handlers["end"]),
+    onOpen: () => call(handlerOf(handlers, "open")),
+    onEnd: () => call(handlerOf(handlers, "end")),
     onFailure: fail,
     onEvent: (event, text, id) => {
       if (event === "gap" || event === "resync") return handle(handlers, event, text, { id }, true)
       if (event === "open" || event === "error") return
       // The first line of the data names the channel, where a connection has several. JSON has no such line.
       const [channel, rest] = splitLine(text)
-      if (topics.length === 0) {
+      const topics = topicsOf(handlers)
+      const [topic, other] = topics
+      if (topic === undefined) {
         return rest === undefined || format === "text" || parse(text) !== undefined
           ? handle(handlers, event, text, { id, channel: undefined })
           : handle(handlers, event, rest, { id, channel })
@@ -323,21 +325,23 @@ export function subscribe(url: string | URL, ownHandlers: object, options: Optio
       })
       for (const { own, params } of found) handle(own, event, rest ?? "", { id, channel, params })
       if (found.length > 0) return
-      const [{ own, path } = { own: handlers, path: ":" }] = topics
       // A connection with one plain channel does not name it.
-      if (topics.length === 1 && !Params.hasParams(path)) handle(own, event, text, { id, channel: path, params: {} })
-      else if (topics.some(({ own }) => handlerOf(own, event))) fail({ reason: "UnknownChannel", event })
+      if (other === undefined && !Params.hasParams(topic.path)) {
+        return handle(topic.own, event, text, { id, channel: topic.path, params: {} })
+      }
+      if (topics.some(({ own }) => handlerOf(own, event) !== undefined)) fail({ reason: "UnknownChannel", event })
     }
   })
 }
 
-interface AnyHandlers {
-  readonly [event: string]: AnyHandlers | ((data: unknown, origin: unknown) => void) | undefined
-}
-
 type Failure = ConstructorParameters<typeof SubscribeError>[0]
 
-const handlerOf = (own: AnyHandlers, event: string) => Object.hasOwn(own, event) ? own[event] : undefined
+const handlerOf = (own: object, event: string): unknown =>
+  Object.hasOwn(own, event) ? Reflect.get(own, event) : undefined
+
+/** Returns the handlers that are given by the path of a topic. */
+const topicsOf = (handlers: object): ReadonlyArray<{ readonly path: string; readonly own: object }> =>
+  Object.entries(handlers).flatMap(([path, own]) => typeof own === "object" && own !== null ? [{ path, own }] : [])
 
 /** Returns the data in an array, or undefined if the text is not JSON. */
 const parse = (text: string): readonly [unknown] | undefined => {

@@ -4,7 +4,9 @@ const client = "src/client/index.ts"
 const connection = "src/client/internal/connection.ts"
 const parser = "src/client/internal/parser.ts"
 const params = "src/client/internal/params.ts"
+const hook = "src/react/index.ts"
 const test = "test/client.test.ts"
+const inChromium = "test/browser/react.test.ts"
 
 export default [
   {
@@ -34,8 +36,8 @@ export default [
   {
     promise: "a server cannot call the handlers of the connection, nor methods of every object",
     file: client,
-    find: "Object.hasOwn(own, event) ? own[event] : undefined",
-    replace: "event in own ? own[event] : undefined",
+    find: "Object.hasOwn(own, event) ? Reflect",
+    replace: "event in own ? Reflect",
     test,
     name: "calls no handler for the reserved names"
   },
@@ -142,5 +144,29 @@ export default [
     replace: "if (data !== undefined) onFrame",
     test,
     name: "an id without data"
+  },
+  {
+    promise: "useEvents calls the latest handlers",
+    file: hook,
+    find: "Object.assign(live, handlers, own)\n  })",
+    replace: "Object.assign(live, handlers, own)\n  }, [])",
+    test: inChromium,
+    name: "calls the latest handlers"
+  },
+  {
+    promise: "useEvents resumes after the last id when it is enabled again",
+    file: hook,
+    find: "isResumed ? connection.current.position :",
+    replace: "!isResumed ? connection.current.position :",
+    test: inChromium,
+    name: "resumes after the last id"
+  },
+  {
+    promise: "useEvents connects to another URL",
+    file: hook,
+    find: "[key, enabled]",
+    replace: "[enabled]",
+    test: inChromium,
+    name: "connects to another URL"
   }
 ] satisfies ReadonlyArray<Mutation>

@@ -28,7 +28,7 @@ export const isFinal = (reason: string): boolean =>
 /** The part of the client's options that is about connections. */
 export interface Options {
   readonly signal?: AbortSignal | undefined
-  readonly lastEventId?: string | undefined
+  readonly lastEventId?: string | { current: string } | undefined
   readonly lastEventIdHeader?: boolean | undefined
   readonly headers?: HeadersInit | (() => HeadersInit | Promise<HeadersInit>) | undefined
   readonly withCredentials?: boolean | undefined
@@ -56,8 +56,9 @@ const provenAge = 5_000
 export const open = (address: URL, options: Options, observer: Observer): () => void => {
   const { fetch = globalThis.fetch, headers, heartbeat } = options
   const closed = new AbortController()
+  const { lastEventId: position = "" } = options
   const session: { lastEventId: string; refusedId: string | undefined } = {
-    lastEventId: options.lastEventId ?? "",
+    lastEventId: typeof position === "string" ? position : position.current,
     refusedId: undefined
   }
   let retry: number | undefined
@@ -171,6 +172,7 @@ export const open = (address: URL, options: Options, observer: Observer): () => 
         if (signal.aborted || hasEnded) return
         retry = frame.retry ?? retry
         session.lastEventId = frame.id ?? session.lastEventId
+        if (typeof position === "object") position.current = session.lastEventId
         if (frame.data === undefined) return
         isProven = true
         if (frame.event === "end") hasEnded = true

@@ -1,0 +1,34 @@
+/** Script of a page with a React component that shows the events of a URL. */
+import { useEvents } from "effect-realtime/react"
+import { createElement, StrictMode, useState } from "react"
+import { createRoot } from "react-dom/client"
+
+import type { Counter } from "./topic.js"
+
+interface Props {
+  readonly url: string
+  readonly factor: number
+  readonly enabled?: boolean
+}
+
+const Total = ({ enabled, factor, url }: Props) => {
+  const [total, setTotal] = useState(0)
+  const { error, status } = useEvents<typeof Counter>(url, {
+    counter: ({ n }) => setTotal((total) => total + factor * n)
+  }, { enabled })
+  return createElement("output", null, `${status} ${error?.reason ?? "-"} ${total}`)
+}
+
+const root = createRoot(document.body.appendChild(document.createElement("main")))
+
+export const reactApi = {
+  render: (props: Props) => root.render(createElement(StrictMode, null, createElement(Total, props))),
+  unmount: () => root.unmount(),
+  text: () => document.querySelector("output")?.textContent
+}
+
+declare global {
+  var reactApi: ReactApi
+}
+
+type ReactApi = typeof reactApi
