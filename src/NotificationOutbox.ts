@@ -25,7 +25,7 @@ import { annotateWith, reasonOf } from "./internal/logging.js"
 import * as Attempt from "./NotificationOutbox/internal/attempt.js"
 import * as Entry from "./NotificationOutbox/internal/entry.js"
 import * as Message from "./NotificationOutbox/internal/message.js"
-import type { Notification, NotifyOptions } from "./Notifier.js"
+import type { NotifyContent, NotifyOptions } from "./Notifier.js"
 import { Notifier } from "./Notifier.js"
 import type { InvalidServerSentEvent } from "./ServerSentEvent.js"
 import { isOwner, SubscriptionStore } from "./SubscriptionStore.js"
@@ -112,6 +112,15 @@ export class NotificationOutboxError
   override get message(): string {
     return `${this.reason}: ${this.detail}`
   }
+
+  /**
+   * Returns `true` if the same request may succeed later: the storage was unavailable.
+   *
+   * @since 0.1.0
+   */
+  get isRetryable(): boolean {
+    return this.reason === "Unavailable"
+  }
 }
 
 /**
@@ -147,7 +156,7 @@ export declare namespace NotificationOutbox {
      */
     readonly enqueue: (
       owner: string,
-      notification: Notification,
+      notification: NotifyContent,
       options?: NotifyOptions
     ) => Effect.Effect<string, InvalidServerSentEvent | NotificationOutboxError>
     /** Sends the notifications that are due until none is, and returns the number of attempts. */
@@ -536,10 +545,10 @@ const makeWithSignal = Effect.fnUntraced(function*<E, R>(
  * import * as NotificationOutbox from "effect-realtime/NotificationOutbox"
  *
  * const outboxOver = (storage: NotificationOutbox.Storage) =>
- *   NotificationOutbox.layer(Effect.succeed(storage), { pollInterval: "5 seconds" })
+ *   NotificationOutbox.layerWith(Effect.succeed(storage), { pollInterval: "5 seconds" })
  * ```
  */
-export const layer = <E, R>(
+export const layerWith = <E, R>(
   storage: Effect.Effect<Storage, E, R>,
   options: Options = {}
 ): Layer.Layer<NotificationOutbox, E, Exclude<R, Scope.Scope> | Notifier | SubscriptionStore | WebPush> =>
@@ -587,14 +596,14 @@ export const layer = <E, R>(
  */
 export const enqueue = (
   owner: string,
-  notification: Notification,
+  notification: NotifyContent,
   options?: NotifyOptions
 ): Effect.Effect<string, InvalidServerSentEvent | NotificationOutboxError, NotificationOutbox> =>
   Effect.flatMap(NotificationOutbox, (outbox) => outbox.enqueue(owner, notification, options))
 
 /**
- * Sends the notifications that are due until none is, and returns the number of attempts. `layer` drains its outbox by
- * itself.
+ * Sends the notifications that are due until none is, and returns the number of attempts. `layerWith` drains its
+ * outbox by itself.
  *
  * @since 0.1.0
  * @category accessors

@@ -30,7 +30,7 @@ import * as WebPush from "./WebPush.js"
  * @since 0.1.0
  * @category models
  */
-export interface Notification {
+export interface NotifyContent {
   readonly event: ServerSentEvent.Fields
   readonly push: WebPush.Message
 }
@@ -95,7 +95,7 @@ export interface PushReport {
  * @since 0.1.0
  * @category models
  */
-export interface Report extends PushReport {
+export interface NotifyReport extends PushReport {
   /** Id of the event, or the error of the log. After an error the devices get a push in any case. */
   readonly event: Either.Either<EventLog.EventId, EventLog.EventLogError>
   /** Number of connections that the owner had from before the event was published until the policy decided. */
@@ -120,9 +120,9 @@ export type NotifyError = ServerSentEvent.InvalidServerSentEvent | SubscriptionS
  * @since 0.1.0
  * @category models
  */
-export interface Outcome {
+export interface OwnerOutcome {
   readonly owner: string
-  readonly result: Either.Either<Report, NotifyError>
+  readonly result: Either.Either<NotifyReport, NotifyError>
 }
 
 /**
@@ -146,14 +146,14 @@ export declare namespace Notifier {
   export interface Service {
     readonly notify: (
       owner: string,
-      notification: Notification,
+      notification: NotifyContent,
       options?: NotifyOptions
-    ) => Effect.Effect<Report, NotifyError>
+    ) => Effect.Effect<NotifyReport, NotifyError>
     readonly notifyMany: <E, R>(
       owners: Stream.Stream<string, E, R>,
-      notification: Notification,
+      notification: NotifyContent,
       options?: NotifyManyOptions
-    ) => Stream.Stream<Outcome, E, R>
+    ) => Stream.Stream<OwnerOutcome, E, R>
     readonly push: (
       devices: ReadonlyArray<Device>,
       message: WebPush.Message,
@@ -333,7 +333,7 @@ export const make: Effect.Effect<Notifier.Service, never, EventBroker | Subscrip
  * // In a test. A server provides `NodeWebPush` of `effect-realtime/node`.
  * const NotifierLive = Notifier.layer.pipe(
  *   Layer.provide(EventBroker.layer.pipe(Layer.provide(EventLog.layerMemory))),
- *   Layer.provide(SubscriptionStore.layerMemory()),
+ *   Layer.provide(SubscriptionStore.layerMemory),
  *   Layer.provide(TestPushService.layerWebPush)
  * )
  * ```
@@ -368,9 +368,9 @@ export const layer: Layer.Layer<Notifier, never, EventBroker | SubscriptionStore
  */
 export const notify = (
   owner: string,
-  notification: Notification,
+  notification: NotifyContent,
   options?: NotifyOptions
-): Effect.Effect<Report, NotifyError, Notifier> =>
+): Effect.Effect<NotifyReport, NotifyError, Notifier> =>
   Effect.flatMap(Notifier, (notifier) => notifier.notify(owner, notification, options))
 
 /**
@@ -390,9 +390,9 @@ export const notify = (
  */
 export const notifyMany = <E, R>(
   owners: Stream.Stream<string, E, R>,
-  notification: Notification,
+  notification: NotifyContent,
   options?: NotifyManyOptions
-): Stream.Stream<Outcome, E, R | Notifier> =>
+): Stream.Stream<OwnerOutcome, E, R | Notifier> =>
   Stream.unwrap(Effect.map(Notifier, (notifier) => notifier.notifyMany(owners, notification, options)))
 
 /**

@@ -71,6 +71,15 @@ export class SubscriptionStoreError
   override get message(): string {
     return `${this.reason}: ${this.detail}`
   }
+
+  /**
+   * Returns `true` if the same request may succeed later: the database was unavailable.
+   *
+   * @since 0.1.0
+   */
+  get isRetryable(): boolean {
+    return this.reason === "Unavailable"
+  }
 }
 
 /**
@@ -211,7 +220,7 @@ const checkText = (field: string, text: string | undefined): Effect.Effect<void,
  *       ...store,
  *       forOwner: (owner) => Effect.zipLeft(store.forOwner(owner), Effect.logDebug("read the devices"))
  *     }))
- * ).pipe(Layer.provide(SubscriptionStore.layerMemory()))
+ * ).pipe(Layer.provide(SubscriptionStore.layerMemory))
  * ```
  */
 export const make = (
@@ -373,7 +382,21 @@ export const makeMemory = (options: Options = {}): Effect.Effect<SubscriptionSto
  * @since 0.1.0
  * @category layers
  */
-export const layerMemory = (options?: Options): Layer.Layer<SubscriptionStore> =>
+export const layerMemory: Layer.Layer<SubscriptionStore> = Layer.effect(SubscriptionStore, makeMemory())
+
+/**
+ * Provides a store in memory with options.
+ *
+ * @since 0.1.0
+ * @category layers
+ * @example
+ * ```ts
+ * import * as SubscriptionStore from "effect-realtime/SubscriptionStore"
+ *
+ * const StoreLive = SubscriptionStore.layerMemoryWith({ maxDevicesPerOwner: 5 })
+ * ```
+ */
+export const layerMemoryWith = (options: Options): Layer.Layer<SubscriptionStore> =>
   Layer.effect(SubscriptionStore, makeMemory(options))
 
 /**

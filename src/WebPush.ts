@@ -282,23 +282,12 @@ const checkOptions = (
   return isWholeNumber(concurrency, 1) ? Effect.void : illegal("concurrency must be a whole number, 1 or more")
 }
 
-const validate = Effect.fnUntraced(function*(options: Options) {
-  if (!isSubject(options.subject)) {
-    return yield* new WebPushConfigError({
-      field: "subject",
-      reason: "must be mailto: or https: with an address that the push services can reach"
-    })
-  }
-  if (!isWholeNumber(options.concurrency ?? 1, 1)) {
-    return yield* new WebPushConfigError({ field: "concurrency", reason: "must be a whole number above 0" })
-  }
-  if (options.hosts?.every(EndpointPolicy.isHost) === false) {
-    return yield* new WebPushConfigError({
-      field: "hosts",
-      reason: "must be names such as push.example.org, *.push.example.org or push.example.org:8443"
-    })
-  }
-})
+const validate = ({ hosts, subject }: Options): Effect.Effect<void, WebPushConfigError> =>
+  !isSubject(subject)
+    ? new WebPushConfigError({ field: "subject", reason: "Invalid" })
+    : hosts?.every(EndpointPolicy.isHost) === false
+    ? new WebPushConfigError({ field: "hosts", reason: "Invalid" })
+    : Effect.void
 
 /** A message with its options, the same for all its subscriptions. */
 interface Prepared {

@@ -88,6 +88,15 @@ export class RenewalRequired extends Schema.TaggedError<RenewalRequired>("effect
   override get message(): string {
     return `The browser must make a new subscription (${this.reason})`
   }
+
+  /**
+   * Returns `false`: only the browser can make a new subscription.
+   *
+   * @since 0.1.0
+   */
+  get isRetryable(): boolean {
+    return false
+  }
 }
 
 const PublicKey = Schema.Struct({ publicKey: Schema.String })

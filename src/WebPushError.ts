@@ -6,6 +6,8 @@
 import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
 
+import { InvalidVapidKeys } from "./VapidKeys.js"
+
 /**
  * The subscription has expired or was revoked (404 or 410), and must be deleted.
  *
@@ -21,6 +23,15 @@ export class WebPushGone extends Schema.TaggedError<WebPushGone>("effect-realtim
    */
   override get message(): string {
     return `The subscription ${this.endpointId} is gone (${this.status})`
+  }
+
+  /**
+   * Returns `false`: only the browser can make a new subscription.
+   *
+   * @since 0.1.0
+   */
+  get isRetryable(): boolean {
+    return false
   }
 }
 
@@ -136,20 +147,44 @@ const unusableEndpoint: ReadonlySet<string> = new Set([
   "errno 106"
 ])
 
+const rules = {
+  subject: "must be mailto: or https: with an address that the push services can reach",
+  hosts: "must be names such as push.example.org, *.push.example.org or push.example.org:8443"
+} as const
+
 /**
- * A setting with which the layer cannot be built.
+ * A setting with which the layer cannot be built: its field, and a `reason`.
+ *
+ * - `Invalid`: the push services would refuse the `subject`, or no endpoint can have one of the `hosts`.
+ * - The reason of an `InvalidVapidKeys`, for a key.
  *
  * @since 0.1.0
  * @category errors
  */
 export class WebPushConfigError extends Schema.TaggedError<WebPushConfigError>("effect-realtime/WebPushConfigError")(
   "WebPushConfigError",
-  { field: Schema.String, reason: Schema.String }
+  {
+    field: Schema.Literal("subject", "hosts", "vapid.publicKey", "vapid.privateKey"),
+    reason: Schema.Literal("Invalid", ...InvalidVapidKeys.fields.reason.literals)
+  }
 ) {
   /**
    * @since 0.1.0
    */
   override get message(): string {
-    return `${this.field} ${this.reason}`
+    if (this.reason !== "Invalid") {
+      const field = this.field === "vapid.publicKey" ? "publicKey" : "privateKey"
+      return `vapid.${new InvalidVapidKeys({ field, reason: this.reason }).message}`
+    }
+    return `${this.field} ${this.field === "subject" || this.field === "hosts" ? rules[this.field] : "is invalid"}`
+  }
+
+  /**
+   * Returns `false`: the same setting fails again.
+   *
+   * @since 0.1.0
+   */
+  get isRetryable(): boolean {
+    return false
   }
 }

@@ -7,6 +7,6 @@ import { makeMemoryStorage } from "./support/memoryStorage.js"
 
 describe("NotificationOutbox", () => {
   layer(Layer.empty, { excludeTestServices: true, timeout: "60 seconds" })("memory", (it) => {
-    suite(it, Layer.merge(Layer.effect(TestStorage, makeMemoryStorage), SubscriptionStore.layerMemory()))
+    suite(it, Layer.merge(Layer.effect(TestStorage, makeMemoryStorage), SubscriptionStore.layerMemory))
   })
 })

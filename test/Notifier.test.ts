@@ -25,9 +25,9 @@ import { TestPushService } from "effect-realtime/testing/TestPushService"
 import { serveNode } from "./support/servers.js"
 import { newSubscription } from "./support/subscriptions.js"
 
-const news: Notifier.Notification = { event: { event: "paid", data: "SECRET-EVENT" }, push: "SECRET-PUSH" }
+const news: Notifier.NotifyContent = { event: { event: "paid", data: "SECRET-EVENT" }, push: "SECRET-PUSH" }
 
-const Shared = Layer.mergeAll(EventLog.layerMemory, SubscriptionStore.layerMemory(), TestPush.layerWebPush)
+const Shared = Layer.mergeAll(EventLog.layerMemory, SubscriptionStore.layerMemory, TestPush.layerWebPush)
 
 /** A process of the cluster that `kill` ends. */
 const makeNode = Effect.gen(function*() {

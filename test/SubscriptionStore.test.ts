@@ -10,17 +10,17 @@ import * as Sqlite from "./support/sqlite.js"
 const realClock = { excludeTestServices: true, timeout: "60 seconds" } as const
 
 describe("SubscriptionStore", () => {
-  layer(Layer.empty, realClock)("memory", (it) => suite(it, SubscriptionStore.layerMemory))
+  layer(Layer.empty, realClock)("memory", (it) => suite(it, SubscriptionStore.layerMemoryWith))
 
   layer(Layer.empty, realClock)("SQLite", (it) => {
-    suite(it, (options) => Layer.provide(SqlSubscriptionStore.layer(options), Sqlite.layerClient))
+    suite(it, (options) => Layer.provide(SqlSubscriptionStore.layerWith(options), Sqlite.layerClient))
   })
 
   describe.skipIf(Postgres.isMissing)(
     "with a server",
     () =>
       layer(Postgres.Postgres.layer, realClock)("PostgreSQL", (it) => {
-        suite(it, (options) => Layer.provide(SqlSubscriptionStore.layer(options), Postgres.layerClient))
+        suite(it, (options) => Layer.provide(SqlSubscriptionStore.layerWith(options), Postgres.layerClient))
       })
   )
 })

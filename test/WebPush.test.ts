@@ -344,13 +344,13 @@ describe("WebPush.layer", () => {
       }
     }))
 
-  it.effect("refuses any pair that does not match, and a concurrency of 0", () =>
+  it.effect("refuses any pair that does not match", () =>
     Effect.gen(function*() {
       const [one, two] = yield* Effect.all([VapidKeys.generate, VapidKeys.generate])
       const mixed = { publicKey: one.publicKey, privateKey: two.privateKey }
       assert.strictEqual((yield* build({ vapid: mixed })).field, "vapid.privateKey")
       assert.strictEqual((yield* build({ vapid: [one, mixed] })).field, "vapid.privateKey")
-      assert.strictEqual((yield* build({ concurrency: 0 })).field, "concurrency")
+      assert.strictEqual((yield* build({ vapid: mixed })).reason, "Mismatch")
     }))
 
   it.effect("refuses hosts that no endpoint can have", () =>

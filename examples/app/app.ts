@@ -61,7 +61,7 @@ const Push = Layer.unwrapEffect(
   Effect.map(vapidKeys, (vapid) => WebPush.layerWith({ vapid, subject: "mailto:ops@example.com", ttl: "1 hour" }))
 )
 
-const Realtime = Notifier.layer.pipe(Layer.provideMerge(Layer.mergeAll(Broker, SqlSubscriptionStore.layer(), Push)))
+const Realtime = Notifier.layer.pipe(Layer.provideMerge(Layer.mergeAll(Broker, SqlSubscriptionStore.layer, Push)))
 
 /** The demo. The server is provided first, so that it listens last: when its handlers are ready. */
 export const App = HttpApiBuilder.serve().pipe(

@@ -8,8 +8,10 @@ import type { MigrationError } from "@effect/sql/Migrator"
 import * as SqlClient from "@effect/sql/SqlClient"
 import type { SqlError } from "@effect/sql/SqlError"
 import * as Arr from "effect/Array"
+import * as Config from "effect/Config"
+import type { ConfigError } from "effect/ConfigError"
 import * as Effect from "effect/Effect"
-import type * as Layer from "effect/Layer"
+import * as Layer from "effect/Layer"
 
 import * as Outbox from "../NotificationOutbox.js"
 import type { Notifier } from "../Notifier.js"
@@ -221,17 +223,56 @@ export const make = (
  * import * as Notifier from "effect-realtime/Notifier"
  * import { SqlNotificationOutbox, SqlSubscriptionStore } from "effect-realtime/sql"
  *
- * const OutboxLive = SqlNotificationOutbox.layer().pipe(
+ * const OutboxLive = SqlNotificationOutbox.layer.pipe(
  *   Layer.provide(Notifier.layer),
- *   Layer.provide(SqlSubscriptionStore.layer()),
+ *   Layer.provide(SqlSubscriptionStore.layer),
  *   Layer.provide(LibsqlClient.layer({ url: "file:app.db" }))
  * )
  * ```
  */
-export const layer = (
-  options?: Outbox.Options
+export const layer: Layer.Layer<
+  Outbox.NotificationOutbox,
+  SqlError | MigrationError,
+  SqlClient.SqlClient | Notifier | SubscriptionStore | WebPush
+> = Outbox.layerWith(makeStorage)
+
+/**
+ * Provides an outbox as `layer` does, with options.
+ *
+ * @since 0.1.0
+ * @category layers
+ * @example
+ * ```ts
+ * import { SqlNotificationOutbox } from "effect-realtime/sql"
+ *
+ * const OutboxLive = SqlNotificationOutbox.layerWith({ maxAttempts: 5 })
+ * ```
+ */
+export const layerWith = (
+  options: Outbox.Options
 ): Layer.Layer<
   Outbox.NotificationOutbox,
   SqlError | MigrationError,
   SqlClient.SqlClient | Notifier | SubscriptionStore | WebPush
-> => Outbox.layer(makeStorage, options)
+> => Outbox.layerWith(makeStorage, options)
+
+/**
+ * Provides an outbox as `layer` does, with options from the configuration.
+ *
+ * @since 0.1.0
+ * @category layers
+ * @example
+ * ```ts
+ * import { Config } from "effect"
+ * import { SqlNotificationOutbox } from "effect-realtime/sql"
+ *
+ * const OutboxLive = SqlNotificationOutbox.layerConfig({ concurrency: Config.integer("OUTBOX_CONCURRENCY") })
+ * ```
+ */
+export const layerConfig = (
+  options: Config.Config.Wrap<Outbox.Options>
+): Layer.Layer<
+  Outbox.NotificationOutbox,
+  SqlError | MigrationError | ConfigError,
+  SqlClient.SqlClient | Notifier | SubscriptionStore | WebPush
+> => Layer.unwrapEffect(Effect.map(Config.unwrap(options), layerWith))

@@ -9,6 +9,8 @@ import type { SqlError } from "@effect/sql/SqlError"
 import { sha256 } from "@noble/hashes/sha2.js"
 import * as Arr from "effect/Array"
 import * as Chunk from "effect/Chunk"
+import * as Config from "effect/Config"
+import type { ConfigError } from "effect/ConfigError"
 import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
 import * as Encoding from "effect/Encoding"
@@ -298,12 +300,47 @@ export const make = (
  * import { Layer } from "effect"
  * import { SqlSubscriptionStore } from "effect-realtime/sql"
  *
- * const SubscriptionStoreLive = SqlSubscriptionStore.layer().pipe(
+ * const SubscriptionStoreLive = SqlSubscriptionStore.layer.pipe(
  *   Layer.provide(LibsqlClient.layer({ url: "file:app.db" }))
  * )
  * ```
  */
-export const layer = (
-  options?: Options
+export const layer: Layer.Layer<SubscriptionStore, SqlError | MigrationError, SqlClient.SqlClient> = Layer.effect(
+  SubscriptionStore,
+  make()
+)
+
+/**
+ * Provides a store as `layer` does, with options.
+ *
+ * @since 0.1.0
+ * @category layers
+ * @example
+ * ```ts
+ * import { SqlSubscriptionStore } from "effect-realtime/sql"
+ *
+ * const SubscriptionStoreLive = SqlSubscriptionStore.layerWith({ maxDevicesPerOwner: 10 })
+ * ```
+ */
+export const layerWith = (
+  options: Options
 ): Layer.Layer<SubscriptionStore, SqlError | MigrationError, SqlClient.SqlClient> =>
   Layer.effect(SubscriptionStore, make(options))
+
+/**
+ * Provides a store as `layer` does, with options from the configuration.
+ *
+ * @since 0.1.0
+ * @category layers
+ * @example
+ * ```ts
+ * import { Config } from "effect"
+ * import { SqlSubscriptionStore } from "effect-realtime/sql"
+ *
+ * const SubscriptionStoreLive = SqlSubscriptionStore.layerConfig({ maxDevicesPerOwner: Config.integer("MAX_DEVICES") })
+ * ```
+ */
+export const layerConfig = (
+  options: Config.Config.Wrap<Options>
+): Layer.Layer<SubscriptionStore, SqlError | MigrationError | ConfigError, SqlClient.SqlClient> =>
+  Layer.unwrapEffect(Effect.map(Config.unwrap(options), layerWith))

@@ -35,7 +35,7 @@ import type { WebPushSubscription } from "effect-realtime/WebPushSubscription"
 
 import type { Row } from "../support/memoryStorage.js"
 
-const news: Notifier.Notification = { event: { event: "paid", data: { n: 1 } }, push: "SECRET-PUSH" }
+const news: Notifier.NotifyContent = { event: { event: "paid", data: { n: 1 } }, push: "SECRET-PUSH" }
 
 const EventBrokerLive = Layer.provideMerge(EventBroker.layer, EventLog.layerMemory)
 
@@ -717,9 +717,10 @@ export const suite = <R, E>(
         for (const [reason, claim] of claims) {
           yield* Effect.repeat(Effect.delay(Effect.sync(() => lines.length), "5 millis"), { until: (n) => n > 1 }).pipe(
             Effect.provide(
-              NotificationOutbox.layer(Effect.succeed({ ...storage, claim: () => claim }), { pollInterval: 1 }).pipe(
-                Layer.provide(Logger.replace(Logger.defaultLogger, logger))
-              )
+              NotificationOutbox.layerWith(Effect.succeed({ ...storage, claim: () => claim }), { pollInterval: 1 })
+                .pipe(
+                  Layer.provide(Logger.replace(Logger.defaultLogger, logger))
+                )
             )
           )
           assert.isTrue(lines.every((line) => line.includes(`could not drain the storage ${reason}`)))
@@ -736,7 +737,7 @@ export const suite = <R, E>(
         yield* Effect.repeat(Effect.delay(service.received, "10 millis"), { until: ({ length }) => length === 2 })
         yield* Effect.repeat(Effect.delay(count, "10 millis"), { until: (count) => count === 0 })
       }).pipe(Effect.provide(
-        NotificationOutbox.layer(Effect.map(TestStorage, ({ storage }) => storage), { pollInterval: "1 hour" })
+        NotificationOutbox.layerWith(Effect.map(TestStorage, ({ storage }) => storage), { pollInterval: "1 hour" })
       ))
     ))
 }

@@ -169,7 +169,7 @@ const program = Layer.unwrapEffect(Effect.gen(function*() {
     Layer.provide(Layer.mergeAll(serve(servers.http), serve(servers.http2))),
     Layer.provide(Layer.mergeAll(
       broker.pipe(Layer.provide(EventLog.layerMemory)),
-      SubscriptionStore.layerMemory(),
+      SubscriptionStore.layerMemory,
       WebPush.layerWith({ vapid: keys, subject: "mailto:ops@example.com", ttl: "1 day" }).pipe(
         Layer.provide([noPushService, WebPushCrypto.layer])
       )

@@ -90,7 +90,7 @@ const program = (name: string, databaseUrl: string) =>
       Layer.effect(NotificationOutbox.NotificationOutbox, SqlNotificationOutbox.make()).pipe(
         Layer.provide(Notifier.layer),
         Layer.provide(EventBroker.layer.pipe(Layer.provide(EventLog.layerMemory))),
-        Layer.provideMerge(SqlSubscriptionStore.layer()),
+        Layer.provideMerge(SqlSubscriptionStore.layer),
         Layer.provideMerge(TestPushService.layerWebPush),
         Layer.provideMerge(
           databaseUrl.startsWith("file:")

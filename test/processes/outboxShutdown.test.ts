@@ -16,10 +16,10 @@ describe.skipIf(Postgres.isMissing)("SqlNotificationOutbox", () => {
         const sending = yield* Deferred.make<void>()
         const client = yield* Layer.build(Postgres.layerClient)
         const scope = yield* Scope.make()
-        const OutboxLive = SqlNotificationOutbox.layer({ pollInterval: "10 millis" }).pipe(
+        const OutboxLive = SqlNotificationOutbox.layerWith({ pollInterval: "10 millis" }).pipe(
           Layer.provide(Layer.mergeAll(
             Layer.succeedContext(client),
-            SubscriptionStore.layerMemory(),
+            SubscriptionStore.layerMemory,
             Layer.succeed(Notifier.Notifier, {
               notify: () => Effect.zipRight(Deferred.succeed(sending, undefined), Effect.never),
               notifyMany: () => Stream.empty,

@@ -40,10 +40,10 @@ const SqlLive = Layer.unwrapEffect(
   )
 )
 
-const WorkerLive = SqlNotificationOutbox.layer({ concurrency: 16, lease: "3 seconds", pollInterval: "100 millis" })
+const WorkerLive = SqlNotificationOutbox.layerWith({ concurrency: 16, lease: "3 seconds", pollInterval: "100 millis" })
   .pipe(
     Layer.provide(Notifier.layer),
-    Layer.provide(SqlSubscriptionStore.layer()),
+    Layer.provide(SqlSubscriptionStore.layer),
     Layer.provide(EventBroker.layer.pipe(Layer.provide(EventLog.layerMemory))),
     Layer.provide(WebPushLive),
     Layer.provide(SqlLive)

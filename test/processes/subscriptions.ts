@@ -58,7 +58,7 @@ const program = (name: string) =>
     assert.ok(most - before < 20, "memory does not grow with the rows")
   })
 
-const StoreLive = SqlSubscriptionStore.layer()
+const StoreLive = SqlSubscriptionStore.layer
 
 const withSqlite = program("SQLite").pipe(Effect.provide(Layer.provideMerge(StoreLive, Sqlite.layerClient)))
 

@@ -10,7 +10,7 @@ import { suite, TestStorage } from "../NotificationOutbox/suite.js"
 import * as Postgres from "../support/postgres.js"
 import * as Sqlite from "../support/sqlite.js"
 
-const news: Notifier.Notification = { event: { event: "paid" }, push: "paid" }
+const news: Notifier.NotifyContent = { event: { event: "paid" }, push: "paid" }
 
 const EventBrokerLive = Layer.provide(EventBroker.layer, EventLog.layerMemory)
 
@@ -39,10 +39,10 @@ const layerStorage = Layer.effect(
 )
 
 const sqlSuite = <R, E>(it: Vitest.MethodsNonLive<R, true>, client: Layer.Layer<SqlClient.SqlClient, E, R>): void => {
-  suite(it, Layer.merge(layerStorage, SqlSubscriptionStore.layer()).pipe(Layer.provide(client)))
+  suite(it, Layer.merge(layerStorage, SqlSubscriptionStore.layer).pipe(Layer.provide(client)))
 
   const Live = Notifier.layer.pipe(
-    Layer.provideMerge(Layer.merge(SqlSubscriptionStore.layer(), EventBrokerLive)),
+    Layer.provideMerge(Layer.merge(SqlSubscriptionStore.layer, EventBrokerLive)),
     Layer.provideMerge(Layer.merge(client, TestPushService.layerWebPush))
   )
 
@@ -92,7 +92,7 @@ const realClock = { excludeTestServices: true, timeout: "60 seconds" } as const
 
 const layerOutbox = Layer.effect(NotificationOutbox.NotificationOutbox, SqlNotificationOutbox.make()).pipe(
   Layer.provide(Notifier.layer),
-  Layer.provide(Layer.mergeAll(SqlSubscriptionStore.layer(), EventBrokerLive, TestPushService.layerWebPush))
+  Layer.provide(Layer.mergeAll(SqlSubscriptionStore.layer, EventBrokerLive, TestPushService.layerWebPush))
 )
 
 describe("SqlNotificationOutbox", () => {

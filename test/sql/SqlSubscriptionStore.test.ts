@@ -43,11 +43,11 @@ describe("SqlSubscriptionStore", () => {
         for (const dialect of ["mysql", "mssql", "clickhouse"] as const) {
           const client = Layer.effect(SqlClient.SqlClient, clientOf(dialect))
           const layers = [
-            Layer.discard(SqlSubscriptionStore.layer()),
-            SqlNotificationOutbox.layer().pipe(
+            Layer.discard(SqlSubscriptionStore.layer),
+            SqlNotificationOutbox.layer.pipe(
               Layer.discard,
               Layer.provide(Layer.mergeAll(
-                SubscriptionStore.layerMemory(),
+                SubscriptionStore.layerMemory,
                 Layer.succeed(Notifier.Notifier, {
                   notify: () => none,
                   notifyMany: () => Stream.empty,

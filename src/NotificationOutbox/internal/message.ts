@@ -5,7 +5,7 @@ import * as ParseResult from "effect/ParseResult"
 import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
 
-import type { Notification, NotifyOptions } from "../../Notifier.js"
+import type { NotifyContent, NotifyOptions } from "../../Notifier.js"
 import * as ServerSentEvent from "../../ServerSentEvent.js"
 import * as WebPushPayload from "../../WebPushPayload.js"
 
@@ -61,7 +61,7 @@ export const lifetime = (ttl: Duration.Duration): number => Duration.toMillis(tt
 
 /** Encodes a notification for the storage, or returns the rule that it breaks, with the name of the field. */
 export const encode = (
-  { event, push }: Notification,
+  { event, push }: NotifyContent,
   { delay, timeout, ttl, ...options }: NotifyOptions
 ): Either.Either<string, ServerSentEvent.InvalidServerSentEvent | string> =>
   Either.gen(function*() {
