@@ -193,7 +193,7 @@ export const isEventStream = (u: unknown): u is EventStream => Predicate.hasProp
  */
 export const make: (options?: Options) => Effect.Effect<EventStream, never, Scope.Scope> = Effect.fnUntraced(
   function*(options: Options = {}) {
-    yield* NodeSink.turn
+    yield* NodeSink.awaitTurn
     const connection = yield* Connection.open(yield* Connection.makeSettings(options), yield* Effect.clock)
     yield* Effect.addFinalizer(() => finish(connection))
     // A handler may be uninterruptible, and its fibers inherit that.

@@ -6,7 +6,7 @@ import * as Fiber from "effect/Fiber"
 
 import { EventLogError } from "../../EventLog.js"
 import type { Connection } from "../../EventStream/internal/connection.js"
-import { turn } from "../../EventStream/internal/nodeSink.js"
+import { awaitTurn } from "../../EventStream/internal/nodeSink.js"
 import { channelFault, isHidden, patternFault } from "../../internal/channel.js"
 import * as Topic from "../../Topic.js"
 import type { Channel, Hub, Subscriber } from "./hub.js"
@@ -98,7 +98,7 @@ export const make = Effect.fnUntraced(function*(hub: Hub, limits: Limits) {
 
   const authorize: Admission["authorize"] = (requested, authorize) =>
     Effect.map(
-      Effect.flatMap(turn, () =>
+      Effect.flatMap(awaitTurn, () =>
         authorize === undefined
           ? Effect.succeed(Either.right<Granted>({ channels: requested, expiresAt: undefined }))
           : Effect.map(

@@ -2,12 +2,12 @@ import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Metric from "effect/Metric"
 import * as Option from "effect/Option"
-import * as Schedule from "effect/Schedule"
 
 import type { Cursor, EventId, EventLog, EventLogError, Missing } from "../../EventLog.js"
 import { formatEventId, parseEventId } from "../../EventLog.js"
 import { type Connection, offer } from "../../EventStream/internal/connection.js"
 import * as Frame from "../../EventStream/internal/frame.js"
+import { backoff } from "../../internal/backoff.js"
 import { type Fields, InvalidServerSentEvent } from "../../ServerSentEvent.js"
 import type { Channel, Hub, Subscriber } from "./hub.js"
 import * as Metrics from "./metrics.js"
@@ -73,7 +73,7 @@ export const make = (log: EventLog.Service, hub: Hub): Replays => {
         subscriber.replay()
         const page = yield* Effect.retry(read(subscriber), {
           while: (error) => error.isRetryable && connection.isOpen,
-          schedule: backoff
+          schedule: untilAvailable
         })
         if (page === undefined) return
         isMore = page.more
@@ -185,8 +185,5 @@ const pageSize = 256
 const pageBytes = 64 * 1024
 /** The pages that are read at the same time. */
 const maxReads = 8
-/** The delays between attempts to reach a log that is unavailable: from 0.1 to 5 seconds, with jitter. */
-export const backoff = Schedule.exponential("100 millis").pipe(
-  Schedule.union(Schedule.spaced("5 seconds")),
-  Schedule.jittered
-)
+/** The delays between attempts to reach a log that is unavailable. */
+export const untilAvailable = backoff("100 millis", "5 seconds")

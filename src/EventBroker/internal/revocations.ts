@@ -2,7 +2,7 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 
 import type { Cursor, EventLog, EventLogError, Item, Tail } from "../../EventLog.js"
-import { backoff } from "./replay.js"
+import { untilAvailable } from "./replay.js"
 
 /**
  * The revocations of owners. They reach every node through a channel of the log that brokers alone use:
@@ -48,7 +48,7 @@ export const make = Effect.fnUntraced(function*(
     return Effect.iterate<{ position: Cursor; more: boolean }, never, EventLogError>({ position: after, more: true }, {
       while: ({ more }) => more,
       body: ({ position }) =>
-        Effect.tap(Effect.retry(log.read([channel], position, pageSize), backoff), (page) => {
+        Effect.tap(Effect.retry(log.read([channel], position, pageSize), untilAvailable), (page) => {
           disconnect(page.entries.map(({ data }) => data))
           if (Option.isSome(page.missing)) disconnectOwners(() => true)
         })

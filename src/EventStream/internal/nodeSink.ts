@@ -44,12 +44,12 @@ export const isEncoded = (response: Http.ServerResponse): boolean =>
  * answered, and receives the responses in that order. Interrupts if the client leaves before. When a connection closes,
  * Node notifies only the response that is being sent, so that the others share one listener.
  */
-export const turn: Effect.Effect<void> = Effect.flatMap(
+export const awaitTurn: Effect.Effect<void> = Effect.flatMap(
   Effect.serviceOption(HttpServerRequest),
   (request) =>
     Option.isSome(request) && !isUpgrade(request.value) && Predicate.hasProperty(request.value, "resolvedResponse") &&
       isServerResponse(request.value.resolvedResponse)
-      ? turnOf(request.value.resolvedResponse)
+      ? awaitTurnOf(request.value.resolvedResponse)
       : Effect.void
 )
 
@@ -57,7 +57,7 @@ export const turn: Effect.Effect<void> = Effect.flatMap(
 const isUpgrade = (request: HttpServerRequest): boolean =>
   Predicate.hasProperty(request.source, "upgrade") && request.source.upgrade === true
 
-const turnOf = (response: Http.ServerResponse): Effect.Effect<void> =>
+const awaitTurnOf = (response: Http.ServerResponse): Effect.Effect<void> =>
   Effect.suspend(() => response.socket !== null || response.writableEnded ? Effect.void : awaitSocket(response))
 
 const awaitSocket = (response: Http.ServerResponse): Effect.Effect<void> =>
@@ -92,7 +92,7 @@ const waitFor = (socket: Net.Socket): Set<() => void> => {
 /** Writes the frames of a connection to the socket until the connection is done, and ends the response. */
 export const run = (connection: Connection, response: Http.ServerResponse): Effect.Effect<void> =>
   Effect.zipRight(
-    turnOf(response),
+    awaitTurnOf(response),
     Effect.async<void>((resume) => {
       const sink = new NodeSink(connection, response, () => resume(Effect.void))
       sink.open()

@@ -10,6 +10,7 @@ import * as Schedule from "effect/Schedule"
 
 import type { Cursor, Entry, EventLog, Page } from "../../EventLog.js"
 import { EventLogError } from "../../EventLog.js"
+import { backoff } from "../../internal/backoff.js"
 import type { Client, Settings } from "./client.js"
 import { answer, codeOf, databaseOf, logWarning, pageBytes, send } from "./client.js"
 import { makeNodes } from "./presence.js"
@@ -107,7 +108,7 @@ export const make = Effect.fnUntraced(function*(settings: Settings) {
           isFirst ? Effect.void : logWarning(`RedisEventLog lost its connection: connecting again. ${error.detail}`)
       )
     ),
-    Effect.retry(backoff),
+    Effect.retry(untilConnected),
     Effect.forkScoped
   )
   yield* Deferred.await(connected)
@@ -162,8 +163,4 @@ const toPage = ({ events, missing, more, position }: Read): Page => ({
 const maxPageBytes = 4 * 1024 * 1024
 // Pages that are read at once. A further page would be pending in memory, and delay a publish in Redis.
 const maxReads = 2
-const backoff = Schedule.exponential("50 millis").pipe(
-  Schedule.union(Schedule.spaced("1 second")),
-  Schedule.jittered,
-  Schedule.resetAfter("5 seconds")
-)
+const untilConnected = Schedule.resetAfter(backoff("50 millis", "1 second"), "5 seconds")

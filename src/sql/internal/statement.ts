@@ -6,6 +6,8 @@ import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
 import * as Schedule from "effect/Schedule"
 
+import { backoff } from "../../internal/backoff.js"
+
 /** A statement of a `SqlClient`, and its rows without the client's transformation of names. */
 export interface Statement<A> {
   readonly withoutTransform: Effect.Effect<ReadonlyArray<A>, SqlError>
@@ -31,11 +33,7 @@ const failureCode = (error: unknown): string =>
 // SQLite does not wait for another writer, and PostgreSQL ends one of two transactions that wait for each other.
 const isConflict = (error: SqlError): boolean => /^(SQLITE_BUSY|SQLITE_LOCKED|40001|40P01)/.test(failureCode(error))
 
-const untilFree = Schedule.exponential("5 millis", 1.5).pipe(
-  Schedule.jittered,
-  Schedule.either(Schedule.spaced("200 millis")),
-  Schedule.upTo("15 seconds")
-)
+const untilFree = Schedule.upTo(backoff("5 millis", "200 millis", 1.5), "15 seconds")
 
 interface LocalLibsql {
   readonly sdk: {
