@@ -89,6 +89,43 @@ describe("EventSourceClient over fetch", () => {
       assert.strictEqual(server.requests[0]?.method, "POST")
     }))
 
+  const broken = (...pieces: ReadonlyArray<string>): ScriptedServer.Answer => (response, request) => {
+    ScriptedServer.hold(pieces.join(""))(response, request)
+    setTimeout(() => response.socket?.destroy(), 100)
+  }
+
+  for (
+    const [name, answers, seen, requests] of [
+      ["after the end of its stream", [ScriptedServer.stream(counter(1))], ["open", 1], 1],
+      ["after a connection that broke without an id", [broken("data: 1\n\n")], ["open", 1, "failed Network"], 1],
+      ["after an error of the server", [ScriptedServer.status(500)], ["failed Unavailable"], 1],
+      [
+        "except after a refusal, and to resume after an id",
+        [
+          ScriptedServer.status(503, { "retry-after": "0" }),
+          ScriptedServer.status(429, { "retry-after": "0" }),
+          broken(counter(1)),
+          ScriptedServer.stream(counter(2))
+        ],
+        ["Unavailable", "Unavailable", "open", 1, "Network", "open", 2],
+        4
+      ]
+    ] as const
+  ) {
+    it.scopedLive(`does not repeat a POST ${name}`, () =>
+      Effect.gen(function*() {
+        const server = yield* ScriptedServer.make([...answers, ScriptedServer.status(204)])
+        const events = yield* EventSourceClient.make(Counter, server.url, { ...atOnce, body: "query" }).pipe(
+          Stream.map(summary),
+          Stream.catchAll(({ reason }) => Stream.succeed(`failed ${reason}`)),
+          Stream.runCollect
+        )
+        assert.deepStrictEqual<unknown>(Chunk.toReadonlyArray(events), seen)
+        assert.strictEqual(server.requests.length, requests)
+        assert.strictEqual(server.requests[3]?.lastEventId, requests === 4 ? "1" : undefined)
+      }))
+  }
+
   it.scopedLive("does not retry an invalid request", () =>
     Effect.gen(function*() {
       const server = yield* ScriptedServer.make([ScriptedServer.status(204)])
@@ -128,6 +165,7 @@ describe("EventSourceClient over fetch", () => {
         ...atOnce,
         method: "POST",
         body: "query",
+        idempotent: true,
         headers: Effect.sync(() => ({ authorization: `Bearer ${++token}` }))
       })
       assert.deepStrictEqual(server.requests.map(({ headers }) => headers.authorization), ["Bearer 1", "Bearer 2"])

@@ -125,6 +125,13 @@ export interface Options {
    */
   readonly body?: string | undefined
   /**
+   * True if the request may be sent again like a GET, after any end of the stream: a `POST` that only reads. Otherwise
+   * a `POST` or `PATCH` is sent again only if the server has refused it (401, 403, 408, 425, 429 or 503), or if the
+   * connection broke after an id, to resume after it. When the server ends the stream, it ends. After another loss it
+   * fails with the error. False by default for `POST` and `PATCH`, true for other methods.
+   */
+  readonly idempotent?: boolean | undefined
+  /**
    * Interval of the server's heartbeat, in milliseconds or as a Duration. A server of this library uses 15 seconds by
    * default. A connection without data for twice this time is replaced. `EventSource` does not expose heartbeats:
    * without this option a silent connection is not noticed. With `shared`, a tab that leads and does not respond is

@@ -271,5 +271,29 @@ export default [
     replace: "[HttpApiSchema.AnnotationStatus]: \"2XX\"",
     test: "test/HttpApi.test.ts",
     name: "has the schemas of its events"
+  },
+  {
+    promise: "a POST whose stream has ended is not sent again",
+    file: reconnection,
+    find: "(id !== \"\" && reason !== \"Ended\")",
+    replace: "id !== \"\"",
+    test,
+    name: "does not repeat a POST after the end"
+  },
+  {
+    promise: "a POST is not sent again without an id to resume after",
+    file: reconnection,
+    find: "/^(POST|PATCH)$/i",
+    replace: "/^(PATCH)$/i",
+    test,
+    name: "does not repeat a POST after a connection that broke"
+  },
+  {
+    promise: "a POST that the server has refused is sent again",
+    file: reconnection,
+    find: "refusals.includes(status) ||",
+    replace: "",
+    test,
+    name: "does not repeat a POST except"
   }
 ] satisfies ReadonlyArray<Mutation>

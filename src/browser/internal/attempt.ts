@@ -29,6 +29,7 @@ export interface RequestOptions {
   readonly headers?: Readonly<Record<string, string>> | Effect.Effect<Readonly<Record<string, string>>> | undefined
   readonly method?: string | undefined
   readonly body?: string | undefined
+  readonly idempotent?: boolean | undefined
   readonly heartbeat?: Duration.DurationInput | undefined
   readonly lastEventIdHeader?: boolean | undefined
 }

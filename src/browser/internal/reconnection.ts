@@ -8,7 +8,7 @@ import * as Stream from "effect/Stream"
 import * as LastEventId from "../../internal/lastEventId.js"
 import { maxDelay } from "../../internal/retryAfter.js"
 import { EventSourceError } from "../EventSourceError.js"
-import type { Attempt, Target } from "./attempt.js"
+import type { Attempt, RequestOptions, Target } from "./attempt.js"
 import { lost, minRetry, overEventSource, overFetch } from "./attempt.js"
 import * as Page from "./page.js"
 import { isTooLong } from "./responseError.js"
@@ -24,6 +24,17 @@ const defaultBackoff = Schedule.exponential("1 second").pipe(
   Schedule.jittered
 )
 
+// Statuses of a server that has not acted on the request (RFC 9110, section 15; RFC 6585, RFC 8470).
+const refusals: ReadonlyArray<number | undefined> = [401, 403, 408, 425, 429, 503]
+
+/**
+ * Tests for a request that may be sent again: it is idempotent (RFC 9110, section 9.2.2), the server has refused it, or
+ * the connection broke, and the next request resumes after an id.
+ */
+const isRepeatable = ({ body, idempotent, method }: RequestOptions, { reason, status }: EventSourceError, id: string) =>
+  (idempotent ?? !/^(POST|PATCH)$/i.test(method ?? (body === undefined ? "GET" : "POST"))) ||
+  refusals.includes(status) || (id !== "" && reason !== "Ended")
+
 const toSignal = ({ reason, retryAfter, status }: EventSourceError): Signal => ({
   _tag: "Lost",
   error: { reason, status, retryAfter: retryAfter === undefined ? undefined : Duration.toMillis(retryAfter) }
@@ -31,7 +42,8 @@ const toSignal = ({ reason, retryAfter, status }: EventSourceError): Signal => (
 
 /**
  * Makes a stream of one attempt after another, each of which resumes the session. Emits `Lost` between them, waits
- * for the schedule and the server's delays, and reports by `resync` that events may have been missed. Ends after 204.
+ * for the schedule and the server's delays, and reports by `resync` that events may have been missed. Ends after 204,
+ * and at the end of a stream whose request is not repeatable.
  * Fails with an error that is final, or when the schedule ends.
  */
 export const make = Effect.fnUntraced(function*(
@@ -123,6 +135,9 @@ export const make = Effect.fnUntraced(function*(
         return Stream.empty
       }
       if (!error.isRetryable) return Stream.fail(reason)
+      if (!isRepeatable(options, error, session.lastEventId)) {
+        return Stream.fail(error.reason === "Ended" ? Option.none() : reason)
+      }
       if (error.reason === "Closed") isNative = false
       return Stream.concat(Stream.succeed(toSignal(error)), Stream.execute(wait(error)))
     }),
