@@ -1,8 +1,10 @@
 /**
- * Type-checks each `ts` block of README.md and of the guides as a module. Errors have the line numbers of the document.
+ * Type-checks each `ts` and `tsx` block of README.md and of the guides as a module. Errors have the line numbers of the
+ * document. A block that begins with a comment of its name, `// topics.ts`, is a module that the others of its document
+ * import.
  */
 import { spawnSync } from "node:child_process"
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 
@@ -10,18 +12,25 @@ const root = fileURLToPath(new URL("..", import.meta.url))
 const documents = ["README.md", ...readdirSync(join(root, "guides")).map((name) => `guides/${name}`)]
 const blocks = documents.flatMap((document) => {
   const text = readFileSync(join(root, document), "utf8")
-  return Array.from(text.matchAll(/^```ts\n(.*?)^```$/gms), (block, index) => ({
-    file: `${document.replace(/\W/g, "-")}-${index + 1}.ts`,
+  return Array.from(text.matchAll(/^```(tsx?)\n(.*?)^```$/gms), (block, index) => ({
+    directory: document.replace(/\W/g, "-"),
+    file: /^\/\/ (\S+\.ts)\n/.exec(block[2] ?? "")?.[1] ?? `${index + 1}.${block[1]}`,
     lineBreaks: text.slice(0, block.index).replace(/[^\n]/g, "") + "\n",
-    code: block[1]
+    code: block[2]
   }))
 })
 if (blocks.length === 0) throw new Error("README.md and the guides have no ts block")
 
 const directory = mkdtempSync(join(root, ".readme-"))
 try {
-  for (const { code, file, lineBreaks } of blocks) writeFileSync(join(directory, file), lineBreaks + code)
-  writeFileSync(join(directory, "tsconfig.json"), JSON.stringify({ extends: "../tsconfig.json", include: ["*.ts"] }))
+  for (const block of blocks) {
+    mkdirSync(join(directory, block.directory), { recursive: true })
+    writeFileSync(join(directory, block.directory, block.file), block.lineBreaks + block.code)
+  }
+  writeFileSync(
+    join(directory, "tsconfig.json"),
+    JSON.stringify({ extends: "../tsconfig.json", compilerOptions: { jsx: "react-jsx" }, include: ["*/*"] })
+  )
   const tsc = spawnSync(process.execPath, [join(root, "node_modules/typescript/bin/tsc"), "--project", directory], {
     stdio: "inherit"
   })
