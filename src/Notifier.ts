@@ -63,6 +63,11 @@ export interface NotifyOptions extends WebPush.SendOptions {
    * default the policy decides at once.
    */
   readonly delay?: Duration.DurationInput | undefined
+  /**
+   * Devices that get no push, such as the one that caused the notification: the endpoint of each, or its `endpointId`.
+   * None by default.
+   */
+  readonly exclude?: ReadonlyArray<string> | undefined
 }
 
 /**
@@ -189,6 +194,18 @@ export const channels = (owner: string, endpointId?: string): ReadonlyArray<Topi
   ...(endpointId === undefined ? [] : [Topic.channel(OwnerDevice, { owner, device: endpointId })])
 ]
 
+/**
+ * Returns the devices of which neither the endpoint nor the `endpointId` is in `exclude`.
+ *
+ * @since 0.1.0
+ * @category getters
+ */
+export const withoutExcluded = (
+  devices: ReadonlyArray<Device>,
+  exclude: ReadonlyArray<string>
+): ReadonlyArray<Device> =>
+  Arr.filter(devices, ({ endpoint, endpointId }) => !exclude.includes(endpoint) && !exclude.includes(endpointId))
+
 // The outcomes are reported even if the store fails, throws or dies. Its error may quote an endpoint: only the reason
 // is logged.
 const tryToStore = <A>(effect: () => Effect.Effect<A, SubscriptionStoreError>): Effect.Effect<Option.Option<A>> =>
@@ -255,7 +272,7 @@ export const make: Effect.Effect<Notifier.Service, never, EventBroker | Subscrip
     const notify: Notifier.Service["notify"] = (
       owner,
       { event, push: message },
-      { delay, policy = "closed", ...sendOptions } = {}
+      { delay, exclude = [], policy = "closed", ...sendOptions } = {}
     ) =>
       Effect.gen(function*() {
         const channel = Topic.channel(Owner, { owner })
@@ -274,7 +291,7 @@ export const make: Effect.Effect<Notifier.Service, never, EventBroker | Subscrip
         const connections = Math.min(connectionsBefore, yield* countConnections(channel))
         const hasReceived = Either.isRight(published) && policy !== "always" &&
           (acknowledged || (policy === "closed" && connections > 0))
-        const devices = hasReceived ? [] : yield* store.forOwner(owner)
+        const devices = hasReceived ? [] : withoutExcluded(yield* store.forOwner(owner), exclude)
         const [unconnected, connected] = policy === "unconnected" && Either.isRight(published)
           ? yield* Effect.map(
             Effect.forEach(devices, ({ endpointId }) =>

@@ -59,7 +59,11 @@ export const toBytes = (message: string | Uint8Array | WebPushPayload): Uint8Arr
     : message
 
 /**
- * A payload that is invalid: its member and the rule that it breaks. The error never contains the value.
+ * A payload that is invalid: its member, and the rule that it breaks as a `detail`. The error never contains the value.
+ *
+ * - `Invalid`: a browser would refuse the member, or it does not conform to its Schema.
+ * - `NotJson`: a value has no JSON, such as a bigint.
+ * - `PayloadTooLarge`: the payload is longer than `maxBytes`, so that `WebPush` would refuse it.
  *
  * @since 0.1.0
  * @category errors
@@ -67,14 +71,23 @@ export const toBytes = (message: string | Uint8Array | WebPushPayload): Uint8Arr
 export class InvalidWebPushPayload
   extends Schema.TaggedError<InvalidWebPushPayload>("effect-realtime/InvalidWebPushPayload")(
     "InvalidWebPushPayload",
-    { field: Schema.String, reason: Schema.String }
+    { field: Schema.String, reason: Schema.Literal("Invalid", "NotJson", "PayloadTooLarge"), detail: Schema.String }
   )
 {
   /**
    * @since 0.1.0
    */
   override get message(): string {
-    return `${this.field} ${this.reason}`
+    return `${this.field} ${this.detail}`
+  }
+
+  /**
+   * Returns `false`: the same payload fails again.
+   *
+   * @since 0.1.0
+   */
+  get isRetryable(): boolean {
+    return false
   }
 }
 
@@ -184,14 +197,20 @@ const Proto = {
   }
 } as const
 
+const tooLarge = new InvalidWebPushPayload({
+  field: "payload",
+  reason: "PayloadTooLarge",
+  detail: `must be at most ${maxBytes} bytes of JSON`
+})
+
 const fromJson = (value: unknown): Effect.Effect<WebPushPayload, InvalidWebPushPayload> =>
   Effect.try({
-    try: () => {
+    try: (): WebPushPayload => {
       const text: string | undefined = JSON.stringify(value)
       return Object.assign(Object.create(Proto), { bytes: new TextEncoder().encode(text ?? "null") })
     },
-    catch: () => new InvalidWebPushPayload({ field: "data", reason: "must be JSON" })
-  })
+    catch: () => new InvalidWebPushPayload({ field: "data", reason: "NotJson", detail: "must be JSON" })
+  }).pipe(Effect.filterOrFail(({ bytes }) => bytes.length <= maxBytes, () => tooLarge))
 
 const encode = <A, I, R>(
   schema: Schema.Schema<A, I, R>,
@@ -204,14 +223,16 @@ const encode = <A, I, R>(
       Effect.flatMap(ParseResult.ArrayFormatter.formatError(error), ([issue]) =>
         new InvalidWebPushPayload({
           field: issue === undefined || issue.path.length === 0 ? "payload" : issue.path.map(String).join("."),
+          reason: "Invalid",
           // The default messages quote the value at their end. An error must not contain it.
-          reason: (issue?.message ?? "is invalid").replace(/, actual [^]*$/, "")
+          detail: (issue?.message ?? "is invalid").replace(/, actual [^]*$/, "")
         }))
   )
 
 /**
  * Encodes a notification for the service worker: `event.data.json()` has the title and the options of
- * `showNotification`. Fails with `InvalidWebPushPayload` if a browser would refuse the notification.
+ * `showNotification`. Fails with `InvalidWebPushPayload` if a browser would refuse the notification, or if it is longer
+ * than `maxBytes`.
  *
  * @since 0.1.0
  * @category constructors

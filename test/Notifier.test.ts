@@ -104,6 +104,22 @@ const endpoints = (...devices: ReadonlyArray<SubscriptionStore.Device>) =>
 const isAccepted = ({ result }: WebPush.Outcome) => Either.isRight(result)
 
 describe("Notifier", () => {
+  it.effect("pushes to no device that is excluded, by its endpoint or its endpointId, under each policy", () =>
+    run(({ here, laptop, phone, service }) =>
+      Effect.gen(function*() {
+        for (const policy of ["closed", "always", "unconnected", "unacknowledged"] as const) {
+          for (const excluded of [laptop.endpoint, laptop.endpointId]) {
+            const report = yield* here.notifier.notify("anna", news, { policy, exclude: [excluded] })
+            assert.isTrue(Either.isRight(report.event))
+            assert.deepStrictEqual(report.outcomes.map(({ subscription }) => subscription.endpoint), [phone.endpoint])
+          }
+        }
+        const nobody = yield* here.notifier.notify("anna", news, { exclude: [laptop.endpoint, phone.endpoint] })
+        assert.deepStrictEqual(nobody.outcomes, [])
+        assert.deepStrictEqual([...new Set(yield* pushedTo(service))], [phone.endpoint])
+      })
+    ))
+
   // The cause comes from a custom store, and may quote an endpoint.
   it.effect("logs only the reason when a store dies, and loses no outcome when it interrupts", () =>
     run(({ service, store }) =>

@@ -46,6 +46,10 @@ describe("WebPushPayload", () => {
     { notification: Arbitrary.make(WebPushPayload.Notification).map((all) => ({ ...all, data: undefined })) },
     ({ notification }) =>
       Effect.gen(function*() {
+        const length = Buffer.byteLength(JSON.stringify(notification))
+        if (length > WebPushPayload.maxBytes) {
+          return assert.strictEqual((yield* Effect.flip(WebPushPayload.make(notification))).reason, "PayloadTooLarge")
+        }
         const payload = yield* WebPushPayload.make(notification)
         const read = yield* Schema.decodeUnknown(WebPushPayload.Notification)(jsonOf(payload))
         assert.deepStrictEqual(read, JSON.parse(JSON.stringify(notification)))
@@ -71,6 +75,24 @@ describe("WebPushPayload", () => {
       assert.strictEqual((yield* fields(make({ title: "a", vibrate: [1, -1] })))[0], "vibrate")
       assert.strictEqual((yield* fields(make({ title: "a", timestamp: 1.5 })))[0], "timestamp")
       assert.deepStrictEqual(yield* fields(make({ title: "a", data: 7n })), ["data", "data must be JSON"])
+    }))
+
+  it.effect("refuses a payload that is too long to be sent, in each constructor", () =>
+    Effect.gen(function*() {
+      const { declarative, fromSchema, make, maxBytes } = WebPushPayload
+      const body = (length: number, rest: string) => "x".repeat(length - Buffer.byteLength(rest))
+      const longest = yield* make({ title: body(maxBytes, `{"title":""}`) })
+      assert.strictEqual(longest.bytes.length, maxBytes)
+      assert.deepStrictEqual(yield* fields(make({ title: body(maxBytes + 1, `{"title":""}`) })), [
+        "payload",
+        "payload must be at most 3993 bytes of JSON"
+      ])
+      // Bytes of UTF-8, not characters.
+      assert.strictEqual((yield* Effect.flip(make({ title: "é".repeat(1991) }))).reason, "PayloadTooLarge")
+      const title = "x".repeat(maxBytes)
+      const navigate = "https://shop.example.com/"
+      assert.strictEqual((yield* Effect.flip(declarative({ title, navigate }))).reason, "PayloadTooLarge")
+      assert.strictEqual((yield* Effect.flip(fromSchema(Schema.String, title))).reason, "PayloadTooLarge")
     }))
 
   it.effect("encodes a declarative message for both drafts", () =>

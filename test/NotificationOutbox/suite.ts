@@ -123,6 +123,24 @@ export const suite = <R, E>(
       })
     ))
 
+  it.effect("sends to no excluded device, in any attempt", () =>
+    run(({ advance, laptop, outbox, phone, service }) =>
+      Effect.gen(function*() {
+        yield* service.answer({ status: 503 }, phone)
+        yield* outbox.enqueue("anna", news, { exclude: [laptop.endpoint] })
+        yield* outbox.drain
+        // The phone subscribes anew, and the laptop renews its subscription in the meantime.
+        yield* SubscriptionStore.upsert("anna", laptop)
+        yield* SubscriptionStore.upsert("anna", yield* service.subscribe(), { replaces: phone.endpoint })
+        yield* advance(3_600_000)
+        yield* outbox.drain
+        assert.strictEqual(yield* count, 0)
+        const reached = (yield* service.received).map(({ subscription }) => subscription.endpoint)
+        assert.strictEqual(reached.length, 2)
+        assert.notInclude(reached, laptop.endpoint)
+      })
+    ))
+
   it.effect("does not delay the others for a slow notification", () =>
     run(({ laptop, outbox, phone, service }) =>
       Effect.gen(function*() {

@@ -278,6 +278,30 @@ export default [
     name: "blocked permanently"
   },
   {
+    promise: "An excluded device gets no push",
+    file: "src/Notifier.ts",
+    find: "!exclude.includes(endpoint) && ",
+    replace: "",
+    test: "test/Notifier.test.ts",
+    name: "pushes to no device that is excluded"
+  },
+  {
+    promise: "An excluded device gets no push from a later attempt of the outbox",
+    file: "src/NotificationOutbox/internal/attempt.ts",
+    find: "withoutExcluded(devices, entry.message.options.exclude ?? [])",
+    replace: "withoutExcluded(devices, [])",
+    test: "test/NotificationOutbox.test.ts",
+    name: "sends to no excluded device"
+  },
+  {
+    promise: "A payload that is too long to be sent is refused where it is made",
+    file: "src/WebPushPayload.ts",
+    find: "bytes.length <= maxBytes, () => tooLarge",
+    replace: "bytes.length <= 2 * maxBytes, () => tooLarge",
+    test: "test/WebPushPayload.test.ts",
+    name: "too long to be sent"
+  },
+  {
     promise: "the endpoint is in no log of a store that dies",
     file: "src/Notifier.ts",
     find: "(${reasonOf(cause)})",

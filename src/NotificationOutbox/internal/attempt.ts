@@ -8,6 +8,7 @@ import * as Random from "effect/Random"
 
 import type { EventLogError } from "../../EventLog.js"
 import type { Notifier, NotifyError, NotifyOptions } from "../../Notifier.js"
+import { withoutExcluded } from "../../Notifier.js"
 import type { Device, SubscriptionStore } from "../../SubscriptionStore.js"
 import type * as WebPush from "../../WebPush.js"
 import type { Entry, Pending } from "./entry.js"
@@ -105,7 +106,11 @@ export const attempt = Effect.fnUntraced(function*(
   const { message: { event, push }, owner } = entry
   const now = yield* Clock.currentTimeMillis
   // The store is read first: if it fails after the event was published, each attempt would publish the event again.
-  const devices = yield* store.forOwner(owner)
+  const devicesOfOwner = Effect.map(
+    store.forOwner(owner),
+    (devices) => withoutExcluded(devices, entry.message.options.exclude ?? [])
+  )
+  const devices = yield* devicesOfOwner
   if (now >= expiryOf(entry)) {
     yield* Effect.logWarning(
       "NotificationOutbox did not send a notification whose ttl has passed: it becomes a dead letter"
@@ -131,7 +136,7 @@ export const attempt = Effect.fnUntraced(function*(
       reached: [...entry.reached ?? [], ...connected.map(({ endpointId }) => endpointId), ...idsOf(outcomes)]
     }
     const replacements = outcomes.some(isGone)
-      ? newDevices(yield* Effect.orElseSucceed(store.forOwner(owner), () => []), known)
+      ? newDevices(yield* Effect.orElseSucceed(devicesOfOwner, () => []), known)
       : []
     const more = replacements.length === 0 ? [] : (yield* notifier.push(replacements, push, options)).outcomes
     const now = yield* Clock.currentTimeMillis

@@ -21,6 +21,7 @@ export const Message = Schema.parseJson(Schema.Struct({
   options: Schema.Struct({
     policy: Schema.optional(Schema.Literal("closed", "always", "unconnected", "unacknowledged")),
     delay: Schema.optional(Schema.Duration),
+    exclude: Schema.optional(Schema.Array(Schema.String)),
     ttl: Schema.optional(Schema.Duration),
     urgency: Schema.optional(Schema.Literal("very-low", "low", "normal", "high")),
     topic: Schema.optional(Schema.String),
