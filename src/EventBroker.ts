@@ -17,17 +17,21 @@ import * as FiberId from "effect/FiberId"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
 
 import * as Admission from "./EventBroker/internal/admission.js"
 import * as Hub from "./EventBroker/internal/hub.js"
 import * as Lifecycle from "./EventBroker/internal/lifecycle.js"
 import { logError } from "./EventBroker/internal/logError.js"
+import * as Messages from "./EventBroker/internal/messages.js"
 import * as Metrics from "./EventBroker/internal/metrics.js"
 import * as Replay from "./EventBroker/internal/replay.js"
 import * as Revocations from "./EventBroker/internal/revocations.js"
+import * as StoredEvent from "./EventBroker/internal/storedEvent.js"
 import * as EventLog from "./EventLog.js"
 import * as EventStream from "./EventStream.js"
 import * as Connection from "./EventStream/internal/connection.js"
+import * as Frame from "./EventStream/internal/frame.js"
 import { acceptsEvents } from "./EventStream/internal/mediaType.js"
 import { handOver } from "./EventStream/internal/nodeHandover.js"
 import * as Response from "./EventStream/internal/response.js"
@@ -88,13 +92,23 @@ export interface Snapshot {
    * The events that describe the state. The client receives them first. An event with an `id` is refused: the log
    * assigns ids.
    */
-  readonly events: Iterable<ServerSentEvent.Fields>
+  readonly events: Iterable<SnapshotEvent>
   /**
    * The id of the last event that is part of the state, as `publish` returned it. The client receives each event after
    * it. Without it, the client receives the events from just before the state was read: none is lost, but an event that
    * was published meanwhile may be part of the state as well.
    */
   readonly at?: EventLog.EventId | undefined
+}
+
+/**
+ * An event of a snapshot. `channel` is sent to clients that are sent the channel of each event.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface SnapshotEvent extends ServerSentEvent.Fields {
+  readonly channel?: string | Topic.Channel | undefined
 }
 
 /**
@@ -110,9 +124,16 @@ export interface SubscribeOptions<E = never, R = never> extends EventStream.Opti
    */
   readonly strategy?: "sliding" | "dropping" | "disconnect" | undefined
   /**
-   * The id of the event after which the client resumes. `respond` reads it from the request by default.
+   * The id of the event after which the client begins. With `respond` it is for new clients: a client that reconnects
+   * resumes after the id in its request.
    */
   readonly lastEventId?: string | undefined
+  /**
+   * The place at which a client without an id begins: `"now"`, the default, or `"beginning"`, the first event that the
+   * log has ever had of the channels. If the log no longer has that one, the client is sent an event `resync`, and
+   * begins now.
+   */
+  readonly from?: "now" | "beginning" | undefined
   /**
    * The owner of the connection, such as a user or an address. `maxConnectionsPerOwner` and `disconnectOwner` apply to
    * it, and the predicate of `disconnect` receives it.
@@ -145,6 +166,81 @@ export interface SubscribeOptions<E = never, R = never> extends EventStream.Opti
    * the first event does not resume, and receives no `resync`.
    */
   readonly cursor?: "on" | "off" | undefined
+  /**
+   * The sending of the channel of each event, as the first line of its data: a page that reads `data` splits it at the
+   * first line feed, and the typed clients do so by themselves. By default it is `"off"` if one channel was requested
+   * and granted, and `"on"` otherwise, for patterns and for several channels. The events of the library itself have no
+   * channel.
+   */
+  readonly attribution?: "on" | "off" | undefined
+}
+
+/**
+ * The options of a publication.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface PublishOptions {
+  /**
+   * The owner whose connections do not receive the event, such as the user who caused it. All connections receive it
+   * by default.
+   */
+  readonly except?: string | undefined
+}
+
+/**
+ * An event as a subscriber in this process receives it. An event of a channel or pattern of a topic has the path of the
+ * topic and the parameters of the channel. An event of a plain channel has neither, and its data is text.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type Message<C extends ChannelOrPattern> = C extends
+  Topic.Channel<infer Events, infer Path> | Topic.Pattern<infer Events, infer Path>
+  ? Topic.Topic.Message<Events> & {
+    readonly topic: Path
+    readonly params: Topic.Topic.Params<Path>
+    readonly channel: string
+    readonly id: string
+  }
+  : {
+    readonly topic?: undefined
+    readonly channel: string
+    readonly event: string
+    readonly data: string
+    readonly id: string
+  }
+
+/**
+ * A notice between the messages of a stream: events may have been missed (`resync`), or an event is not one of the
+ * topic of its channel (`error`). The stream continues.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type Notice =
+  & { readonly topic?: undefined; readonly channel?: undefined; readonly id: string }
+  & (
+    | { readonly event: "resync"; readonly data: { readonly reason: string } }
+    | { readonly event: "error"; readonly data: Topic.InvalidTopicEvent }
+  )
+
+/**
+ * The options of a stream of messages.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface StreamOptions {
+  /**
+   * The id of the event after which the stream begins.
+   */
+  readonly lastEventId?: string | undefined
+  /**
+   * The place at which a stream without an id begins. `"now"` by default.
+   */
+  readonly from?: "now" | "beginning" | undefined
 }
 
 /**
@@ -211,7 +307,8 @@ export declare namespace EventBroker {
   export interface Service {
     readonly publish: (
       channel: string | Topic.Channel,
-      event: ServerSentEvent.Fields
+      event: ServerSentEvent.Fields,
+      options?: PublishOptions
     ) => Effect.Effect<EventLog.EventId, ServerSentEvent.InvalidServerSentEvent | EventLog.EventLogError>
     readonly subscribe: <E = never, R = never>(
       channels: ChannelOrPattern | Iterable<ChannelOrPattern>,
@@ -225,6 +322,11 @@ export declare namespace EventBroker {
       E,
       R | HttpServerRequest | Scope.Scope
     >
+    readonly stream: (
+      channels: ChannelOrPattern | Iterable<ChannelOrPattern>,
+      options?: StreamOptions
+    ) => Stream.Stream<Message<ChannelOrPattern> | Notice, EventLog.EventLogError>
+    readonly complete: (channel: string | Topic.Channel) => Effect.Effect<void, EventLog.EventLogError>
     readonly subscriberCount: (channel: string | Topic.Channel) => Effect.Effect<number, EventLog.EventLogError>
     readonly channels: Effect.Effect<ReadonlyArray<ChannelOrPattern>>
     readonly disconnect: (predicate: (subscriber: Subscriber) => boolean) => Effect.Effect<number>
@@ -261,30 +363,31 @@ export declare namespace EventBroker {
  * })
  * ```
  */
-export const publish: {
-  <Events extends Topic.Topic.Events, Name extends keyof Events & string>(
-    channel: Topic.Channel<Events>,
-    event: Name,
-    data: Topic.Topic.Data<Events, Name>
-  ): Effect.Effect<
-    EventLog.EventId,
-    ServerSentEvent.InvalidServerSentEvent | EventLog.EventLogError,
-    EventBroker
-  >
-  (channel: string, event: ServerSentEvent.Fields): Effect.Effect<
-    EventLog.EventId,
-    ServerSentEvent.InvalidServerSentEvent | EventLog.EventLogError,
-    EventBroker
-  >
-} = <Events extends Topic.Topic.Events, Name extends keyof Events & string>(
-  ...args:
-    | [channel: Topic.Channel<Events>, event: Name, data: Topic.Topic.Data<Events, Name>]
-    | [channel: string, event: ServerSentEvent.Fields]
-) =>
-  Effect.flatMap(EventBroker, (broker) =>
-    args.length === 2
-      ? broker.publish(...args)
-      : Effect.flatMap(Topic.event(args[0].topic, args[1], args[2]), (event) => broker.publish(args[0], event)))
+export function publish<Events extends Topic.Topic.Events, Name extends keyof Events & string>(
+  channel: Topic.Channel<Events>,
+  event: Name,
+  data: Topic.Topic.Data<Events, Name>,
+  options?: PublishOptions
+): Effect.Effect<EventLog.EventId, ServerSentEvent.InvalidServerSentEvent | EventLog.EventLogError, EventBroker>
+export function publish(
+  channel: string,
+  event: ServerSentEvent.Fields,
+  options?: PublishOptions
+): Effect.Effect<EventLog.EventId, ServerSentEvent.InvalidServerSentEvent | EventLog.EventLogError, EventBroker>
+export function publish(
+  ...args: Typed | Plain
+): Effect.Effect<EventLog.EventId, ServerSentEvent.InvalidServerSentEvent | EventLog.EventLogError, EventBroker> {
+  return Effect.flatMap(EventBroker, (broker) => {
+    if (!isTyped(args)) return broker.publish(...args)
+    const [channel, name, data, options] = args
+    return Effect.flatMap(Topic.event(channel.topic, name, data), (event) => broker.publish(channel, event, options))
+  })
+}
+
+type Typed = [channel: Topic.Channel, event: string, data: unknown, options?: PublishOptions | undefined]
+type Plain = [channel: string, event: ServerSentEvent.Fields, options?: PublishOptions | undefined]
+
+const isTyped = (args: Typed | Plain): args is Typed => typeof args[0] !== "string"
 
 /**
  * Subscribes to channels and to patterns of `Topic.pattern`. The subscription ends with the scope, or with its
@@ -317,6 +420,8 @@ export const subscribe = <E = never, R = never>(
 /**
  * Responds to a request with a subscription that resumes after its `Last-Event-ID`.
  *
+ * - Status 204: all channels have ended, and the client has received their last events. A client does not reconnect
+ *   after it.
  * - Status 403: `authorize` has granted no channel. Status 400: a channel breaks a rule, or there are more than
  *   `maxChannels`. A browser does not reconnect after either.
  * - If the log is unavailable or a limit refuses the client, the response has a time to reconnect, as `Options` says.
@@ -356,6 +461,72 @@ export const respond = <E = never, R = never>(
   Response.checkOptions(options)
   return Effect.flatMap(EventBroker, (broker) => broker.respond(channels, options))
 }
+
+/**
+ * Returns a stream of the messages of channels, for a consumer in this process: each with its channel and, for a
+ * channel or pattern of a topic, with decoded data. A slow consumer loses nothing: the stream reads the log, as fast as
+ * it is pulled. It counts as one connection. To resume it later, begin with the `id` of the last message.
+ *
+ * The stream ends when all of its channels have ended, or with the broker. Fails with `EventLogError` if a channel
+ * breaks a rule or there are more than `maxChannels`, or if the log is unavailable when the stream begins.
+ *
+ * @since 0.1.0
+ * @category subscribing
+ * @example
+ * ```ts
+ * import { Console, Schema, Stream } from "effect"
+ * import { EventBroker, Topic } from "effect-realtime"
+ *
+ * const Orders = Topic.make("orders/:orderId", { paid: Schema.Struct({ amount: Schema.Number }) })
+ *
+ * const program = EventBroker.stream(Topic.pattern(Orders)).pipe(
+ *   Stream.runForEach((message) =>
+ *     message.topic === "orders/:orderId"
+ *       ? Console.log(`order ${message.params.orderId}: ${message.data.amount} paid`)
+ *       : Console.log(message.event)
+ *   )
+ * )
+ * ```
+ */
+export function stream<const C extends ChannelOrPattern>(
+  channels: C | Iterable<C>,
+  options?: StreamOptions
+): Stream.Stream<Message<C> | Notice, EventLog.EventLogError, EventBroker>
+export function stream(
+  channels: ChannelOrPattern | Iterable<ChannelOrPattern>,
+  options?: StreamOptions
+): Stream.Stream<unknown, EventLog.EventLogError, EventBroker> {
+  return Stream.unwrap(Effect.map(EventBroker, (broker) => broker.stream(channels, options)))
+}
+
+/**
+ * Ends a channel: its subscribers receive the rest, then the event `end`, and the end of the stream. A client that
+ * reconnects, and a new one, is answered 204 as long as the log has the end: it does not come back. A connection with
+ * several channels ends with the last of them, and one with a pattern does not. An event that is published later opens
+ * the channel again.
+ *
+ * Fails with `EventLogError` if the channel breaks a rule or the log is unavailable.
+ *
+ * @since 0.1.0
+ * @category publishing
+ * @example
+ * ```ts
+ * import { Effect, Schema } from "effect"
+ * import { EventBroker, Topic } from "effect-realtime"
+ *
+ * const Answers = Topic.make("answers/:id", { token: Schema.String })
+ *
+ * Effect.gen(function*() {
+ *   const answer = Topic.channel(Answers, { id: "7" })
+ *   yield* EventBroker.publish(answer, "token", "Hello")
+ *   yield* EventBroker.complete(answer)
+ * })
+ * ```
+ */
+export const complete = (
+  channel: string | Topic.Channel
+): Effect.Effect<void, EventLog.EventLogError, EventBroker> =>
+  Effect.flatMap(EventBroker, (broker) => broker.complete(channel))
 
 /**
  * Returns the number of connections, on all nodes, that an event on the channel would reach.
@@ -498,16 +669,14 @@ export const make = Effect.fnUntraced(function*<R = never>(options: Options<R> =
     )
   )
 
-  /**
-   * Opens the stream of a client that was authorised, or returns none if it is not admitted. A failure leaves
-   * nothing behind.
-   */
+  /** Opens the stream of a client that was authorised, if it is admitted. A failure leaves nothing behind. */
   const open = Effect.fnUntraced(function*<E1, R1>(
+    requested: Admission.Channels,
     granted: Admission.Granted,
     pending: Admission.Pending,
     options: SubscribeOptions<E1, R1>
   ) {
-    const { authorize, cursor, lastEventId, owner, snapshot } = options
+    const { attribution, authorize, cursor, owner, snapshot } = options
     const scope = yield* Effect.scope
     const context = yield* Effect.context<R1>()
     const settings = yield* Connection.makeSettings(withDefaults(options))
@@ -536,22 +705,26 @@ export const make = Effect.fnUntraced(function*<R = never>(options: Options<R> =
         onFalse: () => shutdown(connection)
       }))
     )
+    const isAttributed = !isOneChannel(requested) || !isOneChannel(granted.channels)
     const subscriber: Hub.Subscriber = new Hub.Subscriber(
       connection,
       granted.channels,
       owner,
       cursor !== "off",
+      attribution === undefined ? isAttributed : attribution === "on",
       catchUp
     )
     connection.onStop(() => lifecycle.stop(subscriber))
     connection.onEnd(() => hub.forget(connection))
-    const start = Effect.suspend(() =>
+    const start = Effect.suspend((): Effect.Effect<Opened, EventLog.EventLogError> =>
       admission.admits(subscriber, granted, pending)
         ? lifecycle.join(subscriber).pipe(
-          Effect.zipRight(replays.start(subscriber, lastEventId, snapshot, run)),
-          Effect.as(Option.some(Connection.toEventStream(connection)))
+          Effect.zipRight(replays.start(subscriber, options, run)),
+          Effect.map((isStarted) =>
+            isStarted ? { _tag: "Open", stream: Connection.toEventStream(connection) } : { _tag: "Ended" }
+          )
         )
-        : Effect.succeedNone
+        : Effect.succeed({ _tag: "Refused" })
     )
     return yield* Effect.uninterruptibleMask((restore) =>
       Scope.addFinalizer(scope, lifecycle.leave(subscriber)).pipe(
@@ -565,11 +738,11 @@ export const make = Effect.fnUntraced(function*<R = never>(options: Options<R> =
   })
 
   const service: EventBroker.Service = {
-    publish: (target, event) => {
+    publish: (target, event, options) => {
       const channel = Admission.nameOf(target)
       return Admission.checkPublished(channel).pipe(
         Effect.zipRight(Replay.encode(event)),
-        Effect.flatMap((data) => log.append(channel, data)),
+        Effect.flatMap((frame) => log.append(channel, StoredEvent.encode(frame, options?.except))),
         Effect.map((cursor) => {
           Metrics.add(Metrics.published, 1)
           return EventLog.formatEventId(cursor)
@@ -582,13 +755,13 @@ export const make = Effect.fnUntraced(function*<R = never>(options: Options<R> =
       return yield* admission.pend(options.owner, (pending) =>
         Effect.gen(function*() {
           const granted = yield* yield* admission.authorize(requested, options.authorize)
-          const stream = yield* open(granted, pending, options)
-          return Option.isSome(stream) ? stream.value : yield* shed(options)
+          const opened = yield* open(requested, granted, pending, options)
+          return opened._tag === "Open" ? opened.stream : yield* opened._tag === "Ended" ? ended : shed(options)
         }))
     }),
     respond: Effect.fnUntraced(function*(channels, options = {}) {
       const { headers, method } = yield* HttpServerRequest
-      const lastEventId = options.lastEventId ?? Option.getOrUndefined(yield* EventStream.lastEventId)
+      const lastEventId = Option.getOrElse(yield* EventStream.lastEventId, () => options.lastEventId)
       const requested = Admission.check(channels)
       if (Either.isLeft(requested)) return refuse(requested.left)
       const sendAway = acceptsEvents(headers.accept)
@@ -600,16 +773,27 @@ export const make = Effect.fnUntraced(function*<R = never>(options: Options<R> =
           if (Either.isLeft(granted)) return refuse(granted.left)
           if (granted.right.channels.size === 0) return HttpServerResponse.empty({ status: 403 })
           if (method === "HEAD") return Response.head(options)
-          return yield* open(granted.right, pending, { ...options, lastEventId }).pipe(
-            Effect.flatMap(Option.match({
-              onNone: () => sendAway,
-              onSome: (stream) => handOver(Connection.fromEventStream(stream), EventStream.toResponse(stream, options))
-            })),
+          return yield* open(requested.right, granted.right, pending, { ...options, lastEventId }).pipe(
+            Effect.flatMap((opened) => {
+              if (opened._tag === "Refused") return sendAway
+              if (opened._tag === "Ended") return HttpServerResponse.empty()
+              const { stream } = opened
+              return handOver(Connection.fromEventStream(stream), EventStream.toResponse(stream, options))
+            }),
             // After a 500 a browser would never return.
             Effect.catchAll((error) => error.isRetryable ? sendAway : Effect.succeed(refuse(error)))
           )
         }))
     }),
+    stream: (channels, options = {}) =>
+      Messages.make(service.subscribe, Admission.toArray(channels), options, () => !admission.isClosed),
+    complete: (target) => {
+      const channel = Admission.nameOf(target)
+      return Admission.checkPublished(channel).pipe(
+        Effect.zipRight(log.append(channel, StoredEvent.end)),
+        Effect.withSpan("EventBroker.complete", { attributes: { channel }, captureStackTrace: false })
+      )
+    },
     subscriberCount: (target) => {
       const channel = Admission.nameOf(target)
       return Effect.map(presence.others(channel), (others) => hub.countOf(channel) + others)
@@ -621,6 +805,21 @@ export const make = Effect.fnUntraced(function*<R = never>(options: Options<R> =
   }
   return service
 })
+
+/** The result of the admission of a client. `Ended`: all channels have ended, and the client has received the rest. */
+type Opened =
+  | { readonly _tag: "Open"; readonly stream: EventStream.EventStream }
+  | { readonly _tag: "Ended" }
+  | { readonly _tag: "Refused" }
+
+const isOneChannel = (channels: Admission.Channels): boolean =>
+  channels.size === 1 && !Array.from(channels.values()).some(Topic.isPattern)
+
+/** A stream that has only the event `end`. */
+const ended = Effect.tap(
+  EventStream.make({ retry: "off" }),
+  (stream) => Effect.sync(() => Connection.fromEventStream(stream).endWith(Frame.end))
+)
 
 const withDefaults = (options: EventStream.Options): EventStream.Options => ({
   ...options,

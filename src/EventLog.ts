@@ -232,6 +232,13 @@ export declare namespace EventLog {
       maxBytes?: number
     ) => Effect.Effect<Page, EventLogError>
     /**
+     * Returns the last entry of each of the channels, if the log still has it and its data is at most `maxBytes` bytes.
+     */
+    readonly last: (
+      channels: Iterable<string>,
+      maxBytes: number
+    ) => Effect.Effect<ReadonlyArray<Entry>, EventLogError>
+    /**
      * Opens a tail, until the scope is closed. A closed tail emits no further entries.
      */
     readonly tail: Effect.Effect<Tail, EventLogError, Scope.Scope>
@@ -273,6 +280,14 @@ export const make = (backend: EventLog.Service): EventLog.Service => ({
       return valid(
         names.map(patternFault).find((fault) => fault !== undefined),
         () => backend.read(names, after, limit, maxBytes)
+      )
+    }),
+  last: (channels, maxBytes) =>
+    Effect.suspend(() => {
+      const names = Array.from(channels)
+      return valid(
+        names.map(channelFault).find((fault) => fault !== undefined),
+        () => backend.last(names, maxBytes)
       )
     }),
   tail: Effect.map(backend.tail, (tail) => {
@@ -678,6 +693,15 @@ const makeMemory = Effect.fnUntraced(function*(options: MemoryOptions) {
         }
         return { entries, position: more ? { epoch, seq: place } : head(), missing: Option.none(), more }
       }),
+    last: (channels, maxBytes) =>
+      timed((now) =>
+        Array.from(new Set(channels)).flatMap((channel) => {
+          const slot = rings.get(channel)?.last
+          return slot?.entry === undefined || slot.at < now - maxAge || slot.entry.data.length > maxBytes
+            ? []
+            : [slot.entry]
+        })
+      ),
     tail: Effect.map(
       Effect.acquireRelease(
         Effect.tap(makeTailBuffer, (tail) => Effect.sync(() => tails.add(tail))),

@@ -59,6 +59,8 @@ export interface Pending {
  * 4. the limits leave room for it (`admits`).
  */
 export interface Admission {
+  /** True once all clients are refused. */
+  readonly isClosed: boolean
   readonly authorize: <E, R>(
     requested: Channels,
     authorize: Authorize<E, R>
@@ -126,6 +128,9 @@ export const make = Effect.fnUntraced(function*(hub: Hub, limits: Limits) {
     )
 
   const admission: Admission = {
+    get isClosed() {
+      return isClosed
+    },
     authorize,
     reauthorize: ({ channels, connection, granted }, fn) =>
       Effect.map(
@@ -182,13 +187,17 @@ export const make = Effect.fnUntraced(function*(hub: Hub, limits: Limits) {
 /** Returns the channels by their names, or the error of the first that breaks a rule. */
 export const check = (channels: Channel | Iterable<Channel>): Either.Either<Channels, EventLogError> => {
   const names = new Map<string, Channel>()
-  for (const channel of isChannel(channels) ? [channels] : channels) {
+  for (const channel of toArray(channels)) {
     const fault = faultOf(channel)
     if (fault !== undefined) return Either.left(invalidChannel(`a channel ${fault}`))
     names.set(nameOf(channel), channel)
   }
   return Either.right(names)
 }
+
+/** Returns the channels that an option names. A string is one channel. */
+export const toArray = (channels: Channel | Iterable<Channel>): ReadonlyArray<Channel> =>
+  isChannel(channels) ? [channels] : Array.from(channels)
 
 const isChannel = (u: unknown): u is Channel => typeof u === "string" || Topic.isChannel(u) || Topic.isPattern(u)
 

@@ -6,6 +6,7 @@ import * as Frame from "../../EventStream/internal/frame.js"
 import { isPattern, PatternMap, shapeOf } from "../../internal/channel.js"
 import type * as Topic from "../../Topic.js"
 import * as Metrics from "./metrics.js"
+import * as StoredEvent from "./storedEvent.js"
 
 /** A channel, or a pattern. A string is the name of a channel. */
 export type Channel = string | Topic.Channel | Topic.Pattern
@@ -26,6 +27,8 @@ export class Subscriber {
   readonly owner: string | undefined
   /** True if the client is sent cursors that no event carries. */
   readonly hasCursor: boolean
+  /** True if the client is sent the channel of each event. */
+  readonly isAttributed: boolean
   /** Reads the log again, in a fiber of its own. Runs when a live subscriber has fallen behind. */
   readonly catchUp: Effect.Effect<unknown>
   /** The progress of the hooks: `onLeave` runs once, and only after `onJoin`. */
@@ -34,6 +37,8 @@ export class Subscriber {
   isPresent = false
   epoch = ""
   seq = 0
+  /** The channels that have ended up to the cursor. */
+  private ended: Set<string> | undefined
   private state: "replaying" | "behind" | "live" = "replaying"
 
   constructor(
@@ -41,6 +46,7 @@ export class Subscriber {
     granted: ReadonlyMap<string, Channel>,
     owner: string | undefined,
     hasCursor: boolean,
+    isAttributed: boolean,
     catchUp: Effect.Effect<unknown>
   ) {
     this.connection = connection
@@ -48,6 +54,7 @@ export class Subscriber {
     this.channels = Array.from(granted.keys())
     this.owner = owner
     this.hasCursor = hasCursor
+    this.isAttributed = isAttributed
     this.catchUp = catchUp
   }
 
@@ -71,6 +78,21 @@ export class Subscriber {
   goLive(): boolean {
     if (this.state === "replaying") this.state = "live"
     return this.isLive
+  }
+
+  /** True if all channels have ended up to the cursor. A pattern never does. */
+  get hasEnded(): boolean {
+    return this.ended?.size === this.granted.size
+  }
+
+  /** Notes that a channel has ended. */
+  noteEnd(channel: string): void {
+    if (this.granted.has(channel)) this.ended = (this.ended ?? new Set()).add(channel)
+  }
+
+  /** Notes that an event was published to a channel, which may have ended before. */
+  noteEvent(channel: string): void {
+    this.ended?.delete(channel)
   }
 
   moveTo({ epoch, seq }: Cursor): void {
@@ -100,6 +122,7 @@ export class Hub {
    * Weak on both sides: a log retains its entries for long, and with their frames they would occupy twice the memory.
    */
   private readonly frames = new WeakMap<Entry, WeakRef<Frame.Frame>>()
+  private readonly attributedFrames = new WeakMap<Entry, WeakRef<Frame.Frame>>()
 
   get channels(): ReadonlyArray<Channel> {
     return Array.from(new Map(Array.from(this.subscribers).flatMap(({ granted }) => Array.from(granted))).values())
@@ -197,14 +220,23 @@ export class Hub {
         continue
       }
       this.position = item
-      const frame = this.frameOf(item)
+      const isEnd = StoredEvent.isEnd(item.data)
+      let plain: Frame.Frame | undefined
+      let attributed: Frame.Frame | undefined
       for (const some of this.byChannel.match(item.channel)) {
         for (const subscriber of some) {
           if (!subscriber.isLive || item.epoch !== subscriber.epoch) fallBehind(subscriber)
           // A subscriber that matches several patterns has received this entry already.
           else if (item.seq > subscriber.seq) {
             subscriber.seq = item.seq
-            if (subscriber.connection.offer(frame)) delivered++
+            if (isEnd) this.endChannel(subscriber, item)
+            else if (!StoredEvent.excludes(item.data, subscriber.owner)) {
+              subscriber.noteEvent(item.channel)
+              const frame = subscriber.isAttributed
+                ? attributed ??= this.frameOf(item, true)
+                : plain ??= this.frameOf(item, false)
+              if (subscriber.connection.offer(frame)) delivered++
+            }
           }
         }
       }
@@ -213,12 +245,20 @@ export class Hub {
     return fallen
   }
 
-  /** Returns the frame of an entry, which all connections share. */
-  frameOf(entry: Entry): Frame.Frame {
-    let frame = this.frames.get(entry)?.deref()
+  /** Notes the end of a channel. Ends the connection of a subscriber all of whose channels have ended. */
+  endChannel(subscriber: Subscriber, entry: Entry): void {
+    subscriber.noteEnd(entry.channel)
+    if (subscriber.hasEnded) subscriber.connection.endWith(this.frameOf(entry, false))
+  }
+
+  /** Returns the frame of an entry, with or without its channel, which all connections share. */
+  frameOf(entry: Entry, isAttributed: boolean): Frame.Frame {
+    const frames = isAttributed ? this.attributedFrames : this.frames
+    let frame = frames.get(entry)?.deref()
     if (frame === undefined) {
-      frame = Frame.withId(formatEventId(entry), entry.data)
-      this.frames.set(entry, new WeakRef(frame))
+      const event = StoredEvent.frameOf(entry.data)
+      frame = Frame.withId(formatEventId(entry), isAttributed ? Frame.withChannel(entry.channel, event) : event)
+      frames.set(entry, new WeakRef(frame))
     }
     return frame
   }

@@ -3,21 +3,35 @@ import * as Either from "effect/Either"
 import * as Metric from "effect/Metric"
 import * as Option from "effect/Option"
 
-import type { Cursor, EventId, EventLog, EventLogError, Missing } from "../../EventLog.js"
+import type { Cursor, Entry, EventId, EventLog, EventLogError, Missing } from "../../EventLog.js"
 import { formatEventId, parseEventId } from "../../EventLog.js"
 import { type Connection, offer } from "../../EventStream/internal/connection.js"
 import * as Frame from "../../EventStream/internal/frame.js"
 import { backoff } from "../../internal/backoff.js"
+import { isPattern } from "../../internal/channel.js"
 import { type Fields, InvalidServerSentEvent } from "../../ServerSentEvent.js"
+import type * as Topic from "../../Topic.js"
 import type { Channel, Hub, Subscriber } from "./hub.js"
 import * as Metrics from "./metrics.js"
+import * as StoredEvent from "./storedEvent.js"
 
 /** The state that precedes the events of a subscriber, as `snapshot` of the options returns it. */
 type TakeSnapshot<R> =
   | ((
     channels: ReadonlyArray<Channel>
-  ) => Effect.Effect<{ readonly events: Iterable<Fields>; readonly at?: EventId | undefined }, unknown, R>)
+  ) => Effect.Effect<{ readonly events: Iterable<SnapshotEvent>; readonly at?: EventId | undefined }, unknown, R>)
   | undefined
+
+interface SnapshotEvent extends Fields {
+  readonly channel?: string | Topic.Channel | undefined
+}
+
+/** The place at which the events of a new subscriber begin. */
+export interface Start<R> {
+  readonly lastEventId?: string | undefined
+  readonly from?: "now" | "beginning" | undefined
+  readonly snapshot?: TakeSnapshot<R>
+}
 
 /** The reads and waits after which a subscriber is live. */
 type Reading<R> = Effect.Effect<void, unknown, R>
@@ -34,13 +48,15 @@ type Reading<R> = Effect.Effect<void, unknown, R>
  * the subscriber is marked as `behind`, and reads them from the log.
  */
 export interface Replays {
-  /** Sets the cursor of a new subscriber. `run` runs what remains to be read in a fiber of its own. */
+  /**
+   * Sets the cursor of a new subscriber. `run` runs what remains to be read in a fiber of its own. Returns false if
+   * nothing remains and nothing will follow, because all channels have ended.
+   */
   readonly start: <R>(
     subscriber: Subscriber,
-    lastEventId: string | undefined,
-    snapshot: TakeSnapshot<R>,
+    start: Start<R>,
     run: (reading: Reading<R>) => Effect.Effect<unknown>
-  ) => Effect.Effect<void, EventLogError>
+  ) => Effect.Effect<boolean, EventLogError>
   /** Sends a subscriber the entries after its cursor until none is left. */
   readonly catchUp: <R>(subscriber: Subscriber, snapshot: TakeSnapshot<R>) => Reading<R>
 }
@@ -63,6 +79,40 @@ export const make = (log: EventLog.Service, hub: Hub): Replays => {
       return page
     }))
 
+  /** Notes the channels that have ended up to the cursor. Patterns have no end, so that their channels do not count. */
+  const noteEnded = (subscriber: Subscriber) =>
+    subscriber.channels.some(isPattern) ? Effect.void : Effect.map(
+      log.last(subscriber.channels, StoredEvent.end.length),
+      (entries) => {
+        for (const { channel, data, epoch, seq } of entries) {
+          if (StoredEvent.isEnd(data) && epoch === subscriber.epoch && seq <= subscriber.seq) subscriber.noteEnd(channel)
+        }
+      }
+    )
+
+  /** Resets a subscriber, and ends its connection if all of its channels have ended. */
+  const resetAndNoteEnded = Effect.fnUntraced(function*<R>(
+    subscriber: Subscriber,
+    snapshot: TakeSnapshot<R>,
+    position: Cursor,
+    reason: Missing | "Malformed" | undefined,
+    ignoreAt: boolean
+  ) {
+    yield* reset(subscriber, snapshot, position, reason, ignoreAt)
+    yield* Effect.retry(noteEnded(subscriber), retryWhileOpen(subscriber.connection))
+    if (subscriber.hasEnded) subscriber.connection.endWith(Frame.end)
+  })
+
+  const sendEntry = (subscriber: Subscriber, entry: Entry): Effect.Effect<boolean> => {
+    if (StoredEvent.isEnd(entry.data)) {
+      hub.endChannel(subscriber, entry)
+      return Effect.succeed(subscriber.connection.isOpen)
+    }
+    if (StoredEvent.excludes(entry.data, subscriber.owner)) return Effect.succeed(true)
+    subscriber.noteEvent(entry.channel)
+    return send(subscriber.connection, hub.frameOf(entry, subscriber.isAttributed))
+  }
+
   const catchUp = <R>(subscriber: Subscriber, snapshot: TakeSnapshot<R>) =>
     Effect.gen(function*() {
       const { connection } = subscriber
@@ -71,20 +121,17 @@ export const make = (log: EventLog.Service, hub: Hub): Replays => {
       let isMore: boolean
       do {
         subscriber.replay()
-        const page = yield* Effect.retry(read(subscriber), {
-          while: (error) => error.isRetryable && connection.isOpen,
-          schedule: untilAvailable
-        })
+        const page = yield* Effect.retry(read(subscriber), retryWhileOpen(connection))
         if (page === undefined) return
         isMore = page.more
         if (Option.isSome(page.missing)) {
-          yield* reset(subscriber, snapshot, page.position, page.missing.value, isReset)
+          yield* resetAndNoteEnded(subscriber, snapshot, page.position, page.missing.value, isReset)
           isReset = true
           isMore = true
           continue
         }
         for (const entry of page.entries) {
-          if (!(yield* send(connection, hub.frameOf(entry)))) return
+          if (!(yield* sendEntry(subscriber, entry))) return
           subscriber.seq = entry.seq
           count++
         }
@@ -100,25 +147,35 @@ export const make = (log: EventLog.Service, hub: Hub): Replays => {
 
   return {
     catchUp,
-    start: (subscriber, lastEventId, snapshot, run) =>
+    start: (subscriber, { from, lastEventId, snapshot }, run) =>
       Effect.gen(function*() {
         const given = Option.liftPredicate(lastEventId ?? "", (id) => id !== "")
         const cursor = Option.flatMap(given, parseEventId)
         const reading = Effect.suspend(() => catchUp(subscriber, snapshot))
         if (Option.isSome(cursor)) {
           subscriber.moveTo(cursor.value)
+          yield* noteEnded(subscriber)
+          if (subscriber.hasEnded) return false
           yield* run(reading)
-          return
+          return true
         }
         const head = yield* log.head
+        if (Option.isNone(given) && from === "beginning") {
+          subscriber.moveTo({ epoch: head.epoch, seq: 0 })
+          yield* run(reading)
+          return true
+        }
         if (Option.isSome(given) || snapshot !== undefined) {
           const reason = Option.isSome(given) ? "Malformed" : undefined
-          yield* run(Effect.zipRight(reset(subscriber, snapshot, head, reason), reading))
-          return
+          yield* run(Effect.zipRight(resetAndNoteEnded(subscriber, snapshot, head, reason, false), reading))
+          return true
         }
         subscriber.moveTo(head)
+        yield* noteEnded(subscriber)
+        if (subscriber.hasEnded) return false
         if (subscriber.hasCursor) subscriber.connection.offer(cursorFrame(head))
         if (!subscriber.goLive()) yield* run(reading)
+        return true
       })
   }
 }
@@ -134,7 +191,7 @@ const reset = Effect.fnUntraced(function*<R>(
   snapshot: TakeSnapshot<R>,
   position: Cursor,
   reason: Missing | "Malformed" | undefined,
-  ignoreAt = false
+  ignoreAt: boolean
 ) {
   const { connection } = subscriber
   subscriber.moveTo(position)
@@ -150,7 +207,16 @@ const reset = Effect.fnUntraced(function*<R>(
       ({ epoch, seq }) => epoch === position.epoch && !(ignoreAt && (reason === "Future" || seq <= position.seq))
     )
     if (Option.isSome(cursor)) subscriber.moveTo(cursor.value)
-    for (const event of events) yield* send(connection, new Frame.Frame(yield* encode(event)))
+    for (const event of events) {
+      const bytes = yield* encode(event)
+      const channel = typeof event.channel === "object" ? event.channel.name : event.channel
+      yield* send(
+        connection,
+        new Frame.Frame(
+          subscriber.isAttributed && channel !== undefined ? Frame.withChannel(channel, bytes) : bytes
+        )
+      )
+    }
   }
   if (subscriber.hasCursor && (snapshot !== undefined || reason === undefined)) {
     yield* send(connection, cursorFrame(subscriber))
@@ -185,5 +251,11 @@ const pageSize = 256
 const pageBytes = 64 * 1024
 /** The pages that are read at the same time. */
 const maxReads = 8
+/** Retries while the log may answer and the client is connected. */
+const retryWhileOpen = (connection: Connection) => ({
+  while: (error: EventLogError) => error.isRetryable && connection.isOpen,
+  schedule: untilAvailable
+})
+
 /** The delays between attempts to reach a log that is unavailable. */
 export const untilAvailable = backoff("100 millis", "5 seconds")

@@ -46,6 +46,10 @@ export class Ring<A extends Stored> {
     return this.slots.length - this.first
   }
 
+  get last(): Slot<A> | undefined {
+    return this.slots.at(-1)
+  }
+
   push(entry: A, at: number): Slot<A> {
     const slot: Slot<A> = { seq: entry.seq, at, ring: this, entry }
     this.slots.push(slot)

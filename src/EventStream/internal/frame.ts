@@ -50,6 +50,9 @@ const fromOwnEvent = (event: ServerSentEvent.Fields): Frame =>
 /** Encodes the event that reports the number of events that the strategy has dropped. */
 export const gap = (dropped: number): Frame => fromOwnEvent({ event: "gap", data: { dropped } })
 
+/** The event after which a client does not come back. It has a line of data: without one a browser ignores it. */
+export const end = fromOwnEvent({ event: "end", data: "" })
+
 /** Encodes the event that reports why the past of a client cannot be replayed. */
 export const resync = (reason: string, id: string | undefined): Frame =>
   fromOwnEvent({ id, event: "resync", data: { reason } })
@@ -73,6 +76,10 @@ export const withId = (id: string, event: Uint8Array): Frame => {
   const line = textEncoder.encode(`id: ${id}\n`)
   return new Frame(concat(endsEvent(event) ? [line, event] : [line, event, newline]))
 }
+
+/** Adds the name of the channel to an encoded event, as its first line of data. */
+export const withChannel = (channel: string, event: Uint8Array): Uint8Array =>
+  endsEvent(event) ? concat([textEncoder.encode(`data: ${channel}\n`), event]) : event
 
 const endsEvent = (event: Uint8Array): boolean => event.at(-1) === newline[0] && event.at(-2) === newline[0]
 

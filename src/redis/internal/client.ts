@@ -42,6 +42,7 @@ const makeClient = ({ password, timeout, url, username }: Settings) =>
       open: Scripts.open,
       head: Scripts.head,
       append: Scripts.append,
+      last: Scripts.last,
       readLog: Scripts.read,
       list: Scripts.list,
       readAt: Scripts.readAt,

@@ -147,6 +147,11 @@ export const make = Effect.fnUntraced(function*(settings: Settings) {
         ),
         (found) => Effect.as(skip(found.foreign), toPage(found))
       ),
+    last: (channels, maxBytes) =>
+      Effect.map(
+        withSession(({ commands, context }) => send(() => commands.last(context, channels, maxBytes))),
+        ({ epoch, events }) => events.map((event): Entry => ({ _tag: "Entry", epoch, ...event }))
+      ),
     tail: tails.open,
     presence: nodes.open
   }

@@ -159,6 +159,34 @@ return {epoch, int(seq)}`,
   transformReply: ([epoch, seq]: ReadonlyArray<Buffer>) => toCursor(epoch, seq)
 })
 
+/** Returns the last event of each channel, if it is not too old and has at most `maxBytes` bytes. */
+export const last = defineScript({
+  SCRIPT: `${prelude}
+local reply = {epoch}
+for i = 7, #ARGV do
+  local item = redis.pcall('XREVRANGE', streams .. ARGV[i], '+', '-', 'COUNT', 1)[1]
+  local place = item and tonumber(string.match(item[1], '^(%d+)%-0$'))
+  local data = item and item[2][4]
+  if place and data and place > aged and place <= seq and #data <= tonumber(ARGV[6]) then
+    reply[#reply + 1], reply[#reply + 2], reply[#reply + 3] = int(place), ARGV[i], data
+  end
+end
+return reply`,
+  parseCommand: (parser: CommandParser, context: Context, channels: Iterable<string>, maxBytes: number) => {
+    pushContext(parser, context)
+    parser.push(String(maxBytes))
+    for (const name of new Set(channels)) parser.push(name)
+  },
+  transformReply: ([epoch, ...events]: ReadonlyArray<Buffer>) => ({
+    epoch: String(epoch),
+    events: Array.from({ length: events.length / 3 }, (_, i) => ({
+      seq: Number(String(events[i * 3])),
+      channel: String(events[i * 3 + 1]),
+      data: events[i * 3 + 2] ?? Buffer.alloc(0)
+    }))
+  })
+})
+
 /**
  * Appends an event. A stream that refuses the event, because another program wrote to its key, begins again. A large
  * event is announced without its data, so that it does not fill the output buffer that the server has for each
