@@ -55,6 +55,21 @@ export const suite = <E>(name: string, options: {
   const parameters = { fastCheck: { numRuns: options.runs }, timeout: 120_000 }
 
   describe(`EventLog: ${name}`, () => {
+    it.live("returns the last entries of channels, unless they are larger than the limit", () =>
+      withLog((log) =>
+        Effect.gen(function*() {
+          yield* log.append("a/1", bytes("first"))
+          const at = yield* log.append("a/1", bytes("last"))
+          yield* log.append("b/1", bytes("too long"))
+          const found = yield* log.last(["a/1", "b/1", "c", "a/1"], 5)
+          assert.deepStrictEqual(found.map((entry) => [entry.channel, entry.epoch, entry.seq, text(entry)]), [
+            ["a/1", at.epoch, at.seq, "last"]
+          ])
+          const refused = yield* Effect.flip(Effect.asVoid(log.last(["a/*"], 5)))
+          assert.strictEqual(refused.reason, "InvalidChannel")
+        })
+      ))
+
     it.live("assigns each event the next place in one sequence over all channels", () =>
       withLog((log) =>
         Effect.gen(function*() {

@@ -1,0 +1,286 @@
+import type { HttpApp } from "@effect/platform"
+import { assert, describe, it } from "@effect/vitest"
+import { Deferred, Effect, Fiber, Layer, Schema, type Scope, Stream } from "effect"
+import { EventBroker, EventLog, EventStream, Topic } from "effect-realtime"
+import { LeakCheck, TestEventSource } from "effect-realtime/testing"
+
+import { serveNode, serveWeb } from "../support/servers.js"
+
+const Orders = Topic.make("orders/:orderId", { paid: Schema.Struct({ amount: Schema.Number, at: Schema.Date }) })
+const News = Topic.make("news", { paid: Schema.String })
+const order = (orderId: string) => Topic.channel(Orders, { orderId })
+const news = Topic.channel(News, {})
+const paid = (amount: number) => ({ amount, at: new Date(0) })
+
+const run = <A, E>(body: Effect.Effect<A, E, EventBroker.EventBroker | Scope.Scope>, log?: EventLog.MemoryOptions) =>
+  body.pipe(
+    Effect.scoped,
+    Effect.provide(EventBroker.layer.pipe(Layer.provide(EventLog.layerMemoryWith(log ?? {})))),
+    LeakCheck.run
+  )
+
+const reconnect = (url: string, lastEventId: string) =>
+  TestEventSource.make(url, { headers: { "last-event-id": lastEventId } })
+
+for (const [server, serveOn] of [["Node's server", serveNode], ["a web handler", serveWeb]] as const) {
+  const serve = <E>(app: HttpApp.Default<E, EventBroker.EventBroker | Scope.Scope>) =>
+    Effect.flatMap(
+      EventBroker.EventBroker,
+      (broker) => serveOn(Effect.provideService(app, EventBroker.EventBroker, broker))
+    )
+  const connect = <E>(app: HttpApp.Default<E, EventBroker.EventBroker | Scope.Scope>) =>
+    Effect.tap(
+      Effect.flatMap(serve(app), TestEventSource.make),
+      (source) => TestEventSource.awaitText(source, (text) => /^id: /m.test(text))
+    )
+
+  describe(`EventBroker on ${server}`, () => {
+    describe("names the channel of each event in the first line of its data", () => {
+      for (
+        const [name, channels] of [
+          ["of a pattern", Topic.pattern(Orders)],
+          ["of several channels", [order("42"), news]],
+          ["of a channel and a pattern", [Topic.pattern(Orders), news]]
+        ] as const
+      ) {
+        it.effect(name, () =>
+          run(Effect.gen(function*() {
+            const source = yield* connect(EventBroker.respond(channels))
+            yield* EventBroker.publish(order("42"), "paid", paid(5))
+            const event = yield* TestEventSource.next(source)
+            assert.strictEqual(event.event, "paid")
+            assert.strictEqual(event.data, "orders/42\n{\"amount\":5,\"at\":\"1970-01-01T00:00:00.000Z\"}")
+            yield* EventBroker.publish("orders/a%20b", { data: "two\nlines" })
+            yield* EventBroker.publish(news, "paid", "the end")
+          })))
+      }
+
+      it.effect("also where it is replayed, and not in the events of the library", () =>
+        run(
+          Effect.gen(function*() {
+            const channels = [order("1"), news]
+            const first = yield* EventBroker.publish(order("1"), "paid", paid(1))
+            yield* EventBroker.publish(news, "paid", "hello")
+            const url = yield* serve(EventBroker.respond(channels))
+            const source = yield* reconnect(url, first)
+            assert.strictEqual((yield* TestEventSource.next(source)).data, "news\n\"hello\"")
+            yield* EventBroker.publish(order("1"), "paid", paid(2))
+            yield* EventBroker.publish(order("1"), "paid", paid(3))
+            const late = yield* reconnect(url, first)
+            assert.deepInclude(yield* TestEventSource.next(late), { event: "resync", data: "{\"reason\":\"Evicted\"}" })
+          }),
+          { capacity: 1 }
+        ))
+
+      it.effect("unless exactly one channel was requested and granted, or the option says otherwise", () =>
+        run(Effect.gen(function*() {
+          const one = yield* connect(EventBroker.respond(order("1")))
+          const off = yield* connect(EventBroker.respond(Topic.pattern(Orders), { attribution: "off" }))
+          const on = yield* connect(EventBroker.respond(order("1"), { attribution: "on" }))
+          const narrowed = yield* connect(EventBroker.respond(Topic.pattern(Orders), {
+            authorize: () => Effect.succeed({ channels: [order("1")] })
+          }))
+          const widened = yield* connect(EventBroker.respond(order("1"), {
+            authorize: () => Effect.succeed({ channels: [order("1"), "news"] })
+          }))
+          yield* EventBroker.publish("orders/1", { data: "x" })
+          for (const source of [one, off]) assert.strictEqual((yield* TestEventSource.next(source)).data, "x")
+          for (const source of [on, narrowed, widened]) {
+            assert.strictEqual((yield* TestEventSource.next(source)).data, "orders/1\nx")
+          }
+        })))
+
+      it.effect("also in a snapshot", () =>
+        run(Effect.gen(function*() {
+          const source = yield* connect(EventBroker.respond([order("1"), news], {
+            snapshot: () =>
+              Effect.succeed({ events: [{ event: "paid", data: 1, channel: order("1") }, { data: "no channel" }] })
+          }))
+          const [named, plain] = yield* TestEventSource.take(source, 2)
+          assert.strictEqual(named?.data, "orders/1\n1")
+          assert.strictEqual(plain?.data, "no channel")
+        })))
+    })
+
+    describe("ends a channel that is complete", () => {
+      it.effect("after the rest and the event end, and answers 204 to a reconnect and to a late client", () =>
+        run(Effect.gen(function*() {
+          const url = yield* serve(EventBroker.respond(order("1")))
+          const source = yield* TestEventSource.make(url)
+          yield* TestEventSource.awaitText(source, (text) => /^id: /m.test(text))
+          const first = yield* EventBroker.publish(order("1"), "paid", paid(1))
+          yield* EventBroker.complete(order("1"))
+          assert.deepStrictEqual((yield* TestEventSource.collect(source)).map(({ event }) => event), ["paid", "end"])
+          assert.strictEqual(yield* TestEventSource.end(source), "clean")
+          const lastEventId = yield* TestEventSource.lastEventId(source)
+          assert.strictEqual((yield* reconnect(url, lastEventId)).status, 204)
+          assert.strictEqual((yield* TestEventSource.make(url)).status, 204)
+          // A client that has not received all of it receives the rest.
+          const behind = yield* reconnect(url, first)
+          assert.deepStrictEqual((yield* TestEventSource.collect(behind)).map(({ event }) => event), ["end"])
+          assert.strictEqual(yield* EventBroker.subscriberCount(order("1")), 0)
+        })))
+
+      it.effect("until an event is published to it again", () =>
+        run(Effect.gen(function*() {
+          const url = yield* serve(EventBroker.respond(order("1")))
+          yield* EventBroker.complete(order("1"))
+          assert.strictEqual((yield* TestEventSource.make(url)).status, 204)
+          yield* EventBroker.publish(order("1"), "paid", paid(1))
+          assert.strictEqual((yield* TestEventSource.make(url)).status, 200)
+        })))
+
+      it.effect("on a connection with several channels with the last of them, and never with a pattern", () =>
+        run(Effect.gen(function*() {
+          const both = yield* connect(EventBroker.respond([order("1"), news]))
+          const pattern = yield* connect(EventBroker.respond([order("1"), Topic.pattern(Orders)]))
+          yield* EventBroker.complete(order("1"))
+          yield* EventBroker.publish(news, "paid", "still open")
+          assert.strictEqual((yield* TestEventSource.next(both)).data, "news\n\"still open\"")
+          yield* EventBroker.complete(news)
+          assert.deepInclude(yield* TestEventSource.next(both), { event: "end" })
+          assert.strictEqual(yield* TestEventSource.end(both), "clean")
+          yield* EventBroker.publish(order("2"), "paid", paid(2))
+          assert.include((yield* TestEventSource.next(pattern)).data, "orders/2\n")
+          // One channel has ended before the cursor of the client, the other one after it.
+          const url = yield* serve(EventBroker.respond([order("1"), news]))
+          assert.strictEqual((yield* TestEventSource.make(url)).status, 204)
+        })))
+
+      it.effect("for a client that is told to reload, too", () =>
+        run(Effect.gen(function*() {
+          yield* EventBroker.complete(order("1"))
+          const url = yield* serve(EventBroker.respond(order("1")))
+          const source = yield* reconnect(url, "other.1")
+          assert.deepStrictEqual(
+            (yield* TestEventSource.collect(source)).map(({ event }) => event),
+            ["resync", "end"]
+          )
+        })))
+    })
+
+    it.effect("does not send an event to the owner that it excepts, also where it is replayed", () =>
+      run(Effect.gen(function*() {
+        const [anna, bob] = yield* Effect.all([
+          connect(EventBroker.respond("chat", { owner: "anna" })),
+          connect(EventBroker.respond("chat", { owner: "bob" }))
+        ])
+        const first = yield* EventBroker.publish("chat", { data: "0" })
+        yield* EventBroker.publish("chat", { data: "by anna" }, { except: "anna" })
+        yield* EventBroker.publish("chat", { data: "by \"ann\"" }, { except: "\"ann\"\n\uD800" })
+        const dataOf = Effect.fnUntraced(function*(source: TestEventSource.TestEventSource, count: number) {
+          return (yield* TestEventSource.take(source, count)).map(({ data }) => data)
+        })
+        assert.deepStrictEqual(yield* dataOf(anna, 2), ["0", "by \"ann\""])
+        assert.deepStrictEqual(yield* dataOf(bob, 3), ["0", "by anna", "by \"ann\""])
+        const url = yield* serve(EventBroker.respond("chat", { owner: "anna" }))
+        assert.deepStrictEqual(yield* dataOf(yield* reconnect(url, first), 1), [
+          "by \"ann\""
+        ])
+      })))
+
+    it.effect("resumes after the id of the request, and begins a new client where the options say", () =>
+      run(Effect.gen(function*() {
+        const first = yield* EventBroker.publish("a", { data: "1" })
+        const second = yield* EventBroker.publish("a", { data: "2" })
+        yield* EventBroker.publish("a", { data: "3" })
+        const url = yield* serve(EventBroker.respond("a", { lastEventId: first }))
+        assert.strictEqual((yield* TestEventSource.next(yield* TestEventSource.make(url))).data, "2")
+        const resumed = yield* reconnect(url, second)
+        assert.strictEqual((yield* TestEventSource.next(resumed)).data, "3")
+        const fromStart = yield* serve(EventBroker.respond("a", { from: "beginning" }))
+        assert.strictEqual((yield* TestEventSource.next(yield* TestEventSource.make(fromStart))).data, "1")
+        const again = yield* reconnect(fromStart, second)
+        assert.strictEqual((yield* TestEventSource.next(again)).data, "3")
+      })))
+  })
+}
+
+describe("EventBroker.stream", () => {
+  it.effect("returns typed messages with their channel and parameters, and resumes after an id", () =>
+    run(Effect.gen(function*() {
+      yield* EventBroker.publish(order("4/2"), "paid", paid(5))
+      const id = yield* EventBroker.publish(news, "paid", "hello")
+      const plain = yield* EventBroker.publish("plain", { event: "any", data: "text\nof two lines" })
+      const messages = EventBroker.stream([Topic.pattern(Orders), news, "plain"], { from: "beginning" })
+      const [first, second, third] = yield* Stream.runCollect(Stream.take(messages, 3))
+      assert.deepInclude(first, {
+        topic: "orders/:orderId",
+        params: { orderId: "4/2" },
+        channel: "orders/4%2F2",
+        event: "paid",
+        data: paid(5)
+      })
+      assert.deepStrictEqual(second, { topic: "news", params: {}, channel: "news", event: "paid", data: "hello", id })
+      assert.deepStrictEqual(third, { channel: "plain", event: "any", data: "text\nof two lines", id: plain })
+      const rest = EventBroker.stream([Topic.pattern(Orders), news, "plain"], { lastEventId: id })
+      assert.deepStrictEqual(Array.from(yield* Stream.runCollect(Stream.take(rest, 1))), [third])
+    })))
+
+  it.effect("reports an event that is not one of the topic, and continues", () =>
+    run(Effect.gen(function*() {
+      yield* EventBroker.publish("orders/1", { event: "paid", data: { amount: "five" } })
+      yield* EventBroker.publish("orders/1", { event: "unknown", data: 1 })
+      yield* EventBroker.publish(order("1"), "paid", paid(1))
+      const messages = EventBroker.stream(order("1"), { from: "beginning" })
+      const found = Array.from(yield* Stream.runCollect(Stream.take(messages, 3)))
+      assert.deepStrictEqual(
+        found.map(({ data, event }) => event === "error" ? data.reason : event),
+        ["InvalidData", "UnknownEvent", "paid"]
+      )
+    })))
+
+  it.effect("loses nothing if its consumer is slow", () =>
+    run(
+      Effect.gen(function*() {
+        const gate = yield* Deferred.make<void>()
+        const count = 3000
+        const consumer = yield* EventBroker.stream("busy", { from: "beginning" }).pipe(
+          Stream.tap(() => Deferred.await(gate)),
+          Stream.take(count),
+          Stream.runCollect,
+          Effect.fork
+        )
+        yield* Effect.repeatN(Effect.yieldNow(), 100)
+        yield* Effect.forEach(Array.from({ length: count }, (_, n) => n), (n) =>
+          EventBroker.publish("busy", { data: String(n) }), { discard: true })
+        yield* Deferred.succeed(gate, undefined)
+        const messages = yield* Fiber.join(consumer)
+        assert.deepStrictEqual(
+          Array.from(messages, ({ data }) => data),
+          Array.from({ length: count }, (_, n) => String(n))
+        )
+      }),
+      { capacity: 10_000 }
+    ))
+
+  it.effect("ends when its channels have ended, and with the broker", () =>
+    run(Effect.gen(function*() {
+      yield* EventBroker.publish(order("1"), "paid", paid(1))
+      yield* EventBroker.complete(order("1"))
+      const found = yield* Stream.runCollect(EventBroker.stream(order("1"), { from: "beginning" }))
+      assert.deepStrictEqual(Array.from(found, ({ event }) => event), ["paid"])
+      assert.lengthOf(yield* Stream.runCollect(EventBroker.stream(order("1"))), 0)
+      const open = yield* Effect.fork(Stream.runDrain(EventBroker.stream("never")))
+      yield* Effect.repeatN(Effect.yieldNow(), 100)
+      yield* EventBroker.drain
+      yield* Fiber.join(open)
+    })))
+
+  it.effect("fails for a channel that breaks a rule", () =>
+    run(Effect.gen(function*() {
+      const error = yield* Effect.flip(Stream.runDrain(EventBroker.stream("a/*")))
+      assert.deepInclude(error, { _tag: "EventLogError", reason: "InvalidChannel" })
+      assert.include(error.message, "Topic.pattern")
+      const refused = yield* Effect.flip(EventBroker.complete("$own"))
+      assert.strictEqual(refused.reason, "InvalidChannel")
+    })))
+})
+
+it.effect("A stream of EventBroker.subscribe over ended channels has only the event end", () =>
+  run(Effect.gen(function*() {
+    yield* EventBroker.complete("done")
+    const stream = yield* EventBroker.subscribe("done")
+    const text = yield* Stream.mkString(Stream.decodeText(EventStream.toStream(stream)))
+    assert.include(text, "event: end\ndata: \n\n")
+  })))
