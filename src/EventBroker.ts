@@ -197,8 +197,7 @@ export interface PublishOptions {
  * @category models
  */
 export type Message<C extends ChannelOrPattern> = C extends
-  Topic.Channel<infer Events, infer Path> | Topic.Pattern<infer Events, infer Path>
-  ? Topic.Topic.Message<Events> & {
+  Topic.Channel<infer Events, infer Path> | Topic.Pattern<infer Events, infer Path> ? Topic.Topic.Message<Events> & {
     readonly topic: Path
     readonly params: Topic.Topic.Params<Path>
     readonly channel: string

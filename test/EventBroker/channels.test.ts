@@ -247,8 +247,10 @@ describe("EventBroker.stream", () => {
         yield* Deferred.succeed(gate, undefined)
         const messages = yield* Fiber.join(consumer)
         assert.deepStrictEqual(
-          Array.from(messages, ({ data }) => data),
-          Array.from({ length: count }, (_, n) => String(n))
+          Array.from(messages, ({ data }) =>
+            data),
+          Array.from({ length: count }, (_, n) =>
+            String(n))
         )
       }),
       { capacity: 10_000 }

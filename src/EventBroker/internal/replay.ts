@@ -85,7 +85,9 @@ export const make = (log: EventLog.Service, hub: Hub): Replays => {
       log.last(subscriber.channels, StoredEvent.end.length),
       (entries) => {
         for (const { channel, data, epoch, seq } of entries) {
-          if (StoredEvent.isEnd(data) && epoch === subscriber.epoch && seq <= subscriber.seq) subscriber.noteEnd(channel)
+          if (StoredEvent.isEnd(data) && epoch === subscriber.epoch && seq <= subscriber.seq) {
+            subscriber.noteEnd(channel)
+          }
         }
       }
     )
