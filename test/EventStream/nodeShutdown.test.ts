@@ -42,6 +42,18 @@ const release = (url: string, broker: EventBroker.EventBroker.Service, scope: Sc
     return duration
   })
 
+/** Serves a handler with a server that Effect does not know. Returns its port. */
+const listen = (handler: Http.RequestListener) =>
+  Effect.gen(function*() {
+    const server = Http.createServer(handler)
+    yield* Effect.acquireRelease(
+      Effect.async<void>((resume) => void setImmediate(() => server.listen(0, "127.0.0.1", () => resume(Effect.void)))),
+      () => Effect.async<void>((resume) => void server.close(() => resume(Effect.void)))
+    )
+    const address = server.address()
+    return address !== null && typeof address === "object" ? address.port : 0
+  })
+
 describe("readers that read get all that is queued, and a time to come back, when layers are released", () => {
   for (const [name, layer] of Object.entries(compositions)) {
     it.live(name, () =>
@@ -58,18 +70,64 @@ describe("readers that read get all that is queued, and a time to come back, whe
     Effect.gen(function*() {
       const scope = yield* Scope.make()
       const context = yield* Layer.buildWithScope(Broker, scope)
-      const handler = yield* Effect.provide(NodeHttpServer.makeHandler(app), context)
-      const server = Http.createServer(handler)
-      yield* Effect.acquireRelease(
-        Effect.async<void>((resume) =>
-          void setImmediate(() => server.listen(0, "127.0.0.1", () => resume(Effect.void)))
-        ),
-        () => Effect.async<void>((resume) => void server.close(() => resume(Effect.void)))
-      )
-      const address = server.address()
-      const port = address !== null && typeof address === "object" ? address.port : 0
+      const port = yield* listen(yield* Effect.provide(NodeHttpServer.makeHandler(app), context))
       yield* release(`http://127.0.0.1:${port}`, Context.get(context, EventBroker.EventBroker), scope)
     }).pipe(Effect.orDie, LeakCheck.run))
+})
+
+describe("the last chunk of HTTP/1.1 is sent under a server of its own", () => {
+  /** As a middleware for sessions does: it takes the first argument of `end` for data, and ends the response later. */
+  const replaceEnd = (response: Http.ServerResponse) => {
+    const end = response.end.bind(response)
+    let hasEnded = false
+    response.end = (data?: unknown) => {
+      if (hasEnded) return response
+      hasEnded = true
+      if (data !== undefined) response.write(data)
+      setTimeout(end, 20)
+      return response
+    }
+  }
+
+  const middlewares = { "without a middleware": () => {}, "with a middleware that replaces end": replaceEnd }
+  for (const [name, middleware] of Object.entries(middlewares)) {
+    for (const released of ["the broker", "the scope of the streams"]) {
+      it.live(`${name}, when ${released} is released`, () =>
+        Effect.gen(function*() {
+          const scope = yield* Scope.make()
+          const context = yield* Layer.buildWithScope(Broker, scope)
+          const stream = Effect.map(Scope.extend(EventStream.make(), scope), EventStream.toResponse())
+          const handler = yield* Effect.provide(
+            NodeHttpServer.makeHandler(released === "the broker" ? app : stream),
+            context
+          )
+          const port = yield* listen((request, response) => {
+            middleware(response)
+            handler(request, response)
+          })
+          const texts = Array.from({ length: readers }, () => "")
+          const open = (_: string, i: number) =>
+            Effect.acquireRelease(
+              Effect.async<Socket>((resume) => {
+                const socket = connect(port, "127.0.0.1").setEncoding("latin1")
+                  .on("error", () => {})
+                  .on("data", (text) => {
+                    texts[i] += String(text)
+                    resume(Effect.succeed(socket))
+                  })
+                socket.write("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+              }),
+              (socket) => Effect.sync(() => socket.destroy())
+            )
+          yield* Effect.forEach(texts, open)
+          const [duration] = yield* Effect.timed(Scope.close(scope, Exit.void))
+          assert.isBelow(Duration.toMillis(duration), 900)
+          yield* Effect.repeat(Effect.delay(Effect.sync(() => texts), "10 millis"), {
+            until: (texts) => texts.every((text) => text.endsWith("\r\n0\r\n\r\n"))
+          }).pipe(Effect.timeout("2 seconds"), Effect.orElseSucceed(() => assert.fail(JSON.stringify(texts))))
+        }).pipe(Effect.orDie, LeakCheck.run))
+    }
+  }
 })
 
 describe("a request with a body behind a response that takes its time", () => {

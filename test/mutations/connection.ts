@@ -55,8 +55,8 @@ export default [
   {
     promise: "A client that never reads the end of its stream is timed",
     file: "src/EventStream/internal/nodeSink.ts",
-    find: "      connection.block()\n      response.end(this.leave)",
-    replace: "      response.end(this.leave)",
+    find: "      connection.block()\n      // A middleware",
+    replace: "      // A middleware",
     test,
     name: "reads all but the end of its stream"
   },

@@ -190,5 +190,13 @@ export default [
     replace: "if (first.httpVersionMajor === 2) return spread",
     test: "test/EventStream/httpConnection.test.ts",
     name: "reach the application (HTTP/2.0)"
+  },
+  {
+    promise: "a stream ends under a middleware that replaces the end of the response",
+    file: "src/EventStream/internal/nodeSink.ts",
+    find: `response.once("finish", this.leave).end()`,
+    replace: "response.end(this.leave)",
+    test: "test/EventStream/nodeShutdown.test.ts",
+    name: "with a middleware that replaces end"
   }
 ] satisfies ReadonlyArray<Mutation>

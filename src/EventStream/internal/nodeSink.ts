@@ -187,7 +187,8 @@ class NodeSink implements Sink {
       this.isEnding = true
       // The stream is over when the end of its body is sent, not when it is queued. Until then the client is timed.
       connection.block()
-      response.end(this.leave)
+      // A middleware of Node may replace `end`, and take a callback for data.
+      response.once("finish", this.leave).end()
     }
   }
 
