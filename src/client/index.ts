@@ -105,6 +105,16 @@ export type TopicHandlers<T extends Topic.Topic.Any> = {
 }
 
 /**
+ * Handlers of events whose topic is not known.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface UntypedHandlers extends ConnectionHandlers {
+  readonly [event: string]: { call(data: unknown, origin: Origin): void }["call"] | undefined
+}
+
+/**
  * Handlers of the connection and of the events. For one topic they may be given by the name of the event alone.
  *
  * @since 0.1.0
@@ -247,8 +257,9 @@ export class SubscribeError extends Error {
  * the last id, which it sends as the header `Last-Event-ID`, or as `lastEventId` in the query where the header would
  * cause a preflight or cannot carry the id. The stream ends when the server sends the event `end` or answers 204.
  *
- * The type parameter is one topic, or the union of several. The platform reports an exception of a handler as an
- * uncaught one, and the other events are handled. Throws if the URL or an option is invalid.
+ * The type parameter is one topic, or the union of several. Without it, the data is `unknown`. The platform reports an
+ * exception of a handler as an uncaught one, and the other events are handled. Throws if the URL or an option is
+ * invalid.
  *
  * @since 0.1.0
  * @category constructors
@@ -278,6 +289,7 @@ export class SubscribeError extends Error {
  *   })
  * ```
  */
+export function subscribe(url: string | URL, handlers: UntypedHandlers, options?: Options): () => void
 export function subscribe<T extends Topic.Topic.Any>(
   url: string | URL,
   handlers: Handlers<T>,

@@ -7,7 +7,7 @@
  */
 import { useEffect, useInsertionEffect, useRef, useState } from "react"
 
-import type { ConnectionHandlers, Handlers, Options, SubscribeError } from "../client/index.js"
+import type { ConnectionHandlers, Handlers, Options, SubscribeError, UntypedHandlers } from "../client/index.js"
 import { subscribe } from "../client/index.js"
 import type * as Topic from "../Topic.js"
 
@@ -74,6 +74,7 @@ export interface UseEventsOptions extends Omit<Options, "signal" | "lastEventId"
  * }
  * ```
  */
+export function useEvents(url: string | URL, handlers: UntypedHandlers, options?: UseEventsOptions): EventsState
 export function useEvents<T extends Topic.Topic.Any>(
   url: string | URL,
   handlers: Handlers<T>,
@@ -89,7 +90,7 @@ export function useEvents(
   const hasFreshHeaders = typeof headers === "function"
   const key = JSON.stringify([address, values, hasFreshHeaders ? undefined : Array.from(new Headers(headers))])
   const [state, setState] = useState<KeyedState>({ key, status: "connecting", error: undefined })
-  const [live] = useState<Handlers<Topic.Topic.Any>>({})
+  const [live] = useState<UntypedHandlers>({})
   const latest = useRef(options)
   const connection = useRef({ key, address, position: { current: lastEventId } })
 
@@ -125,7 +126,7 @@ export function useEvents(
     setState((state) =>
       state.key === key && state.status === "connecting" ? state : { key, status: "connecting", error: undefined }
     )
-    return subscribe<Topic.Topic.Any>(address, live, {
+    return subscribe(address, live, {
       ...values,
       lastEventId: position,
       headers: hasFreshHeaders ? () => callHeaders(latest.current) : headers,

@@ -29,6 +29,14 @@ subscribe<typeof Orders>("/", { payed: () => {} })
 // @ts-expect-error other data
 subscribe<typeof Orders>("/", { paid: ({ amount }: { readonly amount: number }) => amount })
 
+// Without a topic the data is unknown, and the connection is typed
+subscribe("/", {
+  paid: (data, { id }) => expectTypeOf([data, id] as const).toEqualTypeOf<readonly [unknown, string]>(),
+  gap: ({ dropped }) => expectTypeOf(dropped).toEqualTypeOf<number>(),
+  error: ({ reason }) => reason,
+  open: () => {}
+})
+
 // Handlers by topic have the parameters of the channel
 subscribe<typeof Orders>("/", {
   "orders/:orderId": {
