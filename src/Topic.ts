@@ -16,6 +16,7 @@ import type { Pipeable } from "effect/Pipeable"
 import { Prototype } from "effect/Pipeable"
 import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
+import * as AST from "effect/SchemaAST"
 
 import { channelFault } from "./internal/channel.js"
 import * as StreamBody from "./internal/streamBody.js"
@@ -184,7 +185,7 @@ export declare namespace Topic {
   export type ReservedEvent = "error" | "open" | "end" | "gap" | "resync"
 
   /**
-   * The rule that a path breaks, or `unknown` if it is valid.
+   * The path, or the rule that it breaks.
    *
    * @since 0.1.0
    * @category models
@@ -193,7 +194,18 @@ export declare namespace Topic {
     : `/${Path}/` extends "//" ? "the path of a topic must not be empty"
     : `/${Path}/` extends `${string}/*/${string}` ? "a segment of a topic must not be *"
     : `/${Path}/` extends `${string}/:/${string}` ? "a parameter of a topic must have a name"
-    : unknown
+    : Path
+
+  /**
+   * The schemas of events, with the rule that an event with a reserved name breaks in the place of its schema.
+   *
+   * @since 0.1.0
+   * @category models
+   */
+  export type CheckEvents<E extends Events> = {
+    readonly [Name in keyof E]: Name extends ReservedEvent ? `an event must not have the reserved name ${Name}`
+      : E[Name]
+  }
 }
 
 /**
@@ -265,7 +277,8 @@ export const isChannel = (u: unknown): u is Channel => u instanceof ChannelOf
  * Makes a topic of a path and the schemas of its events.
  *
  * A path that is empty, that has `*` as a segment or a parameter without a name, does not compile. Nor does an event
- * with a reserved name. Other mistakes throw, such as two parameters with the same name.
+ * with a reserved name. Other mistakes throw, such as two parameters with the same name. An event whose schema encodes
+ * to undefined, such as `Schema.Void`, has empty data.
  *
  * @since 0.1.0
  * @category constructors
@@ -282,10 +295,11 @@ export const isChannel = (u: unknown): u is Channel => u instanceof ChannelOf
  * Topic.channel(Orders, { orderId: "42" }).name // "orders/42"
  * ```
  */
-export const make = <const Path extends string, Events extends Topic.Events>(
-  path: Path & Topic.CheckPath<Path>,
-  events: Events & { readonly [Name in Topic.ReservedEvent]?: never }
-): Topic<Path, Events> => {
+export function make<const Path extends string, Events extends Topic.Events>(
+  path: Topic.CheckPath<Path>,
+  events: Events & Topic.CheckEvents<Events>
+): Topic<Path, Events>
+export function make(path: string, events: Topic.Events): Topic.Any {
   const fault = channelFault(path)
   if (fault !== undefined) throw new Cause.IllegalArgumentException(`Topic: the path ${fault}`)
   const names = paramNames(path)
@@ -508,7 +522,9 @@ export const event: {
     return Schema.encode(schema)(data).pipe(
       Effect.mapError(invalid("data", "RefusedBySchema")),
       // A string would be sent without quotes, and a subscriber could not distinguish "42" from 42.
-      Effect.flatMap((encoded) => Effect.try({ try: () => toJson(encoded), catch: notJson })),
+      Effect.flatMap((encoded) =>
+        Effect.try({ try: () => encoded === undefined ? "" : toJson(encoded), catch: notJson })
+      ),
       Effect.flatMap((json) => json === undefined ? notJson() : makeEvent({ event: name, data: json }))
     )
   }
@@ -555,7 +571,7 @@ export const decode: {
       event: Name,
       schema: Schema.Schema.AnyNoContext
     ): Effect.Effect<Topic.Message<Events, Name>, InvalidTopicEvent> =>
-      Schema.decodeUnknown(Json)(frame.data).pipe(
+      ((frame.data ?? "") === "" ? Effect.succeed(undefined) : Schema.decodeUnknown(Json)(frame.data)).pipe(
         Effect.mapError(() => invalid("NotJson")),
         Effect.flatMap((data) => Effect.mapError(Schema.decodeUnknown(schema)(data), () => invalid("InvalidData"))),
         Effect.map((data) => ({ event, data }))
@@ -601,7 +617,7 @@ export const body = <Path extends string, Events extends Topic.Events>(
       ...Object.entries(self.events).map(([event, schema]) =>
         Schema.Struct({
           event: Schema.Literal(event),
-          data: Schema.parseJson(schema),
+          data: AST.isVoidKeyword(AST.encodedAST(schema.ast)) ? Schema.Literal("") : Schema.parseJson(schema),
           id: Schema.optional(Schema.String)
         })
       )

@@ -157,6 +157,20 @@ describe("EventSourceClient over fetch", () => {
       ])
     }))
 
+  it.scopedLive("reads empty data as undefined, and names the way to publish in the error of a plain string", () =>
+    Effect.gen(function*() {
+      const server = yield* ScriptedServer.make([
+        ScriptedServer.hold("event: closed\ndata\n\nevent: counter\ndata: seven\n\nevent: end\ndata\n\n")
+      ])
+      const events = yield* EventSourceClient.make({ closed: Schema.Void, counter: Schema.Int }, server.url).pipe(
+        Stream.map((event) => event.event === "error" ? event.data.message : event),
+        Stream.runCollect
+      )
+      const [, closed, error] = Chunk.toReadonlyArray(events)
+      assert.deepStrictEqual(closed, { event: "closed", data: undefined, id: "" })
+      assert.isTrue(typeof error === "string" && error.includes("Topic.event"))
+    }))
+
   it.scopedLive("sends the method, the body, and fresh headers with each request", () =>
     Effect.gen(function*() {
       const server = yield* ScriptedServer.make([ScriptedServer.stream(), ScriptedServer.status(204)])

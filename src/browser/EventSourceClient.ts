@@ -262,19 +262,25 @@ export type RequestHeaders = Readonly<Record<string, string>>
  * )
  * ```
  */
-export const make = <Path extends string, Events extends Topic.Topic.Events>(
-  topic: Topic.Topic<Path, Events> | (Events & { readonly [Name in Topic.Topic.ReservedEvent]?: never }),
+export function make<Path extends string, Events extends Topic.Topic.Events>(
+  topic: Topic.Topic<Path, Events> | (Events & Topic.Topic.CheckEvents<Events>),
+  url: string | URL,
+  options?: Options
+): Stream.Stream<Event<Events>, EventSourceError>
+export function make(
+  topic: Topic.Topic.Any | Topic.Topic.Events,
   url: string | URL,
   options: Options = {}
-): Stream.Stream<Event<Events>, EventSourceError> =>
-  Stream.suspend(() => {
+): Stream.Stream<unknown, EventSourceError> {
+  return Stream.suspend(() => {
     const own = Topic.isTopic(topic) ? topic : Topic.make("events", topic)
     const isNamed = Topic.isTopic(topic) && options.format !== "text"
-    return connect<Topic.Topic.Message<Events>>(Object.keys(own.events), url, options, (name, data) => {
+    return connect(Object.keys(own.events), url, options, (name, data) => {
       const origin = isNamed ? originOf([own], data, options) : undefined
       return origin === "Foreign" ? Option.none() : Option.some(decode(own, name, origin?.data ?? data, options))
     })
   })
+}
 
 /**
  * Returns a stream of the events of several topics at a URL, each with its topic, its channel and the parameters of the
@@ -456,12 +462,7 @@ const onlyChannel = (
 const parse = Option.liftThrowable((text: string): unknown => JSON.parse(text))
 
 /** Decodes an event. A schema that throws makes this event invalid, and does not end the stream. */
-const decode = <Events extends Topic.Topic.Events>(
-  topic: Topic.Topic<string, Events>,
-  event: string,
-  data: string,
-  { format }: Options
-): Effect.Effect<Topic.Topic.Message<Events>, Topic.InvalidTopicEvent> =>
+const decode = (topic: Topic.Topic.Any, event: string, data: string, { format }: Options) =>
   Effect.suspend(() => Topic.decode(topic, { event, data: format === "text" ? JSON.stringify(data) : data })).pipe(
     Effect.catchAllDefect(() => new Topic.InvalidTopicEvent({ reason: "InvalidData", path: topic.path, event }))
   )
@@ -546,7 +547,7 @@ const violationOf = ({ headers, heartbeat, shared }: Options): string | undefine
  * ```
  */
 export function onEvent<Path extends string, Events extends Topic.Topic.Events>(
-  topic: Topic.Topic<Path, Events> | (Events & { readonly [Name in Topic.Topic.ReservedEvent]?: never }),
+  topic: Topic.Topic<Path, Events> | (Events & Topic.Topic.CheckEvents<Events>),
   url: string | URL,
   handlers: Handlers<Events>,
   options?: Options

@@ -355,10 +355,10 @@ const handlerOf = (own: object, event: string): unknown =>
 const topicsOf = (handlers: object): ReadonlyArray<{ readonly path: string; readonly own: object }> =>
   Object.entries(handlers).flatMap(([path, own]) => typeof own === "object" && own !== null ? [{ path, own }] : [])
 
-/** Returns the data in an array, or undefined if the text is not JSON. */
+/** Returns the data in an array, or undefined if the text is not JSON. Empty data is that of `Schema.Void`. */
 const parse = (text: string): readonly [unknown] | undefined => {
   try {
-    return [JSON.parse(text)]
+    return [text === "" ? undefined : JSON.parse(text)]
   } catch {
     return
   }

@@ -295,5 +295,21 @@ export default [
     replace: "",
     test,
     name: "does not repeat a POST except"
+  },
+  {
+    promise: "an event whose schema encodes to undefined has empty data",
+    file: "src/Topic.ts",
+    find: "encoded === undefined ? \"\" : toJson(encoded)",
+    replace: "toJson(encoded)",
+    test: "test/Topic.test.ts",
+    name: "has empty data"
+  },
+  {
+    promise: "empty data is decoded as undefined",
+    file: "src/Topic.ts",
+    find: "(frame.data ?? \"\") === \"\"",
+    replace: "frame.data === undefined",
+    test,
+    name: "reads empty data as undefined"
   }
 ] satisfies ReadonlyArray<Mutation>

@@ -97,3 +97,9 @@ Topic.make("orders", { paid: needsService })
 
 // Each topic is one of any path and events
 expectTypeOf(Orders).toExtend<Topic.Topic.Any>()
+
+// The compile error of an invalid path or name is the rule
+expectTypeOf<Topic.Topic.CheckPath<"orders/:id">>().toEqualTypeOf<"orders/:id">()
+expectTypeOf<Topic.Topic.CheckPath<"orders/*">>().toEqualTypeOf<"a segment of a topic must not be *">()
+expectTypeOf<Topic.Topic.CheckEvents<{ readonly gap: typeof Schema.Null }>>()
+  .toEqualTypeOf<{ readonly gap: "an event must not have the reserved name gap" }>()
