@@ -21,16 +21,39 @@ import { migrate } from "./internal/migrate.js"
 import * as Statement from "./internal/statement.js"
 
 /**
- * Migrations that the layer runs before it uses the database, for applications that collect their migrations in one
- * place. They do nothing when they run again.
+ * Options of a storage in a database.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface StorageOptions {
+  /** Name of the table: lower-case letters, digits and underscores. `notification_outbox` by default. */
+  readonly tableName?: string | undefined
+}
+
+/**
+ * Options of an outbox in a database.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Options extends Outbox.Options, StorageOptions {}
+
+const defaultTableName = "notification_outbox"
+
+/**
+ * Returns the migrations of a storage with these options. They do nothing when they run again.
  *
  * @since 0.1.0
  * @category migrations
  */
-export const migrations: Record<string, Effect.Effect<void, SqlError, SqlClient.SqlClient>> = {
+export const migrationsWith = (
+  { tableName = defaultTableName }: StorageOptions
+): Record<string, Effect.Effect<void, SqlError, SqlClient.SqlClient>> => ({
   "0001_create_outbox": Effect.gen(function*() {
     const sql = yield* SqlClient.SqlClient
-    yield* sql`CREATE TABLE IF NOT EXISTS notification_outbox (
+    const table = sql.literal(tableName)
+    yield* sql`CREATE TABLE IF NOT EXISTS ${table} (
       id TEXT PRIMARY KEY,
       owner TEXT NOT NULL,
       message TEXT NOT NULL,
@@ -41,11 +64,12 @@ export const migrations: Record<string, Effect.Effect<void, SqlError, SqlClient.
       created_at DOUBLE PRECISION NOT NULL,
       died_at DOUBLE PRECISION
     )`
-    yield* sql`CREATE INDEX IF NOT EXISTS notification_outbox_by_due ON notification_outbox (due_at) WHERE died_at IS NULL`
+    yield* sql`CREATE INDEX IF NOT EXISTS ${table}_by_due ON ${table} (due_at) WHERE died_at IS NULL`
   }),
   "0002_add_reached": Effect.gen(function*() {
     const sql = yield* SqlClient.SqlClient
-    const add = sql`ALTER TABLE notification_outbox ADD COLUMN ${
+    const table = sql.literal(tableName)
+    const add = sql`ALTER TABLE ${table} ADD COLUMN ${
       sql.onDialectOrElse({
         pg: () => sql.literal("IF NOT EXISTS "),
         orElse: () => sql.literal("")
@@ -56,21 +80,150 @@ export const migrations: Record<string, Effect.Effect<void, SqlError, SqlClient.
       // Another node may have added the column in the meantime.
       orElse: () =>
         Effect.unlessEffect(
-          Effect.catchAll(add, (error) => Effect.unlessEffect(error, hasReached(sql))),
-          hasReached(sql)
+          Effect.catchAll(add, (error) => Effect.unlessEffect(error, hasReached(sql, tableName))),
+          hasReached(sql, tableName)
         )
     })
   })
-}
+})
 
-const findReached = (sql: SqlClient.SqlClient) =>
-  sql`SELECT name FROM pragma_table_info('notification_outbox') WHERE name = 'reached'`
+/**
+ * Migrations that the layer runs before it uses the database, for applications that collect their migrations in one
+ * place. They do nothing when they run again.
+ *
+ * @since 0.1.0
+ * @category migrations
+ */
+export const migrations: Record<string, Effect.Effect<void, SqlError, SqlClient.SqlClient>> = migrationsWith({})
 
-const hasReached = (sql: SqlClient.SqlClient) => Effect.map(findReached(sql), Arr.isNonEmptyReadonlyArray)
+const findReached = (sql: SqlClient.SqlClient, tableName: string) =>
+  sql`SELECT name FROM pragma_table_info(${tableName}) WHERE name = 'reached'`
+
+const hasReached = (sql: SqlClient.SqlClient, tableName: string) =>
+  Effect.map(findReached(sql, tableName), Arr.isNonEmptyReadonlyArray)
 
 const entryColumns = `id, owner, message, failures, reached, attempts, due_at AS "dueAt", created_at AS "createdAt"`
 
 const deadLetterColumns = `id, owner, failures, attempts, created_at AS "createdAt", died_at AS "diedAt"`
+
+/**
+ * Makes a storage in the database of the `SqlClient`, with options. Creates its table if the database has none.
+ *
+ * @since 0.1.0
+ * @category constructors
+ * @example
+ * ```ts
+ * import * as NotificationOutbox from "effect-realtime/NotificationOutbox"
+ * import { SqlNotificationOutbox } from "effect-realtime/sql"
+ *
+ * const outbox = NotificationOutbox.make(SqlNotificationOutbox.makeStorageWith({ tableName: "billing_outbox" }))
+ * ```
+ */
+export const makeStorageWith = (
+  options: StorageOptions
+): Effect.Effect<Outbox.Storage, SqlError | MigrationError, SqlClient.SqlClient> =>
+  Effect.gen(function*() {
+    const { tableName = defaultTableName } = options
+    const sql = yield* SqlClient.SqlClient
+    yield* migrate({
+      component: "SqlNotificationOutbox",
+      tableName,
+      migrations: migrationsWith(options),
+      last: (sql) => findReached(sql, tableName)
+    })
+    const table = sql.literal(tableName)
+    const { read, write } = Statement.queries(
+      sql,
+      (code) => new Outbox.NotificationOutboxError({ reason: "Unavailable", detail: code })
+    )
+    const deadLetterColumnsOf = sql.literal(deadLetterColumns)
+
+    const storage: Outbox.Storage = {
+      insert: ({ createdAt, dueAt, ...entry }) =>
+        write(
+          sql`INSERT INTO ${table} ${
+            sql.insert({ ...entry, due_at: dueAt, claim: null, created_at: createdAt, died_at: null })
+          }`
+        ),
+      claim: ({ claim, latest, limit, now, until }) => {
+        const due = sql`
+          SELECT id FROM ${table}
+          WHERE died_at IS NULL AND (due_at <= ${now} OR due_at > ${latest})
+          ORDER BY due_at LIMIT ${limit}
+        `
+        const isDue = sql.onDialectOrElse({
+          pg: () => sql`id = ANY(ARRAY(${due} FOR UPDATE SKIP LOCKED))`,
+          // SQLite has one writer at a time.
+          orElse: () => sql`id IN (${due})`
+        })
+        return write(sql<Outbox.StoredEntry>`
+          UPDATE ${table} SET claim = ${claim}, due_at = ${until}, attempts = attempts + 1
+          WHERE ${isDue} RETURNING ${sql.literal(entryColumns)}
+        `)
+      },
+      renew: (claim, ids, until) =>
+        write(sql`
+          UPDATE ${table} SET due_at = ${until} WHERE claim = ${claim} AND ${sql.in("id", ids)}
+        `),
+      release: (claim, now) =>
+        write(sql`
+          UPDATE ${table} SET claim = NULL, due_at = ${now}, attempts = attempts - 1 WHERE claim = ${claim}
+        `),
+      settle: (claim, id, settlement) => {
+        const isClaimed = sql`id = ${id} AND claim = ${claim}`
+        switch (settlement._tag) {
+          case "Sent":
+            return write(sql`DELETE FROM ${table} WHERE ${isClaimed}`)
+          case "Due":
+            return write(sql`
+              UPDATE ${table} SET
+                claim = NULL,
+                failures = ${settlement.failures},
+                reached = ${settlement.reached},
+                attempts = ${settlement.attempts},
+                due_at = ${settlement.dueAt}
+              WHERE ${isClaimed}
+            `)
+          case "Dead":
+            return write(sql`
+              UPDATE ${table} SET
+                claim = NULL,
+                failures = ${settlement.failures},
+                reached = ${settlement.reached},
+                died_at = ${settlement.diedAt}
+              WHERE ${isClaimed}
+            `)
+        }
+      },
+      deadLetters: ({ diedAt, id }, limit) =>
+        read(sql<Outbox.StoredDeadLetter>`
+          SELECT ${deadLetterColumnsOf} FROM ${table}
+          WHERE died_at IS NOT NULL AND (died_at > ${diedAt} OR (died_at = ${diedAt} AND id > ${id}))
+          ORDER BY died_at, id LIMIT ${limit}
+        `),
+      deadLetter: (id) =>
+        Effect.map(
+          read(sql<Outbox.StoredDeadLetter>`
+            SELECT ${deadLetterColumnsOf} FROM ${table} WHERE id = ${id} AND died_at IS NOT NULL
+          `),
+          Arr.head
+        ),
+      retry: (id, failures, dueAt) =>
+        Effect.map(
+          write(sql`
+            UPDATE ${table} SET died_at = NULL, attempts = 0, failures = ${failures}, due_at = ${dueAt}
+            WHERE id = ${id} AND died_at IS NOT NULL RETURNING id
+          `),
+          Arr.isNonEmptyReadonlyArray
+        ),
+      discard: (id) =>
+        Effect.map(
+          write(sql`DELETE FROM ${table} WHERE id = ${id} AND died_at IS NOT NULL RETURNING id`),
+          Arr.isNonEmptyReadonlyArray
+        )
+    }
+    return storage
+  })
 
 /**
  * Makes a storage in the database of the `SqlClient`. Creates its table if the database has none.
@@ -85,108 +238,8 @@ const deadLetterColumns = `id, owner, failures, attempts, created_at AS "created
  * const outbox = NotificationOutbox.make(SqlNotificationOutbox.makeStorage)
  * ```
  */
-export const makeStorage: Effect.Effect<Outbox.Storage, SqlError | MigrationError, SqlClient.SqlClient> = Effect.gen(
-  function*() {
-    const sql = yield* SqlClient.SqlClient
-    yield* migrate({
-      component: "SqlNotificationOutbox",
-      table: "notification_outbox_migrations",
-      migrations,
-      last: findReached
-    })
-    const { read, write } = Statement.queries(
-      sql,
-      (code) => new Outbox.NotificationOutboxError({ reason: "Unavailable", detail: code })
-    )
-    const deadLetterColumnsOf = sql.literal(deadLetterColumns)
-
-    const storage: Outbox.Storage = {
-      insert: ({ createdAt, dueAt, ...entry }) =>
-        write(
-          sql`INSERT INTO notification_outbox ${
-            sql.insert({ ...entry, due_at: dueAt, claim: null, created_at: createdAt, died_at: null })
-          }`
-        ),
-      claim: ({ claim, latest, limit, now, until }) => {
-        const due = sql`
-          SELECT id FROM notification_outbox
-          WHERE died_at IS NULL AND (due_at <= ${now} OR due_at > ${latest})
-          ORDER BY due_at LIMIT ${limit}
-        `
-        const isDue = sql.onDialectOrElse({
-          pg: () => sql`id = ANY(ARRAY(${due} FOR UPDATE SKIP LOCKED))`,
-          // SQLite has one writer at a time.
-          orElse: () => sql`id IN (${due})`
-        })
-        return write(sql<Outbox.StoredEntry>`
-          UPDATE notification_outbox SET claim = ${claim}, due_at = ${until}, attempts = attempts + 1
-          WHERE ${isDue} RETURNING ${sql.literal(entryColumns)}
-        `)
-      },
-      renew: (claim, ids, until) =>
-        write(sql`
-          UPDATE notification_outbox SET due_at = ${until} WHERE claim = ${claim} AND ${sql.in("id", ids)}
-        `),
-      release: (claim, now) =>
-        write(sql`
-          UPDATE notification_outbox SET claim = NULL, due_at = ${now}, attempts = attempts - 1 WHERE claim = ${claim}
-        `),
-      settle: (claim, id, settlement) => {
-        const isClaimed = sql`id = ${id} AND claim = ${claim}`
-        switch (settlement._tag) {
-          case "Sent":
-            return write(sql`DELETE FROM notification_outbox WHERE ${isClaimed}`)
-          case "Due":
-            return write(sql`
-              UPDATE notification_outbox SET
-                claim = NULL,
-                failures = ${settlement.failures},
-                reached = ${settlement.reached},
-                attempts = ${settlement.attempts},
-                due_at = ${settlement.dueAt}
-              WHERE ${isClaimed}
-            `)
-          case "Dead":
-            return write(sql`
-              UPDATE notification_outbox SET
-                claim = NULL,
-                failures = ${settlement.failures},
-                reached = ${settlement.reached},
-                died_at = ${settlement.diedAt}
-              WHERE ${isClaimed}
-            `)
-        }
-      },
-      deadLetters: ({ diedAt, id }, limit) =>
-        read(sql<Outbox.StoredDeadLetter>`
-          SELECT ${deadLetterColumnsOf} FROM notification_outbox
-          WHERE died_at IS NOT NULL AND (died_at > ${diedAt} OR (died_at = ${diedAt} AND id > ${id}))
-          ORDER BY died_at, id LIMIT ${limit}
-        `),
-      deadLetter: (id) =>
-        Effect.map(
-          read(sql<Outbox.StoredDeadLetter>`
-            SELECT ${deadLetterColumnsOf} FROM notification_outbox WHERE id = ${id} AND died_at IS NOT NULL
-          `),
-          Arr.head
-        ),
-      retry: (id, failures, dueAt) =>
-        Effect.map(
-          write(sql`
-            UPDATE notification_outbox SET died_at = NULL, attempts = 0, failures = ${failures}, due_at = ${dueAt}
-            WHERE id = ${id} AND died_at IS NOT NULL RETURNING id
-          `),
-          Arr.isNonEmptyReadonlyArray
-        ),
-      discard: (id) =>
-        Effect.map(
-          write(sql`DELETE FROM notification_outbox WHERE id = ${id} AND died_at IS NOT NULL RETURNING id`),
-          Arr.isNonEmptyReadonlyArray
-        )
-    }
-    return storage
-  }
-)
+export const makeStorage: Effect.Effect<Outbox.Storage, SqlError | MigrationError, SqlClient.SqlClient> =
+  makeStorageWith({})
 
 /**
  * Makes an outbox in the database of the `SqlClient` that sends only while `drain` runs. See `NotificationOutbox.make`.
@@ -203,12 +256,12 @@ export const makeStorage: Effect.Effect<Outbox.Storage, SqlError | MigrationErro
  * ```
  */
 export const make = (
-  options?: Outbox.Options
+  options: Options = {}
 ): Effect.Effect<
   Outbox.NotificationOutbox.Service,
   SqlError | MigrationError,
   SqlClient.SqlClient | Notifier | SubscriptionStore | WebPush
-> => Outbox.make(makeStorage, options)
+> => Outbox.make(makeStorageWith(options), options)
 
 /**
  * Provides an outbox in the database of the `SqlClient`, which is drained all the time. Any number of nodes may use one
@@ -249,12 +302,12 @@ export const layer: Layer.Layer<
  * ```
  */
 export const layerWith = (
-  options: Outbox.Options
+  options: Options
 ): Layer.Layer<
   Outbox.NotificationOutbox,
   SqlError | MigrationError,
   SqlClient.SqlClient | Notifier | SubscriptionStore | WebPush
-> => Outbox.layerWith(makeStorage, options)
+> => Outbox.layerWith(makeStorageWith(options), options)
 
 /**
  * Provides an outbox as `layer` does, with options from the configuration.
@@ -270,7 +323,7 @@ export const layerWith = (
  * ```
  */
 export const layerConfig = (
-  options: Config.Config.Wrap<Outbox.Options>
+  options: Config.Config.Wrap<Options>
 ): Layer.Layer<
   Outbox.NotificationOutbox,
   SqlError | MigrationError | ConfigError,

@@ -19,7 +19,6 @@ import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 
-import type { Options } from "../SubscriptionStore.js"
 import * as Store from "../SubscriptionStore.js"
 import { Device, SubscriptionStore, SubscriptionStoreError } from "../SubscriptionStore.js"
 import type { WebPushSubscription } from "../WebPushSubscription.js"
@@ -33,7 +32,7 @@ const column = <A, I>(schema: Schema.Schema<A, I>, name: string) =>
 const Time = Schema.DateTimeUtcFromNumber
 
 /**
- * A row of `web_push_subscriptions`. Times are in milliseconds since 1970. The endpoint is stored byte for byte and
+ * A row of the table. Times are in milliseconds since 1970. The endpoint is stored byte for byte and
  * found by its hash, because it may be longer than an index allows.
  *
  * @since 0.1.0
@@ -54,16 +53,34 @@ export const Row = Schema.Struct({
 })
 
 /**
- * Migrations that the layer runs before it uses the database, for applications that collect their migrations in one
- * place. They do nothing when they run again.
+ * Options of a store in a database.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Options extends Store.Options {
+  /**
+   * Name of the table: lower-case letters, digits and underscores. A second table, of the subscriptions that were
+   * pruned, has the suffix `_pruned`. `web_push_subscriptions` by default.
+   */
+  readonly tableName?: string | undefined
+}
+
+const defaultTableName = "web_push_subscriptions"
+
+/**
+ * Returns the migrations of a store with these options. They do nothing when they run again.
  *
  * @since 0.1.0
  * @category migrations
  */
-export const migrations: Record<string, Effect.Effect<void, SqlError, SqlClient.SqlClient>> = {
+export const migrationsWith = (
+  { tableName = defaultTableName }: Pick<Options, "tableName">
+): Record<string, Effect.Effect<void, SqlError, SqlClient.SqlClient>> => ({
   "0001_create_subscriptions": Effect.gen(function*() {
     const sql = yield* SqlClient.SqlClient
-    yield* sql`CREATE TABLE IF NOT EXISTS web_push_subscriptions (
+    const table = sql.literal(tableName)
+    yield* sql`CREATE TABLE IF NOT EXISTS ${table} (
       endpoint_hash TEXT PRIMARY KEY,
       endpoint TEXT NOT NULL,
       owner TEXT NOT NULL,
@@ -76,17 +93,27 @@ export const migrations: Record<string, Effect.Effect<void, SqlError, SqlClient.
       updated_at DOUBLE PRECISION NOT NULL,
       last_success_at DOUBLE PRECISION
     )`
-    yield* sql`CREATE INDEX IF NOT EXISTS web_push_subscriptions_by_owner ON web_push_subscriptions (owner)`
+    yield* sql`CREATE INDEX IF NOT EXISTS ${table}_by_owner ON ${table} (owner)`
   }),
   "0002_create_pruned": Effect.gen(function*() {
     const sql = yield* SqlClient.SqlClient
-    yield* sql`CREATE TABLE IF NOT EXISTS web_push_pruned (
+    const table = sql.literal(tableName)
+    yield* sql`CREATE TABLE IF NOT EXISTS ${table}_pruned (
       subscription_hash TEXT PRIMARY KEY,
       pruned_at DOUBLE PRECISION NOT NULL
     )`
-    yield* sql`CREATE INDEX IF NOT EXISTS web_push_pruned_by_time ON web_push_pruned (pruned_at)`
+    yield* sql`CREATE INDEX IF NOT EXISTS ${table}_pruned_by_time ON ${table}_pruned (pruned_at)`
   })
-}
+})
+
+/**
+ * Migrations that the layer runs before it uses the database, for applications that collect their migrations in one
+ * place. They do nothing when they run again.
+ *
+ * @since 0.1.0
+ * @category migrations
+ */
+export const migrations: Record<string, Effect.Effect<void, SqlError, SqlClient.SqlClient>> = migrationsWith({})
 
 const hashOf = (text: string): string => Encoding.encodeBase64Url(sha256(new TextEncoder().encode(text)))
 
@@ -110,7 +137,7 @@ const toDevices = (rows: ReadonlyArray<unknown>): Effect.Effect<ReadonlyArray<De
     Effect.flatMap((rows) => Effect.try(() => Arr.map(rows, toDevice))),
     // The message of a schema quotes the row.
     Effect.mapError(() =>
-      new SubscriptionStoreError({ reason: "InvalidRow", detail: "a row of web_push_subscriptions is not a device" })
+      new SubscriptionStoreError({ reason: "InvalidRow", detail: "a row of the table is not a device" })
     )
   )
 
@@ -139,14 +166,15 @@ export const make = (
   options: Options = {}
 ): Effect.Effect<SubscriptionStore.Service, SqlError | MigrationError, SqlClient.SqlClient> =>
   Effect.gen(function*() {
-    const { maxDevicesPerOwner = Store.defaultMaxDevices } = options
+    const { maxDevicesPerOwner = Store.defaultMaxDevices, tableName = defaultTableName } = options
     const sql = yield* SqlClient.SqlClient
     yield* migrate({
       component: "SqlSubscriptionStore",
-      table: "web_push_subscriptions_migrations",
-      migrations,
-      last: (sql) => sql`SELECT name FROM sqlite_master WHERE name = 'web_push_pruned_by_time'`
+      tableName,
+      migrations: migrationsWith(options),
+      last: (sql) => sql`SELECT name FROM sqlite_master WHERE name = ${`${tableName}_pruned_by_time`}`
     })
+    const table = sql.literal(tableName)
 
     const { read, write } = Statement.queries(
       sql,
@@ -170,7 +198,7 @@ export const make = (
 
     const page = (after: string) =>
       read(
-        sql`SELECT * FROM web_push_subscriptions WHERE endpoint_hash > ${after} ORDER BY endpoint_hash LIMIT ${pageSize}`
+        sql`SELECT * FROM ${table} WHERE endpoint_hash > ${after} ORDER BY endpoint_hash LIMIT ${pageSize}`
       ).pipe(
         Effect.flatMap(toDevices),
         Effect.map((devices) => {
@@ -186,7 +214,7 @@ export const make = (
           const now = yield* DateTime.now
           const endpointHash = hashOf(endpoint)
           const pruned = yield* read(
-            sql`SELECT pruned_at FROM web_push_pruned WHERE subscription_hash = ${prunedHashOf(subscription)}`
+            sql`SELECT pruned_at FROM ${table}_pruned WHERE subscription_hash = ${prunedHashOf(subscription)}`
           )
           if (pruned.length > 0) return yield* Store.gone
           const madeWith = subscription.applicationServerKey ?? null
@@ -205,7 +233,7 @@ export const make = (
           const isSameDevice = sql`(stored.p256dh = excluded.p256dh AND stored.auth = excluded.auth)`
           const isKnown = sql`stored.owner = excluded.owner`
           const stored = yield* write(sql`
-            INSERT INTO web_push_subscriptions AS stored ${sql.insert(row)}
+            INSERT INTO ${table} AS stored ${sql.insert(row)}
             ON CONFLICT (endpoint_hash) DO UPDATE SET
               owner = excluded.owner,
               p256dh = excluded.p256dh,
@@ -227,9 +255,9 @@ export const make = (
           const replaced = replaces === undefined || replaces === endpoint ? "" : hashOf(replaces)
           // The new device is never deleted: the clock of this node may be behind the clock of another one.
           yield* write(sql`
-            DELETE FROM web_push_subscriptions WHERE owner = ${owner} AND (
+            DELETE FROM ${table} WHERE owner = ${owner} AND (
               endpoint_hash = ${replaced} OR endpoint_hash IN (
-                SELECT endpoint_hash FROM web_push_subscriptions
+                SELECT endpoint_hash FROM ${table}
                 WHERE owner = ${owner} AND endpoint_hash <> ${replaced}
                 ORDER BY endpoint_hash = ${endpointHash} DESC, updated_at DESC, endpoint_hash
                 LIMIT 1000000 OFFSET ${maxDevicesPerOwner}
@@ -239,7 +267,7 @@ export const make = (
         }).pipe(Effect.withSpan("SubscriptionStore.upsert", { captureStackTrace: false })),
       remove: (owner, endpoint) =>
         write(sql`
-          DELETE FROM web_push_subscriptions WHERE owner = ${owner} AND endpoint_hash = ${hashOf(endpoint)}
+          DELETE FROM ${table} WHERE owner = ${owner} AND endpoint_hash = ${hashOf(endpoint)}
           RETURNING endpoint_hash
         `).pipe(
           Effect.map(Arr.isNonEmptyReadonlyArray),
@@ -247,7 +275,7 @@ export const make = (
         ),
       forOwner: (owner) =>
         read(sql`
-          SELECT * FROM web_push_subscriptions WHERE owner = ${owner} ORDER BY updated_at DESC, endpoint_hash
+          SELECT * FROM ${table} WHERE owner = ${owner} ORDER BY updated_at DESC, endpoint_hash
         `).pipe(
           Effect.flatMap(toDevices),
           Effect.withSpan("SubscriptionStore.forOwner", { captureStackTrace: false })
@@ -262,15 +290,15 @@ export const make = (
                 subscription_hash: prunedHashOf(subscription),
                 pruned_at: DateTime.toEpochMillis(now)
               }))
-              yield* write(sql`INSERT INTO web_push_pruned ${sql.insert(rows)} ON CONFLICT DO NOTHING`)
+              yield* write(sql`INSERT INTO ${table}_pruned ${sql.insert(rows)} ON CONFLICT DO NOTHING`)
               yield* write(sql`
-                DELETE FROM web_push_pruned WHERE subscription_hash IN (
-                  SELECT subscription_hash FROM web_push_pruned
+                DELETE FROM ${table}_pruned WHERE subscription_hash IN (
+                  SELECT subscription_hash FROM ${table}_pruned
                   ORDER BY pruned_at DESC, subscription_hash LIMIT 1000000 OFFSET ${Store.maxPruned}
                 )
               `)
               return yield* write(
-                sql`DELETE FROM web_push_subscriptions WHERE ${areStored(gone)} RETURNING endpoint_hash`
+                sql`DELETE FROM ${table} WHERE ${areStored(gone)} RETURNING endpoint_hash`
               )
             }))).pipe(
             Effect.map((pruned) => Arr.flatten(pruned).length),
@@ -280,7 +308,7 @@ export const make = (
         Effect.flatMap(DateTime.now, (now) =>
           inChunks(subscriptions, (subscriptions) =>
             write(sql`
-              UPDATE web_push_subscriptions SET last_success_at = ${DateTime.toEpochMillis(now)}
+              UPDATE ${table} SET last_success_at = ${DateTime.toEpochMillis(now)}
               WHERE ${areStored(subscriptions)}
             `))).pipe(
             Effect.asVoid,

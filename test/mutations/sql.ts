@@ -16,6 +16,22 @@ const migrate = { ...statement, file: "src/sql/internal/migrate.ts" }
 
 export default [
   {
+    promise: "a name that is no table's is refused when the layer is built",
+    file: "src/sql/internal/migrate.ts",
+    find: "  yield* requireTableName(tableName, component)",
+    replace: "",
+    test: "test/sql/SqlNotificationOutbox.test.ts",
+    name: "dies if the name of a table is not one"
+  },
+  {
+    promise: "a store asks its own table of pruned subscriptions",
+    file: "src/sql/SqlSubscriptionStore.ts",
+    find: "SELECT pruned_at FROM ${table}_pruned",
+    replace: "SELECT pruned_at FROM web_push_subscriptions_pruned",
+    test: "test/sql/SqlNotificationOutbox.test.ts",
+    name: "has tables of the name that the options give"
+  },
+  {
     promise: "The outbox renews its leases",
     ...outbox,
     find: "Effect.raceFirst(Effect.forever(renewal)),",

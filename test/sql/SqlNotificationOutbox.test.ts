@@ -1,7 +1,7 @@
 import { SqlClient } from "@effect/sql"
 import type { Vitest } from "@effect/vitest"
 import { assert, describe, layer } from "@effect/vitest"
-import { Array as Arr, Context, Deferred, Duration, Effect, Layer } from "effect"
+import { Array as Arr, Cause, Context, Deferred, Duration, Effect, Layer } from "effect"
 import { EventBroker, EventLog, NotificationOutbox, Notifier, SubscriptionStore } from "effect-realtime"
 import { SqlNotificationOutbox, SqlSubscriptionStore } from "effect-realtime/sql"
 import * as TestPushService from "effect-realtime/testing/TestPushService"
@@ -73,6 +73,49 @@ const sqlSuite = <R, E>(it: Vitest.MethodsNonLive<R, true>, client: Layer.Layer<
       assert.strictEqual(yield* outbox.drain, 3)
       assert.strictEqual((yield* service.received).length, 4)
       assert.deepStrictEqual(yield* sql`SELECT id FROM notification_outbox`, [])
+    }).pipe(Effect.scoped, Effect.provide(Live)))
+
+  it.effect("has tables of the name that the options give, beside those of the default name", () =>
+    Effect.gen(function*() {
+      const sql = yield* SqlClient.SqlClient
+      const service = yield* TestPushService.TestPushService
+      const phone = yield* service.subscribe()
+      const store = yield* SqlSubscriptionStore.make({ tableName: "shop_devices" })
+      yield* store.upsert("anna", phone)
+      assert.deepStrictEqual(yield* SubscriptionStore.forOwner("anna"), [])
+      assert.strictEqual((yield* store.forOwner("anna")).length, 1)
+      assert.strictEqual((yield* sql`SELECT owner FROM shop_devices`).length, 1)
+      assert.strictEqual(yield* store.prune([phone]), 1)
+      assert.strictEqual((yield* sql`SELECT * FROM shop_devices_pruned`).length, 1)
+      assert.strictEqual((yield* Effect.flip(store.upsert("anna", phone))).reason, "Gone")
+      yield* SubscriptionStore.upsert("anna", phone)
+
+      const shop = yield* SqlNotificationOutbox.make({ tableName: "shop_outbox" })
+      const outbox = yield* SqlNotificationOutbox.make()
+      const id = yield* shop.enqueue("anna", { event: { event: "paid" }, push: "ok" })
+      assert.deepStrictEqual(yield* sql`SELECT id FROM shop_outbox`, [{ id }])
+      assert.strictEqual(yield* outbox.drain, 0)
+      assert.strictEqual(yield* shop.drain, 1)
+      // A second node with these options finds the tables.
+      yield* SqlNotificationOutbox.make({ tableName: "shop_outbox" })
+      yield* SqlSubscriptionStore.make({ tableName: "shop_devices" })
+    }).pipe(Effect.scoped, Effect.provide(Live)))
+
+  it.effect("dies if the name of a table is not one", () =>
+    Effect.gen(function*() {
+      for (const tableName of ["", "Shop", "a b", "a;--", "1a", "a.b", "a".repeat(41)]) {
+        for (
+          const make of [
+            Effect.asVoid(SqlNotificationOutbox.make({ tableName })),
+            Effect.asVoid(SqlSubscriptionStore.make({ tableName }))
+          ]
+        ) {
+          const cause = yield* Effect.flip(Effect.sandbox(make))
+          const [defect] = Cause.defects(cause)
+          assert.isTrue(Cause.isIllegalArgumentException(defect))
+          assert.include(Cause.pretty(cause), "tableName must be")
+        }
+      }
     }).pipe(Effect.scoped, Effect.provide(Live)))
 
   it.effect("accepts a notification if the transaction commits", () =>

@@ -25,6 +25,16 @@ const requireDialect = (sql: SqlClient.SqlClient, component: string): Effect.Eff
   })
 }
 
+// The names of indexes are longer, and PostgreSQL cuts a name off after 63 bytes.
+const requireTableName = (tableName: string, component: string): Effect.Effect<void> =>
+  /^[a-z_][a-z0-9_]{0,39}$/.test(tableName)
+    ? Effect.void
+    : Effect.die(
+      new Cause.IllegalArgumentException(
+        `${component}: tableName must be lower-case letters, digits and underscores, at most 40`
+      )
+    )
+
 /**
  * Runs the migrations that the database lacks. Two nodes that start at once may conflict in each of them, so a failure
  * is retried.
@@ -33,14 +43,15 @@ const requireDialect = (sql: SqlClient.SqlClient, component: string): Effect.Eff
  * its only connection. The migrations do nothing when they run again. They are left out, without a lock, if `last`
  * finds the result of the last one.
  */
-export const migrate = Effect.fnUntraced(function*({ component, last, migrations, table }: {
+export const migrate = Effect.fnUntraced(function*({ component, last, migrations, tableName }: {
   readonly component: string
-  readonly table: string
+  readonly tableName: string
   readonly migrations: Record<string, Effect.Effect<void, SqlError, SqlClient.SqlClient>>
   readonly last: (sql: SqlClient.SqlClient) => Effect.Effect<ReadonlyArray<unknown>, SqlError>
 }): Effect.fn.Return<void, SqlError | Migrator.MigrationError, SqlClient.SqlClient> {
   const sql = yield* SqlClient.SqlClient
   yield* requireDialect(sql, component)
+  yield* requireTableName(tableName, component)
   yield* sql.onDialectOrElse({
     sqlite: () =>
       Effect.gen(function*() {
@@ -51,7 +62,7 @@ export const migrate = Effect.fnUntraced(function*({ component, last, migrations
         }
       }),
     orElse: () =>
-      Migrator.make({})({ loader: Migrator.fromRecord(migrations), table }).pipe(
+      Migrator.make({})({ loader: Migrator.fromRecord(migrations), table: `${tableName}_migrations` }).pipe(
         Effect.sandbox,
         Effect.retry({ times: 5, schedule: Schedule.jittered(Schedule.exponential("50 millis")) }),
         Effect.unsandbox,
