@@ -2,10 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Duration, Effect, FastCheck as fc, Fiber, Option, type Scope, TestClock } from "effect"
 import * as EventLog from "effect-realtime/EventLog"
 
-import { suite } from "./EventLog/suite.js"
 import { stepTimeOfDay } from "./support/timeOfDay.js"
-
-suite("memory", { layer: EventLog.layerMemoryWith, runs: 1000 })
 
 const missing = (page: EventLog.Page) => Option.getOrUndefined(page.missing)
 const event = (size: number) => new Uint8Array(size)

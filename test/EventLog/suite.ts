@@ -1,4 +1,5 @@
-import { assert, describe, it } from "@effect/vitest"
+import type { Vitest } from "@effect/vitest"
+import { assert } from "@effect/vitest"
 import type { Layer } from "effect"
 import { Effect, Exit, FastCheck as fc, Option, Schedule, Scope } from "effect"
 import * as EventLog from "effect-realtime/EventLog"
@@ -39,14 +40,14 @@ const steps = fc.array(
  * Describes the promises of every `EventLog`. Each build of the layer is a new, empty log with the given capacity, and
  * no other limit that is reached within seconds.
  */
-export const suite = <E>(name: string, options: {
-  readonly layer: (options: { readonly capacity: number }) => Layer.Layer<EventLog.EventLog, E>
+export const suite = <R, E>(it: Vitest.MethodsNonLive<R, true>, options: {
+  readonly layer: (options: { readonly capacity: number }) => Layer.Layer<EventLog.EventLog, E, R>
   /** The number of random schedules of each property. */
   readonly runs: number
 }): void => {
   const withLog = <A, E2>(
     body: (log: EventLog.EventLog.Service) => Effect.Effect<A, E2, Scope.Scope>
-  ): Effect.Effect<A, E | E2> =>
+  ): Effect.Effect<A, E | E2, R> =>
     EventLog.EventLog.pipe(
       Effect.flatMap(body),
       Effect.scoped,
@@ -54,457 +55,455 @@ export const suite = <E>(name: string, options: {
     )
   const parameters = { fastCheck: { numRuns: options.runs }, timeout: 120_000 }
 
-  describe(`EventLog: ${name}`, () => {
-    it.live("returns the last entries of channels, unless they are larger than the limit", () =>
-      withLog((log) =>
-        Effect.gen(function*() {
-          yield* log.append("a/1", bytes("first"))
-          const at = yield* log.append("a/1", bytes("last"))
-          yield* log.append("b/1", bytes("too long"))
-          const found = yield* log.last(["a/1", "b/1", "c", "a/1"], 5)
-          assert.deepStrictEqual(found.map((entry) => [entry.channel, entry.epoch, entry.seq, text(entry)]), [
-            ["a/1", at.epoch, at.seq, "last"]
-          ])
-          const refused = yield* Effect.flip(Effect.asVoid(log.last(["a/*"], 5)))
-          assert.strictEqual(refused.reason, "InvalidChannel")
-        })
-      ))
+  it.effect("returns the last entries of channels, unless they are larger than the limit", () =>
+    withLog((log) =>
+      Effect.gen(function*() {
+        yield* log.append("a/1", bytes("first"))
+        const at = yield* log.append("a/1", bytes("last"))
+        yield* log.append("b/1", bytes("too long"))
+        const found = yield* log.last(["a/1", "b/1", "c", "a/1"], 5)
+        assert.deepStrictEqual(found.map((entry) => [entry.channel, entry.epoch, entry.seq, text(entry)]), [
+          ["a/1", at.epoch, at.seq, "last"]
+        ])
+        const refused = yield* Effect.flip(Effect.asVoid(log.last(["a/*"], 5)))
+        assert.strictEqual(refused.reason, "InvalidChannel")
+      })
+    ))
 
-    it.live("assigns each event the next place in one sequence over all channels", () =>
-      withLog((log) =>
-        Effect.gen(function*() {
-          const start = yield* log.head
-          assert.isTrue(Option.isSome(EventLog.parseEventId(EventLog.formatEventId(start))))
-          const first = yield* log.append("a/1", bytes("one"))
-          const second = yield* log.append("b/1", bytes("two"))
-          assert.strictEqual(first.epoch, start.epoch)
-          assert.strictEqual(first.seq, start.seq + 1)
-          assert.strictEqual(second.seq, start.seq + 2)
-          assert.deepStrictEqual(yield* log.head, second)
+  it.effect("assigns each event the next place in one sequence over all channels", () =>
+    withLog((log) =>
+      Effect.gen(function*() {
+        const start = yield* log.head
+        assert.isTrue(Option.isSome(EventLog.parseEventId(EventLog.formatEventId(start))))
+        const first = yield* log.append("a/1", bytes("one"))
+        const second = yield* log.append("b/1", bytes("two"))
+        assert.strictEqual(first.epoch, start.epoch)
+        assert.strictEqual(first.seq, start.seq + 1)
+        assert.strictEqual(second.seq, start.seq + 2)
+        assert.deepStrictEqual(yield* log.head, second)
 
-          const page = yield* log.read(["b/1", "a/1"], start, 10)
-          assert.deepStrictEqual(page.entries.map((entry) => [entry.channel, entry.epoch, entry.seq, text(entry)]), [
-            ["a/1", start.epoch, first.seq, "one"],
-            ["b/1", start.epoch, second.seq, "two"]
-          ])
-          assert.deepStrictEqual(page.position, second)
-          assert.isFalse(page.more)
-          assert.isUndefined(missing(page))
-        })
-      ))
+        const page = yield* log.read(["b/1", "a/1"], start, 10)
+        assert.deepStrictEqual(page.entries.map((entry) => [entry.channel, entry.epoch, entry.seq, text(entry)]), [
+          ["a/1", start.epoch, first.seq, "one"],
+          ["b/1", start.epoch, second.seq, "two"]
+        ])
+        assert.deepStrictEqual(page.position, second)
+        assert.isFalse(page.more)
+        assert.isUndefined(missing(page))
+      })
+    ))
 
-    it.live("stores any bytes unchanged", () =>
-      withLog((log) =>
-        Effect.gen(function*() {
-          const start = yield* log.head
-          const all = Uint8Array.from({ length: 256 }, (_, i) => i)
-          yield* log.append("a/1", all)
-          yield* log.append("a/1", new Uint8Array())
-          const page = yield* log.read(["a/1"], start, 10)
-          assert.deepStrictEqual(page.entries.map((entry) => Array.from(entry.data)), [Array.from(all), []])
-        })
-      ))
+  it.effect("stores any bytes unchanged", () =>
+    withLog((log) =>
+      Effect.gen(function*() {
+        const start = yield* log.head
+        const all = Uint8Array.from({ length: 256 }, (_, i) => i)
+        yield* log.append("a/1", all)
+        yield* log.append("a/1", new Uint8Array())
+        const page = yield* log.read(["a/1"], start, 10)
+        assert.deepStrictEqual(page.entries.map((entry) => Array.from(entry.data)), [Array.from(all), []])
+      })
+    ))
 
-    it.live("begins each page where the previous one ended", () =>
-      withLog((log) =>
-        Effect.gen(function*() {
-          const start = yield* log.head
-          for (const channel of ["a/1", "b/1", "a/2", "c", "a/1", "b/1"]) yield* log.append(channel, bytes(channel))
-          let page = yield* log.read(["a/*", "c"], start, 2)
-          assert.deepStrictEqual(page.entries.map(text), ["a/1", "a/2"])
-          assert.isTrue(page.more)
-          page = yield* log.read(["a/*", "c"], page.position, 2)
-          assert.deepStrictEqual(page.entries.map(text), ["c", "a/1"])
-          assert.isFalse(page.more)
-          assert.deepStrictEqual(page.position, yield* log.head)
-          page = yield* log.read(["a/*", "c"], page.position, 2)
+  it.effect("begins each page where the previous one ended", () =>
+    withLog((log) =>
+      Effect.gen(function*() {
+        const start = yield* log.head
+        for (const channel of ["a/1", "b/1", "a/2", "c", "a/1", "b/1"]) yield* log.append(channel, bytes(channel))
+        let page = yield* log.read(["a/*", "c"], start, 2)
+        assert.deepStrictEqual(page.entries.map(text), ["a/1", "a/2"])
+        assert.isTrue(page.more)
+        page = yield* log.read(["a/*", "c"], page.position, 2)
+        assert.deepStrictEqual(page.entries.map(text), ["c", "a/1"])
+        assert.isFalse(page.more)
+        assert.deepStrictEqual(page.position, yield* log.head)
+        page = yield* log.read(["a/*", "c"], page.position, 2)
+        assert.deepStrictEqual(page.entries, [])
+        assert.isFalse(page.more)
+      })
+    ))
+
+  it.effect("bounds a page in bytes, unless its first entry alone is larger", () =>
+    withLog((log) =>
+      Effect.gen(function*() {
+        const start = yield* log.head
+        for (const [channel, size] of [["a/1", 40], ["a/2", 60], ["a/1", 1], ["a/2", 500], ["a/1", 0]] as const) {
+          yield* log.append(channel, new Uint8Array(size))
+        }
+        const end = yield* log.head
+        for (const names of [["a/1", "a/2"], ["a/*"]]) {
+          const pages: Array<ReadonlyArray<number>> = []
+          let [position, more]: [EventLog.Cursor, boolean] = [start, true]
+          while (more) {
+            const page = yield* log.read(names, position, 4, 100)
+            pages.push(page.entries.map(({ data }) => data.length))
+            ;({ more, position } = page)
+          }
+          assert.deepStrictEqual(pages, [[40, 60], [1], [500], [0]])
+          assert.deepStrictEqual(position, end)
+        }
+        assert.strictEqual((yield* log.read(["a/*"], start, 4)).entries.length, 4)
+      })
+    ))
+
+  it.effect("returns the documented outcome for each cursor", () =>
+    withLog((log) =>
+      Effect.gen(function*() {
+        const start = yield* log.head
+        for (let i = 0; i <= capacity; i++) yield* log.append("a/1", bytes(String(i)))
+        const end = yield* log.head
+        const at = (seq: number, epoch = end.epoch) => log.read(["a/1"], { epoch, seq }, 10)
+
+        assert.deepStrictEqual((yield* at(end.seq)).entries, [])
+        assert.deepStrictEqual((yield* at(end.seq - 1)).entries.map(text), [String(capacity)])
+        const whole = yield* at(start.seq + 1)
+        assert.isUndefined(missing(whole))
+        assert.strictEqual(whole.entries.length, capacity)
+
+        for (
+          const [reason, page] of [
+            ["Evicted", yield* at(start.seq)],
+            ["OtherEpoch", yield* at(end.seq, "another")],
+            ["OtherEpoch", yield* at(end.seq + 1, "another")],
+            ["Future", yield* at(end.seq + 1)],
+            ["Future", yield* at(Number.MAX_SAFE_INTEGER)]
+          ] as const
+        ) {
+          assert.strictEqual(missing(page), reason)
           assert.deepStrictEqual(page.entries, [])
+          assert.deepStrictEqual(page.position, end)
           assert.isFalse(page.more)
-        })
-      ))
+        }
+        const other = yield* log.read(["a/2"], start, 10)
+        assert.isUndefined(missing(other), "another channel has lost nothing")
+        assert.strictEqual(missing(yield* log.read(["a/2", "a/*"], start, 10)), "Evicted")
+      })
+    ))
 
-    it.live("bounds a page in bytes, unless its first entry alone is larger", () =>
-      withLog((log) =>
-        Effect.gen(function*() {
-          const start = yield* log.head
-          for (const [channel, size] of [["a/1", 40], ["a/2", 60], ["a/1", 1], ["a/2", 500], ["a/1", 0]] as const) {
-            yield* log.append(channel, new Uint8Array(size))
-          }
-          const end = yield* log.head
-          for (const names of [["a/1", "a/2"], ["a/*"]]) {
-            const pages: Array<ReadonlyArray<number>> = []
-            let [position, more]: [EventLog.Cursor, boolean] = [start, true]
-            while (more) {
-              const page = yield* log.read(names, position, 4, 100)
-              pages.push(page.entries.map(({ data }) => data.length))
-              ;({ more, position } = page)
-            }
-            assert.deepStrictEqual(pages, [[40, 60], [1], [500], [0]])
-            assert.deepStrictEqual(position, end)
-          }
-          assert.strictEqual((yield* log.read(["a/*"], start, 4)).entries.length, 4)
-        })
-      ))
+  it.effect("matches a star with one whole segment only", () =>
+    withLog((log) =>
+      Effect.gen(function*() {
+        const start = yield* log.head
+        for (const channel of ["o", "o/1", "o/1/x", "o/", "o/a*b", "/1", "o.1", "O/1"]) {
+          yield* log.append(channel, bytes(channel))
+        }
+        const found = (...patterns: Array<string>) =>
+          Effect.map(log.read(patterns, start, 100), (page) => page.entries.map(text))
+        assert.deepStrictEqual(yield* found("o/*"), ["o/1", "o/", "o/a*b"])
+        assert.deepStrictEqual(yield* found("*/1"), ["o/1", "/1", "O/1"])
+        assert.deepStrictEqual(yield* found("*"), ["o", "o.1"])
+        assert.deepStrictEqual(yield* found("o/*/x"), ["o/1/x"])
+        assert.deepStrictEqual(yield* found("o/a*b"), ["o/a*b"])
+        assert.deepStrictEqual(yield* found("o/a*"), [])
+        assert.deepStrictEqual(yield* found("o/1", "o/*", "*/1", "o/1"), ["o/1", "o/", "o/a*b", "/1", "O/1"])
+        assert.deepStrictEqual(yield* found(), [])
+      })
+    ))
 
-    it.live("returns the documented outcome for each cursor", () =>
-      withLog((log) =>
-        Effect.gen(function*() {
-          const start = yield* log.head
-          for (let i = 0; i <= capacity; i++) yield* log.append("a/1", bytes(String(i)))
-          const end = yield* log.head
-          const at = (seq: number, epoch = end.epoch) => log.read(["a/1"], { epoch, seq }, 10)
-
-          assert.deepStrictEqual((yield* at(end.seq)).entries, [])
-          assert.deepStrictEqual((yield* at(end.seq - 1)).entries.map(text), [String(capacity)])
-          const whole = yield* at(start.seq + 1)
-          assert.isUndefined(missing(whole))
-          assert.strictEqual(whole.entries.length, capacity)
-
+  it.effect("refuses a name that breaks a rule, and states the rule", () =>
+    withLog((log) =>
+      Effect.gen(function*() {
+        const start = yield* log.head
+        const tail = yield* log.tail
+        const bad: ReadonlyArray<readonly [string, RegExp]> = [
+          ["", /empty/],
+          ["x".repeat(513), /512 bytes/],
+          ["é".repeat(257), /512 bytes/],
+          ["a\nb", /control characters/],
+          ["a\0", /control characters/],
+          ["a\x85", /control characters/],
+          ["a\uD800", /lone surrogates/]
+        ]
+        for (const [channel, rule] of bad) {
           for (
-            const [reason, page] of [
-              ["Evicted", yield* at(start.seq)],
-              ["OtherEpoch", yield* at(end.seq, "another")],
-              ["OtherEpoch", yield* at(end.seq + 1, "another")],
-              ["Future", yield* at(end.seq + 1)],
-              ["Future", yield* at(Number.MAX_SAFE_INTEGER)]
-            ] as const
-          ) {
-            assert.strictEqual(missing(page), reason)
-            assert.deepStrictEqual(page.entries, [])
-            assert.deepStrictEqual(page.position, end)
-            assert.isFalse(page.more)
-          }
-          const other = yield* log.read(["a/2"], start, 10)
-          assert.isUndefined(missing(other), "another channel has lost nothing")
-          assert.strictEqual(missing(yield* log.read(["a/2", "a/*"], start, 10)), "Evicted")
-        })
-      ))
-
-    it.live("matches a star with one whole segment only", () =>
-      withLog((log) =>
-        Effect.gen(function*() {
-          const start = yield* log.head
-          for (const channel of ["o", "o/1", "o/1/x", "o/", "o/a*b", "/1", "o.1", "O/1"]) {
-            yield* log.append(channel, bytes(channel))
-          }
-          const found = (...patterns: Array<string>) =>
-            Effect.map(log.read(patterns, start, 100), (page) => page.entries.map(text))
-          assert.deepStrictEqual(yield* found("o/*"), ["o/1", "o/", "o/a*b"])
-          assert.deepStrictEqual(yield* found("*/1"), ["o/1", "/1", "O/1"])
-          assert.deepStrictEqual(yield* found("*"), ["o", "o.1"])
-          assert.deepStrictEqual(yield* found("o/*/x"), ["o/1/x"])
-          assert.deepStrictEqual(yield* found("o/a*b"), ["o/a*b"])
-          assert.deepStrictEqual(yield* found("o/a*"), [])
-          assert.deepStrictEqual(yield* found("o/1", "o/*", "*/1", "o/1"), ["o/1", "o/", "o/a*b", "/1", "O/1"])
-          assert.deepStrictEqual(yield* found(), [])
-        })
-      ))
-
-    it.live("refuses a name that breaks a rule, and states the rule", () =>
-      withLog((log) =>
-        Effect.gen(function*() {
-          const start = yield* log.head
-          const tail = yield* log.tail
-          const bad: ReadonlyArray<readonly [string, RegExp]> = [
-            ["", /empty/],
-            ["x".repeat(513), /512 bytes/],
-            ["é".repeat(257), /512 bytes/],
-            ["a\nb", /control characters/],
-            ["a\0", /control characters/],
-            ["a\x85", /control characters/],
-            ["a\uD800", /lone surrogates/]
-          ]
-          for (const [channel, rule] of bad) {
-            for (
-              const refused of [
-                yield* Effect.flip(log.append(channel, bytes(""))),
-                yield* Effect.flip(Effect.asVoid(log.read(["a/1", channel], start, 1))),
-                yield* Effect.flip(tail.follow(channel))
-              ]
-            ) {
-              assert.strictEqual(refused._tag, "EventLogError")
-              assert.strictEqual(refused.reason, "InvalidChannel")
-              assert.isFalse(refused.isRetryable)
-              assert.match(refused.message, rule)
-            }
-          }
-          for (const channel of ["*", "a/*", "*/1", "a/*/b"]) {
-            const refused = yield* Effect.flip(log.append(channel, bytes("")))
-            assert.match(refused.message, /as a segment/)
-          }
-          for (const channel of ["x".repeat(512), "é".repeat(256), "日本/😀", "a b", "a*", "a//b"]) {
-            yield* log.append(channel, bytes(""))
-          }
-        })
-      ))
-
-    it.live("emits each entry that is appended after a follow once", () =>
-      withLog((log) =>
-        Effect.gen(function*() {
-          const tail = yield* log.tail
-          const other = yield* log.tail
-          yield* log.append("a/1", bytes("before"))
-          const [one, first, second] = yield* Effect.all([Scope.make(), Scope.make(), Scope.make()])
-          yield* Scope.extend(tail.follow("a/1"), one)
-          yield* Scope.extend(tail.follow("a/*"), first)
-          yield* Scope.extend(tail.follow("a/*"), second)
-          yield* other.follow("b/1")
-          yield* log.append("b/1", bytes("elsewhere"))
-          const { seq } = yield* log.append("a/1", bytes("one"))
-          const taken = yield* tail.take
-          assert.deepStrictEqual(
-            taken.map((item) => item._tag === "Entry" ? [item.channel, item.seq, text(item)] : item),
-            [
-              ["a/1", seq, "one"]
+            const refused of [
+              yield* Effect.flip(log.append(channel, bytes(""))),
+              yield* Effect.flip(Effect.asVoid(log.read(["a/1", channel], start, 1))),
+              yield* Effect.flip(tail.follow(channel))
             ]
-          )
-
-          yield* Scope.close(one, Exit.void)
-          yield* Scope.close(first, Exit.void)
-          const waiting = yield* Effect.fork(tail.take)
-          yield* Effect.yieldNow()
-          assert.isNull(waiting.unsafePoll())
-          yield* log.append("a/2", bytes("two"))
-          assert.deepStrictEqual((yield* waiting).map((item) => item._tag === "Entry" ? text(item) : item), ["two"])
-
-          yield* Scope.close(second, Exit.void)
-          yield* tail.follow("c")
-          yield* log.append("a/1", bytes("no longer"))
-          yield* log.append("c", bytes("three"))
-          assert.deepStrictEqual((yield* tail.take).map((item) => item._tag === "Entry" ? text(item) : item), ["three"])
-          assert.deepStrictEqual((yield* other.take).map((item) => item._tag === "Entry" ? text(item) : item), [
-            "elsewhere"
-          ])
-        })
-      ))
-
-    it.live("emits Lost to a tail that was not taken from for too long", () =>
-      withLog((log) =>
-        Effect.gen(function*() {
-          const tail = yield* log.tail
-          yield* tail.follow("a/*")
-          yield* tail.follow("b/1")
-          const large = new Uint8Array(1024 * 1024)
-          const start = yield* log.head
-          yield* Effect.repeatN(log.append("a/1", large), 39)
-          yield* log.append("b/1", bytes("last"))
-
-          // The entries and the gaps together are the whole sequence, in order.
-          let covered = start.seq
-          let lost = 0
-          let size = 0
-          const end = yield* log.head
-          while (covered < end.seq) {
-            for (const item of yield* tail.take) {
-              if (item._tag === "Entry") {
-                assert.strictEqual(item.seq, covered + 1)
-                size += item.data.length
-                covered = item.seq
-              } else {
-                // All followed names if too much was pending, one if an event was gone before it was read.
-                assert.include(item.channels, "a/*")
-                assert.isAbove(item.position.seq, covered)
-                lost++
-                covered = item.position.seq
-              }
-            }
+          ) {
+            assert.strictEqual(refused._tag, "EventLogError")
+            assert.strictEqual(refused.reason, "InvalidChannel")
+            assert.isFalse(refused.isRetryable)
+            assert.match(refused.message, rule)
           }
-          assert.isAtLeast(lost, 1)
-          assert.isBelow(size, 32 * large.length)
+        }
+        for (const channel of ["*", "a/*", "*/1", "a/*/b"]) {
+          const refused = yield* Effect.flip(log.append(channel, bytes("")))
+          assert.match(refused.message, /as a segment/)
+        }
+        for (const channel of ["x".repeat(512), "é".repeat(256), "日本/😀", "a b", "a*", "a//b"]) {
+          yield* log.append(channel, bytes(""))
+        }
+      })
+    ))
 
-          yield* log.append("a/1", bytes("again"))
-          assert.deepStrictEqual((yield* tail.take).map((item) => item._tag === "Entry" ? text(item) : item), ["again"])
-        })
-      ), 60_000)
+  it.effect("emits each entry that is appended after a follow once", () =>
+    withLog((log) =>
+      Effect.gen(function*() {
+        const tail = yield* log.tail
+        const other = yield* log.tail
+        yield* log.append("a/1", bytes("before"))
+        const [one, first, second] = yield* Effect.all([Scope.make(), Scope.make(), Scope.make()])
+        yield* Scope.extend(tail.follow("a/1"), one)
+        yield* Scope.extend(tail.follow("a/*"), first)
+        yield* Scope.extend(tail.follow("a/*"), second)
+        yield* other.follow("b/1")
+        yield* log.append("b/1", bytes("elsewhere"))
+        const { seq } = yield* log.append("a/1", bytes("one"))
+        const taken = yield* tail.take
+        assert.deepStrictEqual(
+          taken.map((item) => item._tag === "Entry" ? [item.channel, item.seq, text(item)] : item),
+          [
+            ["a/1", seq, "one"]
+          ]
+        )
 
-    it.live("matches a name that begins with a dollar sign with no pattern", () =>
-      withLog((log) =>
-        Effect.gen(function*() {
-          const start = yield* log.head
-          const [all, one] = yield* Effect.all([log.tail, log.tail])
-          yield* all.follow("*")
-          yield* one.follow("$own")
-          yield* log.append("$own", bytes("hidden"))
-          yield* log.append("a", bytes("shown"))
-          const texts = (items: ReadonlyArray<EventLog.Item>) =>
-            items.map((item) => item._tag === "Entry" ? text(item) : item)
-          assert.deepStrictEqual(texts((yield* log.read(["*"], start, 10)).entries), ["shown"])
-          assert.deepStrictEqual(texts((yield* log.read(["$own"], start, 10)).entries), ["hidden"])
-          assert.deepStrictEqual(texts(yield* all.take), ["shown"])
-          assert.deepStrictEqual(texts(yield* one.take), ["hidden"])
-        })
-      ))
+        yield* Scope.close(one, Exit.void)
+        yield* Scope.close(first, Exit.void)
+        const waiting = yield* Effect.fork(tail.take)
+        yield* Effect.yieldNow()
+        assert.isNull(waiting.unsafePoll())
+        yield* log.append("a/2", bytes("two"))
+        assert.deepStrictEqual((yield* waiting).map((item) => item._tag === "Entry" ? text(item) : item), ["two"])
 
-    it.live("counts the subscribers of other nodes", () =>
-      withLog((log) =>
-        Effect.gen(function*() {
-          const self = yield* log.presence
-          const others = (channel: string, expected: number) =>
-            self.others(channel).pipe(
-              Effect.repeat({ until: (count) => count === expected, schedule: Schedule.spaced("5 millis") }),
-              Effect.timeoutFail({ duration: "5 seconds", onTimeout: () => `${channel} is not ${expected}` })
-            )
-          yield* self.set("a/1", 100)
-          const scope = yield* Scope.make()
-          const other = yield* Scope.extend(log.presence, scope)
-          const third = yield* log.presence
-          yield* other.set("a/1", 2)
-          yield* other.set("a/*", 3)
-          yield* other.set("$own", 4)
-          yield* third.set("*/1", 10)
-          yield* third.set("*", 1000)
-          yield* others("a/1", 15)
-          yield* others("a/2", 3)
-          yield* others("b/1", 10)
-          yield* others("$own", 4)
-          assert.strictEqual(yield* self.others("a/1/x"), 0)
-          yield* other.set("a/*", 1)
-          yield* other.set("a/1", 0)
-          yield* others("a/1", 11)
-          yield* Scope.close(scope, Exit.void)
-          yield* others("a/1", 10)
-          yield* others("$own", 0)
-        })
-      ))
+        yield* Scope.close(second, Exit.void)
+        yield* tail.follow("c")
+        yield* log.append("a/1", bytes("no longer"))
+        yield* log.append("c", bytes("three"))
+        assert.deepStrictEqual((yield* tail.take).map((item) => item._tag === "Entry" ? text(item) : item), ["three"])
+        assert.deepStrictEqual((yield* other.take).map((item) => item._tag === "Entry" ? text(item) : item), [
+          "elsewhere"
+        ])
+      })
+    ))
 
-    it.live.prop("behaves like its model", [steps], ([steps]) =>
-      withLog((log) =>
-        Effect.gen(function*() {
-          const tail = yield* log.tail
-          const start = yield* log.head
-          const history: Array<{ readonly channel: string; readonly seq: number }> = []
-          const followers = Array<{ readonly pattern: string; readonly scope: Scope.CloseableScope }>()
-          const isFollowed = (channel: string) => isInSome(followers.map(({ pattern }) => pattern), channel)
-          let due: typeof history = []
-          let possible: typeof history = []
+  it.effect("emits Lost to a tail that was not taken from for too long", () =>
+    withLog((log) =>
+      Effect.gen(function*() {
+        const tail = yield* log.tail
+        yield* tail.follow("a/*")
+        yield* tail.follow("b/1")
+        const large = new Uint8Array(1024 * 1024)
+        const start = yield* log.head
+        yield* Effect.repeatN(log.append("a/1", large), 39)
+        yield* log.append("b/1", bytes("last"))
 
-          const take = Effect.gen(function*() {
-            const taken: Array<number> = []
-            while (due.some(({ seq }) => !taken.includes(seq))) {
-              for (const item of yield* tail.take) {
-                if (item._tag === "Lost") return assert.fail("nothing was lost")
-                assert.deepStrictEqual(
-                  [...due, ...possible].find(({ seq }) => seq === item.seq),
-                  { channel: item.channel, seq: item.seq }
-                )
-                assert.isAbove(item.seq, taken.at(-1) ?? 0)
-                assert.strictEqual(text(item), String(item.seq))
-                taken.push(item.seq)
-              }
-            }
-            due = []
-            possible = possible.filter(({ seq }) => seq > (taken.at(-1) ?? 0))
-          })
-
-          for (const step of steps) {
-            if ("channel" in step) {
-              const channel = channels[step.channel] ?? "c"
-              const seq = start.seq + history.length + 1
-              assert.deepStrictEqual(yield* log.append(channel, bytes(String(seq))), { epoch: start.epoch, seq })
-              history.push({ channel, seq })
-              if (isFollowed(channel)) due.push({ channel, seq })
-            } else if ("pattern" in step) {
-              const pattern = patterns[step.pattern] ?? "*"
-              if (step.do === "follow") {
-                const scope = yield* Scope.make()
-                yield* Scope.extend(tail.follow(pattern), scope)
-                followers.push({ pattern, scope })
-              } else {
-                const [follower] = followers.splice(step.pattern % Math.max(1, followers.length), 1)
-                if (follower !== undefined) yield* Scope.close(follower.scope, Exit.void)
-                possible.push(...due.filter(({ channel }) => !isFollowed(channel)))
-                due = due.filter(({ channel }) => isFollowed(channel))
-              }
-            } else if ("patterns" in step) {
-              const chosen = step.patterns.map((i) => patterns[i] ?? "*")
-              const head = yield* log.head
-              const after = { epoch: start.epoch, seq: Math.max(start.seq, head.seq - step.back) }
-              const page = yield* log.read(chosen, after, step.limit)
-              const expected = history.filter(({ channel, seq }) => seq > after.seq && isInSome(chosen, channel))
-              if (missing(page) === undefined) {
-                const found = page.entries.map(({ channel, seq }) => ({ channel, seq }))
-                assert.deepStrictEqual(found, expected.slice(0, step.limit))
-                assert.strictEqual(page.more, expected.length > step.limit)
-                assert.strictEqual(page.position.seq, page.more ? found.at(-1)?.seq : head.seq)
-              } else {
-                assert.strictEqual(missing(page), "Evicted")
-                assert.isTrue(
-                  channels.some((name) => expected.filter(({ channel }) => channel === name).length > capacity),
-                  "nothing of it was evicted"
-                )
-                assert.deepStrictEqual(page, { ...page, entries: [], position: head, more: false })
-              }
+        // The entries and the gaps together are the whole sequence, in order.
+        let covered = start.seq
+        let lost = 0
+        let size = 0
+        const end = yield* log.head
+        while (covered < end.seq) {
+          for (const item of yield* tail.take) {
+            if (item._tag === "Entry") {
+              assert.strictEqual(item.seq, covered + 1)
+              size += item.data.length
+              covered = item.seq
             } else {
-              yield* take
+              // All followed names if too much was pending, one if an event was gone before it was read.
+              assert.include(item.channels, "a/*")
+              assert.isAbove(item.position.seq, covered)
+              lost++
+              covered = item.position.seq
             }
           }
-          yield* take
+        }
+        assert.isAtLeast(lost, 1)
+        assert.isBelow(size, 32 * large.length)
+
+        yield* log.append("a/1", bytes("again"))
+        assert.deepStrictEqual((yield* tail.take).map((item) => item._tag === "Entry" ? text(item) : item), ["again"])
+      })
+    ), 60_000)
+
+  it.effect("matches a name that begins with a dollar sign with no pattern", () =>
+    withLog((log) =>
+      Effect.gen(function*() {
+        const start = yield* log.head
+        const [all, one] = yield* Effect.all([log.tail, log.tail])
+        yield* all.follow("*")
+        yield* one.follow("$own")
+        yield* log.append("$own", bytes("hidden"))
+        yield* log.append("a", bytes("shown"))
+        const texts = (items: ReadonlyArray<EventLog.Item>) =>
+          items.map((item) => item._tag === "Entry" ? text(item) : item)
+        assert.deepStrictEqual(texts((yield* log.read(["*"], start, 10)).entries), ["shown"])
+        assert.deepStrictEqual(texts((yield* log.read(["$own"], start, 10)).entries), ["hidden"])
+        assert.deepStrictEqual(texts(yield* all.take), ["shown"])
+        assert.deepStrictEqual(texts(yield* one.take), ["hidden"])
+      })
+    ))
+
+  it.effect("counts the subscribers of other nodes", () =>
+    withLog((log) =>
+      Effect.gen(function*() {
+        const self = yield* log.presence
+        const others = (channel: string, expected: number) =>
+          self.others(channel).pipe(
+            Effect.repeat({ until: (count) => count === expected, schedule: Schedule.spaced("5 millis") }),
+            Effect.timeoutFail({ duration: "5 seconds", onTimeout: () => `${channel} is not ${expected}` })
+          )
+        yield* self.set("a/1", 100)
+        const scope = yield* Scope.make()
+        const other = yield* Scope.extend(log.presence, scope)
+        const third = yield* log.presence
+        yield* other.set("a/1", 2)
+        yield* other.set("a/*", 3)
+        yield* other.set("$own", 4)
+        yield* third.set("*/1", 10)
+        yield* third.set("*", 1000)
+        yield* others("a/1", 15)
+        yield* others("a/2", 3)
+        yield* others("b/1", 10)
+        yield* others("$own", 4)
+        assert.strictEqual(yield* self.others("a/1/x"), 0)
+        yield* other.set("a/*", 1)
+        yield* other.set("a/1", 0)
+        yield* others("a/1", 11)
+        yield* Scope.close(scope, Exit.void)
+        yield* others("a/1", 10)
+        yield* others("$own", 0)
+      })
+    ))
+
+  it.effect.prop("behaves like its model", [steps], ([steps]) =>
+    withLog((log) =>
+      Effect.gen(function*() {
+        const tail = yield* log.tail
+        const start = yield* log.head
+        const history: Array<{ readonly channel: string; readonly seq: number }> = []
+        const followers = Array<{ readonly pattern: string; readonly scope: Scope.CloseableScope }>()
+        const isFollowed = (channel: string) => isInSome(followers.map(({ pattern }) => pattern), channel)
+        let due: typeof history = []
+        let possible: typeof history = []
+
+        const take = Effect.gen(function*() {
+          const taken: Array<number> = []
+          while (due.some(({ seq }) => !taken.includes(seq))) {
+            for (const item of yield* tail.take) {
+              if (item._tag === "Lost") return assert.fail("nothing was lost")
+              assert.deepStrictEqual(
+                [...due, ...possible].find(({ seq }) => seq === item.seq),
+                { channel: item.channel, seq: item.seq }
+              )
+              assert.isAbove(item.seq, taken.at(-1) ?? 0)
+              assert.strictEqual(text(item), String(item.seq))
+              taken.push(item.seq)
+            }
+          }
+          due = []
+          possible = possible.filter(({ seq }) => seq > (taken.at(-1) ?? 0))
         })
-      ), parameters)
 
-    it.live.prop(
-      "lets readers join at any time without a loss, a duplicate or a reorder",
-      [fc.array(fc.record({ channel: index(channels.length), readers: fc.nat({ max: 2 }) }), {
-        maxLength: 30,
-        size: "max"
-      })],
-      ([schedule]) =>
-        withLog((log) =>
-          Effect.gen(function*() {
-            const done = Effect.unsafeMakeLatch(false)
+        for (const step of steps) {
+          if ("channel" in step) {
+            const channel = channels[step.channel] ?? "c"
+            const seq = start.seq + history.length + 1
+            assert.deepStrictEqual(yield* log.append(channel, bytes(String(seq))), { epoch: start.epoch, seq })
+            history.push({ channel, seq })
+            if (isFollowed(channel)) due.push({ channel, seq })
+          } else if ("pattern" in step) {
+            const pattern = patterns[step.pattern] ?? "*"
+            if (step.do === "follow") {
+              const scope = yield* Scope.make()
+              yield* Scope.extend(tail.follow(pattern), scope)
+              followers.push({ pattern, scope })
+            } else {
+              const [follower] = followers.splice(step.pattern % Math.max(1, followers.length), 1)
+              if (follower !== undefined) yield* Scope.close(follower.scope, Exit.void)
+              possible.push(...due.filter(({ channel }) => !isFollowed(channel)))
+              due = due.filter(({ channel }) => isFollowed(channel))
+            }
+          } else if ("patterns" in step) {
+            const chosen = step.patterns.map((i) => patterns[i] ?? "*")
+            const head = yield* log.head
+            const after = { epoch: start.epoch, seq: Math.max(start.seq, head.seq - step.back) }
+            const page = yield* log.read(chosen, after, step.limit)
+            const expected = history.filter(({ channel, seq }) => seq > after.seq && isInSome(chosen, channel))
+            if (missing(page) === undefined) {
+              const found = page.entries.map(({ channel, seq }) => ({ channel, seq }))
+              assert.deepStrictEqual(found, expected.slice(0, step.limit))
+              assert.strictEqual(page.more, expected.length > step.limit)
+              assert.strictEqual(page.position.seq, page.more ? found.at(-1)?.seq : head.seq)
+            } else {
+              assert.strictEqual(missing(page), "Evicted")
+              assert.isTrue(
+                channels.some((name) => expected.filter(({ channel }) => channel === name).length > capacity),
+                "nothing of it was evicted"
+              )
+              assert.deepStrictEqual(page, { ...page, entries: [], position: head, more: false })
+            }
+          } else {
+            yield* take
+          }
+        }
+        yield* take
+      })
+    ), parameters)
 
-            const appended = new Map<number, string>()
+  it.effect.prop(
+    "lets readers join at any time without a loss, a duplicate or a reorder",
+    [fc.array(fc.record({ channel: index(channels.length), readers: fc.nat({ max: 2 }) }), {
+      maxLength: 30,
+      size: "max"
+    })],
+    ([schedule]) =>
+      withLog((log) =>
+        Effect.gen(function*() {
+          const done = Effect.unsafeMakeLatch(false)
 
-            // Follows, reads and takes, like a broker, up to an event that is appended last.
-            const reader = (pattern: string) =>
-              Effect.scoped(Effect.gen(function*() {
-                const from = yield* log.head
-                const tail = yield* log.tail
-                yield* tail.follow(pattern)
-                const seen: Array<number> = []
-                let position = from
-                for (let more = true; more;) {
-                  yield* Effect.yieldNow()
-                  const page = yield* log.read([pattern], position, 2)
-                  if (missing(page) === "Evicted") return
-                  assert.isUndefined(missing(page))
-                  seen.push(...page.entries.map(({ seq }) => seq))
-                  position = page.position
-                  more = page.more
-                }
-                yield* done.await
-                const last = yield* log.append(pattern.replaceAll("*", "last"), bytes(""))
-                while ((seen.at(-1) ?? 0) < last.seq) {
-                  for (const item of yield* tail.take) {
-                    if (item._tag === "Lost") return assert.fail("nothing was lost")
-                    if (item.seq > position.seq) seen.push(item.seq)
-                  }
-                }
-                const expected = Array.from(appended)
-                  .filter(([seq, channel]) => seq > from.seq && isIn(pattern, channel))
-                  .map(([seq]) => seq)
-                  .sort((a, b) => a - b)
-                assert.deepStrictEqual(seen.filter((seq) => appended.has(seq)), expected)
-              }))
+          const appended = new Map<number, string>()
 
-            const readers = yield* Effect.forEach(schedule, (step, i) =>
-              Effect.gen(function*() {
-                const channel = channels[step.channel] ?? "c"
-                const forked = yield* Effect.forEach(
-                  Array.from({ length: step.readers }, (_, j) => patterns[(i + j * 3) % patterns.length] ?? "*"),
-                  (pattern) => Effect.fork(reader(pattern))
-                )
-                const { seq } = yield* log.append(channel, bytes(channel))
-                appended.set(seq, channel)
+          // Follows, reads and takes, like a broker, up to an event that is appended last.
+          const reader = (pattern: string) =>
+            Effect.scoped(Effect.gen(function*() {
+              const from = yield* log.head
+              const tail = yield* log.tail
+              yield* tail.follow(pattern)
+              const seen: Array<number> = []
+              let position = from
+              for (let more = true; more;) {
                 yield* Effect.yieldNow()
-                return forked
-              }), { concurrency: 3 })
-            yield* done.open
-            for (const fiber of readers.flat()) yield* fiber
-            assert.strictEqual(appended.size, schedule.length)
-          })
-        ),
-      parameters
-    )
-  })
+                const page = yield* log.read([pattern], position, 2)
+                if (missing(page) === "Evicted") return
+                assert.isUndefined(missing(page))
+                seen.push(...page.entries.map(({ seq }) => seq))
+                position = page.position
+                more = page.more
+              }
+              yield* done.await
+              const last = yield* log.append(pattern.replaceAll("*", "last"), bytes(""))
+              while ((seen.at(-1) ?? 0) < last.seq) {
+                for (const item of yield* tail.take) {
+                  if (item._tag === "Lost") return assert.fail("nothing was lost")
+                  if (item.seq > position.seq) seen.push(item.seq)
+                }
+              }
+              const expected = Array.from(appended)
+                .filter(([seq, channel]) => seq > from.seq && isIn(pattern, channel))
+                .map(([seq]) => seq)
+                .sort((a, b) => a - b)
+              assert.deepStrictEqual(seen.filter((seq) => appended.has(seq)), expected)
+            }))
+
+          const readers = yield* Effect.forEach(schedule, (step, i) =>
+            Effect.gen(function*() {
+              const channel = channels[step.channel] ?? "c"
+              const forked = yield* Effect.forEach(
+                Array.from({ length: step.readers }, (_, j) => patterns[(i + j * 3) % patterns.length] ?? "*"),
+                (pattern) => Effect.fork(reader(pattern))
+              )
+              const { seq } = yield* log.append(channel, bytes(channel))
+              appended.set(seq, channel)
+              yield* Effect.yieldNow()
+              return forked
+            }), { concurrency: 3 })
+          yield* done.open
+          for (const fiber of readers.flat()) yield* fiber
+          assert.strictEqual(appended.size, schedule.length)
+        })
+      ),
+    parameters
+  )
 }

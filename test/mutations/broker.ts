@@ -149,7 +149,7 @@ export default [
     file: "src/EventLog.ts",
     find: "(bytes > maxBytes && entries.length > 0)",
     replace: "false",
-    test: "test/EventLog.test.ts",
+    test: "test/EventLog/memory.test.ts",
     name: "bounds a page in bytes"
   },
   {

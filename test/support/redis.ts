@@ -5,7 +5,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 
 import type { Scope } from "effect"
-import { Data, Effect, Schedule } from "effect"
+import { Context, Data, Effect, Layer, Schedule } from "effect"
 
 import { freePort } from "./freePort.js"
 
@@ -77,3 +77,8 @@ export const run = (options: {
 /** Runs a redis-server on a free port, in a temporary directory. */
 export const make = (args: ReadonlyArray<string> = []): Effect.Effect<Redis, RedisFailure, Scope.Scope> =>
   Effect.flatMap(Effect.all({ port: freePort, dir: directory }), (options) => run({ ...options, args }))
+
+/** A redis-server that the tests of a file share. */
+export class SharedRedis extends Context.Tag("test/SharedRedis")<SharedRedis, Redis>() {
+  static readonly layer = Layer.scoped(SharedRedis, make())
+}
