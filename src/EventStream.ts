@@ -232,7 +232,8 @@ export const publish: {
 )
 
 /**
- * Ends the stream, and returns at once. The queued events are still delivered. `publish` returns `false` from then on.
+ * Ends the stream, and returns at once. The queued events are still delivered. From then on `publish` returns `false`,
+ * and `Queue.offer` interrupts its fiber. `Queue.shutdown` ends the stream without the queued events.
  *
  * @since 0.1.0
  * @category combinators
