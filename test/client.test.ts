@@ -1,11 +1,13 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect } from "effect"
+import { Effect, Layer, Schedule } from "effect"
+import { EventBroker, EventLog, Topic } from "effect-realtime"
 import { subscribe } from "effect-realtime/client"
 import { vi } from "vitest"
 
 import { eventSourceSuite } from "./EventSourceClient/suite.js"
 import * as ScriptedServer from "./support/scriptedServer.js"
-import type { Counter, News } from "./support/topics.js"
+import { serveNode } from "./support/servers.js"
+import { Counter, News } from "./support/topics.js"
 
 eventSourceSuite("the light client", {
   run: (url, options, onSeen) =>
@@ -207,4 +209,75 @@ describe("subscribe", () => {
       assert.throws(() => subscribe<typeof News>(url, {}, options))
     })
   }
+})
+
+describe("subscribe to a broker", () => {
+  const serve = (channels: ReadonlyArray<EventBroker.ChannelOrPattern>) =>
+    Effect.flatMap(EventBroker.EventBroker, (broker) =>
+      serveNode(Effect.provideService(
+        EventBroker.respond(channels, { retry: "50 millis", jitter: 0 }),
+        EventBroker.EventBroker,
+        broker
+      )))
+  const counters = (name: string) => Topic.channel(Counter, { name })
+  const awaitSubscriber = (channel: Topic.Channel) =>
+    Effect.repeat(EventBroker.subscriberCount(channel), {
+      until: (count) => count === 1,
+      schedule: Schedule.spaced("20 millis")
+    })
+  const Broker = EventBroker.layer.pipe(Layer.provide(EventLog.layerMemory))
+
+  it.scopedLive("attributes the events of a pattern and of another topic, and resumes", () =>
+    Effect.gen(function*() {
+      const url = yield* serve([Topic.pattern(Counter), Topic.channel(News, {})])
+      const names = ["a", "a/b", "*", "ü 😀", "%2F", "\uD800"]
+      const seen = yield* Effect.async<ReadonlyArray<unknown>, never, EventBroker.EventBroker>((resume) => {
+        const all: Array<unknown> = []
+        const see = (event: unknown) => {
+          all.push(event)
+          if (all.length === 2 * names.length) resume(Effect.succeed(all))
+        }
+        const close = subscribe<typeof Counter | typeof News>(url, {
+          "counters/:name": { counter: ({ n }, { channel, params }) => see([n, params.name, channel]) },
+          news: { counter: (text, { channel }) => see([text, channel]) }
+        })
+        return Effect.sync(close)
+      }).pipe(Effect.zipLeft(
+        Effect.gen(function*() {
+          for (const [n, name] of names.entries()) {
+            yield* awaitSubscriber(counters(name))
+            yield* EventBroker.publish(counters(name), "counter", { n })
+            yield* EventBroker.publish(Topic.channel(News, {}), "counter", name.toWellFormed())
+            yield* EventBroker.disconnect(() => true)
+          }
+        }),
+        { concurrent: true }
+      ))
+      assert.deepStrictEqual(
+        seen,
+        names.flatMap((name, n) => [[n, name, counters(name).name], [name.toWellFormed(), "news"]])
+      )
+    }).pipe(Effect.provide(Broker)))
+
+  it.scopedLive("ends when the channel is complete, and at once when it was", () =>
+    Effect.gen(function*() {
+      const url = yield* serve([counters("a")])
+      const read = collect(url, (url, see, end) =>
+        subscribe<typeof Counter>(url, {
+          counter: ({ n }) => see(n),
+          error: ({ reason }) => see(reason),
+          end
+        }))
+      const first = yield* Effect.zipLeft(
+        read,
+        Effect.gen(function*() {
+          yield* awaitSubscriber(counters("a"))
+          yield* EventBroker.publish(counters("a"), "counter", { n: 1 })
+          yield* EventBroker.complete(counters("a"))
+        }),
+        { concurrent: true }
+      )
+      assert.deepStrictEqual(first, [1])
+      assert.deepStrictEqual(yield* read, [])
+    }).pipe(Effect.provide(Broker)))
 })
