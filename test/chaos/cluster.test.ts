@@ -159,7 +159,14 @@ interface Publish {
   readonly at: EventLog.Cursor | undefined
 }
 
-type Received = { readonly event: string; readonly data: string; readonly at: EventLog.Cursor }
+interface Received {
+  readonly event: string
+  /** The channel that the data names in its first line. */
+  readonly channel: string | undefined
+  /** The other lines. */
+  readonly data: string
+  readonly at: EventLog.Cursor
+}
 
 const cursorOf = (id: string) =>
   Option.match(EventLog.parseEventId(id), {
@@ -199,6 +206,7 @@ const makeClient = (
   stay: Effect.Effect<unknown> = Effect.never
 ) =>
   Effect.gen(function*() {
+    const isAttributed = channels.length > 1 || channels.some((channel) => channel.endsWith("/*"))
     const received: Array<Received> = []
     const started = yield* Effect.makeLatch(false)
     let from: EventLog.Cursor | undefined
@@ -219,7 +227,9 @@ const makeClient = (
       }
       yield* Stream.runForEach(TestEventSource.events(source), ({ data, event, id }) =>
         Effect.map(cursorOf(id), (at) => {
-          received.push({ event, data, at })
+          const line = isAttributed && event !== "resync" ? data.indexOf("\n") : -1
+          const channel = line === -1 ? undefined : data.slice(0, line)
+          received.push({ event, channel, data: data.slice(line + 1), at })
         })).pipe(
           Effect.ensuring(Effect.map(TestEventSource.lastEventId(source), (id) => {
             if (id !== "") lastEventId = id
@@ -234,7 +244,7 @@ const makeClient = (
       Effect.forkScoped
     )
     yield* started.await
-    return { channels, received, fiber, from: () => from, connections: () => connections }
+    return { channels, isAttributed, received, fiber, from: () => from, connections: () => connections }
   })
 
 type Client = Effect.Effect.Success<ReturnType<typeof makeClient>>
@@ -259,6 +269,8 @@ const fault = (client: Client, published: ReadonlyArray<Publish>): string | unde
     if (item.at.epoch !== at.epoch) return `it received ${item.data} of another epoch without a resync`
     if (item.at.seq <= at.seq) return `it received ${item.data} out of order`
     const event = byData.get(item.data)
+    const channel = client.isAttributed ? event?.channel : undefined
+    if (event !== undefined && item.channel !== channel) return `it received ${item.data} as of ${item.channel}`
     if (event?.outcome === "Unavailable") return `it received ${item.data}, whose publish was Unavailable`
     if (event?.at !== undefined) {
       if (event.at.epoch !== item.at.epoch || event.at.seq !== item.at.seq) {

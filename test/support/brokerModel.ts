@@ -39,6 +39,10 @@ const isIn = (pattern: string, channel: string) => {
 export const isInSome = (patterns: ReadonlyArray<string>, channel: string) =>
   patterns.some((pattern) => isIn(pattern, channel))
 
+/** True if the client is sent the channel of each event: unless it asks for exactly one, and not for a pattern. */
+const isAttributed = ({ channels }: Pick<Connection, "channels">) =>
+  channels.length > 1 || channels.some((name) => name.includes("*"))
+
 /** Returns the events of the channels of a connection in their order. */
 export const eventsOf = (history: ReadonlyArray<Published>, connection: Pick<Connection, "channels" | "epoch">) =>
   history
@@ -127,8 +131,9 @@ export const fault = (
       state = given
       if (given.at !== undefined) place = { epoch, seq: given.seq }
     } else if (frame.data !== undefined) {
-      const event = events.find(({ data }) => data === frame.data)
-      if (event === undefined) return `${frame.data}, which is not of its channels`
+      const line = ({ channel }: Published) => isAttributed(connection) ? `${channel}\n` : ""
+      const event = events.find((event) => `${line(event)}${event.data}` === frame.data)
+      if (event === undefined) return `${frame.data}, which is not an event of its channels`
       if (id?.seq !== event.seq) return `${frame.data} with the id ${frame.id}`
       if (place === undefined && dropped === 0) return `${frame.data} before the first cursor`
       if (place !== undefined && place.epoch !== epoch) return `${frame.data} without a resync`
