@@ -13,7 +13,7 @@ import {
 import { NodeHttpServer } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
 import { Cause, Chunk, Deferred, Effect, Exit, Layer, Option, Schedule, Schema, Stream } from "effect"
-import { EventStream, ServerSentEvent, Topic } from "effect-realtime"
+import { EventBroker, EventLog, EventStream, ServerSentEvent, Topic } from "effect-realtime"
 import { EventSourceClient } from "effect-realtime/browser"
 import { LeakCheck, TestEventSource } from "effect-realtime/testing"
 
@@ -157,6 +157,55 @@ describe("an endpoint that declares a topic", () => {
         { event: "paid", data: { amount: 5, at: new Date(0) }, id: "" }
       ])
       yield* Deferred.await(left)
+    }))
+
+  it.scopedLive("is served by a broker, beside a feed of several topics", () =>
+    Effect.gen(function*() {
+      const News = Topic.make("news", { paid: Schema.String })
+      const Live = HttpApi.make("live").add(
+        HttpApiGroup.make("orders").add(
+          HttpApiEndpoint.get("events", "/orders/:id/events")
+            .setPath(Schema.Struct({ id: Schema.String }))
+            .addSuccess(Topic.body(Paid))
+        ).add(HttpApiEndpoint.get("feed", "/feed").addSuccess(EventStream.Body))
+      )
+      const Group = HttpApiBuilder.group(Live, "orders", (h) =>
+        h.handle("events", ({ path }) =>
+          EventBroker.respond(Topic.channel(Paid, path)))
+          .handle("feed", () =>
+            EventBroker.respond([Topic.pattern(Paid), Topic.channel(News, {})])))
+      const context = yield* Layer.build(
+        HttpApiBuilder.serve().pipe(
+          Layer.provide(HttpApiBuilder.api(Live)),
+          Layer.provide(Group),
+          Layer.provideMerge(NodeHttpServer.layer(createServer, { port: 0, host: "127.0.0.1" })),
+          Layer.provideMerge(EventBroker.layer),
+          Layer.provide(EventLog.layerMemory)
+        )
+      )
+      const baseUrl = yield* Effect.provide(HttpServer.addressFormattedWith(Effect.succeed), context)
+      const paid = { amount: 5, at: new Date(0) }
+      const publish = EventBroker.publish(Topic.channel(Paid, { id: "4/2" }), "paid", paid).pipe(
+        Effect.zipRight(EventBroker.publish(Topic.channel(News, {}), "paid", "by the state")),
+        Effect.provide(context)
+      )
+      const order = yield* EventSourceClient.fromApi(Live, "orders", "events", { path: { id: "4/2" }, baseUrl }).pipe(
+        Stream.tap(({ event }) =>
+          event === "open" ? publish : Effect.void
+        ),
+        Stream.take(2),
+        Stream.runCollect
+      )
+      assert.deepInclude(Chunk.toReadonlyArray(order)[1], { event: "paid", data: paid })
+      const feed = yield* EventSourceClient.stream([Paid, News], `${baseUrl}/feed`).pipe(
+        Stream.tap(({ event }) => event === "open" ? publish : Effect.void),
+        Stream.take(3),
+        Stream.runCollect
+      )
+      const [, first, second] = Chunk.toReadonlyArray(feed)
+      const channel = "orders/4%2F2"
+      assert.deepInclude(first, { topic: "orders/:id", channel, params: { id: "4/2" }, event: "paid", data: paid })
+      assert.deepInclude(second, { topic: "news", channel: "news", params: {}, event: "paid", data: "by the state" })
     }))
 
   it.scopedLive("encodes its request by its schemas", () =>

@@ -210,7 +210,7 @@ describe("Topic", () => {
         assert.strictEqual(yield* reason({ event: "paid", data: "" }), "InvalidData")
         assert.strictEqual(yield* reason({ event: "paid", data: "{\"amount\":\"much\"}" }), "InvalidData")
         assert.strictEqual(yield* reason({ event: "paid" }), "InvalidData")
-        const error = yield* Effect.flip(Topic.decode(Orders, { event: "renamed", data: "\"hunter2" }))
+        const error = yield* Effect.flip(Topic.decode(Orders, { event: "renamed", data: "{\"hunter2\":1}" }))
         assert.strictEqual(
           error.message,
           "the data of \"renamed\" does not match its schema in the topic orders/:orderId"
