@@ -11,14 +11,13 @@ import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
-import type * as Scope from "effect/Scope"
+import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 
 import { EventBroker } from "./EventBroker.js"
 import * as EventLog from "./EventLog.js"
-import * as EventStream from "./EventStream.js"
 import { annotateWith, reasonOf } from "./internal/logging.js"
-import * as ServerSentEvent from "./ServerSentEvent.js"
+import type * as ServerSentEvent from "./ServerSentEvent.js"
 import type { Device, SubscriptionStoreError } from "./SubscriptionStore.js"
 import { SubscriptionStore } from "./SubscriptionStore.js"
 import * as Topic from "./Topic.js"
@@ -170,7 +169,7 @@ export declare namespace Notifier {
 
 const Owner = Topic.make("notifications/:owner", {})
 const OwnerDevice = Topic.make("notifications/:owner/devices/:device", {})
-const Acknowledged = Topic.make("notifications/:owner/acknowledged", {})
+const Acknowledged = Topic.make("notifications/:owner/acknowledged", { acknowledged: Schema.String })
 
 /**
  * Returns the channels to which a page of the owner subscribes. With the `endpointId` of its push subscription, which
@@ -242,22 +241,15 @@ export const make: Effect.Effect<Notifier.Service, never, EventBroker | Subscrip
     // If the log cannot report presence, it may not deliver the event either: the devices get the push.
     const countConnections = (channel: Topic.Channel) => Effect.orElseSucceed(broker.subscriberCount(channel), () => 0)
 
-    /** Subscribes before the event is published: an acknowledgement may arrive before the answer of the log. */
-    const listen = (
-      owner: string,
-      delay: Duration.DurationInput
-    ): Effect.Effect<(id: EventLog.EventId) => Effect.Effect<boolean>, EventLog.EventLogError, Scope.Scope> =>
-      Effect.map(
-        broker.subscribe(Topic.channel(Acknowledged, { owner }), { heartbeat: "off" }),
-        (stream) => (id) =>
-          EventStream.toStream(stream).pipe(
-            (frames) => ServerSentEvent.decode(frames),
-            Stream.filter(({ data }) => data === id),
-            Stream.runHead,
-            Effect.orElseSucceed(() => Option.none<ServerSentEvent.Fields>()),
-            Effect.flatMap(Option.match({ onNone: () => Effect.never, onSome: () => Effect.succeed(true) })),
-            Effect.timeoutTo({ duration: delay, onSuccess: () => true, onTimeout: () => false })
-          )
+    /** Waits for the acknowledgement of an event, which the log has after the event. */
+    const isAcknowledged = (owner: string, id: EventLog.EventId, delay: Duration.DurationInput) =>
+      broker.stream(Topic.channel(Acknowledged, { owner }), { lastEventId: id }).pipe(
+        Stream.filter(({ data, event }) => event === "acknowledged" && data === id),
+        Stream.runHead,
+        Effect.map(Option.isSome),
+        Effect.orElseSucceed(() => false),
+        Effect.filterOrElse((isFound) => isFound, () => Effect.never),
+        Effect.timeoutTo({ duration: delay, onSuccess: () => true, onTimeout: () => false })
       )
 
     const push: Notifier.Service["push"] = Effect.fnUntraced(function*(devices, message, options) {
@@ -277,16 +269,13 @@ export const make: Effect.Effect<Notifier.Service, never, EventBroker | Subscrip
       Effect.gen(function*() {
         const channel = Topic.channel(Owner, { owner })
         const connectionsBefore = yield* countConnections(channel)
-        const acknowledgement = delay === undefined || policy === "always"
-          ? Effect.succeed(() => Effect.succeed(false))
-          : listen(owner, delay)
-        const published = yield* Effect.flatMap(acknowledgement, (isAcknowledged) =>
-          Effect.map(broker.publish(channel, event), (id) => ({ id, isAcknowledged: isAcknowledged(id) }))).pipe(
-            Effect.map(Either.right),
-            Effect.catchTag("EventLogError", (error) =>
-              Effect.succeed(Either.left(error)))
-          )
-        const acknowledged = Either.isRight(published) && (yield* published.right.isAcknowledged)
+        const published = yield* Effect.matchEffect(broker.publish(channel, event), {
+          onFailure: (error) =>
+            error._tag === "EventLogError" ? Effect.succeed(Either.left(error)) : Effect.fail(error),
+          onSuccess: (id) => Effect.succeed(Either.right(id))
+        })
+        const acknowledged = Either.isRight(published) && delay !== undefined && policy !== "always" &&
+          (yield* isAcknowledged(owner, published.right, delay))
         // A page that opened after the publish did not receive the event.
         const connections = Math.min(connectionsBefore, yield* countConnections(channel))
         const hasReceived = Either.isRight(published) && policy !== "always" &&
@@ -294,25 +283,24 @@ export const make: Effect.Effect<Notifier.Service, never, EventBroker | Subscrip
         const devices = hasReceived ? [] : withoutExcluded(yield* store.forOwner(owner), exclude)
         const [unconnected, connected] = policy === "unconnected" && Either.isRight(published)
           ? yield* Effect.map(
-            Effect.forEach(devices, ({ endpointId }) =>
-              countConnections(Topic.channel(OwnerDevice, { owner, device: endpointId }))),
-            (counts) =>
-              Arr.partition(devices, (_, i) =>
-                (counts[i] ?? 0) > 0)
+            Effect.forEach(
+              devices,
+              ({ endpointId }) => countConnections(Topic.channel(OwnerDevice, { owner, device: endpointId }))
+            ),
+            (counts) => Arr.partition(devices, (_, i) => (counts[i] ?? 0) > 0)
           )
           : [devices, []]
         const { outcomes, pruned } = yield* push(unconnected, message, sendOptions)
         yield* Effect.annotateCurrentSpan({ connections, acknowledged, pushed: outcomes.length, pruned })
         return {
-          event: Either.map(published, ({ id }) =>
-            id),
+          event: published,
           connections,
           acknowledged,
           outcomes,
           connected,
           pruned
         }
-      }).pipe(Effect.scoped, Effect.withSpan("Notifier.notify", { captureStackTrace: false }))
+      }).pipe(Effect.withSpan("Notifier.notify", { captureStackTrace: false }))
 
     return Notifier.of({
       notify,
@@ -326,7 +314,8 @@ export const make: Effect.Effect<Notifier.Service, never, EventBroker | Subscrip
       acknowledge: (owner, eventId) =>
         Option.isNone(EventLog.parseEventId(eventId)) ?
           Effect.void :
-          broker.publish(Topic.channel(Acknowledged, { owner }), { data: eventId }).pipe(
+          Topic.event(Acknowledged, "acknowledged", eventId).pipe(
+            Effect.flatMap((event) => broker.publish(Topic.channel(Acknowledged, { owner }), event)),
             Effect.asVoid,
             Effect.catchTag("InvalidServerSentEvent", Effect.die)
           )

@@ -114,7 +114,10 @@ describe("EventBroker", () => {
       yield* Effect.forEach([one, all], hasCursor)
       yield* EventBroker.publish(Topic.channel(Orders, { orderId: "a/b" }), "paid", { amount: 1 })
       yield* EventBroker.publish(Topic.channel(Orders, { orderId: "2" }), "shipped", { carrier: "x" })
-      assert.deepStrictEqual(data(yield* TestEventSource.take(all, 2)), ["{\"amount\":1}", "{\"carrier\":\"x\"}"])
+      assert.deepStrictEqual(data(yield* TestEventSource.take(all, 2)), [
+        "orders/a%2Fb\n{\"amount\":1}",
+        "orders/2\n{\"carrier\":\"x\"}"
+      ])
       assert.deepStrictEqual(data(yield* TestEventSource.take(one, 1)), ["{\"amount\":1}"])
       assert.strictEqual(yield* EventBroker.subscriberCount(Topic.channel(Orders, { orderId: "2" })), 1)
     })))
@@ -141,9 +144,9 @@ describe("EventBroker", () => {
         const again = yield* Effect.fork(TestEventSource.reconnect(source))
         yield* TestClock.adjust("1 millis")
         const resumed = yield* Fiber.join(again)
-        assert.deepStrictEqual(data(yield* TestEventSource.take(resumed, 4)), ["1", "2", "4", "5"])
+        assert.deepStrictEqual(data(yield* TestEventSource.take(resumed, 4)), ["a\n1", "b\n2", "b\n4", "a\n5"])
         yield* EventBroker.publish("a", { data: "live" })
-        assert.deepStrictEqual(data(yield* TestEventSource.take(resumed, 1)), ["live"])
+        assert.deepStrictEqual(data(yield* TestEventSource.take(resumed, 1)), ["a\nlive"])
       })))
 
     it.effect("sends a cursor before the first event", () =>
@@ -300,10 +303,10 @@ describe("EventBroker", () => {
         yield* EventBroker.publish("secret", { data: 2 })
         yield* EventBroker.publish("open", { data: 3 })
         const source = yield* TestEventSource.make(url, { headers: { "last-event-id": id } })
-        assert.deepStrictEqual(data(yield* TestEventSource.take(source, 1)), ["3"])
+        assert.deepStrictEqual(data(yield* TestEventSource.take(source, 1)), ["open\n3"])
         yield* EventBroker.publish("secret", { data: 4 })
         yield* EventBroker.publish("open", { data: 5 })
-        assert.deepStrictEqual(data(yield* TestEventSource.take(source, 1)), ["5"])
+        assert.deepStrictEqual(data(yield* TestEventSource.take(source, 1)), ["open\n5"])
       })))
 
     it.effect("that grants nothing is answered 403, and its failure is passed on", () =>
@@ -516,7 +519,7 @@ describe("EventBroker", () => {
           Stream.take(plain.length),
           Stream.runCollect
         )
-        assert.deepStrictEqual(Array.from(taken), plain)
+        assert.deepStrictEqual(Array.from(taken), plain.map((name) => `${name}\n${name}`))
       })))
 
     it.effect("a pattern of Topic.pattern reaches authorize, hooks and channels", () =>
