@@ -305,6 +305,25 @@ describe("EventSourceClient over fetch", () => {
           { event: "paid", data: { amount: 6 }, id: "" }
         ])
       }))
+
+    it.scopedLive("of which `make` reads all with a record of schemas, without the channel", () =>
+      Effect.gen(function*() {
+        const server = yield* ScriptedServer.make([
+          ScriptedServer.hold([
+            "event: paid\ndata: orders/42\ndata: {\"amount\":5}\n\n",
+            "event: headline\ndata: news\ndata: \"hello\"\n\n",
+            "event: paid\ndata: {\ndata: \"amount\": 6}\n\n",
+            "event: end\ndata: {}\n\n"
+          ].join(""))
+        ])
+        const schemas = { ...Orders.events, headline: Schema.String }
+        const events = yield* Stream.runCollect(EventSourceClient.make(schemas, server.url))
+        assert.deepStrictEqual(Chunk.toReadonlyArray(events).slice(1), [
+          { event: "paid", data: { amount: 5 }, id: "" },
+          { event: "headline", data: "hello", id: "" },
+          { event: "paid", data: { amount: 6 }, id: "" }
+        ])
+      }))
   })
 
   it.scopedLive("fails with Unauthorized when the schedule ends", () =>

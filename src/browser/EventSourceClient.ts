@@ -238,8 +238,9 @@ export type RequestHeaders = Readonly<Record<string, string>>
  * Where the server sends the name of the channel in the first line of the data, it is removed, and the events of other
  * topics are ignored. `stream` returns the channel with each event.
  *
- * `topic` may also be a record of schemas, which names no channel. Fails with `EventSourceError` for a reason that is
- * final, or when the schedule `reconnect` ends. Dies with `IllegalArgumentException` if an option is invalid.
+ * `topic` may also be a record of schemas: then the events of every channel count. Fails with `EventSourceError` for a
+ * reason that is final, or when the schedule `reconnect` ends. Dies with `IllegalArgumentException` if an option is
+ * invalid.
  *
  * @since 0.1.0
  * @category constructors
@@ -274,10 +275,12 @@ export function make(
 ): Stream.Stream<unknown, EventSourceError> {
   return Stream.suspend(() => {
     const own = Topic.isTopic(topic) ? topic : Topic.make("events", topic)
-    const isNamed = Topic.isTopic(topic) && options.format !== "text"
     return connect(Object.keys(own.events), url, options, (name, data) => {
-      const origin = isNamed ? originOf([own], data, options) : undefined
-      return origin === "Foreign" ? Option.none() : Option.some(decode(own, name, origin?.data ?? data, options))
+      const read = (data: string) => Option.some(decode(own, name, data, options))
+      if (options.format === "text") return read(data)
+      const origin = originOf(Topic.isTopic(topic) ? [topic] : [], data, options)
+      if (origin !== "Foreign") return read(origin?.data ?? data)
+      return Topic.isTopic(topic) ? Option.none() : read(data.slice(data.indexOf("\n") + 1))
     })
   })
 }
