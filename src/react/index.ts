@@ -1,10 +1,10 @@
-"use client"
-
 /**
  * React hook over the client of `effect-realtime/client`.
  *
  * @since 0.1.0
  */
+"use client"
+
 import { useEffect, useInsertionEffect, useRef, useState } from "react"
 
 import type { ConnectionHandlers, Handlers, Options, SubscribeError, UntypedHandlers } from "../client/index.js"
