@@ -192,7 +192,7 @@ export const isServerSentEvent = (u: unknown): u is ServerSentEvent => Predicate
  */
 export const make = (fields: Fields): Either.Either<ServerSentEvent, InvalidServerSentEvent> => {
   if (fields instanceof Encoded) return Either.right(fields)
-  if (ownEvents.has(fields.event)) return invalid("event", "Reserved")
+  if (libraryEvents.has(fields.event)) return invalid("event", "Reserved")
   const data = fields.data === undefined ? undefined : dataToString(fields.data)
   if (data !== undefined && Either.isLeft(data)) return Either.left(data.left)
   return Either.map(
@@ -201,7 +201,27 @@ export const make = (fields: Fields): Either.Either<ServerSentEvent, InvalidServ
   )
 }
 
-const ownEvents: ReadonlySet<string | undefined> = new Set(["end", "gap", "resync"])
+const browserNames = ["error", "open"] as const
+const libraryNames = ["end", "gap", "resync"] as const
+const browserEvents: ReadonlySet<string> = new Set(browserNames)
+const libraryEvents: ReadonlySet<string | undefined> = new Set(libraryNames)
+
+/**
+ * The names that no event of an application may have: `EventSource` fires `open` and `error` itself, and this library
+ * sends `gap`, `resync` and `end`.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type ReservedName = typeof reservedNames[number]
+
+/**
+ * Lists the reserved names.
+ *
+ * @since 0.1.0
+ * @category constants
+ */
+export const reservedNames = [...browserNames, ...libraryNames] as const
 
 /**
  * Returns the fields of a frame that is only a comment, with one line for each line of the text.
@@ -370,7 +390,7 @@ const toText = (
     endsEvent = true
   }
   if (event !== undefined && event !== "") {
-    const reason = event === "error" || event === "open" ? "Reserved" : nameFault(event)
+    const reason = browserEvents.has(event) ? "Reserved" : nameFault(event)
     if (reason !== undefined) return invalid("event", reason)
     frame += `event: ${event}\n`
     // A browser discards an event without a line of data.

@@ -20,8 +20,8 @@ import * as AST from "effect/SchemaAST"
 
 import { channelFault } from "./internal/channel.js"
 import * as StreamBody from "./internal/streamBody.js"
-import type { Fields, ServerSentEvent } from "./ServerSentEvent.js"
-import { InvalidServerSentEvent, make as makeEvent } from "./ServerSentEvent.js"
+import type { Fields, ReservedName, ServerSentEvent } from "./ServerSentEvent.js"
+import { InvalidServerSentEvent, make as makeEvent, reservedNames } from "./ServerSentEvent.js"
 
 /**
  * @since 0.1.0
@@ -176,15 +176,6 @@ export declare namespace Topic {
   }[Name]
 
   /**
-   * The names that no event of a topic may have: `EventSource` fires `open` and `error` itself, and this library sends
-   * `gap`, `resync` and `end`.
-   *
-   * @since 0.1.0
-   * @category models
-   */
-  export type ReservedEvent = "error" | "open" | "end" | "gap" | "resync"
-
-  /**
    * The path, or the rule that it breaks.
    *
    * @since 0.1.0
@@ -203,7 +194,7 @@ export declare namespace Topic {
    * @category models
    */
   export type CheckEvents<E extends Events> = {
-    readonly [Name in keyof E]: Name extends ReservedEvent ? `an event must not have the reserved name ${Name}`
+    readonly [Name in keyof E]: Name extends ReservedName ? `an event must not have the reserved name ${Name}`
       : E[Name]
   }
 }
@@ -308,7 +299,7 @@ export function make(path: string, events: Topic.Events): Topic.Any {
       `Topic: the parameters must have different names, which are not empty: ${path}`
     )
   }
-  const reserved = reservedEvents.find((name) => Object.hasOwn(events, name))
+  const reserved = reservedNames.find((name) => Object.hasOwn(events, name))
   if (reserved !== undefined) {
     throw new Cause.IllegalArgumentException(`Topic: an event must not have the reserved name "${reserved}"`)
   }
@@ -319,8 +310,6 @@ export function make(path: string, events: Topic.Events): Topic.Any {
     pipe: Prototype.pipe
   }
 }
-
-const reservedEvents = ["error", "open", "end", "gap", "resync"] satisfies ReadonlyArray<Topic.ReservedEvent>
 
 /**
  * Returns the channel with these parameters. Each parameter becomes one segment, and different parameters make

@@ -119,8 +119,8 @@ export default [
   {
     promise: "The names of the library's own events are refused",
     file: "src/ServerSentEvent.ts",
-    find: `new Set(["end", "gap", "resync"])`,
-    replace: `new Set(["gap", "resync"])`,
+    find: `const libraryNames = ["end", "gap", "resync"]`,
+    replace: `const libraryNames = ["gap", "resync"]`,
     test,
     name: "refuses events by the names"
   },
