@@ -29,7 +29,7 @@ try {
   }
   writeFileSync(
     join(directory, "tsconfig.json"),
-    JSON.stringify({ extends: "../tsconfig.json", compilerOptions: { jsx: "react-jsx" }, include: ["*/*"] })
+    JSON.stringify({ extends: "../tsconfig.json", include: ["*/*"] })
   )
   const tsc = spawnSync(process.execPath, [join(root, "node_modules/typescript/bin/tsc"), "--project", directory], {
     stdio: "inherit"

@@ -1,0 +1,123 @@
+/**
+ * Installs the packed package in a project outside the repository, type-checks the programs of test/consumer there as
+ * an application would, runs them with Node, and bundles their pages for a browser.
+ *
+ * The project has the dependencies and peers that the manifest declares, and no other package that the library could
+ * import. They are links to those of the repository, so that nothing is downloaded.
+ */
+import { execFile } from "node:child_process"
+import { cp, mkdir, mkdtemp, readFile, rm, symlink, writeFile } from "node:fs/promises"
+import { tmpdir } from "node:os"
+import { dirname, join } from "node:path"
+import { fileURLToPath } from "node:url"
+import { promisify } from "node:util"
+
+import { build } from "esbuild"
+
+const root = fileURLToPath(new URL("..", import.meta.url))
+const programs = join(root, "test/consumer")
+const manifest: {
+  readonly dependencies: Readonly<Record<string, string>>
+  readonly peerDependencies: Readonly<Record<string, string>>
+} = JSON.parse(await readFile(join(root, "package.json"), "utf8"))
+const installed = [
+  ...Object.keys(manifest.dependencies),
+  ...Object.keys(manifest.peerDependencies),
+  "@types/node",
+  "@types/react",
+  "@types/react-dom",
+  "react-dom"
+]
+
+/** The resolutions and the rules that a project can have. The first one emits what is run. */
+const projects = [
+  { module: "NodeNext", moduleResolution: "NodeNext", exactOptionalPropertyTypes: true },
+  { module: "NodeNext", moduleResolution: "NodeNext", exactOptionalPropertyTypes: false },
+  { module: "ESNext", moduleResolution: "Bundler", exactOptionalPropertyTypes: true },
+  { module: "ESNext", moduleResolution: "Bundler", exactOptionalPropertyTypes: false }
+]
+
+/** The modules that a page may import. */
+const pages = [
+  `export { Topic } from "effect-realtime"`,
+  `export * from "effect-realtime"`,
+  `export * from "effect-realtime/Topic"`,
+  `export * from "effect-realtime/browser"`,
+  `export * from "./dist/page.js"`,
+  `export * from "./dist/light.js"`,
+  `export * from "./dist/react.js"`
+]
+
+const run = async (command: string, args: ReadonlyArray<string>, cwd: string): Promise<string> => {
+  const { stdout } = await promisify(execFile)(command, args, { cwd, maxBuffer: 2 ** 26 }).catch((error) => {
+    throw new Error(`${[command, ...args].join(" ")}\n${error.stdout}${error.stderr}`)
+  })
+  return stdout
+}
+
+const install = async (project: string) => {
+  const packed = await run("npm", ["pack", "--ignore-scripts", "--silent", "--pack-destination", project], root)
+  const target = join(project, "node_modules/effect-realtime")
+  await mkdir(target, { recursive: true })
+  await run("tar", ["-xzf", join(project, packed.trim()), "-C", target, "--strip-components=1"], project)
+  for (const name of installed) {
+    const link = join(project, "node_modules", name)
+    await mkdir(dirname(link), { recursive: true })
+    await symlink(join(root, "node_modules", name), link)
+  }
+  await writeFile(join(project, "package.json"), JSON.stringify({ private: true, type: "module" }))
+  await cp(programs, join(project, "src"), { recursive: true })
+}
+
+const check = async (project: string, index: number) => {
+  const config = join(project, `tsconfig.${index}.json`)
+  await writeFile(
+    config,
+    JSON.stringify({
+      compilerOptions: {
+        ...projects[index],
+        strict: true,
+        skipLibCheck: false,
+        target: "ES2022",
+        lib: ["ES2022", "DOM", "DOM.Iterable"],
+        types: ["node"],
+        jsx: "react-jsx",
+        rootDir: "src",
+        outDir: "dist",
+        noEmit: index > 0
+      },
+      include: ["src"]
+    })
+  )
+  const start = performance.now()
+  await run(process.execPath, [join(root, "node_modules/typescript/bin/tsc"), "--project", config], project)
+  console.log(`type-checked in ${Math.round(performance.now() - start)} ms: ${JSON.stringify(projects[index])}`)
+}
+
+const bundle = async (project: string, source: string) => {
+  // A module of Node does not resolve for a browser, and fails the build.
+  await build({
+    stdin: { contents: source, resolveDir: project, loader: "js" },
+    bundle: true,
+    write: false,
+    platform: "browser",
+    format: "esm",
+    target: "es2022",
+    logLevel: "error"
+  })
+  console.log(`bundled: ${source}`)
+}
+
+const project = await mkdtemp(join(tmpdir(), "consumer-"))
+try {
+  await install(project)
+  await Promise.all([check(project, 0), check(project, 1)])
+  await Promise.all([check(project, 2), check(project, 3)])
+  const output = await run(process.execPath, ["dist/main.js"], project)
+  const expected = await readFile(join(programs, "output.txt"), "utf8")
+  if (output !== expected) throw new Error(`the programs must print\n${expected}and printed\n${output}`)
+  console.log(output)
+  for (const source of pages) await bundle(project, source)
+} finally {
+  await rm(project, { recursive: true })
+}

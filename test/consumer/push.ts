@@ -1,0 +1,48 @@
+/** Web Push: to public services, and to one of a test. */
+import { Config, ConfigProvider, Console, Effect, Redacted } from "effect"
+import { VapidKeys, WebPush, WebPushPayload, WebPushSubscription } from "effect-realtime"
+import { NodeWebPush } from "effect-realtime/node"
+import { TestPushService } from "effect-realtime/testing"
+
+export const WebPushLive = NodeWebPush.layerConfig({
+  vapid: VapidKeys.config({ privateKey: Config.redacted("VAPID_PRIVATE_KEY") }),
+  subject: Config.string("VAPID_SUBJECT"),
+  ttl: Config.succeed("1 day")
+})
+
+export const notifyPaid = (subscription: WebPushSubscription.WebPushSubscription, orderId: string) =>
+  WebPushPayload.make({ title: "Paid", body: `Order ${orderId}`, data: { url: `/orders/${orderId}` } }).pipe(
+    Effect.flatMap((payload) => WebPush.send(subscription, payload)),
+    Effect.as("sent"),
+    Effect.catchTags({
+      WebPushGone: () => Effect.succeed("gone"),
+      WebPushFailure: ({ isRetryable, reason }) => Effect.succeed(`${reason}, ${isRetryable ? "retry" : "final"}`)
+    })
+  )
+
+/** Shows the result for a device that exists, and for one that does not. */
+export const showPush = Effect.gen(function*() {
+  const service = yield* TestPushService.TestPushService
+  const [phone, lost] = yield* Effect.all([service.subscribe(), service.subscribe({ vendor: "mozilla" })])
+  yield* service.answer({ status: 410 }, lost)
+  const results = [yield* notifyPaid(phone, "42"), yield* notifyPaid(lost, "42")]
+  const [message] = yield* service.received
+  const payload: unknown = JSON.parse(message?.text ?? "")
+  yield* Console.log(`push: ${results.join(", ")}, ${JSON.stringify(payload)}`)
+}).pipe(Effect.provide(TestPushService.layerWebPush))
+
+/** Shows the result for a device at an address that is not a push service, by the transport of production. */
+export const showBlocked = Effect.gen(function*() {
+  const { privateKey } = yield* VapidKeys.generate
+  const service = yield* TestPushService.make()
+  const { expiresAt, keys } = yield* service.subscribe()
+  const device = new WebPushSubscription.WebPushSubscription({ endpoint: "https://127.0.0.1/", expiresAt, keys })
+  const config = ConfigProvider.fromMap(
+    new Map([["VAPID_PRIVATE_KEY", Redacted.value(privateKey)], ["VAPID_SUBJECT", "mailto:ops@example.com"]])
+  )
+  const result = yield* notifyPaid(device, "42").pipe(
+    Effect.provide(WebPushLive),
+    Effect.withConfigProvider(config)
+  )
+  yield* Console.log(`push: ${result}`)
+})
