@@ -1,6 +1,7 @@
 // The house from the ground up: a module imports only what stands above it in this list.
 const modules = [
   "internal",
+  "Metrics",
   "AccessTicket",
   "ServerSentEvent",
   "EventStream",

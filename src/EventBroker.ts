@@ -24,7 +24,6 @@ import * as Hub from "./EventBroker/internal/hub.js"
 import * as Lifecycle from "./EventBroker/internal/lifecycle.js"
 import { logError } from "./EventBroker/internal/logError.js"
 import * as Messages from "./EventBroker/internal/messages.js"
-import * as Metrics from "./EventBroker/internal/metrics.js"
 import * as Replay from "./EventBroker/internal/replay.js"
 import * as Revocations from "./EventBroker/internal/revocations.js"
 import * as StoredEvent from "./EventBroker/internal/storedEvent.js"
@@ -35,6 +34,8 @@ import * as Frame from "./EventStream/internal/frame.js"
 import { acceptsEvents } from "./EventStream/internal/mediaType.js"
 import { handOver } from "./EventStream/internal/nodeHandover.js"
 import * as Response from "./EventStream/internal/response.js"
+import { add } from "./internal/counter.js"
+import * as Metrics from "./Metrics.js"
 import type * as ServerSentEvent from "./ServerSentEvent.js"
 import * as Topic from "./Topic.js"
 
@@ -743,7 +744,7 @@ export const make = Effect.fnUntraced(function*<R = never>(options: Options<R> =
         Effect.zipRight(Replay.encode(event)),
         Effect.flatMap((frame) => log.append(channel, StoredEvent.encode(frame, options?.except))),
         Effect.map((cursor) => {
-          Metrics.add(Metrics.published, 1)
+          add(Metrics.eventsPublished, 1)
           return EventLog.formatEventId(cursor)
         }),
         Effect.withSpan("EventBroker.publish", { attributes: { channel }, captureStackTrace: false })
@@ -831,7 +832,7 @@ const shutdown = (connection: Connection.Connection) => Effect.sync(() => connec
 /** Makes a stream that only sends a time to come back. It is not a subscriber, and times its client itself. */
 const shed = (options: EventStream.Options) =>
   Effect.tap(EventStream.make(withDefaults(options)), (stream) => {
-    Metrics.add(Metrics.shed, 1)
+    add(Metrics.connectionsShed, 1)
     Connection.fromEventStream(stream).shutdown()
   })
 

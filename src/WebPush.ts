@@ -33,6 +33,7 @@ import * as Schedule from "effect/Schedule"
 import * as Stream from "effect/Stream"
 
 import { readText } from "./internal/body.js"
+import * as Metrics from "./Metrics.js"
 import * as VapidKeys from "./VapidKeys.js"
 import * as EndpointPolicy from "./WebPush/internal/endpoint.js"
 import * as PushResponse from "./WebPush/internal/response.js"
@@ -216,26 +217,6 @@ export class Transmission extends Context.Tag("effect-realtime/WebPush/Transmiss
  */
 export const maxResponseBytes = 8192
 
-/**
- * The counter of messages by `outcome` (`Accepted`, `Gone`, or the reason of a `WebPushFailure`) and by `service`
- * (`fcm`, `mozilla`, `apple`, `wns`, `other`).
- *
- * @since 0.1.0
- * @category metrics
- */
-export const messages: Metric.Metric.Counter<number> = Metric.counter("web_push.messages", {
-  description: "Web Push messages by outcome and push service",
-  incremental: true
-})
-
-/**
- * The counter of VAPID tokens that were signed.
- *
- * @since 0.1.0
- * @category metrics
- */
-export const tokensSigned: Metric.Metric.Counter<number> = VapidToken.tokensSigned
-
 // Apple decodes a topic as base64.
 const legalTopic = (topic: string): string =>
   /^[A-Za-z0-9_-]{1,32}$/.test(topic) && topic.length % 4 !== 1
@@ -348,7 +329,7 @@ const makeCounters = () => {
     const name = `${service} ${outcome}`
     const known = counters.get(name)
     if (known !== undefined) return known
-    const counter = messages.pipe(Metric.tagged("service", service), Metric.tagged("outcome", outcome))
+    const counter = Metrics.pushMessages.pipe(Metric.tagged("service", service), Metric.tagged("outcome", outcome))
     counters.set(name, counter)
     return counter
   }

@@ -33,6 +33,13 @@ export * as EventLog from "./EventLog.js"
 export * as EventStream from "./EventStream.js"
 
 /**
+ * The metrics of the library.
+ *
+ * @since 0.1.0
+ */
+export * as Metrics from "./Metrics.js"
+
+/**
  * Notifications that survive the process, and their storage.
  *
  * @since 0.1.0

@@ -20,6 +20,7 @@ import {
   Stream,
   TestClock
 } from "effect"
+import * as Metrics from "effect-realtime/Metrics"
 import * as VapidKeys from "effect-realtime/VapidKeys"
 import * as WebPush from "effect-realtime/WebPush"
 import * as WebPushCrypto from "effect-realtime/WebPushCrypto"
@@ -155,12 +156,12 @@ describe("WebPush.send", () => {
   it.effect("sends 3,993 bytes of UTF-8 as 4,096, and refuses 3,994 before any work", () => {
     const http = stub()
     return Effect.gen(function*() {
-      const before = yield* Metric.value(WebPush.tokensSigned)
+      const before = yield* Metric.value(Metrics.pushTokensSigned)
       for (const message of ["x".repeat(3994), new Uint8Array(3994), `${"é".repeat(1996)}xx`, "é".repeat(3993)]) {
         const error = yield* Effect.flip(WebPush.send(subscribe("https://nowhere.invalid/"), message))
         assert.strictEqual(error._tag === "WebPushFailure" && error.reason, "PayloadTooLarge")
       }
-      assert.deepStrictEqual(yield* Metric.value(WebPush.tokensSigned), before)
+      assert.deepStrictEqual(yield* Metric.value(Metrics.pushTokensSigned), before)
       assert.strictEqual(http.requests.length, 0)
 
       for (const message of ["x".repeat(3993), new Uint8Array(3993), `${"é".repeat(1996)}x`]) {
@@ -219,17 +220,17 @@ describe("VAPID tokens", () => {
   it.effect("are signed once for a thousand concurrent first sends, and again for another origin", () => {
     const http = stub()
     return Effect.gen(function*() {
-      const { count: before } = yield* Metric.value(WebPush.tokensSigned)
+      const { count: before } = yield* Metric.value(Metrics.pushTokensSigned)
       yield* Effect.forEach(
         Array.from({ length: 1000 }, (_, index) => fcm(index)),
         (subscription) => WebPush.send(subscription, "hello"),
         { concurrency: "unbounded" }
       )
       assert.strictEqual(new Set(http.requests.map(({ headers }) => headers.authorization)).size, 1)
-      assert.strictEqual((yield* Metric.value(WebPush.tokensSigned)).count - before, 1)
+      assert.strictEqual((yield* Metric.value(Metrics.pushTokensSigned)).count - before, 1)
 
       yield* WebPush.send(subscribe("https://web.push.apple.com/QAbc"), "hello")
-      assert.strictEqual((yield* Metric.value(WebPush.tokensSigned)).count - before, 2)
+      assert.strictEqual((yield* Metric.value(Metrics.pushTokensSigned)).count - before, 2)
       assert.strictEqual(tokenOf(http.requests.at(-1)).aud, "https://web.push.apple.com")
     }).pipe(withWebPush(http))
   })
@@ -268,7 +269,7 @@ describe("VAPID tokens", () => {
     const http = stub()
     const origin = (index: number) => subscribe(`https://a${index}.push.example.org/x`)
     return Effect.gen(function*() {
-      const signed = Effect.map(Metric.value(WebPush.tokensSigned), ({ count }) => count)
+      const signed = Effect.map(Metric.value(Metrics.pushTokensSigned), ({ count }) => count)
       const before = yield* signed
       yield* WebPush.sendMany(Array.from({ length: 1025 }, (_, index) => origin(index)), "hello", { concurrency: 1 })
       assert.strictEqual((yield* signed) - before, 1025)
@@ -944,7 +945,7 @@ describe("metrics", () => {
     const answers = [201, 410, 429]
     const http = stub(() => Effect.sync(() => new Response(null, { status: answers.shift() ?? 500 })))
     const value = (service: string, outcome: string) =>
-      WebPush.messages.pipe(
+      Metrics.pushMessages.pipe(
         Metric.tagged("service", service),
         Metric.tagged("outcome", outcome),
         Metric.value,

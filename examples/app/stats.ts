@@ -20,7 +20,7 @@ const sample = Effect.map(Metric.snapshot, (pairs): Sample => {
   const pushes: Record<string, number> = {}
   for (const { metricKey, metricState } of pairs) {
     const outcome = metricKey.tags.find(({ key }) => key === "outcome")?.value
-    if (metricKey.name !== "web_push.messages" || outcome === undefined) continue
+    if (metricKey.name !== "effect_realtime.push.messages" || outcome === undefined) continue
     if (MetricState.isCounterState(metricState)) {
       pushes[outcome] = (pushes[outcome] ?? 0) + Number(metricState.count)
     }

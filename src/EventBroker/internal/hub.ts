@@ -4,8 +4,9 @@ import { type Cursor, type Entry, formatEventId, type Item } from "../../EventLo
 import type { Connection } from "../../EventStream/internal/connection.js"
 import * as Frame from "../../EventStream/internal/frame.js"
 import { isPattern, PatternMap, shapeOf } from "../../internal/channel.js"
+import { add } from "../../internal/counter.js"
+import * as Metrics from "../../Metrics.js"
 import type * as Topic from "../../Topic.js"
-import * as Metrics from "./metrics.js"
 import * as StoredEvent from "./storedEvent.js"
 
 /** A channel, or a pattern. A string is the name of a channel. */
@@ -196,7 +197,7 @@ export class Hub {
     }
     Metrics.connections.unsafeUpdate(this.subscribers.size, [])
     // No tick follows that would update it.
-    if (this.subscribers.size === 0) Metrics.queued.unsafeUpdate(0, [])
+    if (this.subscribers.size === 0) Metrics.framesQueued.unsafeUpdate(0, [])
   }
 
   /** Stops timing a connection that has ended, or that no sink carries. */
@@ -241,7 +242,7 @@ export class Hub {
         }
       }
     }
-    Metrics.add(Metrics.delivered, delivered)
+    add(Metrics.eventsDelivered, delivered)
     return fallen
   }
 
@@ -285,7 +286,7 @@ export class Hub {
       wait = Math.min(wait, connection.tick())
       queued += connection.queueLength
     }
-    Metrics.queued.unsafeUpdate(queued, [])
+    Metrics.framesQueued.unsafeUpdate(queued, [])
     return wait
   }
 

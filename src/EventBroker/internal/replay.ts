@@ -9,10 +9,11 @@ import { type Connection, offer } from "../../EventStream/internal/connection.js
 import * as Frame from "../../EventStream/internal/frame.js"
 import { backoff } from "../../internal/backoff.js"
 import { isPattern } from "../../internal/channel.js"
+import { add } from "../../internal/counter.js"
+import * as Metrics from "../../Metrics.js"
 import { type Fields, InvalidServerSentEvent } from "../../ServerSentEvent.js"
 import type * as Topic from "../../Topic.js"
 import type { Channel, Hub, Subscriber } from "./hub.js"
-import * as Metrics from "./metrics.js"
 import * as StoredEvent from "./storedEvent.js"
 
 /** The state that precedes the events of a subscriber, as `snapshot` of the options returns it. */
@@ -141,9 +142,9 @@ export const make = (log: EventLog.Service, hub: Hub): Replays => {
         // One page at most waits for a client. With "sliding", live events would push replayed ones and a `resync` out.
         if (isMore || connection.settings.strategy === "sliding") yield* drained(connection)
       } while (isMore || !subscriber.goLive())
-      Metrics.add(Metrics.delivered, count)
-      Metrics.add(Metrics.replayed, count)
-      yield* Metric.update(Metrics.replaySize, count)
+      add(Metrics.eventsDelivered, count)
+      add(Metrics.eventsReplayed, count)
+      yield* Metric.update(Metrics.replayEvents, count)
       yield* Effect.annotateCurrentSpan("events", count)
     }).pipe(Effect.withSpan("EventBroker.replay", { captureStackTrace: false }))
 

@@ -11,9 +11,10 @@ import * as Queue from "effect/Queue"
 import * as Random from "effect/Random"
 
 import { monotonicMillis } from "../../internal/clock.js"
+import { add } from "../../internal/counter.js"
+import * as Metrics from "../../Metrics.js"
 import type { ServerSentEvent } from "../../ServerSentEvent.js"
 import * as Frame from "./frame.js"
-import * as Metrics from "./metrics.js"
 
 /**
  * The carrier of the frames of a connection to its client. Its methods are called and never awaited: no fiber runs for
@@ -532,7 +533,7 @@ export class Connection {
   }
 
   private cutOff(reason: AbortReason): void {
-    Metrics.add(Metrics.slowDisconnects, 1)
+    add(Metrics.slowDisconnects, 1)
     this.disconnect(reason)
   }
 
@@ -543,11 +544,11 @@ export class Connection {
   private drop(): void {
     this.dropped++
     this.gap++
-    Metrics.add(Metrics.dropped, 1)
+    add(Metrics.eventsDropped, 1)
   }
 
   private takeGap(): Frame.Frame {
-    Metrics.add(Metrics.gaps, 1)
+    add(Metrics.gaps, 1)
     const frame = Frame.gap(this.gap)
     this.gap = 0
     return frame

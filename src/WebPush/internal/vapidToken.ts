@@ -7,13 +7,9 @@ import * as Effect from "effect/Effect"
 import * as Encoding from "effect/Encoding"
 import * as Metric from "effect/Metric"
 
+import { pushTokensSigned } from "../../Metrics.js"
 import type { VapidKeys } from "../../VapidKeys.js"
 import type { WebPushCrypto } from "../../WebPushCrypto.js"
-
-export const tokensSigned: Metric.Metric.Counter<number> = Metric.counter("web_push.vapid.tokens_signed", {
-  description: "VAPID tokens signed",
-  incremental: true
-})
 
 const jsonSegment = (value: object): string => Encoding.encodeBase64Url(JSON.stringify(value))
 
@@ -53,7 +49,7 @@ export const makeAuthorization = Effect.fnUntraced(
         tokens.delete(oldest)
       }
       tokens.set(origin, { header, signedAt: now })
-      yield* Metric.increment(tokensSigned)
+      yield* Metric.increment(pushTokensSigned)
       return header
     }, withPermits(1))
     return (origin: string): Effect.Effect<string> =>

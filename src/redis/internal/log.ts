@@ -11,6 +11,7 @@ import * as Schedule from "effect/Schedule"
 import type { Cursor, Entry, EventLog, Page } from "../../EventLog.js"
 import { EventLogError } from "../../EventLog.js"
 import { backoff } from "../../internal/backoff.js"
+import { redisForeignEntries } from "../../Metrics.js"
 import type { Client, Settings } from "./client.js"
 import { answer, codeOf, databaseOf, logWarning, pageBytes, send } from "./client.js"
 import { makeNodes } from "./presence.js"
@@ -19,11 +20,6 @@ import { makeKeys } from "./scripts.js"
 import type { Session } from "./session.js"
 import * as Sessions from "./session.js"
 import { makeTails } from "./tails.js"
-
-const foreignEntries = Metric.counter("effect_realtime.redis.entries.foreign", {
-  description: "Entries in the keys and messages in the channels of the log that the log has not made",
-  incremental: true
-})
 
 export const make = Effect.fnUntraced(function*(settings: Settings) {
   const { timeout } = settings
@@ -44,7 +40,7 @@ export const make = Effect.fnUntraced(function*(settings: Settings) {
       const isFirst = !hasForeign
       hasForeign = true
       return Effect.zipRight(
-        Metric.incrementBy(foreignEntries, count),
+        Metric.incrementBy(redisForeignEntries, count),
         Effect.when(
           logWarning("RedisEventLog found entries that it has not made: skipping and counting them"),
           () => isFirst
