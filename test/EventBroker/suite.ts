@@ -4,7 +4,7 @@ import { HttpServerRequest, HttpServerResponse } from "@effect/platform"
 import { NodeStream } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
 import type { Layer } from "effect"
-import { Context, Effect, Exit, FastCheck as fc, Fiber, Logger, Scope, Stream } from "effect"
+import { Context, Effect, Exit, FastCheck as fc, Fiber, Logger, Schema, Scope, Stream } from "effect"
 import { EventBroker, EventLog, EventStream, ServerSentEvent, Topic } from "effect-realtime"
 
 import * as Model from "../support/brokerModel.js"
@@ -15,16 +15,20 @@ import * as TroubledLog from "../support/troubledLog.js"
 const channels = ["a/1", "a/2", "b/1", "c"]
 const patterns: ReadonlyMap<string, Topic.Pattern> = new Map(
   [
-    Topic.pattern(Topic.make("a/:x", {})),
-    Topic.pattern(Topic.make(":x/1", {})),
-    Topic.pattern(Topic.make(":x/:y", {})),
-    Topic.pattern(Topic.make(":x", {}))
+    Topic.pattern(Topic.make("a/:x", { said: Schema.String })),
+    Topic.pattern(Topic.make(":x/1", { said: Schema.String })),
+    Topic.pattern(Topic.make(":x/:y", { said: Schema.String })),
+    Topic.pattern(Topic.make(":x", { said: Schema.String }))
   ].map((pattern) => [pattern.path, pattern])
 )
+const owners = ["anna", "bob"] as const
 const limits = { capacity: 6, maxAge: "60 seconds" } as const
 const clientCount = 3
 
 interface ClientOptions {
+  /** Over the wire, or by `EventBroker.stream` in this process. */
+  readonly kind: "wire" | "stream"
+  readonly owner: typeof owners[number] | undefined
   readonly channels: ReadonlyArray<string>
   readonly strategy: "disconnect" | "sliding" | "dropping"
   readonly capacity: number
@@ -35,7 +39,13 @@ interface ClientOptions {
 type Cursor = "last" | "none" | "stale" | "foreign" | "malformed" | "future"
 
 type Step =
-  | { readonly do: "publish"; readonly channel: string; readonly count: number }
+  | {
+    readonly do: "publish"
+    readonly channel: string
+    readonly count: number
+    readonly except: typeof owners[number] | undefined
+  }
+  | { readonly do: "complete"; readonly channel: string }
   | { readonly do: "connect"; readonly client: number; readonly cursor: Cursor }
   | { readonly do: "read"; readonly client: number; readonly frames: number }
   | { readonly do: "leave"; readonly client: number }
@@ -56,7 +66,13 @@ interface Schedule {
 }
 
 const clientOptions: fc.Arbitrary<ClientOptions> = fc.record({
-  channels: fc.uniqueArray(fc.constantFrom(...channels, ...patterns.keys()), { minLength: 1, maxLength: 3 }),
+  kind: fc.constantFrom("wire", "wire", "wire", "stream"),
+  owner: fc.constantFrom(undefined, ...owners),
+  channels: fc.oneof(
+    fc.uniqueArray(fc.constantFrom(...channels, ...patterns.keys()), { minLength: 1, maxLength: 3 }),
+    // Without a pattern, so that they can end.
+    fc.uniqueArray(fc.constantFrom(...channels), { minLength: 1, maxLength: 2 })
+  ),
   strategy: fc.constantFrom("disconnect", "disconnect", "sliding", "dropping"),
   capacity: fc.constantFrom(1000, 2, 3, 5),
   snapshot: fc.constantFrom("none", "none", "with its id", "without an id"),
@@ -70,8 +86,13 @@ const step: fc.Arbitrary<Step> = fc.oneof(
     arbitrary: fc.record({
       do: fc.constant("publish" as const),
       channel: fc.constantFrom(...channels),
-      count: fc.constantFrom(1, 1, 2, 3, 8)
+      count: fc.constantFrom(1, 1, 2, 3, 8),
+      except: fc.constantFrom(undefined, undefined, ...owners)
     })
+  },
+  {
+    weight: 4,
+    arbitrary: fc.record({ do: fc.constant("complete" as const), channel: fc.constantFrom(...channels) })
   },
   {
     weight: 6,
@@ -112,6 +133,9 @@ interface Request extends EventBroker.SubscribeOptions {
 
 type Subscribe = (request: Request) => Effect.Effect<Stream.Stream<Uint8Array, unknown>, unknown, Scope.Scope>
 
+/** The answer to a client whose channels have ended, as a stream. */
+const ended = Stream.succeed(new TextEncoder().encode("event: end\ndata: \n\n"))
+
 const streams: Effect.Effect<Subscribe> = Effect.succeed(({ channels, reach, ...options }) =>
   Effect.map(Effect.suspend(() => reach().subscribe(channels, options)), EventStream.toStream)
 )
@@ -144,6 +168,7 @@ const sockets: Effect.Effect<Subscribe, never, Scope.Scope> = Effect.gen(functio
         request.on("response", (response) => resume(Effect.succeed(response)))
         request.on("error", (error) => resume(Effect.fail(error)))
       })
+      if (response.statusCode === 204) return ended
       return NodeStream.fromReadable<unknown, Uint8Array>(() => response, (cause) => cause)
     })
 })
@@ -172,6 +197,17 @@ const shutdownPause = Effect.promise(() => new Promise((resolve) => setTimeout(r
 
 const isConnected = ({ fiber }: Client) => fiber !== undefined && fiber.unsafePoll() === null
 
+/** Returns the frame of a message of a stream, whose parameters must be those of its channel. */
+const toFrame = (
+  message: EventBroker.Message<EventBroker.ChannelOrPattern> | EventBroker.Notice
+): ServerSentEvent.Fields => {
+  const { channel, data, event, id } = message
+  if (channel === undefined) return { event, data: JSON.stringify(data), id }
+  if (message.topic === undefined) return { event, data: `${channel}\n${data}`, id }
+  const path = message.topic.replaceAll(/:(\w+)/g, (_, name) => String(Reflect.get(message.params, name)))
+  return { event, data: `${path}\n${JSON.stringify(data)}`, id }
+}
+
 /** Runs the steps of a schedule, and fails with the first fault. */
 const run = <E>(
   layer: Layer.Layer<EventLog.EventLog, E>,
@@ -188,16 +224,30 @@ const run = <E>(
     let published = 0
     const turns = (n: number) => n === 0 ? Effect.void : Effect.repeatN(turn, n - 1)
 
+    /** Notes the ends of channels, whose ids `complete` does not return. */
+    const noteEnds = (log: EventLog.EventLog.Service): EventLog.EventLog.Service => ({
+      ...log,
+      append: (channel, data) =>
+        Effect.suspend(() => {
+          const began = moments++
+          return Effect.tap(log.append(channel, data), (at) =>
+            Effect.sync(() => {
+              if (!new TextDecoder().decode(data).startsWith("event: end\n")) return
+              history.push({ ...at, channel, isEnd: true, except: undefined, data: "end", began, ended: moments++ })
+            }))
+        })
+    })
+
     const startNode = (log: EventLog.EventLog.Service) =>
       Effect.gen(function*() {
         const scope = yield* Scope.make()
         const trouble = TroubledLog.make(schedule.pace, turn)
         const broker = yield* EventBroker.make().pipe(
-          Effect.provideService(EventLog.EventLog, TroubledLog.wrap(log, trouble)),
+          Effect.provideService(EventLog.EventLog, TroubledLog.wrap(noteEnds(log), trouble)),
           Scope.extend(scope)
         )
         const { epoch } = yield* log.head
-        return { broker, epoch, log, scope, trouble }
+        return { broker, epoch, log, scope, trouble, isClosing: false }
       })
     const newLog = Effect.map(
       Effect.provide(Effect.context<EventLog.EventLog>(), layer),
@@ -219,7 +269,7 @@ const run = <E>(
         const { epoch, log } = node
         const { seq } = yield* log.head
         yield* turn
-        const last = Model.eventsOf(history, { channels: client.options.channels, epoch }).at(-1)
+        const last = Model.entriesOf(history, { channels: client.options.channels, epoch }).at(-1)
         const state: Model.State = last === undefined || client.options.snapshot === "without an id"
           ? { at: undefined, seq }
           : { at: EventLog.formatEventId(last), seq: last.seq }
@@ -247,10 +297,15 @@ const run = <E>(
 
     const connect = (client: Client, cursor: Cursor) =>
       Effect.suspend(() => {
-        const { capacity, channels, reads, snapshot, strategy } = client.options
+        const { capacity, kind, owner, reads, strategy } = client.options
+        const isStream = kind === "stream"
+        const snapshot = isStream ? "none" : client.options.snapshot
+        const targets = client.options.channels.map((name) => patterns.get(name) ?? name)
         const connection: Model.Connection = {
-          channels,
-          drops: strategy !== "disconnect",
+          channels: client.options.channels,
+          owner: isStream ? undefined : owner,
+          isStream,
+          drops: !isStream && strategy !== "disconnect",
           snapshot: snapshot !== "none",
           lastEventId: cursorOf(client, cursor),
           epoch: node.epoch,
@@ -266,9 +321,30 @@ const run = <E>(
           })
         client.connection = connection
         connections.push(connection)
+        const reading = (frame: ServerSentEvent.Fields) =>
+          Effect.zipRight(reads === "freely" ? Effect.void : client.permits.take(1), receive(frame))
+        const start = (running: Effect.Effect<void, unknown, Scope.Scope>) =>
+          running.pipe(
+            Effect.scoped,
+            Effect.ignore,
+            Effect.fork,
+            Effect.map((fiber) => {
+              client.fiber = fiber
+            })
+          )
+        if (isStream) {
+          const from = node
+          return from.broker.stream(targets, { from: "beginning", lastEventId: connection.lastEventId }).pipe(
+            Stream.runForEach((message) => reading(toFrame(message))),
+            // It ends with its channels, or with the broker.
+            Effect.zipRight(Effect.suspend(() => from.isClosing ? Effect.void : receive({ event: "end", data: "" }))),
+            start
+          )
+        }
         return subscribe({
           capacity,
-          channels: channels.map((name) => patterns.get(name) ?? name),
+          channels: targets,
+          owner,
           strategy,
           reach: () => {
             connection.epoch = node.epoch
@@ -279,25 +355,19 @@ const run = <E>(
         }).pipe(
           Effect.flatMap((bytes) => {
             connection.subscribed = moments++
-            return Stream.runForEach(ServerSentEvent.decode(bytes), (frame) =>
-              Effect.zipRight(reads === "freely" ? Effect.void : client.permits.take(1), receive(frame)))
+            return Stream.runForEach(ServerSentEvent.decode(bytes), reading)
           }),
-          Effect.scoped,
-          Effect.ignore,
-          Effect.fork,
-          Effect.map((fiber) => {
-            client.fiber = fiber
-          })
+          start
         )
       })
 
-    const publish = (channel: string) =>
+    const publish = (channel: string, except?: string) =>
       Effect.suspend(() => {
         const began = moments++
-        const data = `#${published++}`
-        return Effect.map(node.broker.publish(channel, { data }), (id) => {
+        const data = JSON.stringify(`#${published++}`)
+        return Effect.map(node.broker.publish(channel, { event: "said", data }, { except }), (id) => {
           const [epoch = "", seq] = id.split(".")
-          history.push({ channel, data, epoch, seq: Number(seq), began, ended: moments++ })
+          history.push({ channel, isEnd: false, except, data, epoch, seq: Number(seq), began, ended: moments++ })
         })
       })
 
@@ -305,7 +375,13 @@ const run = <E>(
       const client = "client" in step ? clients[step.client] : undefined
       switch (step.do) {
         case "publish":
-          return Effect.repeatN(publish(step.channel), step.count - 1).pipe(
+          return Effect.repeatN(publish(step.channel, step.except), step.count - 1).pipe(
+            Effect.ignore,
+            Effect.fork,
+            Effect.map((fiber) => publishers.push(fiber))
+          )
+        case "complete":
+          return Effect.suspend(() => node.broker.complete(step.channel)).pipe(
             Effect.ignore,
             Effect.fork,
             Effect.map((fiber) => publishers.push(fiber))
@@ -329,6 +405,7 @@ const run = <E>(
         case "restart":
           return Effect.gen(function*() {
             node.trouble.isOut = false
+            node.isClosing = true
             const closing = yield* Effect.fork(Scope.close(node.scope, Exit.void))
             yield* shutdownPause
             // The process ends: the connections of clients that have not read everything by then are lost.
@@ -348,22 +425,32 @@ const run = <E>(
       )
 
     /** Reconnects the clients until each has received everything. */
+    /** True if the client is connected, or all of its channels have ended and it has received everything. */
+    const isSettled = (client: Client) => {
+      if (isConnected(client)) return true
+      const { connection } = client
+      return connection !== undefined && connection.epoch === node.epoch &&
+        connection.received.at(-1)?.frame.event === "end" &&
+        Model.endOf(Model.entriesOf(history, connection), connection.channels) !== undefined &&
+        faultOf(connection, true) === undefined
+    }
+
     const settle = Effect.gen(function*() {
       yield* Fiber.joinAll(publishers)
       for (let round = 0; round < 50; round++) {
-        yield* Effect.forEach(clients, (client) => isConnected(client) ? Effect.void : connect(client, "last"))
+        yield* Effect.forEach(clients, (client) => isSettled(client) ? Effect.void : connect(client, "last"))
         yield* turns(10 + round * 10)
         const lacking = clients.filter(({ connection }) =>
           connection === undefined || faultOf(connection, true) !== undefined
         )
-        if (lacking.length === 0 && clients.every(isConnected)) return
+        if (lacking.length === 0 && clients.every(isSettled)) return
         yield* clock.advance("1 second")
       }
       for (const [i, { connection }] of clients.entries()) {
         assert.isDefined(connection)
         assert.strictEqual(faultOf(connection, true), undefined, `client ${i} did not get everything`)
       }
-      assert.isTrue(clients.every(isConnected), "a client cannot stay connected")
+      assert.isTrue(clients.every(isSettled), "a client cannot stay connected")
     })
 
     for (const [step, n] of schedule.steps) {
@@ -373,7 +460,7 @@ const run = <E>(
     node.trouble.isOut = false
     for (const { permits } of clients) yield* permits.release(unlimited)
     yield* settle
-    yield* Effect.forEach(channels, publish)
+    yield* Effect.forEach(channels, (channel) => publish(channel))
     yield* settle
     for (const connection of connections) {
       const fault = faultOf(connection, false)

@@ -2,9 +2,12 @@ import { Option } from "effect"
 import type { ServerSentEvent } from "effect-realtime"
 import { EventLog } from "effect-realtime"
 
-/** An event that was published, and the moments between which that happened. */
+/** An event that was published, or the end of a channel, and the moments between which that happened. */
 export interface Published {
   readonly channel: string
+  readonly isEnd: boolean
+  /** The owner that does not receive it. */
+  readonly except: string | undefined
   readonly data: string
   readonly epoch: string
   readonly seq: number
@@ -15,6 +18,9 @@ export interface Published {
 /** The request of one connection, and the frames that it has received. */
 export interface Connection {
   readonly channels: ReadonlyArray<string>
+  readonly owner: string | undefined
+  /** True for a stream of messages: it has the channel of each, no frames of cursors, and begins at the beginning. */
+  readonly isStream: boolean
   readonly drops: boolean
   readonly snapshot: boolean
   readonly lastEventId: string | undefined
@@ -33,6 +39,7 @@ export interface State {
 }
 
 const isIn = (pattern: string, channel: string) => {
+  if (!isPattern(pattern)) return pattern === channel
   const [names, segments] = [pattern.split("/"), channel.split("/")]
   return names.length === segments.length && names.every((name, i) => name === "*" || name === segments[i])
 }
@@ -40,11 +47,19 @@ export const isInSome = (patterns: ReadonlyArray<string>, channel: string) =>
   patterns.some((pattern) => isIn(pattern, channel))
 
 /** True if the client is sent the channel of each event: unless it asks for exactly one, and not for a pattern. */
-const isAttributed = ({ channels }: Pick<Connection, "channels">) =>
-  channels.length > 1 || channels.some((name) => name.includes("*"))
+const isAttributed = ({ channels, isStream }: Connection) => isStream || channels.length > 1 || channels.some(isPattern)
+const isPattern = (name: string) => name.includes("*")
 
-/** Returns the events of the channels of a connection in their order. */
-export const eventsOf = (history: ReadonlyArray<Published>, connection: Pick<Connection, "channels" | "epoch">) =>
+/** Returns the seq at which all of some channels have ended, among the entries up to a seq. A pattern never does. */
+export const endOf = (entries: ReadonlyArray<Published>, channels: ReadonlyArray<string>, to = Infinity) => {
+  if (channels.some(isPattern)) return undefined
+  const last = channels.map((name) => entries.filter(({ channel, seq }) => channel === name && seq <= to).at(-1))
+  const ends = last.flatMap((entry) => entry?.isEnd === true ? entry.seq : [])
+  return ends.length === channels.length ? Math.max(...ends) : undefined
+}
+
+/** Returns the entries of the channels of a connection in their order. */
+export const entriesOf = (history: ReadonlyArray<Published>, connection: Pick<Connection, "channels" | "epoch">) =>
   history
     .filter(({ channel, epoch }) => epoch === connection.epoch && isInSome(connection.channels, channel))
     .sort((a, b) => a.seq - b.seq)
@@ -60,20 +75,23 @@ export const fault = (
   limits: { readonly capacity: number; readonly canExpire: boolean },
   isWhole: boolean
 ): string | undefined => {
-  const { began, epoch, lastEventId, received, snapshot, subscribed } = connection
-  const events = eventsOf(history, connection)
+  const { began, channels, epoch, isStream, lastEventId, owner, received, snapshot, subscribed } = connection
+  const entries = entriesOf(history, connection)
+  const events = entries.filter(({ except, isEnd }) => !isEnd && (except === undefined || except !== owner))
   const asked = lastEventId === undefined ? Option.none() : EventLog.parseEventId(lastEventId)
   const head = (at: number) =>
     history.reduce((seq, e) => e.epoch === epoch && e.began <= at ? Math.max(seq, e.seq) : seq, 0)
   let place: { readonly epoch: string; readonly seq: number } | undefined = Option.getOrUndefined(asked)
+  if (isStream && lastEventId === undefined) place = { epoch, seq: 0 }
+  let hasEnded = false
   let dropped = 0
   let reason: string | undefined
   let state: State | undefined
 
   const isEvictable = (after: number, at = Number.POSITIVE_INFINITY) =>
     limits.canExpire ||
-    events.some(({ channel }) =>
-      events.filter((e) => e.channel === channel && e.seq > after && e.began <= at).length > limits.capacity
+    entries.some(({ channel }) =>
+      entries.filter((e) => e.channel === channel && e.seq > after && e.began <= at).length > limits.capacity
     )
   const skip = (to: number): string | undefined => {
     if (place === undefined) return undefined
@@ -87,11 +105,12 @@ export const fault = (
   }
 
   for (const { at, frame } of received) {
+    if (hasEnded) return "a frame after the end"
     const id = frame.id === undefined ? undefined : Option.getOrUndefined(EventLog.parseEventId(frame.id))
     if (frame.id !== undefined && id === undefined) return `a malformed id: ${frame.id}`
     if (id !== undefined && id.epoch !== epoch) return `an id of another epoch: ${frame.id}`
     if (id !== undefined) {
-      const early = events.find((event) => event.began > at && event.seq <= id.seq)
+      const early = entries.find((event) => event.began > at && event.seq <= id.seq)
       if (early !== undefined) return `an id ahead of ${early.data}, which was published later`
     }
     if (frame.event === "gap") {
@@ -125,6 +144,40 @@ export const fault = (
       }
       if (id === undefined && !snapshot) return "resync without a place"
       place = id
+    } else if (frame.event === "end") {
+      hasEnded = true
+      const known = entries.filter((entry) => entry.began <= at)
+      let end: number | undefined
+      if (id !== undefined) {
+        end = endOf(known, channels, id.seq)
+        if (end !== id.seq) return `an end at ${id.seq}`
+      } else if (place !== undefined && place.epoch !== epoch) {
+        return "an end without a resync"
+      } else if (place === undefined || place.seq > head(at)) {
+        // The answer to a client that begins now: nothing but ends was published before.
+        end = channels.every((name) =>
+            known.some(({ channel, isEnd, seq }) =>
+              isEnd && channel === name &&
+              !entries.some((later) => later.channel === name && later.seq > seq && later.ended < began)
+            )
+          )
+          ? head(at)
+          : undefined
+        place = undefined
+      } else if (isStream) {
+        const from = place.seq
+        const next = events.find(({ seq }) => seq > from)?.seq ?? Infinity
+        end = known.map(({ seq }) => endOf(known, channels, seq)).find((seq = -1) => seq >= from && seq < next) ??
+          endOf(known, channels, from)
+      } else {
+        end = endOf(known, channels, place.seq)
+      }
+      if (end === undefined) return "an end of channels that are open"
+      const missed = events.find(({ ended, seq }) => seq > (end ?? 0) && ended < began)
+      if (missed !== undefined) return `an end before ${missed.data}, which was published earlier`
+      const lost = skip(end)
+      if (lost !== undefined) return lost
+      place = { epoch, seq: Math.max(end, place?.seq ?? 0) }
     } else if (frame.event === "state") {
       if (place !== undefined && reason === undefined && dropped === 0) return "an unexpected state"
       const given: State = JSON.parse(String(frame.data))
@@ -135,6 +188,7 @@ export const fault = (
       const event = events.find((event) => `${line(event)}${event.data}` === frame.data)
       if (event === undefined) return `${frame.data}, which is not an event of its channels`
       if (id?.seq !== event.seq) return `${frame.data} with the id ${frame.id}`
+      if (frame.event !== "said") return `${frame.data} with the name ${frame.event}`
       if (place === undefined && dropped === 0) return `${frame.data} before the first cursor`
       if (place !== undefined && place.epoch !== epoch) return `${frame.data} without a resync`
       if (place !== undefined && event.seq <= place.seq) return `${frame.data} again, or out of order, at ${place.seq}`
@@ -172,5 +226,8 @@ export const fault = (
   if (!isWhole) return undefined
   if (place === undefined) return dropped > 0 ? undefined : "no cursor"
   if (place.epoch !== epoch) return "no resync for the other epoch"
+  if (!hasEnded && !limits.canExpire && endOf(entries, channels) !== undefined) {
+    return "no end of channels that have ended"
+  }
   return skip(Number.POSITIVE_INFINITY)
 }

@@ -230,8 +230,10 @@ export class Hub {
           // A subscriber that matches several patterns has received this entry already.
           else if (item.seq > subscriber.seq) {
             subscriber.seq = item.seq
-            if (isEnd) this.endChannel(subscriber, item)
-            else if (!StoredEvent.excludes(item.data, subscriber.owner)) {
+            if (isEnd) {
+              subscriber.noteEnd(item.channel)
+              this.endIfEnded(subscriber, item)
+            } else if (!StoredEvent.excludes(item.data, subscriber.owner)) {
               subscriber.noteEvent(item.channel)
               const frame = subscriber.isAttributed
                 ? attributed ??= this.frameOf(item, true)
@@ -246,9 +248,8 @@ export class Hub {
     return fallen
   }
 
-  /** Notes the end of a channel. Ends the connection of a subscriber all of whose channels have ended. */
-  endChannel(subscriber: Subscriber, entry: Entry): void {
-    subscriber.noteEnd(entry.channel)
+  /** Ends the connection of a subscriber if all of its channels have ended, the last of them with the entry. */
+  endIfEnded(subscriber: Subscriber, entry: Entry): void {
     if (subscriber.hasEnded) subscriber.connection.endWith(this.frameOf(entry, false))
   }
 

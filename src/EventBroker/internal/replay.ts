@@ -108,8 +108,8 @@ export const make = (log: EventLog.Service, hub: Hub): Replays => {
 
   const sendEntry = (subscriber: Subscriber, entry: Entry): Effect.Effect<boolean> => {
     if (StoredEvent.isEnd(entry.data)) {
-      hub.endChannel(subscriber, entry)
-      return Effect.succeed(subscriber.connection.isOpen)
+      subscriber.noteEnd(entry.channel)
+      return Effect.succeed(true)
     }
     if (StoredEvent.excludes(entry.data, subscriber.owner)) return Effect.succeed(true)
     subscriber.noteEvent(entry.channel)
@@ -120,6 +120,7 @@ export const make = (log: EventLog.Service, hub: Hub): Replays => {
     Effect.gen(function*() {
       const { connection } = subscriber
       let count = 0
+      let end: Entry | undefined
       let isReset = false
       let isMore: boolean
       do {
@@ -137,8 +138,11 @@ export const make = (log: EventLog.Service, hub: Hub): Replays => {
           if (!(yield* sendEntry(subscriber, entry))) return
           subscriber.seq = entry.seq
           count++
+          if (StoredEvent.isEnd(entry.data)) end = entry
         }
         subscriber.moveTo(page.position)
+        // Only now: a later event may have opened a channel again.
+        if (!isMore && end !== undefined) hub.endIfEnded(subscriber, end)
         // One page at most waits for a client. With "sliding", live events would push replayed ones and a `resync` out.
         if (isMore || connection.settings.strategy === "sliding") yield* drained(connection)
       } while (isMore || !subscriber.goLive())
