@@ -268,7 +268,7 @@ export declare namespace EventLog {
  *       ...log,
  *       append: (channel, data) => Effect.zipLeft(log.append(channel, data), Effect.logDebug("appended"))
  *     }))
- * ).pipe(Layer.provide(EventLog.layerMemory()))
+ * ).pipe(Layer.provide(EventLog.layerMemory))
  * ```
  */
 export const make = (backend: EventLog.Service): EventLog.Service => ({
