@@ -141,11 +141,11 @@ for (const [engine, { encryptExample, layer }] of Object.entries(engines)) {
         // One token for all of them.
         assert.strictEqual(new Set(received.map(({ headers }) => headers.authorization)).size, 1)
       }).pipe(
-        Effect.provide(Layer.unwrapEffect(
-          Effect.map(VapidKeys.generate, (vapid) => WebPush.layerWith({ vapid, subject: "mailto:ops@example.com" }))
-        )),
-        Effect.provide(layer),
-        Effect.provide(TestPushService.layer)
+        Effect.provide(
+          Layer.unwrapEffect(
+            Effect.map(VapidKeys.generate, (vapid) => WebPush.layerWith({ vapid, subject: "mailto:ops@example.com" }))
+          ).pipe(Layer.provide(layer), Layer.provideMerge(TestPushService.layer))
+        )
       ))
   })
 }

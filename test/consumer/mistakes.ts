@@ -16,7 +16,7 @@ void EventBroker.publish(order, "payed", { amount: 5, at: new Date() })
 subscribe<typeof Orders>("/", { payed: () => {} })
 // @ts-expect-error no event of the topic
 useEvents<typeof Orders>("/", { payed: () => {} })
-Stream.map(EventSourceClient.stream([Orders, News], "/"), (message) =>
+void Stream.map(EventSourceClient.stream([Orders, News], "/"), (message) =>
   // @ts-expect-error no event of the topics
   message.event === "payed")
 
@@ -38,9 +38,9 @@ void EventBroker.respond(Topic.channel(Orders, {}))
 // @ts-expect-error a wrong name
 void EventBroker.respond(Topic.channel(Orders, { id: "42" }))
 // @ts-expect-error no path
-EventSourceClient.fromApi(Api, "orders", "events", { path: {} })
+void EventSourceClient.fromApi(Api, "orders", "events", { path: {} })
 // @ts-expect-error no query
-EventSourceClient.fromApi(Api, "inbox", "events")
+void EventSourceClient.fromApi(Api, "inbox", "events")
 
 // A pattern, or a topic, where a channel is wanted
 // @ts-expect-error a pattern
@@ -67,10 +67,10 @@ void closeOrder(Topic.pattern(Orders))
 void closeOrder("orders/42")
 
 // A message of one of several topics
-Stream.map(EventSourceClient.stream([Orders, News], "/"), (message) =>
+void Stream.map(EventSourceClient.stream([Orders, News], "/"), (message) =>
   // @ts-expect-error the data of several topics
   message.event === "shipped" && message.data.carrier)
-Stream.map(EventBroker.stream([Topic.pattern(Orders), Topic.channel(News, {})]), (message) =>
+void Stream.map(EventBroker.stream([Topic.pattern(Orders), Topic.channel(News, {})]), (message) =>
   // @ts-expect-error the data of several topics
   message.event === "shipped" && message.data.carrier)
 
@@ -78,6 +78,6 @@ Stream.map(EventBroker.stream([Topic.pattern(Orders), Topic.channel(News, {})]),
 // @ts-expect-error not an event
 void EventStream.respond((stream) => EventStream.publish(stream, "tick"))
 // @ts-expect-error no topic is declared
-EventSourceClient.fromApi(Api, "shop", "events")
+void EventSourceClient.fromApi(Api, "shop", "events")
 // @ts-expect-error a reserved name
 Topic.make("orders", { error: Schema.String })
