@@ -147,6 +147,32 @@ for (const [server, serveOn] of [["Node's server", serveNode], ["a web handler",
           assert.strictEqual((yield* TestEventSource.make(url)).status, 204)
         })))
 
+      it.effect("but not a connection one of whose channels was opened again with an event for others", () =>
+        run(Effect.gen(function*() {
+          const first = yield* EventBroker.publish(news, "paid", "first")
+          const app = EventBroker.respond([order("1"), news], { owner: "anna" })
+          const live = yield* connect(app)
+          yield* EventBroker.complete(order("1"))
+          yield* EventBroker.publish(order("1"), "paid", paid(1), { except: "anna" })
+          yield* EventBroker.complete(news)
+          const replayed = yield* reconnect(yield* serve(app), first)
+          yield* EventBroker.publish(order("1"), "paid", paid(2))
+          for (const source of [live, replayed]) {
+            assert.include((yield* TestEventSource.next(source)).data, "\"amount\":2")
+          }
+        })))
+
+      it.effect("with the last event, also where it is replayed: a reader gets beyond an end in the middle", () =>
+        run(Effect.gen(function*() {
+          const first = yield* EventBroker.publish(news, "paid", "first")
+          yield* EventBroker.complete(news)
+          yield* EventBroker.publish(news, "paid", "again")
+          const source = yield* reconnect(yield* serve(EventBroker.respond(news)), first)
+          assert.strictEqual((yield* TestEventSource.next(source)).data, "\"again\"")
+          yield* EventBroker.complete(news)
+          assert.deepInclude(yield* TestEventSource.next(source), { event: "end" })
+        })))
+
       it.effect("for a client that is told to reload, too", () =>
         run(Effect.gen(function*() {
           yield* EventBroker.complete(order("1"))

@@ -96,6 +96,11 @@ export class Subscriber {
     this.ended?.delete(channel)
   }
 
+  /** Forgets which channels have ended: an event that the log no longer has may have opened them again. */
+  forgetEnds(): void {
+    this.ended = undefined
+  }
+
   moveTo({ epoch, seq }: Cursor): void {
     this.epoch = epoch
     this.seq = seq
@@ -233,8 +238,10 @@ export class Hub {
             if (isEnd) {
               subscriber.noteEnd(item.channel)
               this.endIfEnded(subscriber, item)
-            } else if (!StoredEvent.excludes(item.data, subscriber.owner)) {
-              subscriber.noteEvent(item.channel)
+              continue
+            }
+            subscriber.noteEvent(item.channel)
+            if (!StoredEvent.excludes(item.data, subscriber.owner)) {
               const frame = subscriber.isAttributed
                 ? attributed ??= this.frameOf(item, true)
                 : plain ??= this.frameOf(item, false)

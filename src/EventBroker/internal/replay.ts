@@ -102,6 +102,7 @@ export const make = (log: EventLog.Service, hub: Hub): Replays => {
     ignoreAt: boolean
   ) {
     yield* reset(subscriber, snapshot, position, reason, ignoreAt)
+    subscriber.forgetEnds()
     yield* Effect.retry(noteEnded(subscriber), retryWhileOpen(subscriber.connection))
     if (subscriber.hasEnded) subscriber.connection.endWith(Frame.end)
   })
@@ -111,8 +112,8 @@ export const make = (log: EventLog.Service, hub: Hub): Replays => {
       subscriber.noteEnd(entry.channel)
       return Effect.succeed(true)
     }
-    if (StoredEvent.excludes(entry.data, subscriber.owner)) return Effect.succeed(true)
     subscriber.noteEvent(entry.channel)
+    if (StoredEvent.excludes(entry.data, subscriber.owner)) return Effect.succeed(true)
     return send(subscriber.connection, hub.frameOf(entry, subscriber.isAttributed))
   }
 
