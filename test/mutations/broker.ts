@@ -3,6 +3,7 @@ import type { Mutation } from "./mutation.js"
 const broker = "src/EventBroker.ts"
 const admission = "src/EventBroker/internal/admission.ts"
 const lifecycle = "src/EventBroker/internal/lifecycle.ts"
+const hub = "src/EventBroker/internal/hub.ts"
 const test = "test/EventBroker.test.ts"
 const trouble = "test/EventBroker/trouble.test.ts"
 
@@ -211,7 +212,7 @@ export default [
   },
   {
     promise: "The shapes of patterns are bounded",
-    file: "src/EventBroker/internal/hub.ts",
+    file: hub,
     find: "this.shapes.size + added.size <= maxShapes",
     replace: "true",
     test: "test/EventBroker/load.test.ts",
@@ -232,6 +233,64 @@ export default [
     replace: "true",
     test: "test/EventBroker/load.test.ts",
     name: "many events are delivered to many clients"
+  },
+  {
+    promise: "Each replayed event names its own channel",
+    file: "src/EventBroker/internal/replay.ts",
+    find: "hub.frameOf(entry, subscriber.isAttributed)",
+    replace: "hub.frameOf(entry, false)",
+    test: "test/EventBroker/model.test.ts",
+    name: "repeats and reorders nothing"
+  },
+  {
+    promise: "Each event names its own channel",
+    file: hub,
+    find: "Frame.withChannel(entry.channel, event)",
+    replace: "Frame.withChannel(\"a/1\", event)",
+    test: "test/EventBroker/model.test.ts",
+    name: "repeats and reorders nothing"
+  },
+  {
+    promise: "A replay omits the events that except the owner",
+    file: "src/EventBroker/internal/replay.ts",
+    find: "    if (StoredEvent.excludes(entry.data, subscriber.owner)) return Effect.succeed(true)\n",
+    replace: "",
+    test: "test/EventBroker/model.test.ts",
+    name: "repeats and reorders nothing"
+  },
+  {
+    promise: "A replay ends a connection whose channels have ended",
+    file: "src/EventBroker/internal/replay.ts",
+    find: "if (StoredEvent.isEnd(entry.data)) end = entry",
+    replace: "",
+    test: "test/EventBroker/model.test.ts",
+    name: "repeats and reorders nothing"
+  },
+  {
+    promise: "A replay goes beyond the end of a channel that was opened again",
+    file: "src/EventBroker/internal/replay.ts",
+    find: "      subscriber.noteEnd(entry.channel)\n      return",
+    replace: "      subscriber.noteEnd(entry.channel)\n      hub.endIfEnded(subscriber, entry)\n      return",
+    test: "test/EventBroker/model.test.ts",
+    name: "repeats and reorders nothing"
+  },
+  {
+    promise: "A live event for others opens a channel again",
+    file: hub,
+    find:
+      "            subscriber.noteEvent(item.channel)\n            if (!StoredEvent.excludes(item.data, subscriber.owner)) {\n",
+    replace:
+      "            if (!StoredEvent.excludes(item.data, subscriber.owner)) {\n              subscriber.noteEvent(item.channel)\n",
+    test: "test/EventBroker/channels.test.ts",
+    name: "was opened again with an event for others"
+  },
+  {
+    promise: "A replayed event for others opens a channel again",
+    file: "src/EventBroker/internal/replay.ts",
+    find: "    subscriber.noteEvent(entry.channel)\n",
+    replace: "    if (!StoredEvent.excludes(entry.data, subscriber.owner)) subscriber.noteEvent(entry.channel)\n",
+    test: "test/EventBroker/channels.test.ts",
+    name: "was opened again with an event for others"
   },
   {
     promise: "a stream without a response leaves the broker with its scope",
