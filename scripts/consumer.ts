@@ -111,8 +111,7 @@ const bundle = async (project: string, source: string) => {
 const project = await mkdtemp(join(tmpdir(), "consumer-"))
 try {
   await install(project)
-  await Promise.all([check(project, 0), check(project, 1)])
-  await Promise.all([check(project, 2), check(project, 3)])
+  for (const variant of [0, 1, 2, 3]) await check(project, variant)
   const output = await run(process.execPath, ["dist/main.js"], project)
   const expected = await readFile(join(programs, "output.txt"), "utf8")
   if (output !== expected) throw new Error(`the programs must print\n${expected}and printed\n${output}`)
