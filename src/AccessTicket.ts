@@ -202,7 +202,9 @@ export declare namespace AccessTicket {
  * import { Effect, type Option, type Redacted } from "effect"
  * import { AccessTicket } from "effect-realtime"
  *
- * declare const findSession: (id: Redacted.Redacted) => Effect.Effect<Option.Option<AccessTicket.Access>>
+ * const sessions = new Map([["4f9c2a", "anna"]])
+ * const findSession = (id: Redacted.Redacted) =>
+ *   Effect.sync(() => Option.map(Option.fromNullable(sessions.get(Redacted.value(id))), (owner) => ({ owner })))
  *
  * const router = HttpRouter.empty.pipe(
  *   HttpRouter.post(
@@ -259,7 +261,9 @@ export const authenticateSession = <E = never, R = never>(
  * import { Effect, type Option, type Redacted } from "effect"
  * import { AccessTicket, EventBroker } from "effect-realtime"
  *
- * declare const findSession: (id: Redacted.Redacted) => Effect.Effect<Option.Option<AccessTicket.Access>>
+ * const sessions = new Map([["4f9c2a", "anna"]])
+ * const findSession = (id: Redacted.Redacted) =>
+ *   Effect.sync(() => Option.map(Option.fromNullable(sessions.get(Redacted.value(id))), (owner) => ({ owner })))
  *
  * const authenticate = AccessTicket.authenticate({
  *   bearer: findSession,
@@ -311,14 +315,18 @@ const sessionOf = <E, R>({ bearer, cookie }: Credentials<E, R>) =>
 
 /** Replaces the parameter in the URL that the tracer of the server has recorded, in the span and those around it. */
 const redactSpansOf = (parameter: string) => {
-  const name = parameter.replace(/\W/g, "\\$&")
-  const pattern = new RegExp(`((?:^|[?&])${name}=)[^&#]*`, "g")
+  const isTicket = (name: string) => new URLSearchParams(name).has(parameter)
   return Effect.map(Effect.option(Effect.currentParentSpan), (current) => {
     let span: Tracer.AnySpan | undefined = Option.getOrUndefined(current)
     while (span?._tag === "Span") {
       for (const attribute of ["url.full", "url.query"]) {
         const value = span.attributes.get(attribute)
-        if (typeof value === "string") span.attribute(attribute, value.replace(pattern, "$1REDACTED"))
+        if (typeof value === "string") {
+          span.attribute(
+            attribute,
+            value.replace(/([^?&#=]*=)[^&#]*/g, (pair, name: string) => isTicket(name) ? `${name}REDACTED` : pair)
+          )
+        }
       }
       span = Option.getOrUndefined(span.parent)
     }

@@ -120,6 +120,10 @@ export interface SnapshotEvent extends ServerSentEvent.Fields {
  */
 export interface SubscribeOptions<E = never, R = never> extends EventStream.Options {
   /**
+   * Time after which the client reconnects, sent when the stream opens. 3 seconds by default. `"off"` sends none.
+   */
+  readonly retry?: EventStream.Options["retry"]
+  /**
    * The strategy for a full queue, when the client reads slower than events are published. `"disconnect"`, the default,
    * cuts the client off, and it resumes when it reconnects. A publisher never waits for a subscriber.
    */
@@ -130,9 +134,8 @@ export interface SubscribeOptions<E = never, R = never> extends EventStream.Opti
    */
   readonly lastEventId?: string | undefined
   /**
-   * The place at which a client without an id begins: `"now"`, the default, or `"beginning"`, the first event that the
-   * log has ever had of the channels. If the log no longer has that one, the client is sent an event `resync`, and
-   * begins now.
+   * The place at which a client without an id begins: `"now"`, the default, or `"beginning"`, the earliest place after
+   * which the log has all events of the channels. A client that begins there receives no snapshot.
    */
   readonly from?: "now" | "beginning" | undefined
   /**
@@ -465,7 +468,8 @@ export const respond = <E = never, R = never>(
 /**
  * Returns a stream of the messages of channels, for a consumer in this process: each with its channel and, for a
  * channel or pattern of a topic, with decoded data. A slow consumer loses nothing: the stream reads the log, as fast as
- * it is pulled. It counts as one connection. To resume it later, begin with the `id` of the last message.
+ * it is pulled. No limit of connections and no hook applies to it. To resume it later, begin with the `id` of the last
+ * message.
  *
  * The stream ends when all of its channels have ended, or with the broker. Fails with `EventLogError` if a channel
  * breaks a rule or there are more than `maxChannels`, or if the log is unavailable when the stream begins.
@@ -612,6 +616,7 @@ export const drain: Effect.Effect<void, never, EventBroker> = Effect.flatMap(Eve
  * ```
  */
 export const make = Effect.fnUntraced(function*<R = never>(options: Options<R> = {}) {
+  // Slightly over 200 lines: the parts have files of their own, and what remains is the service that joins them.
   const hub = new Hub.Hub()
   const admission = yield* Admission.make(hub, options)
   const log = yield* EventLog.EventLog
@@ -674,7 +679,8 @@ export const make = Effect.fnUntraced(function*<R = never>(options: Options<R> =
     requested: Admission.Channels,
     granted: Admission.Granted,
     pending: Admission.Pending,
-    options: SubscribeOptions<E1, R1>
+    options: SubscribeOptions<E1, R1>,
+    isLocal: boolean
   ) {
     const { attribution, authorize, cursor, owner, snapshot } = options
     const scope = yield* Effect.scope
@@ -712,6 +718,7 @@ export const make = Effect.fnUntraced(function*<R = never>(options: Options<R> =
       owner,
       cursor !== "off",
       attribution === undefined ? isAttributed : attribution === "on",
+      isLocal,
       catchUp
     )
     connection.onStop(() => lifecycle.stop(subscriber))
@@ -720,8 +727,10 @@ export const make = Effect.fnUntraced(function*<R = never>(options: Options<R> =
       admission.admits(subscriber, granted, pending)
         ? lifecycle.join(subscriber).pipe(
           Effect.zipRight(replays.start(subscriber, options, run)),
-          Effect.map((isStarted) =>
-            isStarted ? { _tag: "Open", stream: Connection.toEventStream(connection) } : { _tag: "Ended" }
+          Effect.flatMap((isStarted) =>
+            isStarted
+              ? Effect.succeed<Opened>({ _tag: "Open", stream: Connection.toEventStream(connection) })
+              : Effect.as(lifecycle.leave(subscriber), { _tag: "Ended" })
           )
         )
         : Effect.succeed({ _tag: "Refused" })
@@ -737,6 +746,20 @@ export const make = Effect.fnUntraced(function*<R = never>(options: Options<R> =
     }))
   })
 
+  const subscribeWith = Effect.fnUntraced(function*<E1, R1>(
+    channels: ChannelOrPattern | Iterable<ChannelOrPattern>,
+    options: SubscribeOptions<E1, R1>,
+    isLocal: boolean
+  ) {
+    const requested = yield* Admission.check(channels)
+    return yield* admission.pend(options.owner, (pending) =>
+      Effect.gen(function*() {
+        const granted = yield* yield* admission.authorize(requested, options.authorize)
+        const opened = yield* open(requested, granted, pending, options, isLocal)
+        return opened._tag === "Open" ? opened.stream : yield* opened._tag === "Ended" ? ended : shed(options)
+      }))
+  })
+
   const service: EventBroker.Service = {
     publish: (target, event, options) => {
       const channel = Admission.nameOf(target)
@@ -750,15 +773,7 @@ export const make = Effect.fnUntraced(function*<R = never>(options: Options<R> =
         Effect.withSpan("EventBroker.publish", { attributes: { channel }, captureStackTrace: false })
       )
     },
-    subscribe: Effect.fnUntraced(function*(channels, options = {}) {
-      const requested = yield* Admission.check(channels)
-      return yield* admission.pend(options.owner, (pending) =>
-        Effect.gen(function*() {
-          const granted = yield* yield* admission.authorize(requested, options.authorize)
-          const opened = yield* open(requested, granted, pending, options)
-          return opened._tag === "Open" ? opened.stream : yield* opened._tag === "Ended" ? ended : shed(options)
-        }))
-    }),
+    subscribe: (channels, options = {}) => subscribeWith(channels, options, false),
     respond: Effect.fnUntraced(function*(channels, options = {}) {
       const { headers, method } = yield* HttpServerRequest
       const lastEventId = Option.getOrElse(yield* EventStream.lastEventId, () => options.lastEventId)
@@ -773,7 +788,7 @@ export const make = Effect.fnUntraced(function*<R = never>(options: Options<R> =
           if (Either.isLeft(granted)) return refuse(granted.left)
           if (granted.right.channels.size === 0) return HttpServerResponse.empty({ status: 403 })
           if (method === "HEAD") return Response.head(options)
-          return yield* open(requested.right, granted.right, pending, { ...options, lastEventId }).pipe(
+          return yield* open(requested.right, granted.right, pending, { ...options, lastEventId }, false).pipe(
             Effect.flatMap((opened) => {
               if (opened._tag === "Refused") return sendAway
               if (opened._tag === "Ended") return HttpServerResponse.empty()
@@ -786,7 +801,12 @@ export const make = Effect.fnUntraced(function*<R = never>(options: Options<R> =
         }))
     }),
     stream: (channels, options = {}) =>
-      Messages.make(service.subscribe, Admission.toArray(channels), options, () => !admission.isClosed),
+      Messages.make(
+        (channels, options) => subscribeWith(channels, options, true),
+        Admission.toArray(channels),
+        options,
+        () => !admission.isClosed
+      ),
     complete: (target) => {
       const channel = Admission.nameOf(target)
       return Admission.checkPublished(channel).pipe(

@@ -446,11 +446,14 @@ const originOf = (
   if (end === -1) return undefined
   const channel = data.slice(0, end)
   const rest = data.slice(end + 1)
+  // An event of a snapshot, whose channel the server does not know.
+  if (channel === "") return undefined
   for (const topic of topics) {
     const params = Topic.params(topic, channel)
     if (Option.isSome(params)) return { topic, channel, params: params.value, data: rest }
   }
-  return format !== "text" && Option.isNone(parse(data)) && Option.isSome(parse(rest)) ? "Foreign" : undefined
+  const isForeign = rest === "" || (Option.isNone(parse(data)) && Option.isSome(parse(rest)))
+  return format !== "text" && isForeign ? "Foreign" : undefined
 }
 
 /** Returns the origin of an event without a channel, if the topics have a single channel. */

@@ -1,6 +1,6 @@
 import type { HttpApp } from "@effect/platform"
 import { assert, describe, it } from "@effect/vitest"
-import { Deferred, Effect, Fiber, Layer, Schema, type Scope, Stream } from "effect"
+import { Deferred, Effect, Fiber, Layer, Option, Schema, type Scope, Stream, TestClock } from "effect"
 import { EventBroker, EventLog, EventStream, Topic } from "effect-realtime"
 import { LeakCheck, TestEventSource } from "effect-realtime/testing"
 
@@ -98,7 +98,7 @@ for (const [server, serveOn] of [["Node's server", serveNode], ["a web handler",
           }))
           const [named, plain] = yield* TestEventSource.take(source, 2)
           assert.strictEqual(named?.data, "orders/1\n1")
-          assert.strictEqual(plain?.data, "no channel")
+          assert.strictEqual(plain?.data, "\nno channel")
         })))
     })
 
@@ -221,6 +221,67 @@ for (const [server, serveOn] of [["Node's server", serveNode], ["a web handler",
       })))
   })
 }
+
+describe("EventBroker with local consumers and forgotten channels", () => {
+  it.effect("begins at the earliest place after which the log has everything", () =>
+    run(
+      Effect.gen(function*() {
+        yield* EventBroker.publish("old", { data: "forgotten" })
+        yield* TestClock.adjust("2 minutes")
+        for (let n = 0; n < 12; n++) yield* EventBroker.publish("answers/7", { data: String(n) })
+        const found = yield* Stream.runCollect(Stream.take(EventBroker.stream("answers/7", { from: "beginning" }), 10))
+        assert.deepStrictEqual(
+          Array.from(found, ({ data }) => data),
+          Array.from({ length: 10 }, (_, n) => String(n + 2))
+        )
+        yield* EventBroker.complete("answers/7")
+        const all = yield* Stream.runCollect(
+          EventBroker.stream(["answers/7", "old"], { from: "beginning" }).pipe(Stream.take(9))
+        )
+        assert.deepStrictEqual(Array.from(all, ({ data }) => data)[0], "3")
+      }),
+      { capacity: 10, maxAge: "1 minute" }
+    ))
+
+  it.effect("a local consumer occupies no connection and runs no hook", () =>
+    Effect.gen(function*() {
+      let joined = 0
+      yield* Effect.gen(function*() {
+        const consumer = yield* Effect.fork(Stream.runHead(EventBroker.stream("a", { from: "beginning" })))
+        yield* Effect.repeatN(Effect.yieldNow(), 100)
+        const client = yield* EventBroker.subscribe("a")
+        assert.strictEqual(joined, 1)
+        assert.isTrue(yield* EventStream.publish(client, { data: "open" }))
+        yield* EventBroker.publish("a", { data: "x" })
+        assert.strictEqual(Option.getOrThrow(yield* Fiber.join(consumer)).data, "x")
+      }).pipe(
+        Effect.scoped,
+        Effect.provide(
+          EventBroker.layerWith({ maxConnections: 1, onJoin: () => Effect.sync(() => joined++) }).pipe(
+            Layer.provide(EventLog.layerMemory)
+          )
+        )
+      )
+    }))
+
+  it.effect("moves the cursor of an owner past the events that except it, with the next heartbeat", () =>
+    run(Effect.gen(function*() {
+      const stream = yield* EventBroker.subscribe("chat", { owner: "anna", heartbeat: "10 seconds" })
+      const text = yield* Effect.fork(
+        EventStream.toStream(stream).pipe(
+          Stream.decodeText(),
+          Stream.scan("", (text, piece) => text + piece),
+          Stream.filter((text) => text.includes(".1\n")),
+          Stream.runHead
+        )
+      )
+      yield* Effect.repeatN(Effect.yieldNow(), 100)
+      assert.match(yield* EventBroker.publish("chat", { data: "mine" }, { except: "anna" }), /\.1$/)
+      yield* Effect.repeatN(Effect.yieldNow(), 100)
+      yield* TestClock.adjust("11 seconds")
+      assert.notInclude(Option.getOrThrow(yield* Fiber.join(text)), "mine")
+    })))
+})
 
 describe("EventBroker.stream", () => {
   it.effect("returns typed messages with their channel and parameters, and resumes after an id", () =>

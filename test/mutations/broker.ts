@@ -253,8 +253,8 @@ export default [
   {
     promise: "A replay omits the events that except the owner",
     file: "src/EventBroker/internal/replay.ts",
-    find: "    if (StoredEvent.excludes(entry.data, subscriber.owner)) return Effect.succeed(true)\n",
-    replace: "",
+    find: "    if (except !== undefined && except === subscriber.owner) {\n      subscriber.isAhead = true\n",
+    replace: "    if (except === \"\") {\n      subscriber.isAhead = true\n",
     test: "test/EventBroker/model.test.ts",
     name: "repeats and reorders nothing"
   },
@@ -278,9 +278,9 @@ export default [
     promise: "A live event for others opens a channel again",
     file: hub,
     find:
-      "            subscriber.noteEvent(item.channel)\n            if (!StoredEvent.excludes(item.data, subscriber.owner)) {\n",
+      "            subscriber.noteEvent(item.channel)\n            if (except !== undefined && except === subscriber.owner) subscriber.isAhead = true\n            else {\n",
     replace:
-      "            if (!StoredEvent.excludes(item.data, subscriber.owner)) {\n              subscriber.noteEvent(item.channel)\n",
+      "            if (except !== undefined && except === subscriber.owner) subscriber.isAhead = true\n            else {\n              subscriber.noteEvent(item.channel)\n",
     test: "test/EventBroker/channels.test.ts",
     name: "was opened again with an event for others"
   },

@@ -131,8 +131,8 @@ export default [
   {
     promise: "an event of another topic on the same connection is ignored",
     file: client,
-    find: "Option.isNone(parse(data)) && Option.isSome(parse(rest)) ? \"Foreign\"",
-    replace: "Option.isNone(parse(data)) && Option.isNone(parse(rest)) ? \"Foreign\"",
+    find: "(Option.isNone(parse(data)) && Option.isSome(parse(rest)))",
+    replace: "(Option.isNone(parse(data)) && Option.isNone(parse(rest)))",
     test,
     name: "of which `make` reads one"
   },

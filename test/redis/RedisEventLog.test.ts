@@ -5,6 +5,7 @@ import { join } from "node:path"
 import { assert, describe, layer } from "@effect/vitest"
 import { Cause, Config, ConfigProvider, Effect, Exit, Layer, Metric, Option, Redacted, Schedule, Scope } from "effect"
 import { EventLog } from "effect-realtime"
+import { redisForeignEntries } from "effect-realtime/Metrics"
 import { RedisEventLog } from "effect-realtime/redis"
 import { createClient } from "redis"
 
@@ -263,10 +264,7 @@ describeRedis("RedisEventLog", () => {
         const client = yield* admin(url)
         const send = (...command: Array<string>) => Effect.promise(() => client.sendCommand(command))
         const count = Effect.map(
-          Metric.value(Metric.counter("effect_realtime.redis.entries.foreign", {
-            description: "Entries in the keys and messages in the channels of the log that the log has not made",
-            incremental: true
-          })),
+          Metric.value(redisForeignEntries),
           (state) => state.count
         )
         const before = yield* count

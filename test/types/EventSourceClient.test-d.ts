@@ -33,9 +33,9 @@ if (event.topic === "orders/:orderId") {
 }
 expectTypeOf(event.id).toEqualTypeOf<string>()
 // @ts-expect-error no topic
-EventSourceClient.stream([], "/events")
+void EventSourceClient.stream([], "/events")
 // @ts-expect-error a channel is no topic
-EventSourceClient.stream(["orders/42"], "/events")
+void EventSourceClient.stream(["orders/42"], "/events")
 
 // An endpoint of an HttpApi has the topic, and the parameters of the request
 const Api = HttpApi.make("shop").add(
@@ -53,16 +53,16 @@ expectTypeOf(EventSourceClient.fromApi(Api, "orders", "events", { ...request, he
 expectTypeOf(EventSourceClient.fromApi(Api, "news", "all"))
   .toEqualTypeOf<Stream.Stream<EventSourceClient.Event<typeof News.events>, EventSourceError>>()
 // @ts-expect-error not a group
-EventSourceClient.fromApi(Api, "items", "events", request)
+void EventSourceClient.fromApi(Api, "items", "events", request)
 // @ts-expect-error an endpoint of another group
-EventSourceClient.fromApi(Api, "orders", "all", request)
+void EventSourceClient.fromApi(Api, "orders", "all", request)
 // @ts-expect-error no options
-EventSourceClient.fromApi(Api, "orders", "events")
+void EventSourceClient.fromApi(Api, "orders", "events")
 // @ts-expect-error no path
-EventSourceClient.fromApi(Api, "orders", "events", { urlParams: request.urlParams })
+void EventSourceClient.fromApi(Api, "orders", "events", { urlParams: request.urlParams })
 // @ts-expect-error the encoded side of the path
-EventSourceClient.fromApi(Api, "orders", "events", { ...request, path: { id: "42" } })
+void EventSourceClient.fromApi(Api, "orders", "events", { ...request, path: { id: "42" } })
 // @ts-expect-error no topic
-EventSourceClient.fromApi(Api, "orders", "any")
+void EventSourceClient.fromApi(Api, "orders", "any")
 // @ts-expect-error no stream
-EventSourceClient.fromApi(Api, "orders", "list")
+void EventSourceClient.fromApi(Api, "orders", "list")

@@ -156,7 +156,7 @@ export const make = Effect.fnUntraced(function*(hub: Hub, limits: Limits) {
         !pending.isRefused &&
         !pending.disconnects.some((matches) => matches(subscriber)) &&
         expireAt(connection, granted.expiresAt) &&
-        hub.subscribers.size < maxConnections &&
+        (subscriber.isLocal || hub.clients < maxConnections) &&
         hub.hasRoomFor(channels) &&
         (owner === undefined || hub.countOfOwner(owner) < maxConnectionsPerOwner)
     },

@@ -30,6 +30,8 @@ export class Subscriber {
   readonly hasCursor: boolean
   /** True if the client is sent the channel of each event. */
   readonly isAttributed: boolean
+  /** True for a consumer in this process, to which no limit of connections and no hook applies. */
+  readonly isLocal: boolean
   /** Reads the log again, in a fiber of its own. Runs when a live subscriber has fallen behind. */
   readonly catchUp: Effect.Effect<unknown>
   /** The progress of the hooks: `onLeave` runs once, and only after `onJoin`. */
@@ -38,6 +40,8 @@ export class Subscriber {
   isPresent = false
   epoch = ""
   seq = 0
+  /** True if the cursor has moved past an entry that was not sent: the client does not know of it. */
+  isAhead = false
   /** The channels that have ended up to the cursor. */
   private ended: Set<string> | undefined
   private state: "replaying" | "behind" | "live" = "replaying"
@@ -48,6 +52,7 @@ export class Subscriber {
     owner: string | undefined,
     hasCursor: boolean,
     isAttributed: boolean,
+    isLocal: boolean,
     catchUp: Effect.Effect<unknown>
   ) {
     this.connection = connection
@@ -56,6 +61,7 @@ export class Subscriber {
     this.owner = owner
     this.hasCursor = hasCursor
     this.isAttributed = isAttributed
+    this.isLocal = isLocal
     this.catchUp = catchUp
   }
 
@@ -122,6 +128,7 @@ export class Hub {
   /** The last entry that was dispatched. */
   private position: Cursor | undefined
   private readonly byChannel = new PatternMap<Set<Subscriber>>()
+  private locals = 0
   private readonly byOwner = new Map<string, number>()
   private readonly shapes = new Map<string, number>()
   /**
@@ -141,6 +148,11 @@ export class Hub {
   /** Returns all connections, also those without a subscriber. */
   connections(): ReadonlyArray<Connection> {
     return [...Array.from(this.subscribers, ({ connection }) => connection), ...this.ending]
+  }
+
+  /** The number of subscribers that are clients. */
+  get clients(): number {
+    return this.subscribers.size - this.locals
   }
 
   countOfOwner(owner: string): number {
@@ -173,6 +185,7 @@ export class Hub {
 
   add(subscriber: Subscriber): void {
     this.subscribers.add(subscriber)
+    if (subscriber.isLocal) this.locals++
     if (subscriber.owner !== undefined) this.byOwner.set(subscriber.owner, this.countOfOwner(subscriber.owner) + 1)
     for (const channel of subscriber.channels) {
       if (isPattern(channel)) this.countShape(shapeOf(channel), 1)
@@ -182,13 +195,14 @@ export class Hub {
     }
     this.occupied.unsafeOpen()
     this.empty.unsafeClose()
-    Metrics.connections.unsafeUpdate(this.subscribers.size, [])
+    Metrics.connections.unsafeUpdate(this.clients, [])
   }
 
   /** Removes a subscriber from its channels. Its connection is timed until `forget`. */
   remove(subscriber: Subscriber): void {
     if (!this.subscribers.delete(subscriber)) return
     this.ending.add(subscriber.connection)
+    if (subscriber.isLocal) this.locals--
     if (subscriber.owner !== undefined) {
       const left = this.countOfOwner(subscriber.owner) - 1
       if (left === 0) this.byOwner.delete(subscriber.owner)
@@ -200,7 +214,7 @@ export class Hub {
       some?.delete(subscriber)
       if (some?.size === 0) this.byChannel.delete(channel)
     }
-    Metrics.connections.unsafeUpdate(this.subscribers.size, [])
+    Metrics.connections.unsafeUpdate(this.clients, [])
     // No tick follows that would update it.
     if (this.subscribers.size === 0) Metrics.framesQueued.unsafeUpdate(0, [])
   }
@@ -227,6 +241,7 @@ export class Hub {
       }
       this.position = item
       const isEnd = StoredEvent.isEnd(item.data)
+      const except = StoredEvent.exceptOf(item.data)
       let plain: Frame.Frame | undefined
       let attributed: Frame.Frame | undefined
       for (const some of this.byChannel.match(item.channel)) {
@@ -236,12 +251,14 @@ export class Hub {
           else if (item.seq > subscriber.seq) {
             subscriber.seq = item.seq
             if (isEnd) {
+              subscriber.isAhead = true
               subscriber.noteEnd(item.channel)
               this.endIfEnded(subscriber, item)
               continue
             }
             subscriber.noteEvent(item.channel)
-            if (!StoredEvent.excludes(item.data, subscriber.owner)) {
+            if (except !== undefined && except === subscriber.owner) subscriber.isAhead = true
+            else {
               const frame = subscriber.isAttributed
                 ? attributed ??= this.frameOf(item, true)
                 : plain ??= this.frameOf(item, false)
@@ -278,11 +295,13 @@ export class Hub {
    */
   heartbeatOf(subscriber: Subscriber): Frame.Frame {
     const { epoch, seq } = this.position ?? subscriber
-    if (!subscriber.hasCursor || !subscriber.isLive || epoch !== subscriber.epoch || seq <= subscriber.seq) {
+    const hasAdvanced = subscriber.isAhead || seq > subscriber.seq
+    if (!subscriber.hasCursor || !subscriber.isLive || epoch !== subscriber.epoch || !hasAdvanced) {
       return Frame.heartbeat
     }
-    subscriber.seq = seq
-    return Frame.heartbeatAt(formatEventId({ epoch, seq }))
+    subscriber.seq = Math.max(seq, subscriber.seq)
+    subscriber.isAhead = false
+    return Frame.heartbeatAt(formatEventId(subscriber))
   }
 
   /** Does what is due for each connection, and returns the milliseconds until the next call. */

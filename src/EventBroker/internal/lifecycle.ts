@@ -100,7 +100,7 @@ export const make = Effect.fnUntraced(function*<R>(hub: Hub, tail: Tail, presenc
   /** Runs `onJoin`, and the rest of the release if the connection has stopped meanwhile. */
   const runOnJoin = (subscriber: Subscriber) =>
     Effect.suspend(() => {
-      if (!hub.subscribers.has(subscriber)) return Effect.void
+      if (subscriber.isLocal || !hub.subscribers.has(subscriber)) return Effect.void
       subscriber.hooks = "joining"
       return Effect.ensuring(
         runHook("onJoin", subscriber),

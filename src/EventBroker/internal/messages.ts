@@ -59,7 +59,9 @@ export const make = (
   isOpen: () => boolean
 ): Stream.Stream<Message, EventLogError> =>
   Stream.suspend(() => {
-    const topics = channels.flatMap((channel) => typeof channel === "string" ? [] : [channel.topic])
+    const topics = Array.from(
+      new Set(channels.flatMap((channel) => typeof channel === "string" ? [] : [channel.topic]))
+    )
     let { lastEventId } = options
     let hasBegun = false
     let hasEnded = false
@@ -70,7 +72,6 @@ export const make = (
         subscribe(channels, {
           attribution: "on",
           strategy: "disconnect",
-          heartbeat: "off",
           retry: "off",
           writeTimeout: Duration.infinity,
           from: options.from,

@@ -104,16 +104,23 @@ export const make = (log: EventLog.Service, hub: Hub): Replays => {
     yield* reset(subscriber, snapshot, position, reason, ignoreAt)
     subscriber.forgetEnds()
     yield* Effect.retry(noteEnded(subscriber), retryWhileOpen(subscriber.connection))
-    if (subscriber.hasEnded) subscriber.connection.endWith(Frame.end)
+    if (subscriber.hasEnded) {
+      subscriber.connection.endWith(Frame.withId(formatEventId(subscriber), Frame.end.bytes))
+    }
   })
 
   const sendEntry = (subscriber: Subscriber, entry: Entry): Effect.Effect<boolean> => {
     if (StoredEvent.isEnd(entry.data)) {
+      subscriber.isAhead = true
       subscriber.noteEnd(entry.channel)
       return Effect.succeed(true)
     }
     subscriber.noteEvent(entry.channel)
-    if (StoredEvent.excludes(entry.data, subscriber.owner)) return Effect.succeed(true)
+    const except = StoredEvent.exceptOf(entry.data)
+    if (except !== undefined && except === subscriber.owner) {
+      subscriber.isAhead = true
+      return Effect.succeed(true)
+    }
     return send(subscriber.connection, hub.frameOf(entry, subscriber.isAttributed))
   }
 
@@ -169,7 +176,7 @@ export const make = (log: EventLog.Service, hub: Hub): Replays => {
         }
         const head = yield* log.head
         if (Option.isNone(given) && from === "beginning") {
-          subscriber.moveTo({ epoch: head.epoch, seq: 0 })
+          subscriber.moveTo(yield* findBeginning(log, subscriber.channels, head))
           yield* run(reading)
           return true
         }
@@ -187,6 +194,17 @@ export const make = (log: EventLog.Service, hub: Hub): Replays => {
       })
   }
 }
+
+/** Finds the earliest place after which the log has all entries of the channels, by binary search. */
+const findBeginning = (log: EventLog.Service, channels: ReadonlyArray<string>, { epoch, seq: last }: Cursor) =>
+  Effect.iterate({ from: 0, to: last, next: 0 }, {
+    while: ({ from, to }) => from < to,
+    body: ({ from, next, to }) =>
+      Effect.map(log.read(channels, { epoch, seq: next }, 1, 1), ({ missing }) => {
+        const [low, high] = Option.isSome(missing) ? [next + 1, to] : [from, next]
+        return { from: low, to: high, next: Math.floor((low + high) / 2) }
+      })
+  }).pipe(Effect.map(({ from }): Cursor => ({ epoch, seq: from })))
 
 /**
  * Moves a subscriber to a position of the log without the events before it. Sends a `resync` with the reason if there
@@ -217,12 +235,10 @@ const reset = Effect.fnUntraced(function*<R>(
     if (Option.isSome(cursor)) subscriber.moveTo(cursor.value)
     for (const event of events) {
       const bytes = yield* encode(event)
-      const channel = typeof event.channel === "object" ? event.channel.name : event.channel
+      const channel = typeof event.channel === "object" ? event.channel.name : event.channel ?? ""
       yield* send(
         connection,
-        new Frame.Frame(
-          subscriber.isAttributed && channel !== undefined ? Frame.withChannel(channel, bytes) : bytes
-        )
+        new Frame.Frame(subscriber.isAttributed ? Frame.withChannel(channel, bytes) : bytes)
       )
     }
   }

@@ -1,3 +1,6 @@
+import * as Option from "effect/Option"
+import * as Schema from "effect/Schema"
+
 import * as Frame from "../../EventStream/internal/frame.js"
 
 /**
@@ -17,10 +20,11 @@ export const encode = (frame: Uint8Array, except: string | undefined): Uint8Arra
 export const frameOf = (data: Uint8Array): Uint8Array =>
   data[0] === mark ? data.subarray(data.indexOf(lineFeed) + 1) : data
 
-/** Returns true if the entry is not for the owner. */
-export const excludes = (data: Uint8Array, owner: string | undefined): boolean =>
-  owner !== undefined && data[0] === mark &&
-  textDecoder.decode(data.subarray(1, data.indexOf(lineFeed))) === JSON.stringify(owner)
+/** Returns the owner that the entry is not for. */
+export const exceptOf = (data: Uint8Array): string | undefined =>
+  data[0] === mark
+    ? Option.getOrUndefined(decodeOwner(textDecoder.decode(data.subarray(1, data.indexOf(lineFeed)))))
+    : undefined
 
 /** The data of the entry that ends its channel. An application cannot publish it: the name `end` is reserved. */
 export const end: Uint8Array = Frame.end.bytes
@@ -30,5 +34,6 @@ export const isEnd = (data: Uint8Array): boolean =>
   data.length === end.length && data.every((byte, i) => byte === end[i])
 
 const lineFeed = 10
+const decodeOwner = Schema.decodeOption(Schema.parseJson(Schema.String))
 const textEncoder = new TextEncoder()
 const textDecoder = new TextDecoder()

@@ -64,5 +64,7 @@ const entriesOf = (record: unknown): Array<[string, string]> =>
 const fill = (path: string, params: ReadonlyMap<string, string>): string =>
   path.replace(/::|(\/?):(\w+)\??/g, (text, slash: string, name: string | undefined) => {
     const value = name === undefined ? undefined : params.get(name)
+    // A URL has no segment of one or two dots: both would select another path.
+    if (value === "." || value === "..") throw new Cause.IllegalArgumentException(`path.${name} must not be "${value}"`)
     return text === "::" ? ":" : value === undefined ? "" : slash + encodeURIComponent(value)
   })
