@@ -19,6 +19,7 @@ import * as Schema from "effect/Schema"
 import * as AST from "effect/SchemaAST"
 
 import { channelFault } from "./internal/channel.js"
+import { encodeSegment } from "./internal/segment.js"
 import * as StreamBody from "./internal/streamBody.js"
 import type { Fields, ReservedName, ServerSentEvent } from "./ServerSentEvent.js"
 import { InvalidServerSentEvent, make as makeEvent, reservedNames } from "./ServerSentEvent.js"
@@ -640,15 +641,7 @@ const fill = (path: string, value: (name: string) => string): string =>
 
 const encodeParam = (name: string, value: string | undefined): string => {
   if (value === undefined) throw new Cause.IllegalArgumentException(`Topic: the parameter "${name}" is missing`)
-  return value.replace(
-    /[^\w.!~'()-]/gu,
-    (character) =>
-      character === "*"
-        ? "%2A"
-        : character.isWellFormed()
-        ? encodeURIComponent(character)
-        : `%u${character.charCodeAt(0).toString(16).toUpperCase()}`
-  )
+  return encodeSegment(value)
 }
 
 /** Decodes a segment. `encodeParam` does not make the same segment of the result, if it has not made this one. */

@@ -58,6 +58,7 @@ describe("subscribe", () => {
             "id: 2\ndata: news\nevent: counter\ndata: \"two\"\n\n" +
             "data: other/a\nevent: counter\ndata: 3\n\n" +
             "data: counters/100%\nevent: counter\ndata: 4\n\n" +
+            "data: counters/%61\nevent: counter\ndata: {\"n\":4}\n\n" +
             "event: counter\ndata: {\"n\":5}\n\n" +
             "data: counters/%uD800\nevent: message\ndata: 6\n\n" +
             end
@@ -76,6 +77,7 @@ describe("subscribe", () => {
       assert.deepStrictEqual(seen, [
         [1, "a/😀", "counters/a%2F%F0%9F%98%80", "1"],
         ["two", {}, "news", "2"],
+        "UnknownChannel",
         "UnknownChannel",
         "UnknownChannel",
         "UnknownChannel",

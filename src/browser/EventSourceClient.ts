@@ -286,7 +286,7 @@ export function make(
 }
 
 /**
- * Returns a stream of the events of several topics at a URL, each with its topic, its channel and the parameters of the
+ * Returns a stream of the events of one or several topics at a URL, each with its topic, its channel and the parameters of the
  * channel. Otherwise it is as that of `make`.
  *
  * It reads the channel from the first line of the data, where the server sends it if the connection has a pattern or
@@ -321,11 +321,17 @@ export function stream<const Topics extends readonly [Topic.Topic.Any, ...Readon
   url: string | URL,
   options?: Options
 ): Stream.Stream<TopicEvent<Topics[number]> | TopicNotice, EventSourceError>
+export function stream<Any extends Topic.Topic.Any>(
+  topic: Any,
+  url: string | URL,
+  options?: Options
+): Stream.Stream<TopicEvent<Any> | TopicNotice, EventSourceError>
 export function stream(
-  topics: ReadonlyArray<Topic.Topic.Any>,
+  topicOrTopics: Topic.Topic.Any | ReadonlyArray<Topic.Topic.Any>,
   url: string | URL,
   options: Options = {}
 ): Stream.Stream<unknown, EventSourceError> {
+  const topics = Topic.isTopic(topicOrTopics) ? [topicOrTopics] : topicOrTopics
   return connect(topics.flatMap(({ events }) => Object.keys(events)), url, options, (name, data) => {
     const named = topics.filter(({ events }) => Object.hasOwn(events, name))
     const origin = originOf(named, data, options) ?? onlyChannel(topics, data)

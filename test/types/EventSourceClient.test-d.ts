@@ -32,6 +32,9 @@ if (event.topic === "orders/:orderId") {
   expectTypeOf(event.event).toEqualTypeOf<EventSourceClient.Notice["event"]>()
 }
 expectTypeOf(event.id).toEqualTypeOf<string>()
+expectTypeOf(EventSourceClient.stream(Orders, "/events")).toEqualTypeOf<
+  Stream.Stream<EventSourceClient.TopicEvent<typeof Orders> | EventSourceClient.TopicNotice, EventSourceError>
+>()
 // @ts-expect-error no topic
 void EventSourceClient.stream([], "/events")
 // @ts-expect-error a channel is no topic

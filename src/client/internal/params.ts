@@ -1,12 +1,18 @@
+import { encodeSegment } from "../../internal/segment.js"
+
 /** Returns the parameters of a channel by the path of its topic, or undefined if it is not a channel of the topic. */
 export const paramsOf = (path: string, channel: string): { readonly [name: string]: string } | undefined => {
   const names = path.split("/")
   const segments = channel.split("/")
   if (names.length !== segments.length || names.some((name, i) => !isParam(name) && name !== segments[i])) return
   try {
-    return Object.fromEntries(
-      names.flatMap((name, i) => isParam(name) ? [[name.slice(1), decode(segments[i] ?? "")]] : [])
+    const params = names.flatMap((name, i): Array<[string, string]> =>
+      isParam(name) ? [[name.slice(1), decode(segments[i] ?? "")]] : []
     )
+    const values = params.map(([, value]) => encodeSegment(value))
+    return segments.filter((_, i) => isParam(names[i] ?? "")).every((segment, i) => segment === values[i])
+      ? Object.fromEntries(params)
+      : undefined
   } catch {
     // The segment is not one that `Topic.channel` makes.
     return
