@@ -286,8 +286,8 @@ export function make(
 }
 
 /**
- * Returns a stream of the events of one or several topics at a URL, each with its topic, its channel and the parameters of the
- * channel. Otherwise it is as that of `make`.
+ * Returns a stream of the events of one or several topics at a URL, each with its topic, its channel and the parameters
+ * of the channel. Otherwise it is as that of `make`.
  *
  * It reads the channel from the first line of the data, where the server sends it if the connection has a pattern or
  * several channels. An event without it is emitted as an `error` with the reason `UnknownChannel`, unless its channel

@@ -270,7 +270,7 @@ describe.skipIf(isMissing)("the demo", () => {
       const statuses: Array<string> = []
       while (statuses.at(-1) !== "ready") {
         const { data, event } = yield* TestEventSource.next(source)
-        statuses.push(event === "order" ? JSON.parse(data).status : event)
+        statuses.push(event === "order" ? JSON.parse(data.slice(data.indexOf("\n"))).status : event)
       }
       assert.sameMembers(statuses, ["placed", "paid", "paid", "preparing", "ready"])
     })
