@@ -199,7 +199,7 @@ export declare namespace AccessTicket {
  * @example
  * ```ts
  * import { HttpRouter, HttpServerResponse } from "@effect/platform"
- * import { Effect, type Option, type Redacted } from "effect"
+ * import { Effect, Option, Redacted } from "effect"
  * import { AccessTicket } from "effect-realtime"
  *
  * const sessions = new Map([["4f9c2a", "anna"]])
@@ -258,7 +258,7 @@ export const authenticateSession = <E = never, R = never>(
  * @example
  * ```ts
  * import { HttpRouter } from "@effect/platform"
- * import { Effect, type Option, type Redacted } from "effect"
+ * import { Effect, Option, Redacted } from "effect"
  * import { AccessTicket, EventBroker } from "effect-realtime"
  *
  * const sessions = new Map([["4f9c2a", "anna"]])
@@ -409,7 +409,7 @@ const make = Effect.fnUntraced(function*({ secret, ttl = "1 minute" }: Options) 
  * import { Redacted } from "effect"
  * import { AccessTicket } from "effect-realtime"
  *
- * declare const secret: Redacted.Redacted
+ * const secret = Redacted.make("a secret of at least 32 bytes, from your configuration")
  *
  * const Tickets = AccessTicket.layerWith({ secret, ttl: "30 seconds" })
  * ```
