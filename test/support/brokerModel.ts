@@ -83,6 +83,8 @@ export const fault = (
     history.reduce((seq, e) => e.epoch === epoch && e.began <= at ? Math.max(seq, e.seq) : seq, 0)
   let place: { readonly epoch: string; readonly seq: number } | undefined = Option.getOrUndefined(asked)
   if (isStream && lastEventId === undefined) place = { epoch, seq: 0 }
+  // The log may no longer have the first events of a stream that begins at the beginning.
+  let isBeginning = isStream && lastEventId === undefined
   let hasEnded = false
   let dropped = 0
   let reason: string | undefined
@@ -97,7 +99,9 @@ export const fault = (
     if (place === undefined) return undefined
     const { seq } = place
     const skipped = events.filter((event) => event.seq > seq && event.seq <= to)
-    if (skipped.length === 0) return undefined
+    const mayBegin = isBeginning
+    isBeginning = false
+    if (skipped.length === 0 || (mayBegin && isEvictable(seq))) return undefined
     if (dropped === 0) return `lost ${skipped.map((event) => event.data)} after ${seq}`
     if (skipped.length > dropped && !isEvictable(seq)) return `lost ${skipped.length}, a gap of ${dropped}`
     dropped = 0
@@ -148,7 +152,9 @@ export const fault = (
       hasEnded = true
       const known = entries.filter((entry) => entry.began <= at)
       let end: number | undefined
-      if (id !== undefined) {
+      // The end after a resync is at the place that the client was sent.
+      const isAtPlace = place !== undefined && place.epoch === id?.epoch && place.seq === id.seq
+      if (id !== undefined && !isAtPlace) {
         end = endOf(known, channels, id.seq)
         if (end !== id.seq) return `an end at ${id.seq}`
       } else if (place !== undefined && place.epoch !== epoch) {
@@ -167,7 +173,9 @@ export const fault = (
       } else if (isStream) {
         const from = place.seq
         const next = events.find(({ seq }) => seq > from)?.seq ?? Infinity
-        end = known.map(({ seq }) => endOf(known, channels, seq)).find((seq = -1) => seq >= from && seq < next) ??
+        const last = isBeginning && isEvictable(from) ? endOf(known, channels) : undefined
+        end = last ??
+          known.map(({ seq }) => endOf(known, channels, seq)).find((seq = -1) => seq >= from && seq < next) ??
           endOf(known, channels, from)
       } else {
         end = endOf(known, channels, place.seq)
@@ -226,6 +234,7 @@ export const fault = (
   if (!isWhole) return undefined
   if (place === undefined) return dropped > 0 ? undefined : "no cursor"
   if (place.epoch !== epoch) return "no resync for the other epoch"
+  isBeginning = isBeginning && limits.canExpire
   if (!hasEnded && !limits.canExpire && endOf(entries, channels) !== undefined) {
     return "no end of channels that have ended"
   }

@@ -177,6 +177,8 @@ export const make = (log: EventLog.Service, hub: Hub): Replays => {
         const head = yield* log.head
         if (Option.isNone(given) && from === "beginning") {
           subscriber.moveTo(yield* findBeginning(log, subscriber.channels, head))
+          yield* noteEnded(subscriber)
+          if (subscriber.hasEnded) return false
           yield* run(reading)
           return true
         }
