@@ -252,7 +252,8 @@ const urgencies: ReadonlySet<string> = new Set(["very-low", "low", "normal", "hi
 
 /** Dies if an option is invalid: one of the layer when that is built, one of a call when that is made. */
 const checkOptions = (
-  { concurrency = 1, padding = 0, timeout, ttl, urgency = "normal" }: SendManyOptions
+  { concurrency = 1, padding = 0, timeout, ttl, urgency = "normal" }: SendManyOptions,
+  { supportsPadding }: WebPushCrypto.Service
 ): Effect.Effect<void> => {
   if (ttl !== undefined && !isDuration(ttl)) return illegal("ttl must be a duration")
   if (timeout !== undefined && !(isDuration(timeout) && Duration.toMillis(timeout) > 0)) {
@@ -260,6 +261,7 @@ const checkOptions = (
   }
   if (!urgencies.has(urgency)) return illegal("urgency must be very-low, low, normal or high")
   if (!isWholeNumber(padding, 0)) return illegal("padding must be a whole number, 0 or more")
+  if (padding > 0 && !supportsPadding) return illegal("padding is not supported by this layer of WebPushCrypto")
   return isWholeNumber(concurrency, 1) ? Effect.void : illegal("concurrency must be a whole number, 1 or more")
 }
 
@@ -342,12 +344,12 @@ type Deliver = (
 
 /** Builds the delivery of one message to one subscription: checks, token, encryption, request and response. */
 const makeDeliver = Effect.fnUntraced(function*(
+  crypto: WebPushCrypto.Service,
   policy: (endpoint: string) => EndpointPolicy.Endpoint | undefined,
   pairs: Arr.NonEmptyReadonlyArray<VapidKeys.VapidKeys>,
   subject: string
 ) {
   const client = yield* HttpClient.HttpClient
-  const crypto = yield* WebPushCrypto
   const { publicKey } = pairs[0]
   const authorizations = new Map(
     yield* Effect.forEach(pairs, (pair) =>
@@ -580,7 +582,8 @@ export const make: (
 ) => Effect.Effect<WebPush.Service, WebPushConfigError, HttpClient.HttpClient | WebPushCrypto> = Effect.fnUntraced(
   function*(options) {
     yield* validate(options)
-    yield* checkOptions(options)
+    const crypto = yield* WebPushCrypto
+    yield* checkOptions(options, crypto)
     const vapid: Arr.NonEmptyReadonlyArray<VapidKeys.VapidKeys> = "publicKey" in options.vapid ?
       [options.vapid] :
       options.vapid
@@ -589,11 +592,11 @@ export const make: (
       ({ field, reason }) => new WebPushConfigError({ field: `vapid.${field}`, reason })
     )
     const policy = EndpointPolicy.make(options.hosts ?? [])
-    const deliver = yield* makeDeliver(policy, pairs, options.subject)
+    const deliver = yield* makeDeliver(crypto, policy, pairs, options.subject)
     const aroundRequests = yield* makeAroundRequests
 
     const prepared = (message: Message, call: SendManyOptions = {}) =>
-      Effect.map(checkOptions(call), () => prepare(message, options, call))
+      Effect.map(checkOptions(call, crypto), () => prepare(message, options, call))
     const sendOf = (message: Prepared): Send => (subscription) =>
       Effect.map(Effect.either(deliver(subscription, message)), (result) => ({ subscription, result }))
 

@@ -1,7 +1,13 @@
 /**
- * Port to the cryptography of `WebPush`: encrypts a message for a subscription (RFC 8291), and signs a text with the
- * key of the server (RFC 8292). `layer` uses Web Crypto, which every runtime has. On Node, `NodeWebPushCrypto` of
- * `effect-realtime/node` takes less CPU time.
+ * Port to the cryptography of `WebPush`: encrypts a message for a subscription (RFC 8291), signs a token with the key
+ * pair of the server (RFC 8292), and generates such a pair. Three layers provide it:
+ *
+ * - `layer`: Web Crypto, which every runtime has.
+ * - `NodeWebPushCrypto.layer` of `effect-realtime/node`: `node:crypto`, which takes less CPU time.
+ * - `WebPushLibrary.layer` of `effect-realtime/web-push`: the package `web-push`, which cannot pad a message.
+ *
+ * `VapidKeys.check` is not part of the port: key pairs are checked while the configuration is read, before there is a
+ * service, and the package `web-push` exports no check.
  *
  * @since 0.1.0
  */
@@ -10,7 +16,8 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Schema from "effect/Schema"
 
-import type { VapidKeys } from "./VapidKeys.js"
+import * as Authorization from "./internal/authorization.js"
+import * as VapidKeys from "./VapidKeys.js"
 import * as WebCrypto from "./WebPushCrypto/internal/webCrypto.js"
 import type { WebPushSubscription } from "./WebPushSubscription.js"
 
@@ -64,6 +71,11 @@ export declare namespace WebPushCrypto {
    */
   export interface Service {
     /**
+     * `true` if `encrypt` can pad messages. Otherwise `WebPush` dies with `IllegalArgumentException` when its layer is
+     * built with a `padding`, or when a call has one.
+     */
+    readonly supportsPadding: boolean
+    /**
      * Encrypts a message into one record of the content coding `aes128gcm`, with a key and a salt of its own. A message
      * that is shorter than `padding` bytes is padded to this length.
      */
@@ -72,17 +84,35 @@ export declare namespace WebPushCrypto {
       keys: WebPushSubscription["keys"],
       padding: number
     ) => Effect.Effect<Uint8Array, WebPushCryptoError>
-    /** Prepares a key pair that `VapidKeys` has checked, and returns its function that signs with ES256. */
-    readonly signer: (keys: VapidKeys) => Effect.Effect<Signer>
+    /** Prepares a key pair that `VapidKeys.check` has returned, and returns its function that signs tokens. */
+    readonly signer: (keys: VapidKeys.VapidKeys) => Effect.Effect<Signer>
+    /** Generates a random key pair. */
+    readonly generateKeys: Effect.Effect<VapidKeys.VapidKeys>
   }
 
   /**
-   * A function that signs a text with SHA-256 and ECDSA: 64 bytes, r and s.
+   * The claims of a token (RFC 8292, section 2).
    *
    * @since 0.1.0
    * @category models
    */
-  export type Signer = (text: string) => Effect.Effect<Uint8Array>
+  export interface Claims {
+    /** Origin of the push service. */
+    readonly audience: string
+    /** Contact for the push service: a `mailto:` or `https:` URL. */
+    readonly subject: string
+    /** Time of expiry in milliseconds since 1970. At most 24 hours ahead. */
+    readonly expiresAt: number
+  }
+
+  /**
+   * A function that signs a token with ES256, and returns it as the value of the header `Authorization`:
+   * `vapid t=token, k=publicKey`.
+   *
+   * @since 0.1.0
+   * @category models
+   */
+  export type Signer = (claims: Claims) => Effect.Effect<string>
 }
 
 /**
@@ -109,6 +139,7 @@ export declare namespace WebPushCrypto {
 export const layer: Layer.Layer<WebPushCrypto> = Layer.succeed(
   WebPushCrypto,
   WebPushCrypto.of({
+    supportsPadding: true,
     encrypt: (message, keys, padding) =>
       Effect.tryPromise({
         try: () => WebCrypto.encrypt(message, keys, padding),
@@ -117,7 +148,8 @@ export const layer: Layer.Layer<WebPushCrypto> = Layer.succeed(
     signer: (keys) =>
       Effect.map(
         Effect.promise(() => WebCrypto.signer(keys)),
-        (sign): WebPushCrypto.Signer => (text) => Effect.promise(() => sign(text))
-      )
+        (sign) => Authorization.make(keys.publicKey, (text) => Effect.promise(() => sign(text)))
+      ),
+    generateKeys: VapidKeys.generate
   })
 )

@@ -58,6 +58,21 @@ const makeReceiver = () => {
   return { publicKey, privateKey, auth, keys }
 }
 
+/** The claims of the example of RFC 8292, section 2.4. */
+const someClaims = {
+  audience: "https://push.example.net",
+  expiresAt: 1453523768000,
+  subject: "mailto:push@example.com"
+}
+
+/** The parts of an Authorization header (RFC 8292, section 3). */
+const parse = (authorization: string) => {
+  const [, content = "", signature = "", key = ""] = /^vapid t=([^.]+\.[^.]+)\.([^.]+), k=(.+)$/.exec(authorization) ??
+    []
+  const [header, claims]: ReadonlyArray<unknown> = content.split(".").map((part) => JSON.parse(bytes(part).toString()))
+  return { content, header, claims, key, signature: bytes(signature) }
+}
+
 const engines = {
   NodeWebPushCrypto: {
     layer: NodeWebPushCrypto.layer,
@@ -95,16 +110,22 @@ for (const [engine, { encryptExample, layer }] of Object.entries(engines)) {
           }
         }).pipe(Effect.provide(layer)))
 
-      it.effect(`signs texts that ${opener} verifies`, () =>
+      it.effect(`signs tokens that ${opener} verifies`, () =>
         Effect.gen(function*() {
           const { signer } = yield* WebPushCrypto.WebPushCrypto
           const keys = yield* VapidKeys.generate
           const sign = yield* signer(keys)
-          const publicKey = bytes(keys.publicKey)
-          const signature = yield* sign("header.claims")
+          const { claims, content, header, key, signature } = parse(yield* sign(someClaims))
+          assert.deepStrictEqual(header, { typ: "JWT", alg: "ES256" })
+          assert.deepStrictEqual(claims, {
+            aud: "https://push.example.net",
+            exp: 1453523768,
+            sub: "mailto:push@example.com"
+          })
+          assert.strictEqual(key, keys.publicKey)
           assert.strictEqual(signature.length, 64)
-          assert.isTrue(yield* Effect.promise(() => verify("header.claims", signature, publicKey)))
-          assert.isFalse(yield* Effect.promise(() => verify("header.other", signature, publicKey)))
+          assert.isTrue(yield* Effect.promise(() => verify(content, signature, bytes(key))))
+          assert.isFalse(yield* Effect.promise(() => verify(`${content}x`, signature, bytes(key))))
         }).pipe(Effect.provide(layer)))
     }
 
@@ -181,9 +202,9 @@ it.effect("a private key of VapidKeys signs in each engine", () =>
     const keys = yield* VapidKeys.importPrivateKey(Redacted.make(scalar.toString("base64url")))
     for (const { layer } of Object.values(engines)) {
       const { signer } = yield* Effect.provide(WebPushCrypto.WebPushCrypto, layer)
-      const signature = yield* Effect.flatMap(signer(keys), (sign) => sign("text"))
+      const { content, signature } = parse(yield* Effect.flatMap(signer(keys), (sign) => sign(someClaims)))
       for (const { verify } of Object.values(openers)) {
-        assert.isTrue(yield* Effect.promise(() => verify("text", signature, bytes(keys.publicKey))))
+        assert.isTrue(yield* Effect.promise(() => verify(content, signature, bytes(keys.publicKey))))
       }
     }
   }))

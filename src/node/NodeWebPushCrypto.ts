@@ -9,9 +9,11 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Redacted from "effect/Redacted"
 
+import * as Authorization from "../internal/authorization.js"
+import * as Pacing from "../internal/pacing.js"
+import * as VapidKeys from "../VapidKeys.js"
 import { WebPushCrypto, WebPushCryptoError } from "../WebPushCrypto.js"
 import { encrypt } from "./internal/aes128gcm.js"
-import * as Pacing from "./internal/pacing.js"
 
 /**
  * Builds the service. An encryption blocks the event loop for a fifth of a millisecond, so that a turn of the event
@@ -23,6 +25,7 @@ import * as Pacing from "./internal/pacing.js"
 export const make: Effect.Effect<WebPushCrypto.Service> = Effect.sync(() => {
   const turn = Pacing.make()
   return WebPushCrypto.of({
+    supportsPadding: true,
     encrypt: (message, keys, padding) =>
       Effect.zipRight(
         turn,
@@ -45,8 +48,12 @@ export const make: Effect.Effect<WebPushCrypto.Service> = Effect.sync(() => {
             d: Redacted.value(privateKey)
           }
         })
-        return (text) => Effect.sync(() => sign("sha256", Buffer.from(text), { key, dsaEncoding: "ieee-p1363" }))
-      })
+        return Authorization.make(
+          publicKey,
+          (text) => Effect.sync(() => sign("sha256", Buffer.from(text), { key, dsaEncoding: "ieee-p1363" }))
+        )
+      }),
+    generateKeys: VapidKeys.generate
   })
 })
 

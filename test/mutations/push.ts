@@ -215,7 +215,7 @@ export default [
   },
   {
     ...sender,
-    file: "src/node/internal/pacing.ts",
+    file: "src/internal/pacing.ts",
     promise: "A turn of the event loop encrypts a few messages",
     name: "does not block the event loop",
     find: `const encryptionsPerTurn = 8`,
@@ -225,9 +225,8 @@ export default [
     ...sender,
     promise: "An invalid option dies when the layer is built",
     name: "of a call, and of the layer",
-    find: `    yield* validate(options)
-    yield* checkOptions(options)`,
-    replace: `    yield* validate(options)`
+    find: `    yield* checkOptions(options, crypto)`,
+    replace: ``
   },
   {
     ...sender,

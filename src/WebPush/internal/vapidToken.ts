@@ -1,19 +1,14 @@
 /**
- * VAPID tokens (RFC 8292): one signature for each origin and key pair, reused until shortly before it expires.
+ * VAPID tokens (RFC 8292): one signature for each origin and key pair, reused until an hour before it expires.
  */
 import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Encoding from "effect/Encoding"
 import * as Metric from "effect/Metric"
 
 import { pushTokensSigned } from "../../Metrics.js"
 import type { VapidKeys } from "../../VapidKeys.js"
 import type { WebPushCrypto } from "../../WebPushCrypto.js"
-
-const jsonSegment = (value: object): string => Encoding.encodeBase64Url(JSON.stringify(value))
-
-const jwtHeader = jsonSegment({ typ: "JWT", alg: "ES256" })
 
 const lifetime = Duration.toMillis("12 hours")
 const reuse = Duration.toMillis("11 hours")
@@ -38,10 +33,7 @@ export const makeAuthorization = Effect.fnUntraced(
       const now = yield* Clock.currentTimeMillis
       const signed = known(origin, now)
       if (signed !== undefined) return signed
-      const claims = { aud: origin, exp: Math.floor((now + lifetime) / 1000), sub: subject }
-      const content = `${jwtHeader}.${jsonSegment(claims)}`
-      const signature = yield* sign(content)
-      const header = `vapid t=${content}.${Encoding.encodeBase64Url(signature)}, k=${keys.publicKey}`
+      const header = yield* sign({ audience: origin, subject, expiresAt: now + lifetime })
       tokens.delete(origin)
       // Subscribers choose the origin where a host is allowed by its suffix.
       for (const oldest of tokens.keys()) {
