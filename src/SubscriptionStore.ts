@@ -4,19 +4,17 @@
  *
  * @since 0.1.0
  */
-import { sha256 } from "@noble/hashes/sha2.js"
 import * as Arr from "effect/Array"
 import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
 import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
-import * as Encoding from "effect/Encoding"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 
-import { identityOf, WebPushSubscription } from "./WebPushSubscription.js"
+import { identityHashOf, WebPushSubscription } from "./WebPushSubscription.js"
 
 /**
  * A stored subscription. Messages can be sent to it directly. Like any `WebPushSubscription` it shows its
@@ -270,10 +268,6 @@ const pageSize = 1000
  */
 export const maxPruned = 10_000
 
-/** Returns the identity of a subscription in 43 characters. */
-const hashOf = (subscription: WebPushSubscription): string =>
-  Encoding.encodeBase64Url(sha256(new TextEncoder().encode(identityOf(subscription))))
-
 /**
  * Builds a store in memory, for a single process and for tests.
  *
@@ -321,7 +315,7 @@ export const makeMemory = (options: Options = {}): Effect.Effect<SubscriptionSto
       upsert: (owner, subscription, { applicationServerKey, replaces, userAgent } = {}) =>
         Effect.flatMap(DateTime.now, (now) => {
           const { endpoint, expiresAt = null, keys } = subscription
-          if (pruned.has(hashOf(subscription))) return gone
+          if (pruned.has(identityHashOf(subscription))) return gone
           const before = devices.get(endpoint)
           const isSameDevice = before !== undefined && haveSameKeys(before, subscription)
           if (before !== undefined && before.owner !== owner && !isSameDevice) return endpointTaken
@@ -357,7 +351,7 @@ export const makeMemory = (options: Options = {}): Effect.Effect<SubscriptionSto
       prune: (gone) =>
         Effect.sync(() => {
           const subscriptions = Arr.fromIterable(gone)
-          for (const hash of Arr.map(subscriptions, hashOf)) {
+          for (const hash of Arr.map(subscriptions, identityHashOf)) {
             pruned.add(hash)
             for (const oldest of pruned) {
               if (pruned.size <= maxPruned) break

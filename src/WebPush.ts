@@ -10,7 +10,6 @@ import * as HttpClient from "@effect/platform/HttpClient"
 import type * as HttpClientError from "@effect/platform/HttpClientError"
 import * as HttpClientRequest from "@effect/platform/HttpClientRequest"
 import type * as HttpClientResponse from "@effect/platform/HttpClientResponse"
-import { sha256 } from "@noble/hashes/sha2.js"
 import * as Arr from "effect/Array"
 import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
@@ -20,7 +19,6 @@ import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
-import * as Encoding from "effect/Encoding"
 import * as Fiber from "effect/Fiber"
 import { dual } from "effect/Function"
 import * as Inspectable from "effect/Inspectable"
@@ -33,6 +31,7 @@ import * as Schedule from "effect/Schedule"
 import * as Stream from "effect/Stream"
 
 import { readText } from "./internal/body.js"
+import { hashOf } from "./internal/hash.js"
 import * as Metrics from "./Metrics.js"
 import * as VapidKeys from "./VapidKeys.js"
 import * as EndpointPolicy from "./WebPush/internal/endpoint.js"
@@ -108,9 +107,11 @@ export interface Options extends SendManyOptions {
   readonly subject: string
   /**
    * Hosts that are allowed besides the push services of Google, Mozilla, Apple and Microsoft: `push.example.org`,
-   * `*.push.example.org`, `push.example.org:8443`. None by default.
+   * `*.push.example.org`, `push.example.org:8443`. `"public"` allows each name of the public DNS, for push services
+   * that users choose themselves (UnifiedPush): no IP address, no reserved domain. A public name may resolve to a
+   * private address, which only a guarded client refuses (`NodeWebPush`). None by default.
    */
-  readonly hosts?: ReadonlyArray<string> | undefined
+  readonly hosts?: ReadonlyArray<string> | "public" | undefined
   /** Number of messages that one call sends at once. 64 by default. */
   readonly concurrency?: number | undefined
 }
@@ -219,22 +220,15 @@ export const maxResponseBytes = 8192
 
 // Apple decodes a topic as base64.
 const legalTopic = (topic: string): string =>
-  /^[A-Za-z0-9_-]{1,32}$/.test(topic) && topic.length % 4 !== 1
-    ? topic
-    : Encoding.encodeBase64Url(sha256(new TextEncoder().encode(topic))).slice(0, 32)
-
-const reservedDomain = /(^|\.)(localhost|local|internal|invalid|test|example|arpa)$/
-
-const isPublicDomain = (domain: string): boolean =>
-  /^([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z][a-z0-9-]*[a-z0-9]$/.test(domain) && !reservedDomain.test(domain)
+  /^[A-Za-z0-9_-]{1,32}$/.test(topic) && topic.length % 4 !== 1 ? topic : hashOf(topic).slice(0, 32)
 
 // Apple answers 403 BadJwtToken to subjects that it cannot reach.
 const isSubject = (subject: string): boolean => {
   const address = /^mailto:[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+@([^@\s]+)$/.exec(subject)
-  if (address !== null) return isPublicDomain((address[1] ?? "").toLowerCase())
+  if (address !== null) return EndpointPolicy.isPublicDomain((address[1] ?? "").toLowerCase())
   if (!/^https:\/\/[\x21-\x7e]+$/.test(subject) || !URL.canParse(subject)) return false
   const url = new URL(subject)
-  return url.username === "" && url.password === "" && isPublicDomain(url.hostname)
+  return url.username === "" && url.password === "" && EndpointPolicy.isPublicDomain(url.hostname)
 }
 
 /** Dies, since the mistake is one of the program and not of the subscription. */
@@ -268,7 +262,7 @@ const checkOptions = (
 const validate = ({ hosts, subject }: Options): Effect.Effect<void, WebPushConfigError> =>
   !isSubject(subject)
     ? new WebPushConfigError({ field: "subject", reason: "Invalid" })
-    : hosts?.every(EndpointPolicy.isHost) === false
+    : hosts !== undefined && hosts !== "public" && !hosts.every(EndpointPolicy.isHost)
     ? new WebPushConfigError({ field: "hosts", reason: "Invalid" })
     : Effect.void
 

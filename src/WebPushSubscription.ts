@@ -12,6 +12,7 @@ import type * as ParseResult from "effect/ParseResult"
 import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
 
+import { hashOf } from "./internal/hash.js"
 import * as P256 from "./internal/p256.js"
 
 // Each leaf has a message of its own: the default message quotes the value, which allows its holder to send.
@@ -181,3 +182,12 @@ export class WebPushSubscription extends Schema.Class<WebPushSubscription>("effe
  * ```
  */
 export const identityOf = ({ endpoint, keys }: WebPushSubscription): string => `${endpoint} ${keys.p256dh} ${keys.auth}`
+
+/**
+ * Returns the SHA-256 of `identityOf`, as base64url: 43 characters, from which neither the endpoint nor the keys can be
+ * derived. Stores remember a subscription that was pruned by it.
+ *
+ * @since 0.1.0
+ * @category getters
+ */
+export const identityHashOf = (subscription: WebPushSubscription): string => hashOf(identityOf(subscription))

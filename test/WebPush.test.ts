@@ -751,6 +751,68 @@ describe("endpoint policy", () => {
         ] as const
       ) assert.strictEqual(isAllowed(url), allowed, url)
     }).pipe(withWebPush(stub(), { hosts: ["push.example.org", "ntfy.lan:8443", "*.mesh.example", "[::1]:8443"] })))
+
+  it.effect("allows each public name if hosts is public, and nothing that may be of the network of the server", () =>
+    Effect.gen(function*() {
+      const { isAllowed } = yield* WebPush.WebPush
+      for (
+        const [url, allowed] of [
+          ...pushServiceUrls.map((url) => [url, true] as const),
+          ["https://ntfy.sh/upAbC?up=1", true],
+          ["https://NTFY.sh/upAbC", true],
+          ["https://push.example.com/x", true],
+          ["https://up.conversations.im/push/1", true],
+          ["https://updates.push.services.mozilla.com.autopush.example.com/x", true],
+          ["https://push.example.com:8443/x", true],
+          ["https://push.example.com:443/x", true],
+          ["https://xn--mnchen-3ya.de/x", true],
+          ["https://push.xn--p1ai/x", true],
+          ["http://ntfy.sh/x", false],
+          ["https://ntfy.sh./x", false],
+          ["https://ntfy.sh:0/x", false],
+          ["https://ntfy.sh:65536/x", false],
+          ["https://ntfy.sh:08443/x", false],
+          ["https://user@ntfy.sh/x", false],
+          ["https://ntfy.sh@127.0.0.1/x", false],
+          ["https://ntfy.sh/x#fragment", false],
+          ["https://ntfy.sh/a/../b", false],
+          ["https://münchen.de/x", false],
+          ["https://ｎtfy.sh/x", false],
+          ["https://xn--a.de/x", false],
+          ["https://ntfy/x", false],
+          ["https://sh/x", false],
+          ["https://8.8.8.8/x", false],
+          ["https://127.0.0.1/x", false],
+          ["https://127.1/x", false],
+          ["https://0x7f.1/x", false],
+          ["https://2130706433/x", false],
+          ["https://169.254.169.254/latest/meta-data/", false],
+          ["https://[::1]/x", false],
+          ["https://[2606:4700::1111]/x", false],
+          ["https://[::ffff:7f00:1]:8443/x", false],
+          ...[
+            "localhost",
+            "LOCALHOST",
+            "a.localhost",
+            "printer.local",
+            "metadata.google.internal",
+            "ntfy.home.arpa",
+            "1.0.0.127.in-addr.arpa",
+            "push.test",
+            "push.invalid",
+            "push.example",
+            "push.onion",
+            "push.alt",
+            "ntfy.lan",
+            "router.home",
+            "dc.corp",
+            "push.intranet",
+            "nas.private",
+            "localhost.localdomain"
+          ].map((host) => [`https://${host}/x`, false] as const)
+        ] as const
+      ) assert.strictEqual(isAllowed(url), allowed, url)
+    }).pipe(withWebPush(stub(), { hosts: "public" })))
 })
 
 describe("WebPush.retryPolicy", () => {

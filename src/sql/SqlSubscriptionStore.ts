@@ -6,23 +6,22 @@
 import type { MigrationError } from "@effect/sql/Migrator"
 import * as SqlClient from "@effect/sql/SqlClient"
 import type { SqlError } from "@effect/sql/SqlError"
-import { sha256 } from "@noble/hashes/sha2.js"
 import * as Arr from "effect/Array"
 import * as Chunk from "effect/Chunk"
 import * as Config from "effect/Config"
 import type { ConfigError } from "effect/ConfigError"
 import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
-import * as Encoding from "effect/Encoding"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 
+import { hashOf } from "../internal/hash.js"
 import * as Store from "../SubscriptionStore.js"
 import { Device, SubscriptionStore, SubscriptionStoreError } from "../SubscriptionStore.js"
 import type { WebPushSubscription } from "../WebPushSubscription.js"
-import { identityOf } from "../WebPushSubscription.js"
+import { identityHashOf } from "../WebPushSubscription.js"
 import { migrate } from "./internal/migrate.js"
 import * as Statement from "./internal/statement.js"
 
@@ -114,10 +113,6 @@ export const migrationsWith = (
  * @category migrations
  */
 export const migrations: Record<string, Effect.Effect<void, SqlError, SqlClient.SqlClient>> = migrationsWith({})
-
-const hashOf = (text: string): string => Encoding.encodeBase64Url(sha256(new TextEncoder().encode(text)))
-
-const prunedHashOf = (subscription: WebPushSubscription): string => hashOf(identityOf(subscription))
 
 const toDevice = ({ auth, endpointHash: _, p256dh, ...row }: typeof Row.Type): Device => {
   const { applicationServerKey, lastSuccessAt, userAgent, ...required } = row
@@ -214,7 +209,7 @@ export const make = (
           const now = yield* DateTime.now
           const endpointHash = hashOf(endpoint)
           const pruned = yield* read(
-            sql`SELECT pruned_at FROM ${table}_pruned WHERE subscription_hash = ${prunedHashOf(subscription)}`
+            sql`SELECT pruned_at FROM ${table}_pruned WHERE subscription_hash = ${identityHashOf(subscription)}`
           )
           if (pruned.length > 0) return yield* Store.gone
           const madeWith = subscription.applicationServerKey ?? null
@@ -287,7 +282,7 @@ export const make = (
             Effect.gen(function*() {
               // Recorded before the deletion: a device that is deleted without a record would be subscribed again.
               const rows = Arr.map(gone, (subscription) => ({
-                subscription_hash: prunedHashOf(subscription),
+                subscription_hash: identityHashOf(subscription),
                 pruned_at: DateTime.toEpochMillis(now)
               }))
               yield* write(sql`INSERT INTO ${table}_pruned ${sql.insert(rows)} ON CONFLICT DO NOTHING`)

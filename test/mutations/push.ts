@@ -160,6 +160,13 @@ export default [
   },
   {
     ...endpoints,
+    promise: "A reserved domain is not public",
+    name: "allows each public name",
+    find: `[a-z0-9]$/.test(domain) && !reservedDomain.test(domain)`,
+    replace: `[a-z0-9]$/.test(domain)`
+  },
+  {
+    ...endpoints,
     promise: "A label of more than 63 characters is refused",
     name: "blocks all endpoints outside",
     find: `/[^.]{64}/`,

@@ -9,6 +9,7 @@ import { inspect } from "node:util"
 import { HttpClientRequest } from "@effect/platform"
 import { assert, describe, it } from "@effect/vitest"
 import { Cause, Duration, Effect, Either, Exit, Fiber, Scope } from "effect"
+import * as NodeWebPush from "effect-realtime/node/NodeWebPush"
 import * as PushHttpClient from "effect-realtime/node/PushHttpClient"
 import * as TestPushService from "effect-realtime/testing/TestPushService"
 import * as VapidKeys from "effect-realtime/VapidKeys"
@@ -726,6 +727,24 @@ describe("addresses", () => {
         assert.strictEqual(opened(), 2)
       }
     }).pipe(Effect.scoped))
+
+  it.live("of a public name that resolves to this network are refused, if hosts is public", () =>
+    Effect.gen(function*() {
+      const keys = yield* VapidKeys.generate
+      for (const address of ["127.0.0.1", "10.0.0.1", "169.254.169.254", "::1", "fd00::1"]) {
+        const error = yield* WebPush.send(subscribe("https://127.0.0.1.nip.io/x"), "hello").pipe(
+          Effect.provide(NodeWebPush.layerWith({
+            vapid: keys,
+            subject: "mailto:ops@example.com",
+            hosts: "public",
+            lookup: (_hostname, _options, callback) =>
+              callback(null, [{ address, family: Net.isIPv6(address) ? 6 : 4 }])
+          })),
+          Effect.flip
+        )
+        assert.strictEqual(error._tag === "WebPushFailure" && describeError(error), "Blocked ERR_BLOCKED_ADDRESS")
+      }
+    }))
 
   it.live("of a name that does not resolve cause a retryable failure, and not Blocked", () =>
     Effect.gen(function*() {

@@ -43,22 +43,34 @@ export const isHost = (host: string): boolean => {
   return url !== undefined && !host.includes("/") && !(host.startsWith("*.") && /^(\[|[\d.]+$)/.test(url.hostname))
 }
 
-/**
- * Returns a parser of endpoints that are allowed: those of a known push service, and of `hosts` (`push.example.org`,
- * `*.example.org`, `push.example.org:8443`). The parser returns `undefined` for any other endpoint.
- */
-export const make = (hosts: ReadonlyArray<string>) => {
+// Top-level domains that are no part of the public DNS: reserved ones (RFC 6761, 6762, 7686, 8375, 9476), and names of
+// local networks, which ICANN does not delegate.
+const reservedDomain =
+  /(^|\.)(localhost|local|internal|invalid|test|example|arpa|onion|alt|lan|home|corp|mail|intranet|private|localdomain)$/
+
+/** Returns `true` for a name in the public DNS: no address, no name without a dot, no reserved domain. */
+export const isPublicDomain = (domain: string): boolean =>
+  /^([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z][a-z0-9-]*[a-z0-9]$/.test(domain) && !reservedDomain.test(domain)
+
+const makeIsListed = (hosts: ReadonlyArray<string>) => {
   const exact = new Set(hosts.map((host) => host.toLowerCase().replace(/:443$/, "")))
   const suffixes = [...exact].filter((host) => host.startsWith("*.")).map((host) => host.slice(1))
+  return ({ host }: URL): boolean => exact.has(host) || suffixes.some((suffix) => host.endsWith(suffix))
+}
+
+/**
+ * Returns a parser of endpoints that are allowed: those of a known push service, and of `hosts` (`push.example.org`,
+ * `*.example.org`, `push.example.org:8443`), or of any public name. The parser returns `undefined` for any other
+ * endpoint.
+ */
+export const make = (hosts: ReadonlyArray<string> | "public") => {
+  const isAllowed = hosts === "public" ? ({ hostname }: URL) => isPublicDomain(hostname) : makeIsListed(hosts)
 
   return (endpoint: string): Endpoint | undefined => {
     const url = read(endpoint)
     if (url === undefined) return undefined
     const { host, origin } = url
     const vendor = vendors.find(([pattern]) => pattern.test(host))?.[1]
-    if (vendor !== undefined) return { vendor, host, origin }
-    return exact.has(host) || suffixes.some((suffix) => host.endsWith(suffix)) ?
-      { vendor: "other", host, origin } :
-      undefined
+    return vendor !== undefined || isAllowed(url) ? { vendor: vendor ?? "other", host, origin } : undefined
   }
 }
