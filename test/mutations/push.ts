@@ -12,6 +12,7 @@ const answers = {
 }
 const errors = { file: "src/WebPushError.ts", test: "test/WebPush.test.ts" }
 const sender = { file: "src/WebPush.ts", test: "test/WebPush.test.ts" }
+const delivery = { ...sender, file: "src/WebPush/internal/delivery.ts" }
 
 export default [
   {
@@ -210,7 +211,7 @@ export default [
     replace: `wait`
   },
   {
-    ...sender,
+    ...delivery,
     promise: "The timeout of a message begins with its encryption",
     name: "excludes the encryption of other messages",
     find: `      crypto.encrypt(message.bytes, subscription.keys, message.padding),
@@ -269,7 +270,7 @@ export default [
     replace: ``
   },
   {
-    ...sender,
+    ...delivery,
     promise: "A failure before the connection is established is retryable, with any client",
     name: "is retryable if its code",
     find: `/^(connect|getaddrinfo|query\\w*)$/`,
