@@ -16,6 +16,9 @@ export default defineConfig({
     include: ["test/**/*.test.ts"],
     // Tests that take long have scripts of their own.
     exclude: ["browser", "chaos", "processes", "soak"].map((name) => `test/${name}/**`),
+    // The files of a worker share the modules of packages, which take a second to load.
+    isolate: false,
+    setupFiles: ["test/support/setup.ts"],
     // A test file waits for servers more than it computes.
     maxWorkers: "100%",
     // A limit only ends what hangs: on a busy machine each test takes many times as long.

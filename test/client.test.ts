@@ -237,7 +237,9 @@ describe("subscribe to a broker", () => {
         const all: Array<unknown> = []
         const see = (event: unknown) => {
           all.push(event)
-          if (all.length === 2 * names.length) resume(Effect.succeed(all))
+          if (all.length < 2 * names.length) return
+          close()
+          resume(Effect.succeed(all))
         }
         const close = subscribe<typeof Counter | typeof News>(url, {
           "counters/:name": { counter: ({ n }, { channel, params }) => see([n, params.name, channel]) },
