@@ -18,7 +18,8 @@
  *
  * @since 0.1.0
  */
-import type * as HttpApiBuilder from "@effect/platform/HttpApiBuilder"
+import * as HttpApi from "@effect/platform/HttpApi"
+import * as HttpApiBuilder from "@effect/platform/HttpApiBuilder"
 import * as HttpApiEndpoint from "@effect/platform/HttpApiEndpoint"
 import { Conflict, HttpApiDecodeError, RequestTimeout, ServiceUnavailable } from "@effect/platform/HttpApiError"
 import * as HttpApiGroup from "@effect/platform/HttpApiGroup"
@@ -27,6 +28,7 @@ import * as HttpApiSchema from "@effect/platform/HttpApiSchema"
 import * as HttpRouter from "@effect/platform/HttpRouter"
 import * as HttpServerRequest from "@effect/platform/HttpServerRequest"
 import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
+import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
@@ -132,31 +134,23 @@ const unsubscribeEndpoint = HttpApiEndpoint.post("unsubscribe", "/unsubscribe")
   .addError(UnsupportedMediaType).addError(ServiceUnavailable)
 
 /**
- * Builds the group for an `HttpApi`. The middleware of the application provides the `Owner`, and fails with 401 if
- * there is none.
+ * Makes the group of the routes for an `HttpApi`, with the name `webPush`. The middleware of the application provides
+ * the `Owner`, and fails with 401 if there is none. `layerHttpApi` implements the group.
  *
  * @since 0.1.0
  * @category constructors
  * @example
  * ```ts
- * import { HttpApi, HttpApiBuilder, HttpApiError, HttpApiMiddleware, HttpServerRequest } from "@effect/platform"
- * import { Effect, Layer } from "effect"
+ * import { HttpApi, HttpApiError, HttpApiMiddleware, HttpApiSecurity } from "@effect/platform"
  * import * as WebPushApi from "effect-realtime/WebPushApi"
  *
  * class Authentication extends HttpApiMiddleware.Tag<Authentication>()("Authentication", {
  *   provides: WebPushApi.Owner,
- *   failure: HttpApiError.Unauthorized
+ *   failure: HttpApiError.Unauthorized,
+ *   security: { session: HttpApiSecurity.apiKey({ in: "cookie", key: "session" }) }
  * }) {}
  *
  * class Api extends HttpApi.make("app").add(WebPushApi.group(Authentication).prefix("/push")) {}
- *
- * const WebPushRoutes = HttpApiBuilder.group(Api, "webPush", WebPushApi.handlers).pipe(
- *   Layer.provide(Layer.succeed(
- *     Authentication,
- *     Effect.flatMap(HttpServerRequest.HttpServerRequest, ({ cookies }) =>
- *       cookies.user === undefined ? new HttpApiError.Unauthorized() : Effect.succeed(cookies.user))
- *   ))
- * )
  * ```
  */
 export const group = <I extends HttpApiMiddleware.HttpApiMiddleware.AnyId, S>(authentication: Context.Tag<I, S>) =>
@@ -276,24 +270,74 @@ const resubscribe = Effect.flatMap(
 
 const unsubscribe = Effect.flatMap(readBody(Unsubscription), ({ endpoint }) => unsubscribed(endpoint))
 
-type Endpoints<I extends HttpApiMiddleware.HttpApiMiddleware.AnyId> = HttpApiGroup.HttpApiGroup.Endpoints<
-  ReturnType<typeof group<I, unknown>>
+type Group<I extends HttpApiMiddleware.HttpApiMiddleware.AnyId, E, R> = HttpApiGroup.HttpApiGroup<
+  "webPush",
+  HttpApiGroup.HttpApiGroup.Endpoints<ReturnType<typeof group<I, unknown>>>,
+  E,
+  R
 >
 
+const isGroup = <
+  Groups extends HttpApiGroup.HttpApiGroup.Any,
+  I extends HttpApiMiddleware.HttpApiMiddleware.AnyId,
+  E,
+  R
+>(group: Groups | Group<I, E, R> | undefined): group is Group<I, E, R> => group?.identifier === "webPush"
+
 /**
- * Adds the handlers of the group, for `HttpApiBuilder.group`.
+ * Implements the group of an `HttpApi` that `group` has made, with the prefixes, middlewares and annotations that the
+ * application has added to it. Throws `IllegalArgumentException` if the `HttpApi` has no such group.
  *
  * @since 0.1.0
- * @category handlers
+ * @category layers
+ * @example
+ * ```ts
+ * import { HttpApi, HttpApiBuilder, HttpApiError, HttpApiMiddleware, HttpApiSecurity } from "@effect/platform"
+ * import { Effect, Layer, Redacted } from "effect"
+ * import * as WebPushApi from "effect-realtime/WebPushApi"
+ *
+ * class Authentication extends HttpApiMiddleware.Tag<Authentication>()("Authentication", {
+ *   provides: WebPushApi.Owner,
+ *   failure: HttpApiError.Unauthorized,
+ *   security: { session: HttpApiSecurity.apiKey({ in: "cookie", key: "session" }) }
+ * }) {}
+ *
+ * class Api extends HttpApi.make("app").add(WebPushApi.group(Authentication).prefix("/push")) {}
+ *
+ * // The text is empty for a request without the cookie.
+ * const AuthenticationLive = Layer.succeed(Authentication, {
+ *   session: (cookie) =>
+ *     Redacted.value(cookie) === "session-of-anna" ? Effect.succeed("anna") : new HttpApiError.Unauthorized()
+ * })
+ *
+ * // Requires a `SubscriptionStore` and `WebPush`.
+ * const ApiLive = HttpApiBuilder.api(Api).pipe(
+ *   Layer.provide(WebPushApi.layerHttpApi(Api)),
+ *   Layer.provide(AuthenticationLive)
+ * )
+ * ```
  */
-export const handlers = <E, P, R, I extends HttpApiMiddleware.HttpApiMiddleware.AnyId>(
-  self: HttpApiBuilder.Handlers<E, P, R, Endpoints<I>>
-) =>
-  self
-    .handleRaw("publicKey", () => publicKey)
-    .handleRaw("subscribe", () => subscribe)
-    .handleRaw("resubscribe", () => resubscribe)
-    .handleRaw("unsubscribe", () => unsubscribe)
+export const layerHttpApi = <
+  ApiId extends string,
+  Groups extends HttpApiGroup.HttpApiGroup.Any,
+  I extends HttpApiMiddleware.HttpApiMiddleware.AnyId,
+  GroupError,
+  GroupR,
+  E,
+  R
+>(api: HttpApi.HttpApi<ApiId, Groups | Group<I, GroupError, GroupR>, E, R>) => {
+  const group = api.groups.webPush
+  if (!isGroup(group)) {
+    throw new Cause.IllegalArgumentException("WebPushApi: the HttpApi must have the group of WebPushApi.group")
+  }
+  // An API of this group alone: the type of the other groups is unknown here, and they might have endpoints to handle.
+  return HttpApiBuilder.group(HttpApi.make(api.identifier).add(group), "webPush", (handlers) =>
+    handlers
+      .handleRaw("publicKey", () => publicKey)
+      .handleRaw("subscribe", () => subscribe)
+      .handleRaw("resubscribe", () => resubscribe)
+      .handleRaw("unsubscribe", () => unsubscribe))
+}
 
 /**
  * Builds the same routes for an `HttpRouter`. `owner` returns the owner of the devices of a request; without an owner

@@ -1,10 +1,16 @@
 import type { HttpApp } from "@effect/platform"
 import {
+  FetchHttpClient,
   HttpApi,
   HttpApiBuilder,
+  HttpApiClient,
+  HttpApiEndpoint,
   HttpApiError,
+  HttpApiGroup,
   HttpApiMiddleware,
   HttpApiSecurity,
+  HttpClient,
+  HttpClientRequest,
   HttpRouter,
   HttpServerRequest,
   OpenApi
@@ -30,18 +36,23 @@ class Api extends HttpApi.make("app").add(WebPushApi.group(Authentication).prefi
 
 type App = HttpApp.Default<unknown, SubscriptionStore.SubscriptionStore | WebPush.WebPush | Scope.Scope>
 
-const ApiLive = HttpApiBuilder.api(Api).pipe(
-  Layer.provide(HttpApiBuilder.group(Api, "webPush", WebPushApi.handlers)),
-  Layer.provide(Layer.succeed(Authentication, {
-    session: (user) =>
-      Redacted.value(user) === "" ? new HttpApiError.Unauthorized() : Effect.succeed(Redacted.value(user))
-  }))
-)
+const AuthenticationLive = Layer.succeed(Authentication, {
+  session: (user) =>
+    Redacted.value(user) === "" ? new HttpApiError.Unauthorized() : Effect.succeed(Redacted.value(user))
+})
 
-const withHttpApi: App = HttpApiBuilder.httpApp.pipe(
-  Effect.flatten,
-  Effect.provide([ApiLive, HttpApiBuilder.Router.Live, HttpApiBuilder.Middleware.layer, NodeHttpServer.layerContext]),
-  Effect.provide(NodeContext.layer)
+const httpAppOf = <R>(api: Layer.Layer<HttpApi.Api, never, R>) =>
+  HttpApiBuilder.httpApp.pipe(
+    Effect.flatten,
+    Effect.provide([api, HttpApiBuilder.Router.Live, HttpApiBuilder.Middleware.layer, NodeHttpServer.layerContext]),
+    Effect.provide(NodeContext.layer)
+  )
+
+const withHttpApi: App = httpAppOf(
+  HttpApiBuilder.api(Api).pipe(
+    Layer.provide(WebPushApi.layerHttpApi(Api)),
+    Layer.provide(AuthenticationLive)
+  )
 )
 
 const withRouter: App = HttpRouter.empty.pipe(
@@ -417,6 +428,65 @@ describe("WebPushApi: the body", () => {
       yield* TestClock.adjust("10 seconds")
       assert.strictEqual((yield* answer).status, 408)
     }).pipe(Effect.scoped, Effect.provide(Live)))
+})
+
+class Trace extends HttpApiMiddleware.Tag<Trace>()("Trace") {}
+
+class Orders extends HttpApiGroup.make("orders").add(HttpApiEndpoint.get("list", "/orders").addSuccess(Schema.Void)) {}
+
+class Shop extends HttpApi.make("shop")
+  .add(Orders)
+  .add(WebPushApi.group(Authentication).middleware(Trace).prefix("/push"))
+  .middleware(Trace)
+  .prefix("/api")
+{}
+
+describe("WebPushApi: layerHttpApi", () => {
+  it.scopedLive("implements the group beside others, below the prefixes and middlewares of the application", () =>
+    Effect.gen(function*() {
+      const context = yield* Effect.context<SubscriptionStore.SubscriptionStore | WebPush.WebPush>()
+      const traced: Array<string> = []
+      const layer: Layer.Layer<
+        HttpApiGroup.ApiGroup<"shop", "webPush">,
+        never,
+        Authentication | Trace | SubscriptionStore.SubscriptionStore | WebPush.WebPush
+      > = WebPushApi.layerHttpApi(Shop)
+      const ShopLive = HttpApiBuilder.api(Shop).pipe(
+        Layer.provide([layer, HttpApiBuilder.group(Shop, "orders", (h) => h.handle("list", () => Effect.void))]),
+        Layer.provide(AuthenticationLive),
+        Layer.provide(Layer.succeed(
+          Trace,
+          Effect.map(HttpServerRequest.HttpServerRequest, ({ url }) => {
+            traced.push(url)
+          })
+        ))
+      )
+      const baseUrl = yield* serveNode(Effect.provide(httpAppOf(ShopLive), context))
+      const client = (cookie: string) =>
+        HttpApiClient.make(Shop, {
+          baseUrl,
+          transformClient: HttpClient.mapRequest(HttpClientRequest.setHeader("cookie", cookie))
+        })
+      const subscription = newSubscription()
+      const { webPush } = yield* client("user=anna")
+      assert.deepStrictEqual(yield* webPush.publicKey(), { publicKey: (yield* WebPush.WebPush).publicKey })
+      assert.deepStrictEqual(yield* webPush.subscribe({ payload: subscription }), {
+        endpointId: subscription.endpointId
+      })
+      assert.deepStrictEqual((yield* SubscriptionStore.forOwner("anna")).map(({ endpoint }) => endpoint), [
+        subscription.endpoint
+      ])
+      // Once for the group, and once for the API.
+      const paths = ["/api/push/vapid-public-key", "/api/push/subscribe"]
+      assert.deepStrictEqual(traced, paths.flatMap((path) => [path, path]))
+      const stranger = yield* client("user=")
+      const error = yield* Effect.flip(stranger.webPush.unsubscribe({ payload: { endpoint: subscription.endpoint } }))
+      assert.strictEqual(error._tag, "Unauthorized")
+    }).pipe(Effect.provide([Live, FetchHttpClient.layer])))
+
+  it("throws if the API has no such group", () => {
+    assert.throws(() => WebPushApi.layerHttpApi(HttpApi.make("shop").add(Orders)), "must have the group")
+  })
 })
 
 describe("WebPushApi: OpenAPI", () => {

@@ -81,6 +81,6 @@ const AuthenticationLive = Layer.succeed(Authentication, {
 
 export const ApiLive = HttpApiSwagger.layer().pipe(
   Layer.provideMerge(HttpApiBuilder.api(Api)),
-  Layer.provide([OrdersLive, CounterLive, HttpApiBuilder.group(Api, "webPush", WebPushApi.handlers)]),
+  Layer.provide([OrdersLive, CounterLive, WebPushApi.layerHttpApi(Api)]),
   Layer.provide(AuthenticationLive)
 )

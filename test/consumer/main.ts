@@ -43,6 +43,8 @@ const program = Effect.gen(function*() {
 
   yield* Console.log(`react: ${renderToString(createElement(Order, { orderId: "42" }))}`)
   yield* Push.showPush
+  yield* Push.showRoutes(baseUrl, "session-of-ana")
+  yield* Push.showRoutes(baseUrl, "another")
   yield* Effect.scoped(Push.showBlocked)
 })
 

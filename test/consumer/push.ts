@@ -1,8 +1,11 @@
 /** Web Push: to public services, and to one of a test. */
+import { FetchHttpClient, HttpApiClient, HttpClient, HttpClientRequest } from "@effect/platform"
 import { Config, ConfigProvider, Console, Effect, Redacted } from "effect"
-import { VapidKeys, WebPush, WebPushPayload, WebPushSubscription } from "effect-realtime"
+import { SubscriptionStore, VapidKeys, WebPush, WebPushPayload, WebPushSubscription } from "effect-realtime"
 import { NodeWebPush } from "effect-realtime/node"
 import { TestPushService } from "effect-realtime/testing"
+
+import { Api } from "./topics.js"
 
 export const WebPushLive = NodeWebPush.layerConfig({
   vapid: VapidKeys.config({ privateKey: Config.redacted("VAPID_PRIVATE_KEY") }),
@@ -29,7 +32,25 @@ export const showPush = Effect.gen(function*() {
   const [message] = yield* service.received
   const payload: unknown = JSON.parse(message?.text ?? "")
   yield* Console.log(`push: ${results.join(", ")}, ${JSON.stringify(payload)}`)
-}).pipe(Effect.provide(TestPushService.layerWebPush))
+})
+
+/** Subscribes by the routes, as a page does with the cookie of its user, and shows the result for the devices. */
+export const showRoutes = (baseUrl: string, session: string) =>
+  Effect.gen(function*() {
+    const { webPush } = yield* HttpApiClient.make(Api, {
+      baseUrl,
+      transformClient: HttpClient.mapRequest(HttpClientRequest.setHeader("cookie", `session=${session}`))
+    })
+    const { publicKey } = yield* webPush.publicKey()
+    const { subscribe } = yield* TestPushService.TestPushService
+    yield* webPush.subscribe({ payload: yield* subscribe({ applicationServerKey: publicKey }) })
+    const devices = yield* SubscriptionStore.forOwner("ana")
+    return yield* Effect.forEach(devices, (device) => notifyPaid(device, "43"))
+  }).pipe(
+    Effect.catchTag("Unauthorized", () => Effect.succeed(["unauthorized"])),
+    Effect.flatMap((results) => Console.log(`routes: ${results.join(", ")}`)),
+    Effect.provide(FetchHttpClient.layer)
+  )
 
 /** Shows the result for a device at an address that is not a push service, by the transport of production. */
 export const showBlocked = Effect.gen(function*() {

@@ -1,12 +1,22 @@
 /** The server of the shop. */
 import { createServer } from "node:http"
 
-import { HttpApiBuilder } from "@effect/platform"
+import { HttpApiBuilder, HttpApiError } from "@effect/platform"
 import { NodeHttpServer } from "@effect/platform-node"
 import { Context, Deferred, Effect, Layer, Option, Queue, Redacted, Schedule } from "effect"
-import { AccessTicket, EventBroker, EventLog, EventStream, ServerSentEvent, Topic } from "effect-realtime"
+import {
+  AccessTicket,
+  EventBroker,
+  EventLog,
+  EventStream,
+  ServerSentEvent,
+  SubscriptionStore,
+  Topic,
+  WebPushApi
+} from "effect-realtime"
+import { TestPushService } from "effect-realtime/testing"
 
-import { Api, Inbox, News, Orders } from "./topics.js"
+import { Api, Authentication, Inbox, News, Orders } from "./topics.js"
 
 const OrdersLive = HttpApiBuilder.group(
   Api,
@@ -86,9 +96,23 @@ const InboxLive = HttpApiBuilder.group(
       )
 )
 
+const AuthenticationLive = Layer.succeed(Authentication, {
+  session: (session) =>
+    Effect.flatten(findSession(session)).pipe(
+      Effect.mapBoth({ onFailure: () => new HttpApiError.Unauthorized(), onSuccess: ({ owner }) => owner })
+    )
+})
+
+const PushLive = WebPushApi.layerHttpApi(Api).pipe(
+  Layer.provide(AuthenticationLive),
+  Layer.provideMerge(SubscriptionStore.layerMemory),
+  Layer.provideMerge(TestPushService.layerWebPush)
+)
+
 export const Server = HttpApiBuilder.serve().pipe(
   Layer.provide(HttpApiBuilder.api(Api)),
   Layer.provide([OrdersLive, ShopLive, InboxLive]),
+  Layer.provideMerge(PushLive),
   Layer.provide(AccessTicket.layerWith({ secret: Redacted.make("a secret of 32 bytes or a longer one") })),
   Layer.provideMerge(EventBroker.layer.pipe(Layer.provide(EventLog.layerMemory))),
   Layer.provideMerge(TicksInterrupted.layer),

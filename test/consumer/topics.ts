@@ -1,7 +1,14 @@
 /** The topics and the API of a shop, which its server and its pages import. */
-import { HttpApi, HttpApiEndpoint, HttpApiGroup } from "@effect/platform"
+import {
+  HttpApi,
+  HttpApiEndpoint,
+  HttpApiError,
+  HttpApiGroup,
+  HttpApiMiddleware,
+  HttpApiSecurity
+} from "@effect/platform"
 import { Schema } from "effect"
-import { AccessTicket, EventStream, Topic } from "effect-realtime"
+import { AccessTicket, EventStream, Topic, WebPushApi } from "effect-realtime"
 
 export const Orders = Topic.make("orders/:orderId", {
   paid: Schema.Struct({ amount: Schema.Number, at: Schema.Date }),
@@ -14,6 +21,12 @@ export const News = Topic.make("news", { shipped: Schema.String })
 export const Inbox = Topic.make("users/:user", { message: Schema.String })
 
 export const Ticks = Topic.make("ticks", { tick: Schema.Struct({ n: Schema.Number }) })
+
+export class Authentication extends HttpApiMiddleware.Tag<Authentication>()("Authentication", {
+  provides: WebPushApi.Owner,
+  failure: HttpApiError.Unauthorized,
+  security: { session: HttpApiSecurity.apiKey({ in: "cookie", key: "session" }) }
+}) {}
 
 const Order = Schema.Struct({ orderId: Schema.String })
 
@@ -39,4 +52,4 @@ export const Api = HttpApi.make("shop").add(
         .addSuccess(Topic.body(Inbox))
     )
     .addError(AccessTicket.Unauthenticated)
-)
+).add(WebPushApi.group(Authentication).prefix("/push"))

@@ -66,6 +66,14 @@ export default [
     name: "10 seconds"
   },
   {
+    promise: "an HttpApi without the group is refused when the layer is built",
+    file: "src/WebPushApi.ts",
+    find: "group?.identifier === \"webPush\"",
+    replace: "group?.identifier !== \"\"",
+    test: "test/WebPushApi.test.ts",
+    name: "throws if the API has no such group"
+  },
+  {
     promise: "a private key that has lost its leading zeros is taken",
     file: "src/VapidKeys.ts",
     find: "scalar.set(significant, 32 - significant.length)",
