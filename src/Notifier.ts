@@ -24,14 +24,15 @@ import * as Topic from "./Topic.js"
 import * as WebPush from "./WebPush.js"
 
 /**
- * The same notification in two forms: an event for the page, and a push for the service worker.
+ * The same notification in two forms: an event for the page, and a push for the service worker. The push of
+ * `notify` may be a function that returns the message of one device, such as a text in its language.
  *
  * @since 0.1.0
  * @category models
  */
-export interface NotifyContent {
+export interface NotifyContent<out M = WebPush.Message> {
   readonly event: ServerSentEvent.Fields
-  readonly push: WebPush.Message
+  readonly push: M
 }
 
 /**
@@ -88,7 +89,7 @@ export interface NotifyManyOptions extends NotifyOptions {
  */
 export interface PushReport {
   /** One outcome for each device that was pushed to. */
-  readonly outcomes: ReadonlyArray<WebPush.Outcome>
+  readonly outcomes: ReadonlyArray<WebPush.Outcome<Device>>
   /** Number of devices that the store has deleted because a push service reported them as gone. */
   readonly pruned: number
 }
@@ -148,21 +149,21 @@ export declare namespace Notifier {
    * @category models
    */
   export interface Service {
-    readonly notify: (
+    readonly notify: <R = never>(
       owner: string,
-      notification: NotifyContent,
+      notification: NotifyContent<WebPush.MessageFor<Device, R>>,
       options?: NotifyOptions
-    ) => Effect.Effect<NotifyReport, NotifyError>
-    readonly notifyMany: <E, R>(
+    ) => Effect.Effect<NotifyReport, NotifyError, R>
+    readonly notifyMany: <E, R, R2 = never>(
       owners: Stream.Stream<string, E, R>,
-      notification: NotifyContent,
+      notification: NotifyContent<WebPush.MessageFor<Device, R2>>,
       options?: NotifyManyOptions
-    ) => Stream.Stream<OwnerOutcome, E, R>
-    readonly push: (
+    ) => Stream.Stream<OwnerOutcome, E, R | R2>
+    readonly push: <R = never>(
       devices: ReadonlyArray<Device>,
-      message: WebPush.Message,
+      message: WebPush.MessageFor<Device, R>,
       options?: WebPush.SendOptions
-    ) => Effect.Effect<PushReport>
+    ) => Effect.Effect<PushReport, never, R>
     readonly acknowledge: (owner: string, eventId: string) => Effect.Effect<void, EventLog.EventLogError>
   }
 }
@@ -252,7 +253,11 @@ export const make: Effect.Effect<Notifier.Service, never, EventBroker | Subscrip
         Effect.timeoutTo({ duration: delay, onSuccess: () => true, onTimeout: () => false })
       )
 
-    const push: Notifier.Service["push"] = Effect.fnUntraced(function*(devices, message, options) {
+    const push = Effect.fnUntraced(function*<R>(
+      devices: ReadonlyArray<Device>,
+      message: WebPush.MessageFor<Device, R>,
+      options?: WebPush.SendOptions
+    ) {
       const { outcomes } = yield* webPush.sendMany(devices, message, options)
       const [failed, reached] = Arr.partition(outcomes, ({ result }) => Either.isRight(result))
       const gone = Arr.filter(failed, ({ result }) => Either.isLeft(result) && result.left._tag === "WebPushGone")
@@ -261,11 +266,11 @@ export const make: Effect.Effect<Notifier.Service, never, EventBroker | Subscrip
       return { outcomes, pruned: Option.getOrElse(pruned, () => 0) }
     })
 
-    const notify: Notifier.Service["notify"] = (
-      owner,
-      { event, push: message },
-      { delay, exclude = [], policy = "closed", ...sendOptions } = {}
-    ) =>
+    const notify = <R>(
+      owner: string,
+      { event, push: message }: NotifyContent<WebPush.MessageFor<Device, R>>,
+      { delay, exclude = [], policy = "closed", ...sendOptions }: NotifyOptions = {}
+    ): Effect.Effect<NotifyReport, NotifyError, R> =>
       Effect.gen(function*() {
         const channel = Topic.channel(Owner, { owner })
         const connectionsBefore = yield* countConnections(channel)
@@ -372,11 +377,11 @@ export const layer: Layer.Layer<Notifier, never, EventBroker | SubscriptionStore
  *   })
  * ```
  */
-export const notify = (
+export const notify = <R = never>(
   owner: string,
-  notification: NotifyContent,
+  notification: NotifyContent<WebPush.MessageFor<Device, R>>,
   options?: NotifyOptions
-): Effect.Effect<NotifyReport, NotifyError, Notifier> =>
+): Effect.Effect<NotifyReport, NotifyError, R | Notifier> =>
   Effect.flatMap(Notifier, (notifier) => notifier.notify(owner, notification, options))
 
 /**
@@ -394,11 +399,11 @@ export const notify = (
  *   Notifier.notifyMany(users, { event: { event: "opening" }, push: "We are open again." }).pipe(Stream.runDrain)
  * ```
  */
-export const notifyMany = <E, R>(
+export const notifyMany = <E, R, R2 = never>(
   owners: Stream.Stream<string, E, R>,
-  notification: NotifyContent,
+  notification: NotifyContent<WebPush.MessageFor<Device, R2>>,
   options?: NotifyManyOptions
-): Stream.Stream<OwnerOutcome, E, R | Notifier> =>
+): Stream.Stream<OwnerOutcome, E, R | R2 | Notifier> =>
   Stream.unwrap(Effect.map(Notifier, (notifier) => notifier.notifyMany(owners, notification, options)))
 
 /**
@@ -418,11 +423,11 @@ export const notifyMany = <E, R>(
  *   Effect.flatMap(SubscriptionStore.forOwner(user), (devices) => Notifier.push(devices, "Your order is ready."))
  * ```
  */
-export const push = (
+export const push = <R = never>(
   devices: ReadonlyArray<Device>,
-  message: WebPush.Message,
+  message: WebPush.MessageFor<Device, R>,
   options?: WebPush.SendOptions
-): Effect.Effect<PushReport, never, Notifier> =>
+): Effect.Effect<PushReport, never, R | Notifier> =>
   Effect.flatMap(Notifier, (notifier) => notifier.push(devices, message, options))
 
 /**

@@ -15,6 +15,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Fiber from "effect/Fiber"
+import * as FiberRef from "effect/FiberRef"
 import { dual } from "effect/Function"
 import * as Inspectable from "effect/Inspectable"
 import * as Layer from "effect/Layer"
@@ -24,12 +25,13 @@ import * as Schedule from "effect/Schedule"
 import * as Stream from "effect/Stream"
 
 import { hashOf } from "./internal/hash.js"
+import { annotateWith } from "./internal/logging.js"
 import * as VapidKeys from "./VapidKeys.js"
 import * as Delivery from "./WebPush/internal/delivery.js"
 import * as EndpointPolicy from "./WebPush/internal/endpoint.js"
 import { WebPushCrypto } from "./WebPushCrypto.js"
-import type { WebPushFailure, WebPushGone } from "./WebPushError.js"
-import { WebPushConfigError } from "./WebPushError.js"
+import type { WebPushGone } from "./WebPushError.js"
+import { WebPushConfigError, WebPushFailure } from "./WebPushError.js"
 import type { WebPushPayload } from "./WebPushPayload.js"
 import { isWebPushPayload, maxBytes, toBytes } from "./WebPushPayload.js"
 import type { WebPushSubscription } from "./WebPushSubscription.js"
@@ -42,6 +44,19 @@ import { identityOf } from "./WebPushSubscription.js"
  * @category models
  */
 export type Message = string | Uint8Array | WebPushPayload
+
+/**
+ * A message for many subscriptions: the same for each, or a function that returns the message of one subscription,
+ * such as a text in the language of the device. The function is called once for each subscription, when its turn to be
+ * sent has come. It may return an Effect that cannot fail. A function that throws or dies concerns its subscription
+ * only: the outcome is the `WebPushFailure` `Rejected` with the detail `MESSAGE`, and nothing is sent.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type MessageFor<S extends WebPushSubscription, R = never> =
+  | Message
+  | ((subscription: S) => Message | Effect.Effect<Message, never, R>)
 
 /**
  * The options of one message. Those of a call replace those of the layer.
@@ -123,8 +138,8 @@ export interface Receipt {
  * @since 0.1.0
  * @category models
  */
-export interface Outcome {
-  readonly subscription: WebPushSubscription
+export interface Outcome<out S extends WebPushSubscription = WebPushSubscription> {
+  readonly subscription: S
   readonly result: Either.Either<Receipt, WebPushGone | WebPushFailure>
 }
 
@@ -134,8 +149,8 @@ export interface Outcome {
  * @since 0.1.0
  * @category models
  */
-export interface Report extends Inspectable.Inspectable {
-  readonly outcomes: ReadonlyArray<Outcome>
+export interface Report<out S extends WebPushSubscription = WebPushSubscription> extends Inspectable.Inspectable {
+  readonly outcomes: ReadonlyArray<Outcome<S>>
   /** Endpoints to delete: those of `WebPushGone`. */
   readonly gone: ReadonlyArray<string>
   /** Endpoints that exist but accept no message: those of `WebPushFailure.needsNewSubscription`. */
@@ -173,18 +188,18 @@ export declare namespace WebPush {
       message: Message,
       options?: SendOptions
     ) => Effect.Effect<Receipt, WebPushGone | WebPushFailure>
-    /** Sends one message to many subscriptions, and reports one outcome for each. */
-    readonly sendMany: (
-      subscriptions: Iterable<WebPushSubscription>,
-      message: Message,
+    /** Sends a message to each of many subscriptions, and reports one outcome for each. */
+    readonly sendMany: <S extends WebPushSubscription, R = never>(
+      subscriptions: Iterable<S>,
+      message: MessageFor<S, R>,
       options?: SendManyOptions
-    ) => Effect.Effect<Report>
-    /** Sends one message to a Stream of subscriptions, and emits outcomes as they complete. */
-    readonly broadcast: <E, R>(
-      subscriptions: Stream.Stream<WebPushSubscription, E, R>,
-      message: Message,
+    ) => Effect.Effect<Report<S>, never, R>
+    /** Sends a message to each subscription of a Stream, and emits outcomes as they complete. */
+    readonly broadcast: <S extends WebPushSubscription, E, R, R2 = never>(
+      subscriptions: Stream.Stream<S, E, R>,
+      message: MessageFor<S, R2>,
       options?: SendManyOptions
-    ) => Stream.Stream<Outcome, E, R>
+    ) => Stream.Stream<Outcome<S>, E, R | R2>
   }
 }
 
@@ -257,7 +272,7 @@ const validate = ({ hosts, subject }: Options): Effect.Effect<void, WebPushConfi
     ? new WebPushConfigError({ field: "hosts", reason: "Invalid" })
     : Effect.void
 
-/** A message with its options, the same for all its subscriptions. */
+/** The bytes of a message with its options. */
 interface Prepared extends Delivery.Prepared {
   readonly concurrency: number
 }
@@ -299,13 +314,66 @@ const makeAroundRequests = Effect.map(
   }
 )
 
-type Send = (subscription: WebPushSubscription) => Effect.Effect<Outcome>
+type BytesFor<S extends WebPushSubscription> = (subscription: S) => Effect.Effect<Uint8Array, WebPushFailure>
+
+/**
+ * Returns a function from subscriptions to the bytes of their messages. The user's Effect runs in the context of the
+ * caller, and not in that of the requests: its own requests are traced, and follow redirects.
+ */
+const makeBytesFor = <S extends WebPushSubscription, R>(
+  messageOf: Exclude<MessageFor<S, R>, Message>
+): Effect.Effect<BytesFor<S>, never, R> =>
+  Effect.map(
+    Effect.all([Effect.context<R>(), FiberRef.get(HttpClient.currentTracerDisabledWhen)]),
+    ([context, disabledWhen]): BytesFor<S> => {
+      let isLogged = false
+      return (subscription) =>
+        Effect.suspend(() => {
+          const message = messageOf(subscription)
+          return Effect.isEffect(message)
+            ? Effect.map(
+              message.pipe(
+                Effect.locally(HttpClient.currentTracerDisabledWhen, disabledWhen),
+                Effect.mapInputContext((_: Context.Context<never>) => context)
+              ),
+              toMessageBytes
+            )
+            : Effect.succeed(toMessageBytes(message))
+        }).pipe(
+          Effect.catchAllCause((cause) => {
+            const failure = new WebPushFailure({
+              reason: "Rejected",
+              endpointId: subscription.endpointId,
+              detail: "MESSAGE",
+              neverSent: true
+            })
+            if (isLogged) return failure
+            isLogged = true
+            return Effect.zipRight(
+              Effect.logWarning("WebPush could not make the message of a subscription: it gets none", cause).pipe(
+                annotateWith("WebPush")
+              ),
+              failure
+            )
+          })
+        )
+    }
+  )
+
+const toMessageBytes = (message: Message): Uint8Array => {
+  if (!isMessage(message)) {
+    throw new Cause.IllegalArgumentException("WebPush: a message must be a text, bytes or a payload")
+  }
+  return toBytes(message)
+}
+
+type Send<S extends WebPushSubscription> = (subscription: S) => Effect.Effect<Outcome<S>>
 
 /** Sends to each distinct subscription once. */
-const sendAll = Effect.fnUntraced(function*(
-  subscriptions: Iterable<WebPushSubscription>,
+const sendAll = Effect.fnUntraced(function*<S extends WebPushSubscription>(
+  subscriptions: Iterable<S>,
   concurrency: number,
-  send: Send
+  send: Send<S>
 ) {
   const inputs = Arr.fromIterable(subscriptions)
   const unique = new Map(inputs.map((subscription) => [identityOf(subscription), subscription]))
@@ -348,11 +416,11 @@ const endpointsOf = (
   )
 ]
 
-class ReportImpl extends Inspectable.Class implements Report {
-  readonly outcomes: ReadonlyArray<Outcome>
+class ReportImpl<S extends WebPushSubscription> extends Inspectable.Class implements Report<S> {
+  readonly outcomes: ReadonlyArray<Outcome<S>>
   readonly gone: ReadonlyArray<string>
   readonly unusable: ReadonlyArray<string>
-  constructor(outcomes: ReadonlyArray<Outcome>) {
+  constructor(outcomes: ReadonlyArray<Outcome<S>>) {
     super()
     this.outcomes = outcomes
     this.gone = endpointsOf(outcomes, ({ _tag }) => _tag === "WebPushGone")
@@ -367,15 +435,15 @@ class ReportImpl extends Inspectable.Class implements Report {
  * Sends to a Stream of subscriptions, with workers between two mailboxes: `Stream.mapEffect` costs more than the
  * encryption of a message.
  */
-const sendStream = <E, R>(
-  subscriptions: Stream.Stream<WebPushSubscription, E, R>,
+const sendStream = <S extends WebPushSubscription, E, R>(
+  subscriptions: Stream.Stream<S, E, R>,
   concurrency: number,
-  send: Send,
+  send: Send<S>,
   aroundRequests: AroundRequests
 ) =>
   Effect.gen(function*() {
-    const rows = yield* Mailbox.make<WebPushSubscription>(concurrency)
-    const outcomes = yield* Mailbox.make<Outcome, E>(concurrency)
+    const rows = yield* Mailbox.make<S>(concurrency)
+    const outcomes = yield* Mailbox.make<Outcome<S>, E>(concurrency)
     const source = yield* Stream.runForEachChunk(subscriptions, (chunk) => rows.offerAll(chunk)).pipe(
       Effect.ensuring(rows.end),
       Effect.forkScoped
@@ -437,8 +505,28 @@ export const make: (
 
     const prepared = (message: Message, call: SendManyOptions = {}) =>
       Effect.map(checkOptions(call, crypto), () => prepare(message, options, call))
-    const sendOf = (message: Prepared): Send => (subscription) =>
-      Effect.map(Effect.either(deliver(subscription, message)), (result) => ({ subscription, result }))
+    const sendOf = <S extends WebPushSubscription, R>(
+      messageFor: MessageFor<S, R>,
+      call?: SendManyOptions
+    ): Effect.Effect<{ readonly concurrency: number; readonly send: Send<S> }, never, R> =>
+      Effect.gen(function*() {
+        if (typeof messageFor !== "function") {
+          const message = yield* prepared(messageFor, call)
+          const send: Send<S> = (subscription) =>
+            Effect.map(Effect.either(deliver(subscription, message)), (result) => ({ subscription, result }))
+          return { concurrency: message.concurrency, send }
+        }
+        const message = yield* prepared("", call)
+        const bytesFor = yield* makeBytesFor(messageFor)
+        const send: Send<S> = (subscription) =>
+          Effect.map(
+            Effect.either(
+              Effect.flatMap(bytesFor(subscription), (bytes) => deliver(subscription, { ...message, bytes }))
+            ),
+            (result) => ({ subscription, result })
+          )
+        return { concurrency: message.concurrency, send }
+      })
 
     return WebPush.of({
       publicKey: pairs[0].publicKey,
@@ -449,15 +537,17 @@ export const make: (
         Effect.flatMap(prepared(message, call), (message) => aroundRequests(deliver(subscription, message))),
       sendMany: (subscriptions, message, call) =>
         Effect.flatMap(
-          prepared(message, call),
-          (message) => aroundRequests(sendAll(subscriptions, message.concurrency, sendOf(message)))
+          sendOf(message, call),
+          ({ concurrency, send }) => aroundRequests(sendAll(subscriptions, concurrency, send))
         ).pipe(
           Effect.withSpan("WebPush.sendMany", { captureStackTrace: false })
         ),
       broadcast: (subscriptions, message, call) =>
         Stream.unwrapScoped(
-          Effect.flatMap(prepared(message, call), (message) =>
-            sendStream(subscriptions, message.concurrency, sendOf(message), aroundRequests))
+          Effect.flatMap(
+            sendOf(message, call),
+            ({ concurrency, send }) => sendStream(subscriptions, concurrency, send, aroundRequests)
+          )
         )
     })
   }
@@ -516,6 +606,8 @@ export const layerConfig = (
 
 const isMessage = (u: unknown): u is Message => typeof u === "string" || u instanceof Uint8Array || isWebPushPayload(u)
 
+const isMessageFor = (u: unknown): boolean => isMessage(u) || typeof u === "function"
+
 /**
  * Sends one message. Fails with `WebPushGone` if the subscription must be deleted, and with `WebPushFailure` if the
  * message was not accepted for any other reason.
@@ -551,7 +643,7 @@ export const send: {
 )
 
 /**
- * Sends one message to many subscriptions. It never fails: the report has one outcome for each subscription, in
+ * Sends a message to each of many subscriptions. It never fails: the report has one outcome for each subscription, in
  * order, and the endpoints to delete. A subscription that occurs twice gets the message once.
  *
  * @since 0.1.0
@@ -570,20 +662,27 @@ export const sendMany: {
   (
     message: Message,
     options?: SendManyOptions
-  ): (subscriptions: Iterable<WebPushSubscription>) => Effect.Effect<Report, never, WebPush>
-  (
-    subscriptions: Iterable<WebPushSubscription>,
-    message: Message,
+  ): <S extends WebPushSubscription>(subscriptions: Iterable<S>) => Effect.Effect<Report<S>, never, WebPush>
+  <S extends WebPushSubscription, R = never>(
+    message: MessageFor<S, R>,
     options?: SendManyOptions
-  ): Effect.Effect<Report, never, WebPush>
+  ): (subscriptions: Iterable<S>) => Effect.Effect<Report<S>, never, R | WebPush>
+  <S extends WebPushSubscription, R = never>(
+    subscriptions: Iterable<S>,
+    message: MessageFor<S, R>,
+    options?: SendManyOptions
+  ): Effect.Effect<Report<S>, never, R | WebPush>
 } = dual(
-  (args) => !isMessage(args[0]),
-  (subscriptions: Iterable<WebPushSubscription>, message: Message, options?: SendManyOptions) =>
-    Effect.flatMap(WebPush, (webPush) => webPush.sendMany(subscriptions, message, options))
+  (args) => !isMessageFor(args[0]),
+  <S extends WebPushSubscription, R>(
+    subscriptions: Iterable<S>,
+    message: MessageFor<S, R>,
+    options?: SendManyOptions
+  ) => Effect.flatMap(WebPush, (webPush) => webPush.sendMany(subscriptions, message, options))
 )
 
 /**
- * Sends one message to a Stream of subscriptions of any length, in constant memory. It emits each outcome when the
+ * Sends a message to each subscription of a Stream of any length, in constant memory. It emits each outcome when the
  * message has completed, not in the order of the subscriptions. An endpoint that occurs twice gets the message twice.
  *
  * @since 0.1.0
@@ -591,27 +690,43 @@ export const sendMany: {
  * @example
  * ```ts
  * import { Stream } from "effect"
+ * import * as SubscriptionStore from "effect-realtime/SubscriptionStore"
  * import * as WebPush from "effect-realtime/WebPush"
- * import type { WebPushSubscription } from "effect-realtime/WebPushSubscription"
  *
- * const announce = <E, R>(subscriptions: Stream.Stream<WebPushSubscription, E, R>) =>
- *   WebPush.broadcast(subscriptions, "We are open again.", { concurrency: 200 }).pipe(Stream.runCount)
+ * const announce = WebPush.broadcast(SubscriptionStore.all, "We are open again.", { concurrency: 200 }).pipe(
+ *   Stream.runCount
+ * )
+ *
+ * // A message for each device.
+ * const greet = SubscriptionStore.all.pipe(
+ *   WebPush.broadcast((device) => `Hello ${device.owner}`),
+ *   Stream.runDrain
+ * )
  * ```
  */
 export const broadcast: {
   (
     message: Message,
     options?: SendManyOptions
-  ): <E, R>(subscriptions: Stream.Stream<WebPushSubscription, E, R>) => Stream.Stream<Outcome, E, R | WebPush>
-  <E, R>(
-    subscriptions: Stream.Stream<WebPushSubscription, E, R>,
-    message: Message,
+  ): <S extends WebPushSubscription, E, R>(
+    subscriptions: Stream.Stream<S, E, R>
+  ) => Stream.Stream<Outcome<S>, E, R | WebPush>
+  <S extends WebPushSubscription, R2 = never>(
+    message: MessageFor<S, R2>,
     options?: SendManyOptions
-  ): Stream.Stream<Outcome, E, R | WebPush>
+  ): <E, R>(subscriptions: Stream.Stream<S, E, R>) => Stream.Stream<Outcome<S>, E, R | R2 | WebPush>
+  <S extends WebPushSubscription, E, R, R2 = never>(
+    subscriptions: Stream.Stream<S, E, R>,
+    message: MessageFor<S, R2>,
+    options?: SendManyOptions
+  ): Stream.Stream<Outcome<S>, E, R | R2 | WebPush>
 } = dual(
-  (args) => !isMessage(args[0]),
-  <E, R>(subscriptions: Stream.Stream<WebPushSubscription, E, R>, message: Message, options?: SendManyOptions) =>
-    Stream.unwrap(Effect.map(WebPush, (webPush) => webPush.broadcast(subscriptions, message, options)))
+  (args) => !isMessageFor(args[0]),
+  <S extends WebPushSubscription, E, R, R2>(
+    subscriptions: Stream.Stream<S, E, R>,
+    message: MessageFor<S, R2>,
+    options?: SendManyOptions
+  ) => Stream.unwrap(Effect.map(WebPush, (webPush) => webPush.broadcast(subscriptions, message, options)))
 )
 
 /**

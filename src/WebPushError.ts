@@ -50,7 +50,8 @@ export class WebPushGone extends Schema.TaggedError<WebPushGone>("effect-realtim
  * - `Transport`: the connection failed; `detail` is the error code. The service may have the message, unless
  *   `neverSent`.
  * - `Unavailable`: the service failed (5xx) or refused the message temporarily (408, 421, 425).
- * - `Rejected`: any other response; `detail` is the error name of the service, if it is a known one.
+ * - `Rejected`: any other response; `detail` is the error name of the service, if it is a known one. `MESSAGE` is the
+ *   detail of a message whose function threw or died: it was never sent.
  *
  * @since 0.1.0
  * @category errors
@@ -95,7 +96,8 @@ export class WebPushFailure extends Schema.TaggedError<WebPushFailure>("effect-r
    * @since 0.1.0
    */
   get isRetryable(): boolean {
-    return this.reason === "RateLimited" || this.reason === "Unavailable" || this.neverSent === true ||
+    return this.reason === "RateLimited" || this.reason === "Unavailable" ||
+      (this.neverSent === true && this.reason !== "Rejected") ||
       (this.reason === "Transport" && unsentCodes.test(this.detail ?? ""))
   }
 

@@ -104,6 +104,18 @@ const endpoints = (...devices: ReadonlyArray<SubscriptionStore.Device>) =>
 const isAccepted = ({ result }: WebPush.Outcome) => Either.isRight(result)
 
 describe("Notifier", () => {
+  it.effect("pushes to each device the message that a function returns for it", () =>
+    run(({ here, laptop, phone, service }) =>
+      Effect.gen(function*() {
+        const push = ({ endpointId, owner }: SubscriptionStore.Device) => `${owner} ${endpointId}`
+        const { outcomes } = yield* here.notifier.notify("anna", { event: news.event, push })
+        assert.deepStrictEqual(outcomes.map(({ subscription }) => subscription), [laptop, phone])
+        yield* here.notifier.push([laptop], (device) => Effect.succeed(push(device)))
+        const received = Effect.map(service.received, (all) => all.map(({ text }) => text).sort())
+        assert.deepStrictEqual(yield* received, [laptop, laptop, phone].map(push).sort())
+      })
+    ))
+
   it.effect("pushes to no device that is excluded, by its endpoint or its endpointId, under each policy", () =>
     run(({ here, laptop, phone, service }) =>
       Effect.gen(function*() {

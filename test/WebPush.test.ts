@@ -7,6 +7,7 @@ import {
   Cause,
   Config,
   ConfigProvider,
+  Context,
   Duration,
   Effect,
   Either,
@@ -638,6 +639,124 @@ describe("WebPush.sendMany", () => {
       const { outcomes } = yield* WebPush.sendMany(subscriptions, "hello", { concurrency: 1500, timeout: 250 })
       assert.deepStrictEqual(outcomes.map(({ result }) => reasonOf(result)), Array(1500).fill("Accepted"))
     }).pipe(withWebPush(stub())), 60_000)
+})
+
+describe("a message for each subscription", () => {
+  class Greeting extends Context.Tag("Greeting")<Greeting, string>() {}
+
+  /** Runs both `sendMany` and `broadcast`, and returns the outcomes of each by path. */
+  const sendBoth = <R>(
+    subscriptions: ReadonlyArray<WebPushSubscription>,
+    message: WebPush.MessageFor<WebPushSubscription, R>,
+    options?: WebPush.SendManyOptions
+  ) =>
+    Effect.gen(function*() {
+      const { outcomes } = yield* WebPush.sendMany(subscriptions, message, options)
+      const streamed = yield* Stream.runCollect(WebPush.broadcast(Stream.fromIterable(subscriptions), message, options))
+      return [outcomes, Array.from(streamed)].map((all) =>
+        all.map(({ result, subscription }) => ({ path: pathOf(subscription), result }))
+          .sort((a, b) => a.path < b.path ? -1 : 1)
+      )
+    })
+  const pathOf = ({ endpoint }: WebPushSubscription) => endpoint.split("/").at(-1) ?? ""
+
+  it.effect("is the result of the function, or of its Effect with the services of the caller", () => {
+    const http = stub()
+    return Effect.gen(function*() {
+      const subscriptions = [fcm("a"), fcm("bb"), fcm("ccc")]
+      const outcomes = yield* sendBoth(subscriptions, (subscription) => pathOf(subscription))
+      const greeted = yield* sendBoth(
+        subscriptions,
+        (subscription) => Effect.map(Greeting, (greeting) => greeting + pathOf(subscription))
+      )
+      for (const all of [...outcomes, ...greeted]) {
+        assert.deepStrictEqual(all.map(({ path }) => path), ["a", "bb", "ccc"])
+        assert.isTrue(all.every(({ result }) => Either.isRight(result)))
+      }
+      // An encrypted message is longer than its text by 103 bytes.
+      const lengths = http.requests.map((request) => [request.url.split("/").at(-1), bodyOf(request).length - 103])
+      const expected = (more: number) => [["a", 1 + more], ["bb", 2 + more], ["ccc", 3 + more]]
+      assert.deepStrictEqual(lengths, [...expected(0), ...expected(0), ...expected(6), ...expected(6)])
+    }).pipe(Effect.provideService(Greeting, "hello "), withWebPush(http))
+  })
+
+  it.effect("that throws, dies or is no message is the outcome of its subscription only", () => {
+    const http = stub()
+    return Effect.gen(function*() {
+      const messages = new Map<string, () => WebPush.Message | Effect.Effect<WebPush.Message>>([
+        ["dies", () => Effect.die(new Error("no text"))],
+        ["interrupts", () => Effect.interrupt],
+        ["none", () => JSON.parse("{}")],
+        ["succeeds", () => "hello"],
+        ["throws", () => {
+          throw new Error("no text")
+        }]
+      ])
+      const all = yield* sendBoth(
+        [...messages.keys()].map(fcm),
+        (subscription) => messages.get(pathOf(subscription))?.() ?? "",
+        { concurrency: 1 }
+      )
+      for (const outcomes of all) {
+        for (const { path, result } of outcomes) {
+          if (path === "succeeds") assert.isTrue(Either.isRight(result))
+          else {
+            const error = Either.getOrThrow(Either.flip(result))
+            assert.isTrue(error._tag === "WebPushFailure" && error.reason === "Rejected" && error.neverSent, path)
+            assert.include(error.message, "Rejected (MESSAGE)")
+            assert.isFalse(error.isRetryable)
+          }
+        }
+      }
+      assert.strictEqual(all.flat().length, 10)
+      assert.strictEqual(http.requests.length, 2)
+    }).pipe(withWebPush(http))
+  })
+
+  it.effect("is made once for each, and not before its turn", () => {
+    const http = stub(() => Effect.never)
+    return Effect.gen(function*() {
+      const made: Array<string> = []
+      const message = (subscription: WebPushSubscription) => {
+        made.push(pathOf(subscription))
+        return "hello"
+      }
+      const subscriptions = Array.from({ length: 20 }, (_, index) => fcm(index))
+      const all = Stream.concat(Stream.fromIterable(subscriptions), Stream.never)
+      for (
+        const effect of [
+          Effect.asVoid(WebPush.sendMany(subscriptions, message, { concurrency: 4, timeout: Duration.infinity })),
+          Stream.runDrain(WebPush.broadcast(all, message, { concurrency: 4, timeout: Duration.infinity }))
+        ]
+      ) {
+        const fiber = yield* Effect.fork(effect)
+        yield* Effect.iterate(0, {
+          while: () => http.requests.length < 4,
+          body: () => Effect.as(Effect.promise(() => new Promise((resolve) => setImmediate(resolve))), 0)
+        })
+        assert.deepStrictEqual(made.splice(0), ["0", "1", "2", "3"])
+        yield* Fiber.interrupt(fiber)
+        http.requests.splice(0)
+      }
+    }).pipe(withWebPush(http))
+  })
+
+  it.live("makes requests of its own as anywhere else: redirects are followed", () => {
+    const redirects: Array<RequestRedirect | undefined> = []
+    const fetch = (_: string | URL | Request, init?: RequestInit) => {
+      redirects.push(init?.redirect)
+      return Promise.resolve(new Response("hello", { status: 200 }))
+    }
+    return Effect.gen(function*() {
+      const text = Effect.orDie(Effect.flatMap(HttpClient.get("https://texts.example.org"), ({ text }) => text))
+      const { outcomes } = yield* WebPush.sendMany([fcm(1)], () => text)
+      assert.deepStrictEqual(outcomes.map(({ result }) => reasonOf(result)), ["Accepted"])
+      assert.deepStrictEqual(redirects, [undefined, "manual"])
+    }).pipe(
+      withWebPush({ layer: FetchHttpClient.layer }),
+      Effect.provideService(FetchHttpClient.Fetch, fetch)
+    )
+  })
 })
 
 describe("WebPush.broadcast", () => {
