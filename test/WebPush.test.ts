@@ -645,7 +645,7 @@ describe("a message for each subscription", () => {
   class Greeting extends Context.Tag("Greeting")<Greeting, string>() {}
 
   /** Runs both `sendMany` and `broadcast`, and returns the outcomes of each by path. */
-  const sendBoth = <R>(
+  const sendBoth = <R = never>(
     subscriptions: ReadonlyArray<WebPushSubscription>,
     message: WebPush.MessageFor<WebPushSubscription, R>,
     options?: WebPush.SendManyOptions
