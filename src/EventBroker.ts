@@ -8,6 +8,7 @@
 import { HttpServerRequest } from "@effect/platform/HttpServerRequest"
 import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
 import * as Arr from "effect/Array"
+import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import type * as DateTime from "effect/DateTime"
@@ -416,7 +417,7 @@ export const subscribe = <E = never, R = never>(
   channels: ChannelOrPattern | Iterable<ChannelOrPattern>,
   options: SubscribeOptions<E, R> = {}
 ): Effect.Effect<EventStream.EventStream, EventLog.EventLogError | E, EventBroker | R | Scope.Scope> => {
-  Connection.checkOptions(options)
+  Connection.checkOptions(withDefaults(options))
   return Effect.flatMap(EventBroker, (broker) => broker.subscribe(channels, options))
 }
 
@@ -460,7 +461,7 @@ export const respond = <E = never, R = never>(
   E,
   EventBroker | HttpServerRequest | R | Scope.Scope
 > => {
-  Connection.checkOptions(options)
+  Connection.checkOptions(withDefaults(options))
   Response.checkOptions(options)
   return Effect.flatMap(EventBroker, (broker) => broker.respond(channels, options))
 }
@@ -723,17 +724,21 @@ export const make = Effect.fnUntraced(function*<R = never>(options: Options<R> =
     )
     connection.onStop(() => lifecycle.stop(subscriber))
     connection.onEnd(() => hub.forget(connection))
-    const start = Effect.suspend((): Effect.Effect<Opened, EventLog.EventLogError> =>
+    const start = Effect.suspend((): Effect.Effect<Messages.Opened, EventLog.EventLogError> =>
       admission.admits(subscriber, granted, pending)
         ? lifecycle.join(subscriber).pipe(
           Effect.zipRight(replays.start(subscriber, options, run)),
           Effect.flatMap((isStarted) =>
             isStarted
-              ? Effect.succeed<Opened>({ _tag: "Open", stream: Connection.toEventStream(connection) })
+              ? Effect.succeed<Messages.Opened>({ _tag: "Open", stream: Connection.toEventStream(connection) })
               : Effect.as(lifecycle.leave(subscriber), { _tag: "Ended" })
           )
         )
-        : Effect.succeed({ _tag: "Refused" })
+        // A client of ended channels would only come back for the same answer.
+        : Effect.map(
+          admission.isClosed ? Effect.succeed(false) : replays.hasEnded(subscriber.channels, options),
+          (hasEnded) => ({ _tag: hasEnded ? "Ended" : "Refused" })
+        )
     )
     return yield* Effect.uninterruptibleMask((restore) =>
       Scope.addFinalizer(scope, lifecycle.leave(subscriber)).pipe(
@@ -755,8 +760,7 @@ export const make = Effect.fnUntraced(function*<R = never>(options: Options<R> =
     return yield* admission.pend(options.owner, (pending) =>
       Effect.gen(function*() {
         const granted = yield* yield* admission.authorize(requested, options.authorize)
-        const opened = yield* open(requested, granted, pending, options, isLocal)
-        return opened._tag === "Open" ? opened.stream : yield* opened._tag === "Ended" ? ended : shed(options)
+        return yield* open(requested, granted, pending, options, isLocal)
       }))
   })
 
@@ -773,30 +777,42 @@ export const make = Effect.fnUntraced(function*<R = never>(options: Options<R> =
         Effect.withSpan("EventBroker.publish", { attributes: { channel }, captureStackTrace: false })
       )
     },
-    subscribe: (channels, options = {}) => subscribeWith(channels, options, false),
+    subscribe: (channels, options = {}) =>
+      Effect.flatMap(
+        subscribeWith(channels, options, false),
+        (opened) =>
+          opened._tag === "Open" ? Effect.succeed(opened.stream) : opened._tag === "Ended" ? ended : shed(options)
+      ),
     respond: Effect.fnUntraced(function*(channels, options = {}) {
       const { headers, method } = yield* HttpServerRequest
       const lastEventId = Option.getOrElse(yield* EventStream.lastEventId, () => options.lastEventId)
       const requested = Admission.check(channels)
-      if (Either.isLeft(requested)) return refuse(requested.left)
+      if (Either.isLeft(requested)) return refuse(requested.left, options)
       const sendAway = acceptsEvents(headers.accept)
         ? Effect.map(shed(options), EventStream.toResponse(options))
         : unavailable(options)
       return yield* admission.pend(options.owner, (pending) =>
         Effect.gen(function*() {
           const granted = yield* admission.authorize(requested.right, options.authorize)
-          if (Either.isLeft(granted)) return refuse(granted.left)
-          if (granted.right.channels.size === 0) return HttpServerResponse.empty({ status: 403 })
-          if (method === "HEAD") return Response.head(options)
+          if (Either.isLeft(granted)) return refuse(granted.left, options)
+          if (granted.right.channels.size === 0) return empty(403, options)
+          if (method === "HEAD") {
+            const channels = Array.from(granted.right.channels.keys())
+            const hasEnded = yield* Effect.orElseSucceed(
+              replays.hasEnded(channels, { ...options, lastEventId }),
+              () => false
+            )
+            return hasEnded ? empty(204, options) : Response.head(options)
+          }
           return yield* open(requested.right, granted.right, pending, { ...options, lastEventId }, false).pipe(
             Effect.flatMap((opened) => {
               if (opened._tag === "Refused") return sendAway
-              if (opened._tag === "Ended") return HttpServerResponse.empty()
+              if (opened._tag === "Ended") return empty(204, options)
               const { stream } = opened
               return handOver(Connection.fromEventStream(stream), EventStream.toResponse(stream, options))
             }),
             // After a 500 a browser would never return.
-            Effect.catchAll((error) => error.isRetryable ? sendAway : Effect.succeed(refuse(error)))
+            Effect.catchAll((error) => error.isRetryable ? sendAway : Effect.succeed(refuse(error, options)))
           )
         }))
     }),
@@ -826,12 +842,6 @@ export const make = Effect.fnUntraced(function*<R = never>(options: Options<R> =
   return service
 })
 
-/** The result of the admission of a client. `Ended`: all channels have ended, and the client has received the rest. */
-type Opened =
-  | { readonly _tag: "Open"; readonly stream: EventStream.EventStream }
-  | { readonly _tag: "Ended" }
-  | { readonly _tag: "Refused" }
-
 const isOneChannel = (channels: Admission.Channels): boolean =>
   channels.size === 1 && !Array.from(channels.values()).some(Topic.isPattern)
 
@@ -841,11 +851,14 @@ const ended = Effect.tap(
   (stream) => Effect.sync(() => Connection.fromEventStream(stream).endWith(Frame.end))
 )
 
-const withDefaults = (options: EventStream.Options): EventStream.Options => ({
-  ...options,
-  retry: options.retry ?? "3 seconds",
-  strategy: options.strategy ?? "disconnect"
-})
+/** Adds the defaults of a broker. Throws `IllegalArgumentException` for the strategy that lets a publisher wait. */
+const withDefaults = (options: EventStream.Options): EventStream.Options => {
+  const { retry = "3 seconds", strategy = "disconnect" } = options
+  if (strategy === "suspend") {
+    throw new Cause.IllegalArgumentException("EventBroker: strategy must be one of sliding, dropping, disconnect")
+  }
+  return { ...options, retry, strategy }
+}
 
 const shutdown = (connection: Connection.Connection) => Effect.sync(() => connection.shutdown())
 
@@ -857,15 +870,19 @@ const shed = (options: EventStream.Options) =>
   })
 
 /** The answer that asks a client to come back, if the client is no `EventSource`. */
-const unavailable = (options: EventStream.Options) =>
+const unavailable = (options: EventStream.Options & EventStream.ResponseOptions) =>
   Effect.map(
     Connection.makeSettings(options),
     ({ shutdownRetry }) =>
-      HttpServerResponse.empty({ status: 503, headers: { "retry-after": String(Math.ceil(shutdownRetry / 1000)) } })
+      HttpServerResponse.setHeader(empty(503, options), "retry-after", String(Math.ceil(shutdownRetry / 1000)))
   )
 
 /** Returns the answer after which a client does not come back: to the same request it would be the same. */
-const refuse = ({ detail }: EventLog.EventLogError) => HttpServerResponse.text(detail, { status: 400 })
+const refuse = ({ detail }: EventLog.EventLogError, options: EventStream.ResponseOptions) =>
+  Response.withOwnHeaders(HttpServerResponse.text(detail, { status: 400 }), options)
+
+const empty = (status: number, options: EventStream.ResponseOptions) =>
+  Response.withOwnHeaders(HttpServerResponse.empty({ status }), options)
 
 /** Disconnects the subscribers for which the predicate of an application returns true. */
 const disconnectWhere = (admission: Admission.Admission, predicate: (subscriber: Subscriber) => boolean) =>

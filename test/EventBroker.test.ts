@@ -431,6 +431,14 @@ describe("EventBroker", () => {
         { maxChannels: 2 }
       ))
 
+    it("of strategies: one that lets a publisher wait is refused where the route is built", () => {
+      const options: EventStream.Options = { strategy: "suspend" }
+      // @ts-expect-error a caller without types may do this
+      assert.throws(() => EventBroker.respond("a", options), Cause.IllegalArgumentException, "strategy")
+      // @ts-expect-error a caller without types may do this
+      assert.throws(() => EventBroker.subscribe("a", options), Cause.IllegalArgumentException, "strategy")
+    })
+
     it.effect("that are not valid die when the layer is built", () =>
       Effect.gen(function*() {
         const isMistake = <A, E>(layer: Layer.Layer<A, E>) =>
@@ -782,6 +790,25 @@ describe("EventBroker", () => {
       // The cursor fills the queue already.
       assert.isFalse(yield* EventStream.publish(stream, { data: "too much" }))
       assert.deepStrictEqual(yield* Stream.runCollect(EventStream.toStream(stream)), Chunk.empty())
+    })))
+
+  it.effect("counts the replayed events that a client was sent, also those before the end of its channel", () =>
+    run(Effect.gen(function*() {
+      const id = yield* EventBroker.publish("chat", { data: 0 })
+      yield* EventBroker.publish("chat", { data: 1 })
+      yield* EventBroker.publish("chat", { data: "of anna" }, { except: "anna" })
+      yield* EventBroker.publish("chat", { data: 2 })
+      yield* EventBroker.complete("chat")
+      const before = yield* metrics
+      const url = yield* serve(EventBroker.respond("chat", { owner: "anna" }))
+      const source = yield* TestEventSource.make(url, { headers: { "last-event-id": id } })
+      assert.deepStrictEqual(data(yield* TestEventSource.collect(source)), ["1", "2", ""])
+      const replayed = Effect.map(
+        metrics,
+        (now) => (now["events.replayed"] ?? 0) - (before["events.replayed"] ?? 0)
+      )
+      yield* Effect.repeat(replayed, { until: (count) => count > 0 })
+      assert.strictEqual(yield* replayed, 2)
     })))
 
   it.effect("has metrics and spans", () =>

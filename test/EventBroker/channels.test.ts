@@ -1,6 +1,6 @@
 import type { HttpApp } from "@effect/platform"
 import { assert, describe, it } from "@effect/vitest"
-import { Deferred, Effect, Fiber, Layer, Option, Schema, type Scope, Stream, TestClock } from "effect"
+import { Deferred, Effect, Exit, Fiber, HashMap, Layer, Logger, Option, Schema, Scope, Stream, TestClock } from "effect"
 import { EventBroker, EventLog, EventStream, Topic } from "effect-realtime"
 import { LeakCheck, TestEventSource } from "effect-realtime/testing"
 
@@ -185,6 +185,70 @@ for (const [server, serveOn] of [["Node's server", serveNode], ["a web handler",
         })))
     })
 
+    describe("adds the headers of the options to every answer", () => {
+      const headers = { "access-control-allow-origin": "https://example.com" }
+      const cases: ReadonlyArray<
+        readonly [name: string, status: number, app: ReturnType<typeof EventBroker.respond>, request: RequestInit]
+      > = [
+        ["an open channel", 200, EventBroker.respond("open", { headers }), {}],
+        ["HEAD of an open channel", 200, EventBroker.respond("open", { headers }), { method: "HEAD" }],
+        ["an ended channel", 204, EventBroker.respond("done", { headers }), {}],
+        ["HEAD of an ended channel", 204, EventBroker.respond("done", { headers }), { method: "HEAD" }],
+        ["an illegal channel", 400, EventBroker.respond("a/*", { headers }), {}],
+        [
+          "an illegal grant",
+          400,
+          EventBroker.respond("a", { headers, authorize: () => Effect.succeed({ channels: ["a/*"] }) }),
+          {}
+        ],
+        [
+          "no grant",
+          403,
+          EventBroker.respond("a", { headers, authorize: () => Effect.succeed({ channels: [] }) }),
+          {}
+        ],
+        ["a limit", 200, EventBroker.respond("a", { headers, owner: "anna" }), {}],
+        [
+          "a limit, for a client that reads no event stream",
+          503,
+          EventBroker.respond("a", { headers, owner: "anna" }),
+          { headers: { accept: "text/html" } }
+        ],
+        ["a limit, for an ended channel", 204, EventBroker.respond("done", { headers, owner: "anna" }), {}]
+      ]
+      const answer = (app: (typeof cases)[number][2], request: RequestInit) =>
+        Effect.flatMap(serve(app), (url) =>
+          Effect.promise(async (signal) => {
+            const response = await fetch(url, { ...request, signal })
+            await response.body?.cancel()
+            return [response.status, response.headers.get("access-control-allow-origin")]
+          }))
+      it.effect("of each status", () =>
+        Effect.gen(function*() {
+          yield* EventBroker.complete("done")
+          yield* EventBroker.subscribe("a", { owner: "anna" })
+          for (const [name, status, app, request] of cases) {
+            assert.deepStrictEqual(yield* answer(app, request), [status, "https://example.com"], name)
+          }
+          const draining = yield* Effect.fork(EventBroker.drain)
+          yield* TestClock.adjust("1 second")
+          yield* Fiber.join(draining)
+          const drained = [
+            ["a drain", 200, cases[0][2], {}],
+            ["a drain", 503, cases[0][2], { headers: { accept: "text/html" } }]
+          ] as const
+          for (const [name, status, app, request] of drained) {
+            assert.deepStrictEqual(yield* answer(app, request), [status, "https://example.com"], name)
+          }
+        }).pipe(
+          Effect.scoped,
+          Effect.provide(
+            EventBroker.layerWith({ maxConnectionsPerOwner: 1 }).pipe(Layer.provide(EventLog.layerMemory))
+          ),
+          LeakCheck.run
+        ))
+    })
+
     it.effect("does not send an event to the owner that it excepts, also where it is replayed", () =>
       run(Effect.gen(function*() {
         const [anna, bob] = yield* Effect.all([
@@ -342,6 +406,40 @@ describe("EventBroker.stream", () => {
       }),
       { capacity: 10_000 }
     ))
+
+  it.effect("is refused by the limit of patterns with a warning, and tries again until there is room", () => {
+    const warnings: Array<unknown> = []
+    const logger = Logger.replace(
+      Logger.defaultLogger,
+      Logger.make(({ annotations, logLevel, message }) => {
+        warnings.push([logLevel.label, String(message), Option.getOrNull(HashMap.get(annotations, "module"))])
+      })
+    )
+    const names = Array.from({ length: 10 }, (_, i) => `p${i}`)
+    const Deep = Topic.make(":p0/:p1/:p2/:p3/:p4/:p5/:p6/:p7/:p8/:p9", { said: Schema.String })
+    const pattern = (bits: number) =>
+      Topic.pattern(Deep, Object.fromEntries(names.flatMap((name, i) => (bits >> i) % 2 === 0 ? [] : [[name, "x"]])))
+    const subscribe = (first: number) =>
+      EventBroker.subscribe(Array.from({ length: 128 }, (_, i) => pattern(first + i)))
+    return run(Effect.gen(function*() {
+      yield* Effect.forEach([0, 128, 256], subscribe)
+      const scope = yield* Scope.make()
+      yield* Scope.extend(subscribe(384), scope)
+      const refused = yield* Effect.fork(Stream.runHead(EventBroker.stream(pattern(600), { from: "beginning" })))
+      const turns = Effect.repeatN(Effect.yieldNow(), 100)
+      yield* turns
+      yield* Effect.repeatN(Effect.zipRight(TestClock.adjust("10 seconds"), turns), 10)
+      assert.lengthOf(warnings, 1)
+      assert.match(
+        String(warnings),
+        /^WARN,EventBroker refused a stream of this process, .*: trying again,EventBroker$/
+      )
+      yield* Scope.close(scope, Exit.void)
+      yield* EventBroker.publish(names.map(() => "x").join("/"), { event: "said", data: "\"at last\"" })
+      yield* TestClock.adjust("40 seconds")
+      assert.strictEqual(Option.getOrThrow(yield* Fiber.join(refused)).data, "at last")
+    })).pipe(Effect.provide(logger))
+  })
 
   it.effect("ends when its channels have ended, and with the broker", () =>
     run(Effect.gen(function*() {

@@ -140,7 +140,7 @@ export default [
   {
     promise: "While the log is unavailable a request is answered with a retry",
     file: broker,
-    find: "error.isRetryable ? sendAway : Effect.succeed(refuse(error))",
+    find: "error.isRetryable ? sendAway : Effect.succeed(refuse(error, options))",
     replace: "Effect.die(error)",
     test: trouble,
     name: "while the log is unavailable"
@@ -291,6 +291,62 @@ export default [
     replace: "    if (!StoredEvent.excludes(entry.data, subscriber.owner)) subscriber.noteEvent(entry.channel)\n",
     test: "test/EventBroker/channels.test.ts",
     name: "was opened again with an event for others"
+  },
+  {
+    promise: "A refusal carries the headers of the options",
+    file: "src/EventStream/internal/response.ts",
+    find: "headers === undefined ? response : ",
+    replace: "headers === undefined || response.status > 200 ? response : ",
+    test: "test/EventBroker/channels.test.ts",
+    name: "of each status"
+  },
+  {
+    promise: "HEAD of an ended channel is answered 204",
+    file: broker,
+    find: "return hasEnded ? empty(204, options) : Response.head(options)",
+    replace: "return Response.head(options)",
+    test: "test/EventBroker/channels.test.ts",
+    name: "of each status"
+  },
+  {
+    promise: "A client of an ended channel is answered 204 at a limit",
+    file: broker,
+    find: "(hasEnded) => ({ _tag: hasEnded ? \"Ended\" : \"Refused\" })",
+    replace: "() => ({ _tag: \"Refused\" })",
+    test: "test/EventBroker/channels.test.ts",
+    name: "of each status"
+  },
+  {
+    promise: "A stream that the limit of patterns refuses tries again",
+    file: "src/EventBroker/internal/messages.ts",
+    find: "if (hasEnded || !isOpen())",
+    replace: "if (hasWarned || hasEnded || !isOpen())",
+    test: "test/EventBroker/channels.test.ts",
+    name: "refused by the limit of patterns"
+  },
+  {
+    promise: "A stream that the limit of patterns refuses warns once",
+    file: "src/EventBroker/internal/messages.ts",
+    find: "if (hasWarned || !isOpen())",
+    replace: "if (!isOpen())",
+    test: "test/EventBroker/channels.test.ts",
+    name: "refused by the limit of patterns"
+  },
+  {
+    promise: "An excepted event is not counted as replayed",
+    file: "src/EventBroker/internal/replay.ts",
+    find: "            count++\n          }\n",
+    replace: "          }\n          count++\n",
+    test,
+    name: "counts the replayed events"
+  },
+  {
+    promise: "The strategy of a broker is not suspend",
+    file: broker,
+    find: "if (strategy === \"suspend\")",
+    replace: "if (retry === \"never\")",
+    test,
+    name: "lets a publisher wait"
   },
   {
     promise: "a stream without a response leaves the broker with its scope",

@@ -23,8 +23,8 @@ export default [
   {
     promise: "unsafeOffer lets no strategy act",
     file: connection,
-    find: "return this.connection.flushForRoom(frame) && this.connection.offer(frame)",
-    replace: "return this.connection.offer(frame)",
+    find: "return this.connection.offerIfRoom(toFrame(event))",
+    replace: "return this.connection.offer(toFrame(event))",
     test,
     name: "own queue: sliding"
   },

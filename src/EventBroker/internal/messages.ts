@@ -1,12 +1,15 @@
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
+import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 
 import type { EventLogError } from "../../EventLog.js"
 import * as EventStream from "../../EventStream.js"
+import { backoff } from "../../internal/backoff.js"
+import { annotateWith } from "../../internal/logging.js"
 import * as ServerSentEvent from "../../ServerSentEvent.js"
 import * as Topic from "../../Topic.js"
 import type { Channel } from "./hub.js"
@@ -20,7 +23,13 @@ interface Options {
 type Subscribe = (
   channels: ReadonlyArray<Channel>,
   options: Options & EventStream.Options & { readonly strategy: "disconnect"; readonly attribution: "on" }
-) => Effect.Effect<EventStream.EventStream, EventLogError, Scope.Scope>
+) => Effect.Effect<Opened, EventLogError, Scope.Scope>
+
+/** The result of the admission of a client. `Ended`: all channels have ended, and the client has received the rest. */
+export type Opened =
+  | { readonly _tag: "Open"; readonly stream: EventStream.EventStream }
+  | { readonly _tag: "Ended" }
+  | { readonly _tag: "Refused" }
 
 /** A message of a topic, a message of a plain channel, or a notice. */
 type Message =
@@ -58,7 +67,7 @@ export const make = (
   options: Options,
   isOpen: () => boolean
 ): Stream.Stream<Message, EventLogError> =>
-  Stream.suspend(() => {
+  Stream.unwrap(Effect.map(Schedule.driver(untilAdmitted), (pause) => {
     const topics = Array.from(
       new Set(channels.flatMap((channel) => typeof channel === "string" ? [] : [channel.topic]))
     )
@@ -66,6 +75,16 @@ export const make = (
     let hasBegun = false
     let hasEnded = false
     let hasProgress = false
+    let hasWarned = false
+
+    const warn = Effect.suspend(() => {
+      if (hasWarned || !isOpen()) return Effect.void
+      hasWarned = true
+      return logWarning(
+        "EventBroker refused a stream of this process, as the patterns of a node have 512 combinations of wildcard " +
+          "positions at most: trying again"
+      )
+    })
 
     const frames = Stream.unwrapScoped(
       Effect.suspend(() =>
@@ -79,9 +98,14 @@ export const make = (
         })
       ).pipe(
         Effect.retry({ while: (error) => hasBegun && error.isRetryable && isOpen(), schedule: untilAvailable }),
-        Effect.map((stream) => {
+        Effect.map((opened) => {
           hasBegun = true
-          return ServerSentEvent.decode(EventStream.toStream(stream), { maxSize: Number.POSITIVE_INFINITY })
+          hasEnded = opened._tag === "Ended"
+          return opened._tag === "Open"
+            ? ServerSentEvent.decode(EventStream.toStream(opened.stream), { maxSize: Number.POSITIVE_INFINITY })
+            : opened._tag === "Refused"
+            ? Stream.execute(warn)
+            : Stream.empty
         })
       )
     ).pipe(Stream.catchAll((error) => error._tag === "EventLogError" ? Stream.fail(error) : Stream.die(error)))
@@ -89,9 +113,9 @@ export const make = (
     /** The end of a subscription: of the channels, of the broker, or because the consumer is slow. */
     const next = Stream.suspend((): Stream.Stream<never, Option.Option<EventLogError>> => {
       if (hasEnded || !isOpen()) return Stream.fail(Option.none())
-      const pause = hasProgress ? 0 : refusedPause
+      const continued = hasProgress ? pause.reset : Effect.ignore(pause.next(undefined))
       hasProgress = false
-      return Stream.execute(Effect.sleep(pause))
+      return Stream.execute(continued)
     })
 
     return frames.pipe(
@@ -112,7 +136,7 @@ export const make = (
       Stream.forever,
       Stream.catchAll(Option.match({ onNone: () => Stream.empty, onSome: (error) => Stream.fail(error) }))
     )
-  })
+  }))
 
 /** Makes the message of an event, whose first line of data is its channel. */
 const toMessage = (
@@ -140,5 +164,7 @@ const toMessage = (
 const decodeReset = (text: string) =>
   Effect.orDie(Schema.decode(Schema.parseJson(Schema.Struct({ reason: Schema.String })))(text))
 
-/** The time in milliseconds after which a stream that the broker has refused tries again. */
-const refusedPause = 1000
+const logWarning = (message: string) => annotateWith("EventBroker")(Effect.logWarning(message))
+
+/** The delays between attempts to open a stream that the broker has refused. */
+const untilAdmitted = backoff("1 second", "30 seconds")

@@ -58,6 +58,11 @@ export interface Replays {
     start: Start<R>,
     run: (reading: Reading<R>) => Effect.Effect<unknown>
   ) => Effect.Effect<boolean, EventLogError>
+  /** Returns true if `start` would return false for a subscriber of the channels. */
+  readonly hasEnded: <R>(
+    channels: ReadonlyArray<string>,
+    start: Start<R>
+  ) => Effect.Effect<boolean, EventLogError>
   /** Sends a subscriber the entries after its cursor until none is left. */
   readonly catchUp: <R>(subscriber: Subscriber, snapshot: TakeSnapshot<R>) => Reading<R>
 }
@@ -80,18 +85,26 @@ export const make = (log: EventLog.Service, hub: Hub): Replays => {
       return page
     }))
 
-  /** Notes the channels that have ended up to the cursor. Patterns have no end, so that their channels do not count. */
-  const noteEnded = (subscriber: Subscriber) =>
-    subscriber.channels.some(isPattern) ? Effect.void : Effect.map(
-      log.last(subscriber.channels, StoredEvent.end.length),
-      (entries) => {
-        for (const { channel, data, epoch, seq } of entries) {
-          if (StoredEvent.isEnd(data) && epoch === subscriber.epoch && seq <= subscriber.seq) {
-            subscriber.noteEnd(channel)
-          }
-        }
-      }
+  /** Returns the last entries of the channels that have ended. Patterns have no end: with one, no channel counts. */
+  const findEnds = (channels: ReadonlyArray<string>) =>
+    channels.some(isPattern) ? Effect.succeed<ReadonlyArray<Entry>>([]) : Effect.map(
+      log.last(channels, StoredEvent.end.length),
+      (entries) => entries.filter(({ data }) => StoredEvent.isEnd(data))
     )
+
+  /** Notes the channels that have ended up to the cursor. */
+  const noteEnded = (subscriber: Subscriber) =>
+    Effect.map(findEnds(subscriber.channels), (ends) => {
+      for (const end of ends) if (isUpTo(subscriber, end)) subscriber.noteEnd(end.channel)
+    })
+
+  /** Finds the cursor with which a subscriber of the channels begins. */
+  const findPlace = (beginning: Beginning, channels: ReadonlyArray<string>) =>
+    typeof beginning === "object"
+      ? Effect.succeed(beginning)
+      : beginning === "beginning"
+      ? Effect.flatMap(log.head, (head) => findBeginning(log, channels, head))
+      : log.head
 
   /** Resets a subscriber, and ends its connection if all of its channels have ended. */
   const resetAndNoteEnded = Effect.fnUntraced(function*<R>(
@@ -109,25 +122,26 @@ export const make = (log: EventLog.Service, hub: Hub): Replays => {
     }
   })
 
-  const sendEntry = (subscriber: Subscriber, entry: Entry): Effect.Effect<boolean> => {
+  /** Returns the frame of an entry, or undefined if the subscriber is not sent it now. */
+  const frameOf = (subscriber: Subscriber, entry: Entry): Frame.Frame | undefined => {
     if (StoredEvent.isEnd(entry.data)) {
       subscriber.isAhead = true
       subscriber.noteEnd(entry.channel)
-      return Effect.succeed(true)
+      return undefined
     }
     subscriber.noteEvent(entry.channel)
     const except = StoredEvent.exceptOf(entry.data)
     if (except !== undefined && except === subscriber.owner) {
       subscriber.isAhead = true
-      return Effect.succeed(true)
+      return undefined
     }
-    return send(subscriber.connection, hub.frameOf(entry, subscriber.isAttributed))
+    return hub.frameOf(entry, subscriber.isAttributed)
   }
 
-  const catchUp = <R>(subscriber: Subscriber, snapshot: TakeSnapshot<R>) =>
-    Effect.gen(function*() {
-      const { connection } = subscriber
-      let count = 0
+  const catchUp = <R>(subscriber: Subscriber, snapshot: TakeSnapshot<R>) => {
+    const { connection } = subscriber
+    let count = 0
+    return Effect.gen(function*() {
       let end: Entry | undefined
       let isReset = false
       let isMore: boolean
@@ -143,9 +157,12 @@ export const make = (log: EventLog.Service, hub: Hub): Replays => {
           continue
         }
         for (const entry of page.entries) {
-          if (!(yield* sendEntry(subscriber, entry))) return
+          const frame = frameOf(subscriber, entry)
+          if (frame !== undefined) {
+            if (!(yield* send(connection, frame))) return
+            count++
+          }
           subscriber.seq = entry.seq
-          count++
           if (StoredEvent.isEnd(entry.data)) end = entry
         }
         subscriber.moveTo(page.position)
@@ -154,48 +171,69 @@ export const make = (log: EventLog.Service, hub: Hub): Replays => {
         // One page at most waits for a client. With "sliding", live events would push replayed ones and a `resync` out.
         if (isMore || connection.settings.strategy === "sliding") yield* drained(connection)
       } while (isMore || !subscriber.goLive())
-      add(Metrics.eventsDelivered, count)
-      add(Metrics.eventsReplayed, count)
-      yield* Metric.update(Metrics.replayEvents, count)
-      yield* Effect.annotateCurrentSpan("events", count)
-    }).pipe(Effect.withSpan("EventBroker.replay", { captureStackTrace: false }))
+    }).pipe(
+      // Also where the client has left, or its channels have ended.
+      Effect.ensuring(Effect.suspend(() => {
+        add(Metrics.eventsDelivered, count)
+        add(Metrics.eventsReplayed, count)
+        return Effect.zipRight(
+          Metric.update(Metrics.replayEvents, count),
+          Effect.annotateCurrentSpan("events", count)
+        )
+      })),
+      Effect.withSpan("EventBroker.replay", { captureStackTrace: false })
+    )
+  }
 
   return {
     catchUp,
-    start: (subscriber, { from, lastEventId, snapshot }, run) =>
+    start: (subscriber, start, run) =>
       Effect.gen(function*() {
-        const given = Option.liftPredicate(lastEventId ?? "", (id) => id !== "")
-        const cursor = Option.flatMap(given, parseEventId)
+        const { lastEventId, snapshot } = start
+        const beginning = parseStart(start)
         const reading = Effect.suspend(() => catchUp(subscriber, snapshot))
-        if (Option.isSome(cursor)) {
-          subscriber.moveTo(cursor.value)
-          yield* noteEnded(subscriber)
-          if (subscriber.hasEnded) return false
-          yield* run(reading)
+        const place = yield* findPlace(beginning, subscriber.channels)
+        if (beginning === "reset") {
+          const reason = isGiven(lastEventId) ? "Malformed" : undefined
+          yield* run(Effect.zipRight(resetAndNoteEnded(subscriber, snapshot, place, reason, false), reading))
           return true
         }
-        const head = yield* log.head
-        if (Option.isNone(given) && from === "beginning") {
-          subscriber.moveTo(yield* findBeginning(log, subscriber.channels, head))
-          yield* noteEnded(subscriber)
-          if (subscriber.hasEnded) return false
-          yield* run(reading)
-          return true
-        }
-        if (Option.isSome(given) || snapshot !== undefined) {
-          const reason = Option.isSome(given) ? "Malformed" : undefined
-          yield* run(Effect.zipRight(resetAndNoteEnded(subscriber, snapshot, head, reason, false), reading))
-          return true
-        }
-        subscriber.moveTo(head)
+        subscriber.moveTo(place)
         yield* noteEnded(subscriber)
         if (subscriber.hasEnded) return false
-        if (subscriber.hasCursor) subscriber.connection.offer(cursorFrame(head))
-        if (!subscriber.goLive()) yield* run(reading)
+        if (beginning === "now" && subscriber.hasCursor) subscriber.connection.offer(cursorFrame(place))
+        if (beginning !== "now" || !subscriber.goLive()) yield* run(reading)
         return true
+      }),
+    hasEnded: (channels, start) =>
+      Effect.gen(function*() {
+        const beginning = parseStart(start)
+        if (beginning === "reset") return false
+        const ends = yield* findEnds(channels)
+        if (ends.length < channels.length) return false
+        const place = yield* findPlace(beginning, channels)
+        return ends.every((end) => isUpTo(place, end))
       })
   }
 }
+
+/** The place at which a client begins. `reset`: a snapshot, or the event `resync`, precedes its events. */
+type Beginning = Cursor | "beginning" | "now" | "reset"
+
+const isGiven = (lastEventId: string | undefined): lastEventId is string =>
+  lastEventId !== undefined && lastEventId !== ""
+
+const parseStart = <R>({ from, lastEventId, snapshot }: Start<R>): Beginning =>
+  isGiven(lastEventId)
+    ? Option.getOrElse(parseEventId(lastEventId), () => "reset" as const)
+    : from === "beginning"
+    ? from
+    : snapshot === undefined
+    ? "now"
+    : "reset"
+
+/** Returns true if a client with the cursor has passed the entry. */
+const isUpTo = (cursor: Cursor, { epoch, seq }: Cursor): boolean => epoch === cursor.epoch && seq <= cursor.seq
 
 /** Finds the earliest place after which the log has all entries of the channels, by binary search. */
 const findBeginning = (log: EventLog.Service, channels: ReadonlyArray<string>, { epoch, seq: last }: Cursor) =>

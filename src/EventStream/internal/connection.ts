@@ -393,24 +393,20 @@ export class Connection {
   }
 
   /**
-   * Returns true if the frame can be taken without dropping one, waiting, or cutting off the client. Flushes the queue
-   * of a client that keeps up, if the frame does not fit.
+   * Queues the frame if it can be taken without dropping one, waiting, or cutting off the client. Returns false
+   * otherwise, or if the connection has ended.
    */
-  flushForRoom(frame: Frame.Frame): boolean {
+  offerIfRoom(frame: Frame.Frame): boolean {
     const { state } = this
-    if (state._tag !== "Open") return false
-    if (!this.fits(state.delivery, frame) && keepsUp(state.delivery)) state.delivery.sink?.flush()
-    return (state.waiting?.publishers.size ?? 0) === 0 && this.fits(state.delivery, frame)
+    return state._tag === "Open" && this.flushForRoom(state, frame) && this.accept(frame)
   }
 
   /** Queues the frame. Returns false if the connection has ended, or has no room and its strategy drops the frame. */
   offer(frame: Frame.Frame): boolean {
     const { state } = this
-    if (state._tag !== "Open") return false
-    if (!this.flushForRoom(frame) && !this.makeRoom(state.delivery, frame)) return false
-    this.pushAfterGap(state.delivery, frame)
-    if (keepsUp(state.delivery)) state.delivery.sink?.ready()
-    return true
+    return state._tag === "Open" &&
+      (this.flushForRoom(state, frame) || this.makeRoom(state.delivery, frame)) &&
+      this.accept(frame)
   }
 
   /**
@@ -505,6 +501,20 @@ export class Connection {
       // A connection that blocks after this tick is examined before its time is up.
       (unreadSince ?? now) + writeTimeout - now
     )
+  }
+
+  /** Returns true if there is room. Flushes the queue of a client that keeps up, if the frame does not fit. */
+  private flushForRoom({ delivery, waiting }: Open, frame: Frame.Frame): boolean {
+    if (!this.fits(delivery, frame) && keepsUp(delivery)) delivery.sink?.flush()
+    return (waiting?.publishers.size ?? 0) === 0 && this.fits(delivery, frame)
+  }
+
+  private accept(frame: Frame.Frame): boolean {
+    if (this.state._tag !== "Open") return false
+    const { delivery } = this.state
+    this.pushAfterGap(delivery, frame)
+    if (keepsUp(delivery)) delivery.sink?.ready()
+    return true
   }
 
   private fits({ blockedSince, queue, queuedBytes }: Delivery, frame: Frame.Frame): boolean {
@@ -691,8 +701,7 @@ class Handle extends Pipeable.Class() implements Queue.Enqueue<ServerSentEvent> 
   }
 
   unsafeOffer(event: ServerSentEvent): boolean {
-    const frame = toFrame(event)
-    return this.connection.flushForRoom(frame) && this.connection.offer(frame)
+    return this.connection.offerIfRoom(toFrame(event))
   }
 
   offer(event: ServerSentEvent): Effect.Effect<boolean> {
@@ -707,7 +716,7 @@ class Handle extends Pipeable.Class() implements Queue.Enqueue<ServerSentEvent> 
       if (connection.settings.strategy !== "suspend") {
         return Effect.succeed(frames.filter((frame) => !connection.offer(frame)).length === 0)
       }
-      const surplus = frames.findIndex((frame) => !connection.flushForRoom(frame) || !connection.offer(frame))
+      const surplus = frames.findIndex((frame) => !connection.offerIfRoom(frame))
       return surplus === -1 ? Effect.succeed(true) : offerSurplus(connection, frames.slice(surplus))
     })
   }
@@ -777,7 +786,8 @@ export const offer = (
   strategy = connection.settings.strategy
 ): Effect.Effect<boolean> =>
   Effect.suspend(() => {
-    if (!connection.isOpen || connection.flushForRoom(frame)) return Effect.succeed(connection.offer(frame))
+    if (connection.offerIfRoom(frame)) return Effect.succeed(true)
+    if (!connection.isOpen) return Effect.succeed(false)
     const timeout = strategy === "suspend" ? Number.POSITIVE_INFINITY : connection.takeTimeout()
     return timeout === undefined ? Effect.succeed(connection.offer(frame)) : waitForRoom(connection, frame, timeout)
   })

@@ -23,11 +23,18 @@ export const withHeaders = (
   response: HttpServerResponse.HttpServerResponse,
   options: Options
 ): HttpServerResponse.HttpServerResponse =>
-  response.pipe(
-    HttpServerResponse.setHeaders({
+  withOwnHeaders(
+    HttpServerResponse.setHeaders(response, {
       "content-type": "text/event-stream",
       "cache-control": "no-cache, no-transform",
       "x-accel-buffering": "no"
     }),
-    HttpServerResponse.setHeaders(options.headers ?? {})
+    options
   )
+
+/** Adds the headers of the options. A page of another origin cannot read the status of a response without them. */
+export const withOwnHeaders = (
+  response: HttpServerResponse.HttpServerResponse,
+  { headers }: Options
+): HttpServerResponse.HttpServerResponse =>
+  headers === undefined ? response : HttpServerResponse.setHeaders(response, headers)
