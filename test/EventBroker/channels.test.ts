@@ -187,11 +187,17 @@ for (const [server, serveOn] of [["Node's server", serveNode], ["a web handler",
 
     describe("adds the headers of the options to every answer", () => {
       const headers = { "access-control-allow-origin": "https://example.com" }
+      const open = EventBroker.respond("open", { headers })
       const cases: ReadonlyArray<
-        readonly [name: string, status: number, app: ReturnType<typeof EventBroker.respond>, request: RequestInit]
+        readonly [
+          name: string,
+          status: number,
+          app: HttpApp.Default<never, EventBroker.EventBroker | Scope.Scope>,
+          request: RequestInit
+        ]
       > = [
-        ["an open channel", 200, EventBroker.respond("open", { headers }), {}],
-        ["HEAD of an open channel", 200, EventBroker.respond("open", { headers }), { method: "HEAD" }],
+        ["an open channel", 200, open, {}],
+        ["HEAD of an open channel", 200, open, { method: "HEAD" }],
         ["an ended channel", 204, EventBroker.respond("done", { headers }), {}],
         ["HEAD of an ended channel", 204, EventBroker.respond("done", { headers }), { method: "HEAD" }],
         ["an illegal channel", 400, EventBroker.respond("a/*", { headers }), {}],
@@ -216,7 +222,7 @@ for (const [server, serveOn] of [["Node's server", serveNode], ["a web handler",
         ],
         ["a limit, for an ended channel", 204, EventBroker.respond("done", { headers, owner: "anna" }), {}]
       ]
-      const answer = (app: (typeof cases)[number][2], request: RequestInit) =>
+      const answer = (app: typeof open, request: RequestInit) =>
         Effect.flatMap(serve(app), (url) =>
           Effect.promise(async (signal) => {
             const response = await fetch(url, { ...request, signal })
@@ -234,8 +240,8 @@ for (const [server, serveOn] of [["Node's server", serveNode], ["a web handler",
           yield* TestClock.adjust("1 second")
           yield* Fiber.join(draining)
           const drained = [
-            ["a drain", 200, cases[0][2], {}],
-            ["a drain", 503, cases[0][2], { headers: { accept: "text/html" } }]
+            ["a drain", 200, open, {}],
+            ["a drain", 503, open, { headers: { accept: "text/html" } }]
           ] as const
           for (const [name, status, app, request] of drained) {
             assert.deepStrictEqual(yield* answer(app, request), [status, "https://example.com"], name)
