@@ -79,6 +79,11 @@ const engines = {
     encryptExample: async (): Promise<Uint8Array> =>
       nodeEncrypt(Buffer.from(example.text), example.keys, 0, example.senderKey, example.salt)
   },
+  "NodeWebPushCrypto.layerWorkers": {
+    layer: NodeWebPushCrypto.layerWorkers({ workers: 1 }),
+    encryptExample: async (): Promise<Uint8Array> =>
+      nodeEncrypt(Buffer.from(example.text), example.keys, 0, example.senderKey, example.salt)
+  },
   WebPushCrypto: {
     layer: WebPushCrypto.layer,
     encryptExample: async (): Promise<Uint8Array> =>
@@ -87,7 +92,7 @@ const engines = {
 }
 
 for (const [engine, { encryptExample, layer }] of Object.entries(engines)) {
-  describe(`${engine}.layer`, () => {
+  describe(engine, () => {
     it("reproduces the message of RFC 8291, appendix A, byte for byte", async () => {
       assert.strictEqual(
         Buffer.from(await encryptExample()).toString("base64url"),

@@ -14,6 +14,8 @@ const errors = { file: "src/WebPushError.ts", test: "test/WebPush.test.ts" }
 const sender = { file: "src/WebPush.ts", test: "test/WebPush.test.ts" }
 const delivery = { ...sender, file: "src/WebPush/internal/delivery.ts" }
 
+const pool = { file: "src/node/internal/encryptionPool.ts", test: "test/node/NodeWebPushCrypto.test.ts" }
+
 export default [
   {
     ...addresses,
@@ -315,5 +317,80 @@ export default [
     replace: "(${cause})",
     test: "test/Notifier.test.ts",
     name: "logs only the reason when a store dies"
+  },
+  {
+    ...pool,
+    promise: "Messages of one turn travel to a thread together",
+    name: "sends messages of one turn together",
+    find: `if (jobs.push(job) === size || isAlone) break`,
+    replace: `jobs.push(job); break`
+  },
+  {
+    ...pool,
+    promise: "A thread has at most two batches",
+    name: "sends messages of one turn together",
+    find: `const batchesPerThread = 2`,
+    replace: `const batchesPerThread = 3`
+  },
+  {
+    ...pool,
+    promise: "A few messages are divided among the threads",
+    name: "divides a few messages",
+    find: `Math.min(batch, Math.ceil(waiting.size / workers))`,
+    replace: `batch`
+  },
+  {
+    ...pool,
+    promise: "A message that waits for a thread can be interrupted",
+    name: "does not send a message that is interrupted",
+    find: `        waiting.delete(job)
+      })`,
+    replace: `      })`
+  },
+  {
+    ...pool,
+    promise: "The messages of a thread that dies are encrypted by another one",
+    name: "loses no message when a thread is terminated",
+    find: `      recover(thread.batches, error, code)
+`,
+    replace: ``
+  },
+  {
+    ...pool,
+    promise: "A message that threads die of takes no other with it",
+    name: "ends a message of which three threads have died",
+    find: `const isAlone = job.losses > 0`,
+    replace: `const isAlone = false`
+  },
+  {
+    ...pool,
+    promise: "Messages wait for no thread that has died",
+    name: "when all messages of a thread that dies are interrupted",
+    find: `      recover(thread.batches, error, code)
+      schedule()`,
+    replace: `      recover(thread.batches, error, code)`
+  },
+  {
+    ...pool,
+    promise: "The layer is not built if no thread runs",
+    name: "dies when the layer is built and no thread runs",
+    find: `Effect.tap(({ encrypt }) =>`,
+    replace: `Effect.tap(() => Effect.void), Effect.tap(({ encrypt }) => () =>`
+  },
+  {
+    ...pool,
+    promise: "No thread outlives the scope",
+    name: "ends its threads with the scope",
+    find: `Promise.all(running.map(({ worker }) => worker.terminate()))`,
+    replace: `Promise.resolve()`
+  },
+  {
+    ...pool,
+    promise: "A message that is awaited when the scope is closed is interrupted",
+    name: "ends its threads with the scope",
+    find: `job.resume(Effect.interrupt)
+    waiting`,
+    replace: `void job
+    waiting`
   }
 ] satisfies ReadonlyArray<Mutation>

@@ -1,11 +1,15 @@
+// @ts-check
 /**
- * Message encryption for Web Push (RFC 8291), with one record of the content coding `aes128gcm` (RFC 8188).
+ * Message encryption for Web Push (RFC 8291), with one record of the content coding `aes128gcm` (RFC 8188). The file is
+ * JavaScript as `encryptionWorker.js` is, which imports it.
  */
+import { Buffer } from "node:buffer"
 import { createCipheriv, createECDH, createHmac, randomBytes } from "node:crypto"
 
 const recordSize = 4096
 
-const hmac = (key: Uint8Array, ...parts: ReadonlyArray<Uint8Array>): Buffer => {
+/** @type {(key: Uint8Array, ...parts: ReadonlyArray<Uint8Array>) => Buffer} */
+const hmac = (key, ...parts) => {
   const mac = createHmac("sha256", key)
   for (const part of parts) mac.update(part)
   return mac.digest()
@@ -19,14 +23,15 @@ const one = Buffer.from([1])
 /**
  * Encrypts a message into one record that holds at least `paddedBytes` of plaintext. Throws if the receiver's key is
  * not on the curve. Only tests pass `privateKey` and `salt`, since each message must have its own.
+ *
+ * @param {Uint8Array} plaintext
+ * @param {{ readonly p256dh: string, readonly auth: string }} receiver
+ * @param {number} paddedBytes
+ * @param {Uint8Array} [privateKey]
+ * @param {Uint8Array} [salt]
+ * @returns {Buffer}
  */
-export const encrypt = (
-  plaintext: Uint8Array,
-  receiver: { readonly p256dh: string; readonly auth: string },
-  paddedBytes: number,
-  privateKey?: Uint8Array,
-  salt: Uint8Array = randomBytes(16)
-): Buffer => {
+export const encrypt = (plaintext, receiver, paddedBytes, privateKey, salt = randomBytes(16)) => {
   const ecdh = createECDH("prime256v1")
   if (privateKey === undefined) ecdh.generateKeys()
   else ecdh.setPrivateKey(privateKey)
