@@ -6,15 +6,69 @@
  */
 import * as Arr from "effect/Array"
 import * as Cause from "effect/Cause"
+import * as Chunk from "effect/Chunk"
 import * as Context from "effect/Context"
 import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
+import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 
 import { identityHashOf, WebPushSubscription } from "./WebPushSubscription.js"
+
+/**
+ * The facts of an application about a device: a JSON object.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Attributes {
+  readonly [name: string]: unknown
+}
+
+const isAttributes = (u: unknown): u is Attributes => Predicate.isRecord(u)
+
+/**
+ * The schema of `Attributes` as JSON text. Members are not copied one by one: an object may have a member `__proto__`.
+ *
+ * @since 0.1.0
+ * @category schemas
+ */
+export const AttributesFromJson: Schema.Schema<Attributes, string> = Schema.parseJson(Schema.declare(isAttributes))
+
+/**
+ * The largest `attributes` of a device, in bytes of JSON in UTF-8.
+ *
+ * @since 0.1.0
+ * @category constants
+ */
+export const maxAttributesBytes = 4096
+
+const localeRule = "a BCP 47 language tag of at most 64 characters"
+
+const canonicalLocale = (locale: string): Option.Option<string> =>
+  locale.length > 64 ? Option.none() : Option.flatMap(Option.liftThrowable(Intl.getCanonicalLocales)(locale), Arr.head)
+
+/**
+ * The schema of a locale: a BCP 47 language tag of at most 64 characters, which is decoded to its canonical form
+ * (`pt-br` to `pt-BR`).
+ *
+ * @since 0.1.0
+ * @category schemas
+ */
+export const Locale: Schema.Schema<string> = Schema.transform(
+  Schema.String.pipe(
+    Schema.filter((locale) => Option.isSome(canonicalLocale(locale)), { message: () => `must be ${localeRule}` })
+  ),
+  Schema.String,
+  {
+    strict: true,
+    decode: (locale) => Option.getOrElse(canonicalLocale(locale), () => locale),
+    encode: (locale) => locale
+  }
+)
 
 /**
  * A stored subscription. Messages can be sent to it directly. Like any `WebPushSubscription` it shows its
@@ -26,6 +80,10 @@ import { identityHashOf, WebPushSubscription } from "./WebPushSubscription.js"
 export class Device extends WebPushSubscription.extend<Device>("effect-realtime/Device")({
   owner: Schema.String,
   userAgent: Schema.optionalWith(Schema.String, { exact: true }),
+  /** Language of the messages for the device, as a canonical BCP 47 tag. */
+  locale: Schema.optionalWith(Schema.String, { exact: true }),
+  /** Facts of the application about the device. `withAttributes` decodes them with a Schema. */
+  attributes: Schema.optionalWith(Schema.declare(isAttributes), { exact: true }),
   /** Time at which this owner first subscribed the device. */
   createdAt: Schema.DateTimeUtcFromSelf,
   /** Time at which the device was last subscribed. */
@@ -44,8 +102,9 @@ export class Device extends WebPushSubscription.extend<Device>("effect-realtime/
 /**
  * A request that the store did not execute:
  *
- * - `InvalidInput`: a text that some databases cannot store unchanged (a lone surrogate, a NUL), or an owner of more
- *   than 1,024 bytes in UTF-8.
+ * - `InvalidInput`: a text that some databases cannot store unchanged (a lone surrogate, a NUL), an owner of more than
+ *   1,024 bytes in UTF-8, a locale that is not a BCP 47 tag, or attributes that are no JSON object of at most 4,096
+ *   bytes.
  * - `EndpointTaken`: the endpoint belongs to another owner, and the keys are not those of the device.
  * - `Gone`: a push service reported the subscription as gone, and it was pruned. Only the browser can make a new one.
  * - `Unavailable`: the database failed; `detail` is the error code.
@@ -114,6 +173,12 @@ export interface Options {
    * default.
    */
   readonly maxDevicesPerOwner?: number | undefined
+  /**
+   * Number of owners that an endpoint may have. With `one`, a device moves to the owner that subscribed it last. With
+   * `several`, each account of a browser has the device: each of them is notified, and each removes it for itself only.
+   * `one` by default.
+   */
+  readonly owners?: "one" | "several" | undefined
 }
 
 /**
@@ -125,10 +190,42 @@ export interface Options {
 export interface UpsertOptions {
   /** User agent of the device. That of the stored device by default. */
   readonly userAgent?: string | undefined
+  /** Language of the messages, as a BCP 47 tag. That of the stored device, or of the replaced one, by default. */
+  readonly locale?: string | undefined
+  /**
+   * Facts of the application, as a JSON object of at most 4,096 bytes. Those of the stored device, or of the replaced
+   * one, by default.
+   */
+  readonly attributes?: Attributes | undefined
   /** Public key of new subscriptions, for a subscription without `applicationServerKey`. */
   readonly applicationServerKey?: string | undefined
   /** Endpoint, of the same owner, that the subscription replaces. */
   readonly replaces?: string | undefined
+}
+
+/**
+ * The devices that `matching` returns: those that meet all its conditions.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Filter {
+  /** Language of the device, as a BCP 47 tag: `pt` includes `pt-BR` (RFC 4647, 3.3.1). Any by default. */
+  readonly locale?: string | undefined
+  /** Attributes that the device has with equal values. None by default. */
+  readonly attributes?: { readonly [name: string]: string | number | boolean } | undefined
+}
+
+/**
+ * A part of the devices in the order of the store.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Page {
+  readonly devices: ReadonlyArray<Device>
+  /** Cursor of the next page. `None` after the last one. */
+  readonly next: Option.Option<string>
 }
 
 /**
@@ -167,6 +264,17 @@ export declare namespace SubscriptionStore {
     readonly forOwner: (owner: string) => Effect.Effect<ReadonlyArray<Device>, SubscriptionStoreError>
     /** All devices, read in pages. */
     readonly all: Stream.Stream<Device, SubscriptionStoreError>
+    /** The devices that match, read in pages. */
+    readonly matching: (filter: Filter) => Stream.Stream<Device, SubscriptionStoreError>
+    /**
+     * Returns at most `limit` devices that match and come after the cursor, in an order that does not change: a device
+     * that is stored throughout is in one of the pages.
+     */
+    readonly page: (
+      filter: Filter,
+      after: Option.Option<string>,
+      limit: number
+    ) => Effect.Effect<Page, SubscriptionStoreError>
     /**
      * Removes the devices that a push service reports as gone, remembers them, and returns their number. A device
      * whose keys differ from those of the subscription has subscribed again since then, and is not removed.
@@ -197,10 +305,39 @@ const checkOwner = (owner: string): Effect.Effect<void, SubscriptionStoreError> 
 const checkText = (field: string, text: string | undefined): Effect.Effect<void, SubscriptionStoreError> =>
   isText(text) ? Effect.void : invalidInput(field, "well-formed text without NUL")
 
+const attributesRule = "a JSON object of at most 4,096 bytes, with texts that are well-formed and without NUL"
+
+// JSON.stringify escapes a NUL, and of the surrogates only the lone ones.
+const malformedText = /(?<!\\)(?:\\\\)*\\u(?:0000|d[89a-f])/
+
+const normalizeAttributes = (attributes: Attributes): Effect.Effect<Attributes, SubscriptionStoreError> =>
+  Schema.encode(AttributesFromJson)(attributes).pipe(
+    Effect.filterOrFail((json) =>
+      new TextEncoder().encode(json).length <= maxAttributesBytes && !malformedText.test(json)
+    ),
+    Effect.flatMap(Schema.decode(AttributesFromJson)),
+    Effect.mapError(() => invalidInput("attributes", attributesRule))
+  )
+
+/** Returns the locale in its canonical form, and the attributes as JSON has them. */
+const normalize = <A extends UpsertOptions | Filter>(options: A): Effect.Effect<A, SubscriptionStoreError> =>
+  Effect.gen(function*() {
+    const { attributes, locale } = options
+    if (attributes === undefined && locale === undefined) return options
+    return {
+      ...options,
+      locale: locale === undefined ? undefined : yield* Effect.mapError(
+        canonicalLocale(locale),
+        () => invalidInput("locale", localeRule)
+      ),
+      attributes: attributes === undefined ? undefined : yield* normalizeAttributes(attributes)
+    }
+  })
+
 /**
  * Builds a store from the operations of a database. It checks each text before it calls an operation, so that all
  * stores refuse the same texts with `InvalidInput`: those that some databases would truncate, replace or confuse with
- * another one.
+ * another one. An operation gets a locale in its canonical form. `all` and `matching` read `page`.
  *
  * @since 0.1.0
  * @category constructors
@@ -222,29 +359,46 @@ const checkText = (field: string, text: string | undefined): Effect.Effect<void,
  * ```
  */
 export const make = (
-  operations: SubscriptionStore.Service,
-  { maxDevicesPerOwner = defaultMaxDevices }: Options = {}
+  operations: Omit<SubscriptionStore.Service, "all" | "matching">,
+  { maxDevicesPerOwner = defaultMaxDevices, owners = "one" }: Options = {}
 ): Effect.Effect<SubscriptionStore.Service> =>
-  Number.isSafeInteger(maxDevicesPerOwner) && maxDevicesPerOwner >= 1
-    ? Effect.succeed(SubscriptionStore.of({
+  Effect.gen(function*() {
+    if (!Number.isSafeInteger(maxDevicesPerOwner) || maxDevicesPerOwner < 1) {
+      return yield* illegal("maxDevicesPerOwner must be a whole number, one or more")
+    }
+    if (owners !== "one" && owners !== "several") return yield* illegal("owners must be one or several")
+    const page: SubscriptionStore.Service["page"] = (filter, after, limit) =>
+      Effect.flatMap(normalize(filter), (filter) => operations.page(filter, after, limit))
+    const matching: SubscriptionStore.Service["matching"] = (filter) =>
+      Stream.paginateChunkEffect(Option.none<string>(), (after) =>
+        Effect.map(
+          page(filter, after, pageSize),
+          ({ devices, next }) => [Chunk.unsafeFromArray(devices), Option.map(next, Option.some)] as const
+        ))
+    return SubscriptionStore.of({
       ...operations,
-      upsert: (owner, subscription, options) =>
-        checkOwner(owner).pipe(
-          Effect.zipRight(checkText("replaces", options?.replaces)),
-          Effect.zipRight(checkText("userAgent", options?.userAgent)),
-          Effect.zipRight(checkText("applicationServerKey", options?.applicationServerKey)),
-          Effect.zipRight(Effect.suspend(() => operations.upsert(owner, subscription, options)))
-        ),
+      page,
+      matching,
+      all: matching({}),
+      upsert: (owner, subscription, options = {}) =>
+        Effect.gen(function*() {
+          yield* checkOwner(owner)
+          yield* checkText("replaces", options.replaces)
+          yield* checkText("userAgent", options.userAgent)
+          yield* checkText("applicationServerKey", options.applicationServerKey)
+          yield* operations.upsert(owner, subscription, yield* normalize(options))
+        }),
       remove: (owner, endpoint) =>
         checkOwner(owner).pipe(
           Effect.zipRight(checkText("endpoint", endpoint)),
           Effect.zipRight(Effect.suspend(() => operations.remove(owner, endpoint)))
         ),
       forOwner: (owner) => Effect.zipRight(checkOwner(owner), Effect.suspend(() => operations.forOwner(owner)))
-    }))
-    : Effect.die(
-      new Cause.IllegalArgumentException("SubscriptionStore: maxDevicesPerOwner must be a whole number, one or more")
-    )
+    })
+  })
+
+const illegal = (rule: string): Effect.Effect<never> =>
+  Effect.die(new Cause.IllegalArgumentException(`SubscriptionStore: ${rule}`))
 
 /**
  * The number of devices of one owner if `maxDevicesPerOwner` is not set.
@@ -286,68 +440,97 @@ export const maxPruned = 10_000
  */
 export const makeMemory = (options: Options = {}): Effect.Effect<SubscriptionStore.Service> =>
   Effect.suspend(() => {
-    const { maxDevicesPerOwner = defaultMaxDevices } = options
+    const { maxDevicesPerOwner = defaultMaxDevices, owners = "one" } = options
     const pruned = new Set<string>()
-    const devices = new Map<string, Device>()
-    // The endpoints of an owner, the oldest subscription first.
-    const owners = new Map<string, Set<string>>()
-    const endpointsOf = (owner: string) => owners.get(owner) ?? new Set()
-    const add = (device: Device) => {
-      devices.set(device.endpoint, device)
-      owners.set(device.owner, endpointsOf(device.owner).add(device.endpoint))
+    // In the order of their position: an update of a row does not move it.
+    const rows = new Map<string, Row>()
+    let lastPosition = 0
+    const keyOf = (endpoint: string, owner: string) => owners === "one" ? endpoint : `${endpoint} ${owner}`
+    const byEndpoint = makeIndex()
+    // The oldest subscription of the owner first.
+    const byOwner = makeIndex()
+    const rowsOf = (keys: Iterable<string>) => Arr.filterMap(keys, (key) => Option.fromNullable(rows.get(key)))
+    const drop = (key: string) => {
+      const row = rows.get(key)
+      if (row === undefined) return false
+      byEndpoint.remove(row.device.endpoint, key)
+      byOwner.remove(row.device.owner, key)
+      return rows.delete(key)
     }
-    const drop = (endpoint: string) => {
-      const owner = devices.get(endpoint)?.owner
-      if (owner === undefined) return false
-      endpointsOf(owner).delete(endpoint)
-      if (endpointsOf(owner).size === 0) owners.delete(owner)
-      return devices.delete(endpoint)
+    const add = (key: string, device: Device) => {
+      const before = rows.get(key)
+      if (before !== undefined) byOwner.remove(before.device.owner, key)
+      rows.set(key, { key, device, position: before?.position ?? ++lastPosition })
+      byEndpoint.add(device.endpoint, key)
+      byOwner.add(device.owner, key)
     }
-    const ofOwner = (owner: string) =>
-      Arr.filterMap(Arr.reverse(endpointsOf(owner)), (endpoint) => Option.fromNullable(devices.get(endpoint)))
+    const ofOwner = (owner: string) => Arr.reverse(rowsOf(byOwner.of(owner)))
     const stored = (subscriptions: Iterable<WebPushSubscription>) =>
-      Arr.filter(subscriptions, (subscription) => {
-        const device = devices.get(subscription.endpoint)
-        return device !== undefined && haveSameKeys(device, subscription)
-      })
+      Arr.flatMap(Arr.fromIterable(subscriptions), (subscription) =>
+        Arr.filter(rowsOf(byEndpoint.of(subscription.endpoint)), ({ device }) =>
+          haveSameKeys(device, subscription)))
 
     return make({
-      upsert: (owner, subscription, { applicationServerKey, replaces, userAgent } = {}) =>
+      upsert: (owner, subscription, { applicationServerKey, replaces, ...facts } = {}) =>
         Effect.flatMap(DateTime.now, (now) => {
           const { endpoint, expiresAt = null, keys } = subscription
-          if (pruned.has(identityHashOf(subscription))) return gone
-          const before = devices.get(endpoint)
-          const isSameDevice = before !== undefined && haveSameKeys(before, subscription)
-          if (before !== undefined && before.owner !== owner && !isSameDevice) return endpointTaken
-          const isKnown = before?.owner === owner
-          const madeWith = subscription.applicationServerKey ??
-            (isSameDevice ? before.applicationServerKey : undefined) ??
-            applicationServerKey
-          const lastSuccessAt = isSameDevice ? before.lastSuccessAt : undefined
-          const agent = userAgent ?? (isKnown ? before.userAgent : undefined)
-          drop(endpoint)
+          if (pruned.has(identityHashOf(subscription))) {
+            return gone
+          }
+          const key = keyOf(endpoint, owner)
+          const devices = Arr.map(rowsOf(byEndpoint.of(endpoint)), ({ device }) =>
+            device)
+          const known = devices.find((device) => device.owner === owner)
+          const same = devices.find((device) => haveSameKeys(device, subscription))
+          if (devices.length > 0 && known === undefined && same === undefined) return endpointTaken
+          const replacedKey = replaces === undefined || replaces === endpoint ? "" : keyOf(replaces, owner)
+          const replaced = rows.get(replacedKey)?.device
+          const isReplaced = replaced?.owner === owner
+          const userAgent = facts.userAgent ?? known?.userAgent
+          const locale = facts.locale ?? known?.locale ?? (isReplaced ? replaced.locale : undefined)
+          const attributes = facts.attributes ?? known?.attributes ?? (isReplaced ? replaced.attributes : undefined)
+          const madeWith = subscription.applicationServerKey ?? same?.applicationServerKey ?? applicationServerKey
+          const lastSuccessAt = same?.lastSuccessAt
           add(
+            key,
             new Device({
               endpoint,
               keys,
               expiresAt,
               owner,
-              createdAt: isKnown ? before.createdAt : now,
+              createdAt: known?.createdAt ?? now,
               updatedAt: now,
               ...(madeWith === undefined ? undefined : { applicationServerKey: madeWith }),
-              ...(agent === undefined ? undefined : { userAgent: agent }),
+              ...(userAgent === undefined ? undefined : { userAgent }),
+              ...(locale === undefined ? undefined : { locale }),
+              ...(attributes === undefined ? undefined : { attributes }),
               ...(lastSuccessAt === undefined ? undefined : { lastSuccessAt })
             })
           )
-          if (replaces !== undefined && replaces !== endpoint && devices.get(replaces)?.owner === owner) {
-            drop(replaces)
-          }
-          for (const device of ofOwner(owner).slice(maxDevicesPerOwner)) drop(device.endpoint)
+          if (isReplaced) drop(replacedKey)
+          for (const { key } of ofOwner(owner).slice(maxDevicesPerOwner)) drop(key)
           return Effect.void
         }),
-      remove: (owner, endpoint) => Effect.sync(() => devices.get(endpoint)?.owner === owner && drop(endpoint)),
-      forOwner: (owner) => Effect.sync(() => ofOwner(owner)),
-      all: Stream.suspend(() => Stream.rechunk(Stream.fromIterable([...devices.values()]), pageSize)),
+      remove: (owner, endpoint) =>
+        Effect.sync(() => {
+          const key = keyOf(endpoint, owner)
+          return rows.get(key)?.device.owner === owner && drop(key)
+        }),
+      forOwner: (owner) => Effect.sync(() => Arr.map(ofOwner(owner), ({ device }) => device)),
+      page: (filter, after, limit) =>
+        Effect.sync(() => {
+          const start = Option.match(after, { onNone: () => 0, onSome: Number })
+          const found: Array<Row> = []
+          for (const row of rows.values()) {
+            if (found.length === limit) break
+            if (row.position > start && matches(row.device, filter)) found.push(row)
+          }
+          const last = found.length === limit ? Arr.last(found) : Option.none()
+          return {
+            devices: Arr.map(found, ({ device }) => device),
+            next: Option.map(last, ({ position }) => String(position))
+          }
+        }),
       prune: (gone) =>
         Effect.sync(() => {
           const subscriptions = Arr.fromIterable(gone)
@@ -358,17 +541,46 @@ export const makeMemory = (options: Options = {}): Effect.Effect<SubscriptionSto
               pruned.delete(oldest)
             }
           }
-          return Arr.filter(stored(subscriptions), ({ endpoint }) => drop(endpoint)).length
+          return Arr.filter(stored(subscriptions), ({ key }) => drop(key)).length
         }),
       touch: (subscriptions) =>
         Effect.map(DateTime.now, (lastSuccessAt) => {
-          for (const { endpoint } of stored(subscriptions)) {
-            const device = devices.get(endpoint)
-            if (device !== undefined) devices.set(endpoint, new Device({ ...device, lastSuccessAt }))
+          for (const { device, key, position } of stored(subscriptions)) {
+            rows.set(key, { key, position, device: new Device({ ...device, lastSuccessAt }) })
           }
         })
     }, options)
   })
+
+/** A row of the store in memory. */
+interface Row {
+  readonly key: string
+  readonly position: number
+  readonly device: Device
+}
+
+/** Returns an index from a name to the keys of its rows, in the order in which they were added. */
+const makeIndex = () => {
+  const index = new Map<string, Set<string>>()
+  const of = (name: string): ReadonlySet<string> => index.get(name) ?? new Set()
+  return {
+    of,
+    add: (name: string, key: string) => {
+      const keys = index.get(name) ?? new Set()
+      index.set(name, keys.add(key))
+    },
+    remove: (name: string, key: string) => {
+      index.get(name)?.delete(key)
+      if (of(name).size === 0) index.delete(name)
+    }
+  }
+}
+
+const matches = (device: Device, { attributes, locale }: Filter): boolean =>
+  (locale === undefined || `${device.locale ?? ""}-`.startsWith(`${locale}-`)) &&
+  Object.entries(attributes ?? {}).every(([name, value]) =>
+    device.attributes !== undefined && Object.hasOwn(device.attributes, name) && device.attributes[name] === value
+  )
 
 /**
  * Provides a store in memory, for a single process and for tests.
@@ -453,6 +665,58 @@ export const forOwner = (
 export const all: Stream.Stream<Device, SubscriptionStoreError, SubscriptionStore> = Stream.unwrap(
   Effect.map(SubscriptionStore, (store) => store.all)
 )
+
+/**
+ * The devices that match a filter, read in pages.
+ *
+ * @since 0.1.0
+ * @category accessors
+ * @example
+ * ```ts
+ * import { Stream } from "effect"
+ * import * as SubscriptionStore from "effect-realtime/SubscriptionStore"
+ * import * as WebPush from "effect-realtime/WebPush"
+ *
+ * // Also to devices with the locale pt-BR.
+ * const announce = WebPush.broadcast(
+ *   SubscriptionStore.matching({ locale: "pt", attributes: { plan: "pro" } }),
+ *   "Estamos abertos de novo."
+ * ).pipe(Stream.runDrain)
+ * ```
+ */
+export const matching = (filter: Filter): Stream.Stream<Device, SubscriptionStoreError, SubscriptionStore> =>
+  Stream.unwrap(Effect.map(SubscriptionStore, (store) => store.matching(filter)))
+
+/**
+ * Decodes the attributes of each device with a schema, and leaves out the devices whose attributes it refuses. A device
+ * without attributes is decoded from an empty object.
+ *
+ * @since 0.1.0
+ * @category combinators
+ * @example
+ * ```ts
+ * import { Schema, Stream } from "effect"
+ * import * as SubscriptionStore from "effect-realtime/SubscriptionStore"
+ *
+ * const Preferences = Schema.Struct({ plan: Schema.Literal("free", "pro"), topics: Schema.Array(Schema.String) })
+ *
+ * const sports = SubscriptionStore.matching({ attributes: { plan: "pro" } }).pipe(
+ *   SubscriptionStore.withAttributes(Preferences),
+ *   Stream.filter(({ attributes }) => attributes.topics.includes("sports"))
+ * )
+ * ```
+ */
+export const withAttributes = <A extends object, I>(schema: Schema.Schema<A, I>) => {
+  const decode = Schema.decodeUnknownOption(schema)
+  return <E, R>(
+    devices: Stream.Stream<Device, E, R>
+  ): Stream.Stream<Device & { readonly attributes: A }, E, R> =>
+    Stream.filterMap(devices, (device) =>
+      Option.map(
+        decode(device.attributes ?? {}),
+        (attributes) => Object.assign(new Device(device, { disableValidation: true }), { attributes })
+      ))
+}
 
 /**
  * Removes the devices that a push service reports as gone, unless they have subscribed again, and returns their number.

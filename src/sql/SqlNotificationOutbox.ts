@@ -17,7 +17,7 @@ import * as Outbox from "../NotificationOutbox.js"
 import type { Notifier } from "../Notifier.js"
 import type { SubscriptionStore } from "../SubscriptionStore.js"
 import type { WebPush } from "../WebPush.js"
-import { migrate } from "./internal/migrate.js"
+import { addColumn, findColumn, migrate } from "./internal/migrate.js"
 import * as Statement from "./internal/statement.js"
 
 /**
@@ -68,22 +68,7 @@ export const migrationsWith = (
   }),
   "0002_add_reached": Effect.gen(function*() {
     const sql = yield* SqlClient.SqlClient
-    const table = sql.literal(tableName)
-    const add = sql`ALTER TABLE ${table} ADD COLUMN ${
-      sql.onDialectOrElse({
-        pg: () => sql.literal("IF NOT EXISTS "),
-        orElse: () => sql.literal("")
-      })
-    }reached TEXT`
-    yield* sql.onDialectOrElse({
-      pg: () => add,
-      // Another node may have added the column in the meantime.
-      orElse: () =>
-        Effect.unlessEffect(
-          Effect.catchAll(add, (error) => Effect.unlessEffect(error, hasReached(sql, tableName))),
-          hasReached(sql, tableName)
-        )
-    })
+    yield* addColumn(sql, tableName, "reached")
   })
 })
 
@@ -95,12 +80,6 @@ export const migrationsWith = (
  * @category migrations
  */
 export const migrations: Record<string, Effect.Effect<void, SqlError, SqlClient.SqlClient>> = migrationsWith({})
-
-const findReached = (sql: SqlClient.SqlClient, tableName: string) =>
-  sql`SELECT name FROM pragma_table_info(${tableName}) WHERE name = 'reached'`
-
-const hasReached = (sql: SqlClient.SqlClient, tableName: string) =>
-  Effect.map(findReached(sql, tableName), Arr.isNonEmptyReadonlyArray)
 
 const entryColumns = `id, owner, message, failures, reached, attempts, due_at AS "dueAt", created_at AS "createdAt"`
 
@@ -129,7 +108,7 @@ export const makeStorageWith = (
       component: "SqlNotificationOutbox",
       tableName,
       migrations: migrationsWith(options),
-      last: (sql) => findReached(sql, tableName)
+      last: (sql) => findColumn(sql, tableName, "reached")
     })
     const table = sql.literal(tableName)
     const { read, write } = Statement.queries(

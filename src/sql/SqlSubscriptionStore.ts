@@ -6,8 +6,9 @@
 import type { MigrationError } from "@effect/sql/Migrator"
 import * as SqlClient from "@effect/sql/SqlClient"
 import type { SqlError } from "@effect/sql/SqlError"
+import type { Fragment } from "@effect/sql/Statement"
 import * as Arr from "effect/Array"
-import * as Chunk from "effect/Chunk"
+import * as Cause from "effect/Cause"
 import * as Config from "effect/Config"
 import type { ConfigError } from "effect/ConfigError"
 import * as DateTime from "effect/DateTime"
@@ -15,14 +16,13 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
-import * as Stream from "effect/Stream"
 
 import { hashOf } from "../internal/hash.js"
 import * as Store from "../SubscriptionStore.js"
 import { Device, SubscriptionStore, SubscriptionStoreError } from "../SubscriptionStore.js"
 import type { WebPushSubscription } from "../WebPushSubscription.js"
 import { identityHashOf } from "../WebPushSubscription.js"
-import { migrate } from "./internal/migrate.js"
+import { addColumn, migrate } from "./internal/migrate.js"
 import * as Statement from "./internal/statement.js"
 
 const column = <A, I>(schema: Schema.Schema<A, I>, name: string) =>
@@ -31,8 +31,9 @@ const column = <A, I>(schema: Schema.Schema<A, I>, name: string) =>
 const Time = Schema.DateTimeUtcFromNumber
 
 /**
- * A row of the table. Times are in milliseconds since 1970. The endpoint is stored byte for byte and
- * found by its hash, because it may be longer than an index allows.
+ * A row of the table. Times are in milliseconds since 1970. The endpoint is stored byte for byte and found by its hash,
+ * because it may be longer than an index allows. If an endpoint may have several owners, a blank and the owner follow
+ * the hash. `attributes` is JSON.
  *
  * @since 0.1.0
  * @category schemas
@@ -46,6 +47,8 @@ export const Row = Schema.Struct({
   expiresAt: column(Schema.NullOr(Schema.Number), "expiration_time"),
   applicationServerKey: column(Schema.NullOr(Schema.String), "application_server_key"),
   userAgent: column(Schema.NullOr(Schema.String), "user_agent"),
+  locale: Schema.NullOr(Schema.String),
+  attributes: Schema.NullOr(Store.AttributesFromJson),
   createdAt: column(Time, "created_at"),
   updatedAt: column(Time, "updated_at"),
   lastSuccessAt: column(Schema.NullOr(Time), "last_success_at")
@@ -102,6 +105,15 @@ export const migrationsWith = (
       pruned_at DOUBLE PRECISION NOT NULL
     )`
     yield* sql`CREATE INDEX IF NOT EXISTS ${table}_pruned_by_time ON ${table}_pruned (pruned_at)`
+  }),
+  "0003_add_locale": Effect.gen(function*() {
+    const sql = yield* SqlClient.SqlClient
+    const table = sql.literal(tableName)
+    yield* addColumn(sql, tableName, "locale")
+    yield* addColumn(sql, tableName, "attributes")
+    // Contains the rows of endpoints that may have several owners.
+    yield* sql`CREATE INDEX IF NOT EXISTS ${table}_shared ON ${table} (substr(endpoint_hash, 1, 43))
+      WHERE length(endpoint_hash) > 43`
   })
 })
 
@@ -115,28 +127,67 @@ export const migrationsWith = (
 export const migrations: Record<string, Effect.Effect<void, SqlError, SqlClient.SqlClient>> = migrationsWith({})
 
 const toDevice = ({ auth, endpointHash: _, p256dh, ...row }: typeof Row.Type): Device => {
-  const { applicationServerKey, lastSuccessAt, userAgent, ...required } = row
+  const { applicationServerKey, attributes, lastSuccessAt, locale, userAgent, ...required } = row
   return new Device({
     ...required,
     keys: { p256dh, auth },
     ...(applicationServerKey === null ? undefined : { applicationServerKey }),
     ...(userAgent === null ? undefined : { userAgent }),
+    ...(locale === null ? undefined : { locale }),
+    ...(attributes === null ? undefined : { attributes }),
     ...(lastSuccessAt === null ? undefined : { lastSuccessAt })
   })
 }
 
 const decodeRows = Schema.decodeUnknown(Schema.Array(Row))
 
-const toDevices = (rows: ReadonlyArray<unknown>): Effect.Effect<ReadonlyArray<Device>, SubscriptionStoreError> =>
-  decodeRows(rows).pipe(
-    Effect.flatMap((rows) => Effect.try(() => Arr.map(rows, toDevice))),
-    // The message of a schema quotes the row.
-    Effect.mapError(() =>
-      new SubscriptionStoreError({ reason: "InvalidRow", detail: "a row of the table is not a device" })
-    )
-  )
+// The message of a schema quotes the row.
+const invalidRow = () =>
+  new SubscriptionStoreError({ reason: "InvalidRow", detail: "a row of the table is not a device" })
 
-const pageSize = 1000
+const toRows = (rows: ReadonlyArray<unknown>) => Effect.mapError(decodeRows(rows), invalidRow)
+
+const toDevices = (
+  rows: ReadonlyArray<typeof Row.Type>
+): Effect.Effect<ReadonlyArray<Device>, SubscriptionStoreError> =>
+  Effect.try({ try: () => Arr.map(rows, toDevice), catch: invalidRow })
+
+/**
+ * Prepares the rows for the mode. With one owner for an endpoint it dies if rows of several are in the table, since
+ * none of them may be deleted. With several, the rows that were stored with one get the key of that mode.
+ */
+const requireMode = Effect.fnUntraced(function*(
+  sql: SqlClient.SqlClient,
+  tableName: string,
+  owners: Store.Options["owners"]
+) {
+  const table = sql.literal(tableName)
+  if (owners !== "several") {
+    // The first condition lets the database use the index of these rows, which is empty.
+    const shared = sql`
+      SELECT 1 FROM ${table} WHERE substr(endpoint_hash, 1, 43) >= '' AND length(endpoint_hash) > 43 LIMIT 1
+    `
+    if ((yield* Statement.run(sql, "read", shared)).length === 0) return
+    return yield* Effect.die(
+      new Cause.IllegalArgumentException(
+        "SqlSubscriptionStore: owners must be several, since the table has endpoints of several owners"
+      )
+    )
+  }
+  const single = sql`SELECT 1 FROM ${table} WHERE length(endpoint_hash) = 43 LIMIT 1`
+  if ((yield* Statement.run(sql, "read", single)).length === 0) return
+  const statements = [
+    // Stored again, in this mode, before a node of the other mode stored it.
+    sql`
+      DELETE FROM ${table} WHERE length(endpoint_hash) = 43 AND EXISTS (
+        SELECT 1 FROM ${table} AS shared
+        WHERE shared.endpoint_hash = ${table}.endpoint_hash || ' ' || ${table}.owner
+      )
+    `,
+    sql`UPDATE ${table} SET endpoint_hash = endpoint_hash || ' ' || owner WHERE length(endpoint_hash) = 43`
+  ]
+  for (const statement of statements) yield* Statement.run(sql, "write", statement)
+})
 
 // SQLite accepts 32,766 parameters, and a key is three of them.
 const maxKeysPerStatement = 5000
@@ -161,13 +212,13 @@ export const make = (
   options: Options = {}
 ): Effect.Effect<SubscriptionStore.Service, SqlError | MigrationError, SqlClient.SqlClient> =>
   Effect.gen(function*() {
-    const { maxDevicesPerOwner = Store.defaultMaxDevices, tableName = defaultTableName } = options
+    const { maxDevicesPerOwner = Store.defaultMaxDevices, owners = "one", tableName = defaultTableName } = options
     const sql = yield* SqlClient.SqlClient
     yield* migrate({
       component: "SqlSubscriptionStore",
       tableName,
       migrations: migrationsWith(options),
-      last: (sql) => sql`SELECT name FROM sqlite_master WHERE name = ${`${tableName}_pruned_by_time`}`
+      last: (sql) => sql`SELECT name FROM sqlite_master WHERE name = ${`${tableName}_shared`}`
     })
     const table = sql.literal(tableName)
 
@@ -176,8 +227,14 @@ export const make = (
       (code) => new SubscriptionStoreError({ reason: "Unavailable", detail: code })
     )
 
+    const isShared = sql`length(endpoint_hash) > 43`
+    const hashColumn = owners === "one" ? sql`endpoint_hash` : sql`substr(endpoint_hash, 1, 43)`
+    const ofMode = owners === "one" ? sql`` : sql`${isShared} AND `
+    const keyOf = (endpoint: string, owner: string) =>
+      owners === "one" ? hashOf(endpoint) : `${hashOf(endpoint)} ${owner}`
+
     const areStored = (subscriptions: Iterable<WebPushSubscription>) =>
-      sql`(endpoint_hash, p256dh, auth) IN (VALUES ${
+      sql`${ofMode}(${hashColumn}, p256dh, auth) IN (VALUES ${
         sql.csv(
           Arr.map(
             Arr.fromIterable(subscriptions),
@@ -186,33 +243,47 @@ export const make = (
         )
       })`
 
+    yield* requireMode(sql, tableName, owners)
+
     const inChunks = <A>(
       subscriptions: Iterable<WebPushSubscription>,
       f: (chunk: ReadonlyArray<WebPushSubscription>) => Effect.Effect<A, SubscriptionStoreError>
     ) => Effect.forEach(Arr.chunksOf(subscriptions, maxKeysPerStatement), f)
 
-    const page = (after: string) =>
-      read(
-        sql`SELECT * FROM ${table} WHERE endpoint_hash > ${after} ORDER BY endpoint_hash LIMIT ${pageSize}`
-      ).pipe(
-        Effect.flatMap(toDevices),
-        Effect.map((devices) => {
-          const last = devices.length === pageSize ? Arr.last(devices) : Option.none()
-          return [Chunk.unsafeFromArray(devices), Option.map(last, ({ endpoint }) => hashOf(endpoint))] as const
-        })
-      )
+    const hasAttributes = (attributes: Store.Attributes) => {
+      const json = Schema.encodeSync(Store.AttributesFromJson)(attributes)
+      return sql.onDialectOrElse({
+        pg: () => sql`COALESCE(CAST(attributes AS JSONB), '{}') @> CAST(${json} AS JSONB)`,
+        orElse: () =>
+          sql`NOT EXISTS (
+            SELECT key, type, atom FROM json_each(${json})
+            EXCEPT SELECT key, type, atom FROM json_each(${table}.attributes)
+          )`
+      })
+    }
+
+    const rowsOf = (condition: Fragment) => Effect.flatMap(read(sql`SELECT * FROM ${table} WHERE ${condition}`), toRows)
 
     return yield* Store.make({
-      upsert: (owner, subscription, { applicationServerKey, replaces, userAgent } = {}) =>
+      upsert: (owner, subscription, { applicationServerKey, attributes, locale, replaces, userAgent } = {}) =>
         Effect.gen(function*() {
           const { endpoint, expiresAt = null, keys } = subscription
           const now = yield* DateTime.now
-          const endpointHash = hashOf(endpoint)
+          const endpointHash = keyOf(endpoint, owner)
+          const replaced = replaces === undefined || replaces === endpoint ? "" : keyOf(replaces, owner)
           const pruned = yield* read(
             sql`SELECT pruned_at FROM ${table}_pruned WHERE subscription_hash = ${identityHashOf(subscription)}`
           )
           if (pruned.length > 0) return yield* Store.gone
-          const madeWith = subscription.applicationServerKey ?? null
+          const shared = owners === "one" ? [] : yield* rowsOf(sql`${ofMode}${hashColumn} = ${hashOf(endpoint)}`)
+          const same = shared.find(({ auth, p256dh }) => auth === keys.auth && p256dh === keys.p256dh)
+          if (shared.length > 0 && same === undefined && !shared.some((row) => row.owner === owner)) {
+            return yield* Store.endpointTaken
+          }
+          const [before] = replaced === "" ? [] : yield* rowsOf(
+            sql`endpoint_hash = ${replaced} AND owner = ${owner}`
+          )
+          const madeWith = subscription.applicationServerKey ?? same?.applicationServerKey ?? null
           const row = Schema.encodeSync(Row)({
             endpointHash,
             endpoint,
@@ -221,12 +292,21 @@ export const make = (
             expiresAt,
             applicationServerKey: madeWith ?? applicationServerKey ?? null,
             userAgent: userAgent ?? null,
+            locale: locale ?? before?.locale ?? null,
+            attributes: attributes ?? before?.attributes ?? null,
             createdAt: now,
             updatedAt: now,
-            lastSuccessAt: null
+            lastSuccessAt: same?.lastSuccessAt ?? null
           })
           const isSameDevice = sql`(stored.p256dh = excluded.p256dh AND stored.auth = excluded.auth)`
           const isKnown = sql`stored.owner = excluded.owner`
+          // The value of the options, that of this device, or that of the replaced one.
+          const kept = (name: string, value: string | null | undefined) => {
+            const column = sql.literal(name)
+            return sql`COALESCE(
+              CAST(${value ?? null} AS TEXT), CASE WHEN ${isKnown} THEN stored.${column} END, excluded.${column}
+            )`
+          }
           const stored = yield* write(sql`
             INSERT INTO ${table} AS stored ${sql.insert(row)}
             ON CONFLICT (endpoint_hash) DO UPDATE SET
@@ -240,14 +320,17 @@ export const make = (
                 excluded.application_server_key
               ),
               user_agent = COALESCE(excluded.user_agent, CASE WHEN ${isKnown} THEN stored.user_agent END),
+              locale = ${kept("locale", locale)},
+              attributes = ${kept("attributes", attributes && row.attributes)},
               created_at = CASE WHEN ${isKnown} THEN stored.created_at ELSE excluded.created_at END,
               updated_at = excluded.updated_at,
-              last_success_at = CASE WHEN ${isSameDevice} THEN stored.last_success_at END
+              last_success_at = COALESCE(
+                CASE WHEN ${isSameDevice} THEN stored.last_success_at END, excluded.last_success_at
+              )
             WHERE ${isKnown} OR ${isSameDevice}
             RETURNING endpoint_hash
           `)
           if (stored.length === 0) return yield* Store.endpointTaken
-          const replaced = replaces === undefined || replaces === endpoint ? "" : hashOf(replaces)
           // The new device is never deleted: the clock of this node may be behind the clock of another one.
           yield* write(sql`
             DELETE FROM ${table} WHERE owner = ${owner} AND (
@@ -262,7 +345,7 @@ export const make = (
         }).pipe(Effect.withSpan("SubscriptionStore.upsert", { captureStackTrace: false })),
       remove: (owner, endpoint) =>
         write(sql`
-          DELETE FROM ${table} WHERE owner = ${owner} AND endpoint_hash = ${hashOf(endpoint)}
+          DELETE FROM ${table} WHERE owner = ${owner} AND endpoint_hash = ${keyOf(endpoint, owner)}
           RETURNING endpoint_hash
         `).pipe(
           Effect.map(Arr.isNonEmptyReadonlyArray),
@@ -272,10 +355,29 @@ export const make = (
         read(sql`
           SELECT * FROM ${table} WHERE owner = ${owner} ORDER BY updated_at DESC, endpoint_hash
         `).pipe(
+          Effect.flatMap(toRows),
           Effect.flatMap(toDevices),
           Effect.withSpan("SubscriptionStore.forOwner", { captureStackTrace: false })
         ),
-      all: Stream.paginateChunkEffect("", page),
+      page: ({ attributes, locale }, after, limit) =>
+        Effect.gen(function*() {
+          const conditions = [
+            sql`endpoint_hash > ${Option.getOrElse(after, () => "")}`,
+            ...(locale === undefined ? [] : [sql`locale || '-' LIKE ${`${locale}-%`}`]),
+            ...(attributes === undefined ? [] : [hasAttributes(attributes)])
+          ]
+          const rows = yield* Effect.flatMap(
+            read(sql`
+              SELECT * FROM ${table} WHERE ${sql.and(conditions)} ORDER BY endpoint_hash LIMIT ${limit}
+            `),
+            toRows
+          )
+          const last = rows.length === limit ? Arr.last(rows) : Option.none()
+          return {
+            devices: yield* toDevices(rows),
+            next: Option.map(last, ({ endpointHash }) => endpointHash)
+          }
+        }),
       prune: (gone) =>
         Effect.flatMap(DateTime.now, (now) =>
           inChunks(gone, (gone) =>

@@ -2,7 +2,20 @@ import { inspect } from "node:util"
 
 import type { Vitest } from "@effect/vitest"
 import { assert } from "@effect/vitest"
-import { Array as Arr, Cause, Chunk, Clock, Effect, Either, Exit, Layer, Stream } from "effect"
+import {
+  Array as Arr,
+  Cause,
+  Chunk,
+  Clock,
+  Effect,
+  Either,
+  Exit,
+  FastCheck as fc,
+  Layer,
+  Option,
+  Schema,
+  Stream
+} from "effect"
 import * as SubscriptionStore from "effect-realtime/SubscriptionStore"
 
 import { newEndpoint, newKeys, newSubscription } from "../support/subscriptions.js"
@@ -21,14 +34,15 @@ export const suite = <R, E>(
 ): void => {
   /** Runs a test with a clock that advances by a millisecond each time that it is read. */
   const withStore = <A, E2>(
-    body: (store: SubscriptionStore.SubscriptionStore.Service) => Effect.Effect<A, E2>
+    body: (store: SubscriptionStore.SubscriptionStore.Service) => Effect.Effect<A, E2>,
+    owners?: SubscriptionStore.Options["owners"]
   ): Effect.Effect<A, E | E2, R> => {
     let now = 1_700_000_000_000
     const ticking = Object.assign(Clock.make(), { currentTimeMillis: Effect.sync(() => ++now) })
     return SubscriptionStore.SubscriptionStore.pipe(
       Effect.flatMap(body),
       Effect.withClock(ticking),
-      Effect.provide(makeLayer({ maxDevicesPerOwner }))
+      Effect.provide(makeLayer({ maxDevicesPerOwner, owners }))
     )
   }
 
@@ -353,6 +367,223 @@ export const suite = <R, E>(
         assert.deepStrictEqual(endpoints(owners), [moving.endpoint])
       })
     ))
+
+  it.effect("stores the locale and the attributes, and preserves them until they are set again", () =>
+    withStore((store) =>
+      Effect.gen(function*() {
+        const subscription = newSubscription()
+        const facts = Effect.map(deviceOf(store, "anna"), ({ attributes, locale }) => [locale, attributes] as const)
+        const attributes = { plan: "pro", topics: ["news", 7], "a \"b\" \u00fc \ud83d\ude00": { c: null }, n: 0.1 }
+        yield* store.upsert("anna", subscription)
+        assert.deepStrictEqual(yield* facts, [undefined, undefined])
+        yield* store.upsert("anna", subscription, { locale: "PT-br", attributes })
+        assert.deepStrictEqual(yield* facts, ["pt-BR", attributes])
+        yield* store.upsert("anna", subscription)
+        yield* store.touch([subscription])
+        assert.deepStrictEqual(yield* facts, ["pt-BR", attributes])
+        yield* store.upsert("anna", subscription, { locale: "de" })
+        assert.deepStrictEqual(yield* facts, ["de", attributes])
+        // With other keys, and with another endpoint that replaces this one.
+        yield* store.upsert("anna", newSubscription({ endpoint: subscription.endpoint }), { attributes: {} })
+        assert.deepStrictEqual(yield* facts, ["de", {}])
+        const renewed = newSubscription()
+        yield* store.upsert("anna", renewed, { replaces: subscription.endpoint, attributes: { plan: "free" } })
+        assert.deepStrictEqual(yield* facts, ["de", { plan: "free" }])
+        const again = newSubscription()
+        yield* store.upsert("anna", again, { replaces: renewed.endpoint })
+        assert.deepStrictEqual(yield* facts, ["de", { plan: "free" }])
+        // They belong to the owner, and not to the device.
+        yield* store.upsert("ben", again)
+        yield* store.upsert("mallory", newSubscription(), { replaces: again.endpoint })
+        for (const owner of ["ben", "mallory"]) {
+          const device = yield* deviceOf(store, owner)
+          assert.deepStrictEqual([device.locale, device.attributes], [undefined, undefined])
+        }
+      })
+    ))
+
+  it.effect("refuses a locale that is no language tag, and attributes that not all databases can store", () =>
+    withStore((store) =>
+      Effect.gen(function*() {
+        const refused = (options: SubscriptionStore.UpsertOptions, rule: RegExp) =>
+          Effect.map(Effect.flip(store.upsert("anna", newSubscription(), options)), (error) => {
+            assert.strictEqual(error.reason, "InvalidInput")
+            assert.match(error.detail, rule)
+          })
+        for (const locale of ["", "e", "de_DE", "de-", "pt-BR%", "*", "de, en", "de\0", `de-x-${"a-".repeat(40)}a`]) {
+          yield* refused({ locale }, /^locale must be a BCP 47/)
+        }
+        const cyclic: Record<string, unknown> = {}
+        cyclic.self = cyclic
+        const attributes: ReadonlyArray<SubscriptionStore.Attributes> = [
+          { text: "a\0" },
+          { text: "\ud800" },
+          { "\udfff": 1 },
+          { list: ["\\\0"] },
+          { big: 1n },
+          { text: "x".repeat(SubscriptionStore.maxAttributesBytes - 10) },
+          { text: "\u00fc".repeat(SubscriptionStore.maxAttributesBytes / 2) },
+          { toJSON: () => "text" },
+          cyclic
+        ]
+        for (const it of attributes) yield* refused({ attributes: it }, /^attributes must be a JSON object/)
+        const exact = { text: "x".repeat(SubscriptionStore.maxAttributesBytes - 11), at: undefined }
+        yield* store.upsert("anna", newSubscription(), { attributes: exact })
+        const almost = { text: "\\u0000 \\ud800" }
+        yield* store.upsert("anna", newSubscription(), { attributes: almost })
+        assert.deepStrictEqual((yield* deviceOf(store, "anna")).attributes, almost)
+        const error = yield* Effect.flip(Stream.runCollect(store.matching({ locale: "de_DE" })))
+        assert.strictEqual(error.reason, "InvalidInput")
+      })
+    ))
+
+  it.effect("streams the devices that match a locale and attributes, of any name and value", () => {
+    const scalar = fc.oneof(
+      fc.constantFrom("pro", "free", "1", "true", "null", "", 1, 0, -0, 1.5, true, false),
+      fc.double({ noDefaultInfinity: true, noNaN: true }),
+      fc.string({ unit: "grapheme", maxLength: 3 }).filter((text) => !text.includes("\0"))
+    )
+    const name = fc.oneof(
+      fc.constantFrom("plan", "$.plan", "a.b", "\"", "'", "\\", "__proto__", "toString", ""),
+      fc.string({ unit: "grapheme", maxLength: 3 }).filter((text) => !text.includes("\0"))
+    )
+    const value = fc.oneof({ weight: 3, arbitrary: scalar }, fc.array(scalar, { maxLength: 2 }), fc.constant(null))
+    const objectOf = <A>(value: fc.Arbitrary<A>, size: number) =>
+      fc.uniqueArray(fc.tuple(name, value), { selector: ([name]) => name, maxLength: size }).map(Object.fromEntries<A>)
+    const locale = fc.constantFrom(undefined, "pt", "pt-BR", "pt-PT", "de", "de-AT", "pt-Latn-BR", "ptq")
+    const devices = fc.sample(fc.tuple(locale, fc.option(objectOf(value, 3), { nil: undefined })), 80)
+    const filters = [
+      ...fc.sample(fc.tuple(locale, objectOf(scalar, 2)), 20),
+      // Filters that some device meets.
+      ...devices.map(([locale, attributes]) =>
+        [
+          locale,
+          Object.fromEntries(
+            Object.entries(attributes ?? {}).flatMap(([name, value]) =>
+              value === null || typeof value === "object" ? [] : [[name, value]]
+            )
+          )
+        ] as const
+      ).slice(0, 40)
+    ]
+    return withStore((store) =>
+      Effect.gen(function*() {
+        const keys = newKeys()
+        yield* Effect.forEach(devices, ([locale, attributes], n) =>
+          store.upsert(`owner ${n}`, newSubscription({ keys }), { locale, attributes }), { concurrency: 10 })
+        const ownersOf = (devices: Iterable<SubscriptionStore.Device>) =>
+          Arr.map([...devices], ({ owner }) =>
+            owner).sort()
+        for (const [locale, attributes] of filters) {
+          const expected = devices.flatMap(([of, has], n) =>
+            (locale === undefined || of === locale || of?.startsWith(`${locale}-`) === true) &&
+              Object.entries(attributes).every(([name, value]) =>
+                has !== undefined && Object.hasOwn(has, name) && (has[name] === value)
+              ) ?
+              [`owner ${n}`] :
+              []
+          )
+          const found = yield* Stream.runCollect(store.matching({ locale, attributes }))
+          assert.deepStrictEqual(ownersOf(found), expected.sort(), JSON.stringify([locale, attributes]))
+        }
+        // In pages, while the devices before the cursor are deleted.
+        const page = (after: Option.Option<string>) =>
+          store.page({ locale: "PT" }, after, 10)
+        const paged = yield* Stream.runCollect(Stream.paginateEffect(Option.none<string>(), (after) =>
+          Effect.gen(function*() {
+            const { devices, next } = yield* page(after)
+            yield* store.prune(devices)
+            return [devices, Option.map(next, Option.some)] as const
+          })))
+        assert.deepStrictEqual(
+          ownersOf(Arr.flatten([...paged])),
+          devices.flatMap(([locale], n) =>
+            /^pt(-|$)/.test(locale ?? "") ? [`owner ${n}`] : []
+          ).sort()
+        )
+        assert.isAbove(paged.length, 1)
+        assert.strictEqual((yield* Stream.runCollect(store.matching({ locale: "pt" }))).length, 0)
+      })
+    )
+  })
+
+  it.effect("decodes attributes with a schema, and leaves out devices that have others", () =>
+    withStore((store) =>
+      Effect.gen(function*() {
+        const Preferences = Schema.Struct({
+          since: Schema.Date,
+          limit: Schema.optionalWith(Schema.Number, { default: () => 5 })
+        })
+        yield* store.upsert("anna", newSubscription(), { attributes: { since: "2026-11-26", limit: 7, more: true } })
+        yield* store.upsert("ben", newSubscription(), { attributes: { since: "2026-11-26" } })
+        yield* store.upsert("clara", newSubscription(), { attributes: { since: 7 } })
+        yield* store.upsert("dora", newSubscription())
+        const found = [...yield* Stream.runCollect(SubscriptionStore.withAttributes(Preferences)(store.all))]
+        assert.deepStrictEqual(
+          found.map(({ attributes, owner }) => [owner, attributes.since.getFullYear(), attributes.limit]).sort(),
+          [["anna", 2026, 7], ["ben", 2026, 5]]
+        )
+        assert.instanceOf(found[0], SubscriptionStore.Device)
+        const defaults = Schema.Struct({ plan: Schema.optionalWith(Schema.String, { default: () => "free" }) })
+        assert.strictEqual(yield* Stream.runCount(SubscriptionStore.withAttributes(defaults)(store.all)), 4)
+        // The decoded attributes are not those of the store.
+        assert.deepStrictEqual((yield* deviceOf(store, "ben")).attributes, { since: "2026-11-26" })
+      })
+    ))
+
+  it.effect("stores an endpoint for each of several owners, if the options say so", () =>
+    withStore((store) =>
+      Effect.gen(function*() {
+        const shared = newSubscription({ applicationServerKey: "key" })
+        const { endpoint, keys } = shared
+        yield* store.upsert("anna", shared, { attributes: { of: "anna" }, locale: "de" })
+        yield* store.touch([shared])
+        yield* store.upsert("ben", newSubscription({ endpoint, keys }), { attributes: { of: "ben" } })
+        yield* store.upsert("anna", shared)
+        for (const owner of ["anna", "ben"]) {
+          const devices = yield* store.forOwner(owner)
+          assert.deepStrictEqual(devices.map((device) => [device.owner, device.endpoint]), [[owner, endpoint]])
+          assert.deepStrictEqual(devices[0]?.attributes, { of: owner })
+          assert.strictEqual(devices[0]?.applicationServerKey, "key")
+          assert.isDefined(devices[0]?.lastSuccessAt)
+        }
+        assert.isUndefined((yield* deviceOf(store, "ben")).locale)
+        assert.strictEqual((yield* Stream.runCollect(store.all)).length, 2)
+
+        // With other keys it is not the same device, unless the owner has it.
+        const renewed = newSubscription({ endpoint, applicationServerKey: "key" })
+        assert.strictEqual((yield* Effect.flip(store.upsert("mallory", renewed))).reason, "EndpointTaken")
+        yield* store.upsert("ben", renewed)
+        yield* store.upsert("clara", newSubscription({ endpoint, keys: renewed.keys }))
+        assert.deepStrictEqual((yield* deviceOf(store, "anna")).keys, keys)
+        assert.isUndefined((yield* deviceOf(store, "ben")).lastSuccessAt)
+
+        // A removal is of one owner, and a 410 of all that have the subscription.
+        assert.isFalse(yield* store.remove("mallory", endpoint))
+        assert.isTrue(yield* store.remove("anna", endpoint))
+        assert.deepStrictEqual(yield* store.forOwner("anna"), [])
+        yield* store.upsert("dora", newSubscription({ endpoint, keys: renewed.keys }))
+        yield* store.upsert("dora", newSubscription(), { replaces: endpoint })
+        assert.strictEqual(yield* store.prune([shared]), 0)
+        yield* store.touch([renewed])
+        assert.isDefined((yield* deviceOf(store, "clara")).lastSuccessAt)
+        assert.strictEqual(yield* store.prune([renewed]), 2)
+        assert.strictEqual((yield* Effect.flip(store.upsert("ben", renewed))).reason, "Gone")
+        assert.deepStrictEqual(
+          [...yield* Stream.runCollect(store.all)].map(({ owner }) => owner),
+          ["dora"]
+        )
+
+        // The limit counts the devices of one owner.
+        const many = Arr.makeBy(maxDevicesPerOwner + 1, () => newSubscription())
+        for (const subscription of many) {
+          for (const owner of ["emma", "fred"]) yield* store.upsert(owner, subscription)
+        }
+        yield* store.upsert("fred", newSubscription())
+        const kept = (owner: string) => Effect.map(store.forOwner(owner), endpoints)
+        assert.deepStrictEqual(yield* kept("emma"), many.slice(1).reverse().map(({ endpoint }) => endpoint))
+        assert.deepStrictEqual((yield* kept("fred")).slice(1), many.slice(2).reverse().map(({ endpoint }) => endpoint))
+      }), "several"))
 
   it.effect("streams each device once", () =>
     withStore((store) =>

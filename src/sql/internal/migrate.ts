@@ -1,6 +1,7 @@
 import * as Migrator from "@effect/sql/Migrator"
 import * as SqlClient from "@effect/sql/SqlClient"
 import type { SqlError } from "@effect/sql/SqlError"
+import * as Arr from "effect/Array"
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Schedule from "effect/Schedule"
@@ -70,3 +71,29 @@ export const migrate = Effect.fnUntraced(function*({ component, last, migrations
       )
   })
 })
+
+/** Selects a row if a table of SQLite has the column. */
+export const findColumn = (sql: SqlClient.SqlClient, tableName: string, name: string) =>
+  sql`SELECT name FROM pragma_table_info(${tableName}) WHERE name = ${name}`
+
+/** Adds a column of the type TEXT to a table, unless the table has it. */
+export const addColumn = (
+  sql: SqlClient.SqlClient,
+  tableName: string,
+  name: string
+): Effect.Effect<void, SqlError> => {
+  const add = (guard: string) =>
+    sql`ALTER TABLE ${sql.literal(tableName)} ADD COLUMN ${sql.literal(`${guard}${name}`)} TEXT`
+  const exists = Effect.map(findColumn(sql, tableName, name), Arr.isNonEmptyReadonlyArray)
+  return Effect.asVoid(sql.onDialectOrElse({
+    pg: () => Effect.asVoid(add("IF NOT EXISTS ")),
+    // Another node may have added the column in the meantime.
+    orElse: () =>
+      Effect.asVoid(
+        Effect.unlessEffect(
+          Effect.catchAll(add(""), (error) => Effect.unlessEffect(error, exists)),
+          exists
+        )
+      )
+  }))
+}
