@@ -8,6 +8,8 @@ import * as ConfigError from "effect/ConfigError"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Encoding from "effect/Encoding"
+import { identity } from "effect/Function"
+import * as Predicate from "effect/Predicate"
 import * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
 
@@ -271,12 +273,31 @@ export const generate: Effect.Effect<VapidKeys> = Effect.promise(async () => {
   return { publicKey: Encoding.encodeBase64Url(new Uint8Array(point)), privateKey: Redacted.make(d) }
 })
 
-const orConfigError = <A>(result: Either.Either<A, InvalidVapidKeys>): Either.Either<A, ConfigError.ConfigError> =>
-  Either.mapLeft(result, ({ message }) => ConfigError.InvalidData([], message))
+/** Returns the path that a config reads. Its type does not have it: the path is empty for a structure without one. */
+const pathOf = (config: unknown): Array<string> => {
+  if (Predicate.hasProperty(config, "original")) return pathOf(config.original)
+  if (!Predicate.hasProperty(config, "config")) return []
+  const path = pathOf(config.config)
+  return Predicate.hasProperty(config, "name") ? [String(config.name), ...path] : path
+}
+
+// The path of an error in `mapOrFail` is that of a config which is directly a named one: `Config.redacted` is not.
+const readAs = <A, B>(
+  config: Config.Config<A>,
+  read: (value: A) => Either.Either<B, InvalidVapidKeys>
+): Config.Config<B> =>
+  Config.mapOrFail(Config.map(config, identity), (value) => orConfigError(config, read(value)))
+
+const orConfigError = <A>(
+  config: Config.Config<unknown>,
+  result: Either.Either<A, InvalidVapidKeys>
+): Either.Either<A, ConfigError.ConfigError> =>
+  Either.mapLeft(result, ({ message }) => ConfigError.InvalidData(pathOf(config), message))
 
 /**
  * Reads and checks a key pair from the configuration. The private key may be any text that `importPrivateKey` accepts.
- * Without a public key, that is derived from the private one.
+ * Without a public key, that is derived from the private one. An error names the path of the config and the rule that
+ * the key breaks, and contains nothing of the key.
  *
  * @since 0.1.0
  * @category constructors
@@ -297,13 +318,11 @@ export const config = (keys: {
 }): Config.Config<VapidKeys> =>
   Config.mapOrFail(
     Config.all({
-      publicKey: keys.publicKey === undefined
-        ? Config.succeed(undefined)
-        : Config.mapOrFail(keys.publicKey, (text) => orConfigError(canonicalPoint(text))),
-      pair: Config.mapOrFail(keys.privateKey, (privateKey) => orConfigError(pairFrom(privateKey)))
+      publicKey: keys.publicKey === undefined ? Config.succeed(undefined) : readAs(keys.publicKey, canonicalPoint),
+      pair: readAs(keys.privateKey, pairFrom)
     }),
     ({ pair, publicKey }) =>
       publicKey === undefined || publicKey === pair.publicKey
         ? Either.right(pair)
-        : orConfigError(invalidPrivateKey("Mismatch"))
+        : orConfigError(keys.privateKey, invalidPrivateKey("Mismatch"))
   )

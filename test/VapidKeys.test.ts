@@ -228,25 +228,40 @@ describe("VapidKeys", () => {
       assert.strictEqual(read.publicKey, keys.publicKey)
       assert.notInclude(inspect(read, { depth: 9 }) + JSON.stringify(read), secret)
 
+    }))
+
+  it.effect("fails with the path of the config and the rule that the key breaks, and without the key", () =>
+    Effect.gen(function*() {
+      const keys = yield* VapidKeys.generate
+      const secret = Redacted.value(keys.privateKey)
       const other = yield* VapidKeys.generate
-      const exit = yield* Effect.exit(
-        withEnv(VapidKeys.config({ publicKey, privateKey }), { ...env, VAPID_PUBLIC_KEY: other.publicKey })
-      )
-      assert.isTrue(Exit.isFailure(exit))
-      if (Exit.isFailure(exit)) {
-        assert.include(Cause.pretty(exit.cause), "privateKey does not belong to the public key")
-        assert.notInclude(Cause.pretty(exit.cause) + inspect(exit, { depth: 9 }), secret)
-      }
+      const env = { VAPID_PUBLIC_KEY: keys.publicKey, VAPID_PRIVATE_KEY: secret }
+      const pair = VapidKeys.config({ publicKey, privateKey })
+      const pem = VapidKeys.config({
+        privateKey: Config.string("PEM").pipe(Config.map(Redacted.make), Config.withDescription("a key"))
+      })
       const wrong = [
-        ["VAPID_PUBLIC_KEY", "%", "publicKey is not base64url"],
-        ["VAPID_PRIVATE_KEY", `%${secret}`, "privateKey is not base64url, PEM or a JWK"]
+        [pair, { VAPID_PUBLIC_KEY: "%" }, "VAPID_PUBLIC_KEY", "publicKey is not base64url"],
+        [pair, { VAPID_PRIVATE_KEY: `%${secret}` }, "VAPID_PRIVATE_KEY", "privateKey is not base64url, PEM or a JWK"],
+        [
+          pair,
+          { VAPID_PUBLIC_KEY: other.publicKey },
+          "VAPID_PRIVATE_KEY",
+          "privateKey does not belong to the public key"
+        ],
+        [pem, { PEM: secret.slice(1, 31) }, "PEM", "privateKey is not 32 bytes long"]
       ] as const
-      for (const [name, value, message] of wrong) {
-        const error = yield* Effect.flip(
-          withEnv(VapidKeys.config({ publicKey, privateKey }), { ...env, [name]: value })
-        )
-        assert.include(String(error), message)
-        assert.notInclude(String(error), secret)
+      for (const [config, variables, path, rule] of wrong) {
+        for (const prefix of ["", "PUSH"]) {
+          const nested = prefix === "" ? config : Config.nested(config, prefix)
+          const named = Object.entries<string>({ ...env, ...variables }).map(([name, value]) =>
+            [prefix === "" ? name : `${prefix}.${name}`, value] as const)
+          const exit = yield* Effect.exit(withEnv(nested, Object.fromEntries(named)))
+          assert(Exit.isFailure(exit))
+          const message = prefix === "" ? path : `${prefix}.${path}`
+          assert.strictEqual(Cause.pretty(exit.cause), `Error: (Invalid data at ${message}: "${rule}")`)
+          assert.notInclude(inspect(exit, { depth: 9 }), secret.slice(1, 31))
+        }
       }
     }))
 })

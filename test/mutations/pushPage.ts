@@ -74,6 +74,14 @@ export default [
     name: "throws if the API has no such group"
   },
   {
+    promise: "an error of the configuration names the variable",
+    file: "src/VapidKeys.ts",
+    find: "return pathOf(config.original)",
+    replace: "return []",
+    test: "test/VapidKeys.test.ts",
+    name: "fails with the path of the config"
+  },
+  {
     promise: "a private key that has lost its leading zeros is taken",
     file: "src/VapidKeys.ts",
     find: "scalar.set(significant, 32 - significant.length)",
