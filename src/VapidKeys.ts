@@ -285,8 +285,7 @@ const pathOf = (config: unknown): Array<string> => {
 const readAs = <A, B>(
   config: Config.Config<A>,
   read: (value: A) => Either.Either<B, InvalidVapidKeys>
-): Config.Config<B> =>
-  Config.mapOrFail(Config.map(config, identity), (value) => orConfigError(config, read(value)))
+): Config.Config<B> => Config.mapOrFail(Config.map(config, identity), (value) => orConfigError(config, read(value)))
 
 const orConfigError = <A>(
   config: Config.Config<unknown>,

@@ -227,7 +227,6 @@ describe("VapidKeys", () => {
       const read = yield* withEnv(VapidKeys.config({ publicKey, privateKey }), env)
       assert.strictEqual(read.publicKey, keys.publicKey)
       assert.notInclude(inspect(read, { depth: 9 }) + JSON.stringify(read), secret)
-
     }))
 
   it.effect("fails with the path of the config and the rule that the key breaks, and without the key", () =>
@@ -255,7 +254,8 @@ describe("VapidKeys", () => {
         for (const prefix of ["", "PUSH"]) {
           const nested = prefix === "" ? config : Config.nested(config, prefix)
           const named = Object.entries<string>({ ...env, ...variables }).map(([name, value]) =>
-            [prefix === "" ? name : `${prefix}.${name}`, value] as const)
+            [prefix === "" ? name : `${prefix}.${name}`, value] as const
+          )
           const exit = yield* Effect.exit(withEnv(nested, Object.fromEntries(named)))
           assert(Exit.isFailure(exit))
           const message = prefix === "" ? path : `${prefix}.${path}`

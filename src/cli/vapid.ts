@@ -1,3 +1,4 @@
+import { createPrivateKey } from "node:crypto"
 import { createRequire } from "node:module"
 
 import * as Command from "@effect/cli/Command"
@@ -11,18 +12,36 @@ import * as Schema from "effect/Schema"
 
 import * as VapidKeys from "../VapidKeys.js"
 
+const toPem = (keys: VapidKeys.VapidKeys): string => {
+  const point = Buffer.from(keys.publicKey, "base64url")
+  return createPrivateKey({
+    format: "jwk",
+    key: {
+      kty: "EC",
+      crv: "P-256",
+      d: Redacted.value(keys.privateKey),
+      x: point.toString("base64url", 1, 33),
+      y: point.toString("base64url", 33)
+    }
+  }).export({ format: "pem", type: "pkcs8" }).toString().trimEnd()
+}
+
+const toJson = (keys: VapidKeys.VapidKeys): string =>
+  JSON.stringify({ publicKey: keys.publicKey, privateKey: Redacted.value(keys.privateKey) }, undefined, 2)
+
+const toEnv = (keys: VapidKeys.VapidKeys): string =>
+  `VAPID_PUBLIC_KEY=${keys.publicKey}\nVAPID_PRIVATE_KEY=${Redacted.value(keys.privateKey)}`
+
 const vapid = Command.make(
   "vapid",
-  { json: CliOptions.boolean("json").pipe(CliOptions.withDescription("Print JSON instead of env lines.")) },
-  ({ json }) =>
-    Effect.flatMap(VapidKeys.generate, (keys) => {
-      const pair = { publicKey: keys.publicKey, privateKey: Redacted.value(keys.privateKey) }
-      return Console.log(
-        json ?
-          JSON.stringify(pair, undefined, 2) :
-          `VAPID_PUBLIC_KEY=${pair.publicKey}\nVAPID_PRIVATE_KEY=${pair.privateKey}`
-      )
-    })
+  {
+    json: CliOptions.boolean("json").pipe(CliOptions.withDescription("Print JSON instead of env lines.")),
+    pem: CliOptions.boolean("pem").pipe(
+      CliOptions.withDescription("Print the private key only, as PEM (PKCS#8). The public key is derived from it.")
+    )
+  },
+  ({ json, pem }) =>
+    Effect.flatMap(VapidKeys.generate, (keys) => Console.log((pem ? toPem : json ? toJson : toEnv)(keys)))
 ).pipe(
   Command.withDescription(
     "Make a VAPID key pair. Store it: a subscription works only with the key that it was made with."

@@ -82,6 +82,14 @@ export default [
     name: "fails with the path of the config"
   },
   {
+    promise: "the command line prints a private key as PEM",
+    file: "src/cli/vapid.ts",
+    find: "type: \"pkcs8\"",
+    replace: "type: \"sec1\"",
+    test: "test/cli.test.ts",
+    name: "prints a private key as PEM"
+  },
+  {
     promise: "a private key that has lost its leading zeros is taken",
     file: "src/VapidKeys.ts",
     find: "scalar.set(significant, 32 - significant.length)",
