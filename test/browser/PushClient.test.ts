@@ -20,7 +20,7 @@ import * as WebPushPayload from "effect-realtime/WebPushPayload"
 import { WebPushSubscription } from "effect-realtime/WebPushSubscription"
 import type { BrowserContext, Page, Worker } from "playwright-core"
 
-import { bundleOf, isMissing, newPage, pages, persistentContext, serve, until } from "../support/chromium.js"
+import { bundleOf, Chromium, newPage, pages, persistentContext, serve, until } from "../support/browsers.js"
 import { decrypt } from "../support/noble.js"
 
 const serverKey = Effect.map(VapidKeys.generate, ({ publicKey }) => publicKey)
@@ -244,7 +244,7 @@ const shop = {
   data: { orderId: "7", url: "/orders/7" }
 }
 
-describe.skipIf(isMissing)("Web Push in Chromium", () => {
+describe.skipIf(Chromium.isMissing)("Web Push in Chromium", () => {
   it.scopedLive("returns a message for the user", () =>
     Effect.gen(function*() {
       const context = yield* persistentContext

@@ -11,7 +11,7 @@ import { WebPushSubscription } from "effect-realtime/WebPushSubscription"
 import type { BrowserContext, Page } from "playwright-core"
 
 import { App } from "../../examples/app/app.js"
-import { Chromium, isMissing, newPage, until } from "../support/chromium.js"
+import { Browser, Chromium, newPage, until } from "../support/browsers.js"
 import { freePort } from "../support/freePort.js"
 import * as Postgres from "../support/postgres.js"
 import * as Redis from "../support/redis.js"
@@ -37,7 +37,7 @@ const desktop: View = { colorScheme: "light", width: 1440, height: 1000 }
 /** Opens a window with cookies of its own. `complaints` has the warnings and errors of its console. */
 const openWindow = (url: string, { colorScheme, height, width }: View = desktop) =>
   Effect.gen(function*() {
-    const browser = yield* Chromium
+    const browser = yield* Browser
     const context = yield* Effect.acquireRelease(
       Effect.promise(() => browser.newContext({ colorScheme, viewport: { width, height } })),
       (context) => Effect.promise(() => context.close())
@@ -91,10 +91,10 @@ declare global {
 
 const run = <A, E>(
   name: string,
-  body: Effect.Effect<A, E, Chromium | TestPushService | HttpClient.HttpClient | WebPushCrypto | Scope.Scope>
+  body: Effect.Effect<A, E, Browser | TestPushService | HttpClient.HttpClient | WebPushCrypto | Scope.Scope>
 ) => it.scopedLive(name, () => Effect.provide(body, Layer.merge(Chromium.layer, TestPush.layer)))
 
-describe.skipIf(isMissing)("the demo", () => {
+describe.skipIf(Chromium.isMissing)("the demo", () => {
   run(
     "shows an order of one window in another, and moves it",
     Effect.gen(function*() {

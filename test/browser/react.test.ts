@@ -5,7 +5,7 @@ import { assert, describe, layer } from "@effect/vitest"
 import { Effect } from "effect"
 import type { Page } from "playwright-core"
 
-import { bundleOf, Chromium, isMissing, newContext, newPage, serve, until } from "../support/chromium.js"
+import { bundleOf, Chromium, Firefox, newContext, newPage, serve, until } from "../support/browsers.js"
 import * as ScriptedServer from "../support/scriptedServer.js"
 
 const routes = HttpRouter.empty.pipe(
@@ -48,65 +48,67 @@ const shows = (page: Page, text: string) =>
     page.waitForFunction((text) => globalThis.reactApi.text() === text, text, { timeout: 30_000 }).then(() => {})
   )
 
-describe.skipIf(isMissing)("useEvents in Chromium", () => {
-  layer(Chromium.layer, { excludeTestServices: true, timeout: "60 seconds" })((it) => {
-    it.scoped("connects once in StrictMode, and calls the latest handlers", () =>
-      Effect.gen(function*() {
-        const { errors, page, server, streams, url } = yield* setup
-        yield* render(page, { url: url("/a"), factor: 1 })
-        yield* shows(page, "open - 0")
-        streams[0]?.write(counter("1", 1))
-        yield* shows(page, "open - 1")
-        yield* render(page, { url: url("/a"), factor: 10 })
-        streams[0]?.write(counter("2", 2))
-        yield* shows(page, "open - 21")
-        assert.strictEqual(server.requests.length, 1)
-        assert.deepStrictEqual(errors, [])
-      }))
+for (const browser of [Chromium, Firefox]) {
+  describe.skipIf(browser.isMissing)(`useEvents in ${browser.name}`, () => {
+    layer(browser.layer, { excludeTestServices: true, timeout: "60 seconds" })((it) => {
+      it.scoped("connects once in StrictMode, and calls the latest handlers", () =>
+        Effect.gen(function*() {
+          const { errors, page, server, streams, url } = yield* setup
+          yield* render(page, { url: url("/a"), factor: 1 })
+          yield* shows(page, "open - 0")
+          streams[0]?.write(counter("1", 1))
+          yield* shows(page, "open - 1")
+          yield* render(page, { url: url("/a"), factor: 10 })
+          streams[0]?.write(counter("2", 2))
+          yield* shows(page, "open - 21")
+          assert.strictEqual(server.requests.length, 1)
+          assert.deepStrictEqual(errors, [])
+        }))
 
-    it.scoped("connects to another URL, and closes the connection when it is unmounted", () =>
-      Effect.gen(function*() {
-        const { page, server, streams, url } = yield* setup
-        yield* render(page, { url: url("/a"), factor: 1 })
-        yield* shows(page, "open - 0")
-        streams[0]?.write(counter("1", 1))
-        yield* shows(page, "open - 1")
-        yield* render(page, { url: url("/b"), factor: 1 })
-        while (streams.length < 2 || streams[0]?.closed !== true) yield* Effect.sleep("20 millis")
-        assert.deepStrictEqual(server.requests.map(({ url }) => url), ["/a", "/b"])
-        yield* Effect.promise(() => page.evaluate(() => globalThis.reactApi.unmount()))
-        while (streams[1]?.closed !== true) yield* Effect.sleep("20 millis")
-      }))
+      it.scoped("connects to another URL, and closes the connection when it is unmounted", () =>
+        Effect.gen(function*() {
+          const { page, server, streams, url } = yield* setup
+          yield* render(page, { url: url("/a"), factor: 1 })
+          yield* shows(page, "open - 0")
+          streams[0]?.write(counter("1", 1))
+          yield* shows(page, "open - 1")
+          yield* render(page, { url: url("/b"), factor: 1 })
+          while (streams.length < 2 || streams[0]?.closed !== true) yield* Effect.sleep("20 millis")
+          assert.deepStrictEqual(server.requests.map(({ url }) => url), ["/a", "/b"])
+          yield* Effect.promise(() => page.evaluate(() => globalThis.reactApi.unmount()))
+          while (streams[1]?.closed !== true) yield* Effect.sleep("20 millis")
+        }))
 
-    it.scoped("connects while it is enabled, and resumes after the last id", () =>
-      Effect.gen(function*() {
-        const { page, server, streams, url } = yield* setup
-        yield* render(page, { url: url("/a"), factor: 1, enabled: false })
-        yield* shows(page, "disabled - 0")
-        assert.strictEqual(server.requests.length, 0)
-        yield* render(page, { url: url("/a"), factor: 1, enabled: true })
-        yield* shows(page, "open - 0")
-        streams[0]?.write(counter("1", 1))
-        yield* shows(page, "open - 1")
-        yield* render(page, { url: url("/a"), factor: 1, enabled: false })
-        yield* shows(page, "disabled - 1")
-        yield* render(page, { url: url("/a"), factor: 1, enabled: true })
-        yield* shows(page, "open - 1")
-        assert.deepStrictEqual(server.requests.map(({ lastEventId }) => lastEventId), [undefined, "1"])
-      }))
+      it.scoped("connects while it is enabled, and resumes after the last id", () =>
+        Effect.gen(function*() {
+          const { page, server, streams, url } = yield* setup
+          yield* render(page, { url: url("/a"), factor: 1, enabled: false })
+          yield* shows(page, "disabled - 0")
+          assert.strictEqual(server.requests.length, 0)
+          yield* render(page, { url: url("/a"), factor: 1, enabled: true })
+          yield* shows(page, "open - 0")
+          streams[0]?.write(counter("1", 1))
+          yield* shows(page, "open - 1")
+          yield* render(page, { url: url("/a"), factor: 1, enabled: false })
+          yield* shows(page, "disabled - 1")
+          yield* render(page, { url: url("/a"), factor: 1, enabled: true })
+          yield* shows(page, "open - 1")
+          assert.deepStrictEqual(server.requests.map(({ lastEventId }) => lastEventId), [undefined, "1"])
+        }))
 
-    it.scoped("shows a lost connection, an end, and an error that is final", () =>
-      Effect.gen(function*() {
-        const { page, streams, url } = yield* setup
-        yield* render(page, { url: url("/a"), factor: 1 })
-        yield* shows(page, "open - 0")
-        streams[0]?.end()
-        yield* shows(page, "connecting Ended 0")
-        yield* shows(page, "open - 0")
-        streams[1]?.write("event: end\ndata: {}\n\n")
-        yield* shows(page, "ended - 0")
-        yield* render(page, { url: url("/missing"), factor: 1 })
-        yield* until(page, () => globalThis.reactApi.text() === "failed Rejected 0")
-      }))
+      it.scoped("shows a lost connection, an end, and an error that is final", () =>
+        Effect.gen(function*() {
+          const { page, streams, url } = yield* setup
+          yield* render(page, { url: url("/a"), factor: 1 })
+          yield* shows(page, "open - 0")
+          streams[0]?.end()
+          yield* shows(page, "connecting Ended 0")
+          yield* shows(page, "open - 0")
+          streams[1]?.write("event: end\ndata: {}\n\n")
+          yield* shows(page, "ended - 0")
+          yield* render(page, { url: url("/missing"), factor: 1 })
+          yield* until(page, () => globalThis.reactApi.text() === "failed Rejected 0")
+        }))
+    })
   })
-})
+}

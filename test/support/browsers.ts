@@ -8,23 +8,24 @@ import { NodeHttpServer } from "@effect/platform-node"
 import type { Scope } from "effect"
 import { Context, Effect, Layer, Schedule } from "effect"
 import { build } from "esbuild"
-import type { Browser, BrowserContext, Page } from "playwright-core"
-import { chromium } from "playwright-core"
+import type { Browser as Playwright, BrowserContext, LaunchOptions, Page } from "playwright-core"
+import { chromium, firefox } from "playwright-core"
 
-const executablePath = [process.env["CHROMIUM_PATH"], "/usr/bin/chromium", "/usr/bin/google-chrome"].find((path) =>
-  path !== undefined && existsSync(path)
-)
-
-/** True if there is no browser for the tests. Under CI this is an error. */
-export const isMissing = executablePath === undefined
-if (executablePath === undefined) {
-  const hint = "No Chromium: install one, or set CHROMIUM_PATH. The browser tests are skipped."
+/** Returns the path of a browser. Under CI it is an error if there is none, otherwise the tests in it are skipped. */
+const find = (name: string, variable: string, paths: ReadonlyArray<string>): string | undefined => {
+  const found = [process.env[variable], ...paths].find((path) => path !== undefined && existsSync(path))
+  if (found !== undefined) return found
+  const hint = `No ${name}: install one, or set ${variable}. The tests in ${name} are skipped.`
   if (process.env["CI"] !== undefined) throw new Error(hint)
   process.stderr.write(`\n${hint}\n\n`)
+  return
 }
 
-const launchOptions = {
-  ...(executablePath === undefined ? {} : { executablePath }),
+const chromiumPath = find("Chromium", "CHROMIUM_PATH", ["/usr/bin/chromium", "/usr/bin/google-chrome"])
+const firefoxPath = find("Firefox", "FIREFOX_PATH", ["/usr/bin/firefox-esr", "/usr/bin/firefox"])
+
+const chromiumOptions: LaunchOptions = {
+  ...(chromiumPath === undefined ? {} : { executablePath: chromiumPath }),
   args: [
     "--headless",
     "--no-sandbox",
@@ -42,20 +43,38 @@ const launchOptions = {
   ignoreDefaultArgs: ["--disable-back-forward-cache"]
 }
 
-/** The browser of a test file. */
-export class Chromium extends Context.Tag("test/Chromium")<Chromium, Browser>() {
-  static readonly layer = Layer.scoped(
-    Chromium,
-    Effect.acquireRelease(
-      Effect.promise(() => chromium.launch(launchOptions)),
-      (browser) => Effect.promise(() => browser.close())
-    )
-  )
+// Firefox as its vendor builds it, over WebDriver BiDi. The executable runs it, and completes what it lacks.
+const firefoxOptions: LaunchOptions = {
+  channel: "moz-firefox",
+  executablePath: fileURLToPath(new URL("firefoxBidi.ts", import.meta.url)),
+  env: { ...process.env, FIREFOX_PATH: firefoxPath },
+  firefoxUserPrefs: { "network.proxy.type": 0 }
 }
 
+/** The browser of a test file. */
+export class Browser extends Context.Tag("test/Browser")<Browser, Playwright>() {}
+
+const layer = (launch: () => Promise<Playwright>) =>
+  Layer.scoped(
+    Browser,
+    Effect.acquireRelease(Effect.promise(launch), (browser) => Effect.promise(() => browser.close()))
+  )
+
+export const Chromium = {
+  name: "Chromium",
+  isMissing: chromiumPath === undefined,
+  layer: layer(() => chromium.launch(chromiumOptions))
+} as const
+
+export const Firefox = {
+  name: "Firefox",
+  isMissing: firefoxPath === undefined,
+  layer: layer(() => firefox.launch(firefoxOptions))
+} as const
+
 /** Makes a context: a browser profile whose tabs share cookies, storage and channels. */
-export const newContext: Effect.Effect<BrowserContext, never, Chromium | Scope.Scope> = Effect.flatMap(
-  Chromium,
+export const newContext: Effect.Effect<BrowserContext, never, Browser | Scope.Scope> = Effect.flatMap(
+  Browser,
   (browser) =>
     Effect.acquireRelease(
       Effect.promise(() => browser.newContext()),
@@ -150,8 +169,8 @@ export const cors =
       HttpMiddleware.cors({ allowedOrigins, credentials: true })(app)
     )
 
-/** A browser with a profile on disk. In a private window, which a test has otherwise, there is no Web Push. */
+/** A Chromium with a profile on disk. In a private window, which a test has otherwise, there is no Web Push. */
 export const persistentContext: Effect.Effect<BrowserContext, never, Scope.Scope> = Effect.acquireRelease(
-  Effect.promise(() => chromium.launchPersistentContext("", launchOptions)),
+  Effect.promise(() => chromium.launchPersistentContext("", chromiumOptions)),
   (context) => Effect.promise(() => context.close())
 )
