@@ -100,7 +100,8 @@ export type Handlers<Events extends Topic.Topic.Events> =
 
 /**
  * Options of a client. Without `headers`, `method`, `body`, `heartbeat` and `lastEventIdHeader` the client connects
- * with the browser's own `EventSource`, if there is one. With any of them it connects with `fetch`.
+ * with the browser's own `EventSource`, if there is one. With any of them, and in Firefox, whose `EventSource` ignores
+ * an id without data, it connects with `fetch`.
  *
  * @since 0.1.0
  * @category models

@@ -8,30 +8,42 @@ import type { Page } from "playwright-core"
 import { bundleOf, Chromium, Firefox, newContext, newPage, serve, until } from "../support/browsers.js"
 import * as ScriptedServer from "../support/scriptedServer.js"
 
-const routes = HttpRouter.empty.pipe(
-  HttpRouter.get("/", HttpServerResponse.html("<!doctype html><body><script type=module src=page.js></script>")),
-  HttpRouter.get(
-    "/page.js",
-    Effect.map(
-      Effect.promise(() =>
-        bundleOf("import { reactApi } from \"./test/browser/reactPage.ts\"\nglobalThis.reactApi = reactApi")
-      ),
-      (text) => HttpServerResponse.text(text, { contentType: "text/javascript" })
+/** The packages of each version of React that the hook supports. */
+const versions = { "19": {}, "18": { react: "react-18", "react-dom": "react-dom-18" } }
+
+const routes = (react: keyof typeof versions) =>
+  HttpRouter.empty.pipe(
+    HttpRouter.get(
+      "/",
+      HttpServerResponse.html(
+        "<!doctype html><link rel=icon href=data:,><body><script type=module src=page.js></script>"
+      )
+    ),
+    HttpRouter.get(
+      "/page.js",
+      Effect.map(
+        Effect.promise(() =>
+          bundleOf(
+            "import { reactApi } from \"./test/browser/reactPage.ts\"\nglobalThis.reactApi = reactApi",
+            versions[react]
+          )
+        ),
+        (text) => HttpServerResponse.text(text, { contentType: "text/javascript" })
+      )
     )
   )
-)
 
 const counter = (id: string, n: number) => `id: ${id}\nevent: counter\ndata: {"n":${n}}\n\n`
 
 /** Makes a server that holds each stream open, and the page of the component. */
-const setup = Effect.gen(function*() {
+const make = Effect.fnUntraced(function*(react: keyof typeof versions) {
   const streams: Array<ServerResponse> = []
   const server = yield* ScriptedServer.make([(response, request) => {
     if (request.url?.startsWith("/missing") === true) return ScriptedServer.status(404)(response, request)
     ScriptedServer.hold()(response, request)
     streams.push(response)
   }])
-  const page = yield* newPage(yield* newContext, yield* serve(routes))
+  const page = yield* newPage(yield* newContext, yield* serve(routes(react)))
   const errors: Array<string> = []
   page.on("console", (message) => message.type() === "error" && errors.push(message.text()))
   page.on("pageerror", ({ message }) => errors.push(message))
@@ -48,8 +60,9 @@ const shows = (page: Page, text: string) =>
     page.waitForFunction((text) => globalThis.reactApi.text() === text, text, { timeout: 30_000 }).then(() => {})
   )
 
-for (const browser of [Chromium, Firefox]) {
-  describe.skipIf(browser.isMissing)(`useEvents in ${browser.name}`, () => {
+const suite = (browser: typeof Chromium | typeof Firefox, react: keyof typeof versions) =>
+  describe.skipIf(browser.isMissing)(`useEvents of React ${react} in ${browser.name}`, () => {
+    const setup = make(react)
     layer(browser.layer, { excludeTestServices: true, timeout: "60 seconds" })((it) => {
       it.scoped("connects once in StrictMode, and calls the latest handlers", () =>
         Effect.gen(function*() {
@@ -62,6 +75,13 @@ for (const browser of [Chromium, Firefox]) {
           streams[0]?.write(counter("2", 2))
           yield* shows(page, "open - 21")
           assert.strictEqual(server.requests.length, 1)
+          const seen = yield* Effect.promise(() =>
+            page.evaluate(() => {
+              const { renderToString, version } = globalThis.reactApi
+              return [version.split(".")[0], renderToString({ url: "/c", factor: 1 })]
+            })
+          )
+          assert.deepStrictEqual(seen, [react, "<output>connecting - 0</output>"])
           assert.deepStrictEqual(errors, [])
         }))
 
@@ -111,4 +131,7 @@ for (const browser of [Chromium, Firefox]) {
         }))
     })
   })
-}
+
+suite(Chromium, "19")
+suite(Chromium, "18")
+suite(Firefox, "19")

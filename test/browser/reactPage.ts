@@ -1,7 +1,8 @@
 /** Script of a page with a React component that shows the events of a URL. */
 import { useEvents } from "effect-realtime/react"
-import { createElement, StrictMode, useState } from "react"
+import { createElement, StrictMode, useState, version } from "react"
 import { createRoot } from "react-dom/client"
+import { renderToString } from "react-dom/server"
 
 import type { Counter } from "./topic.js"
 
@@ -24,6 +25,8 @@ const root = createRoot(document.body.appendChild(document.createElement("main")
 export const reactApi = {
   render: (props: Props) => root.render(createElement(StrictMode, null, createElement(Total, props))),
   unmount: () => root.unmount(),
+  renderToString: (props: Props) => renderToString(createElement(Total, props)),
+  version,
   text: () => document.querySelector("output")?.textContent
 }
 

@@ -105,10 +105,11 @@ const bundle = (entry: string, format: "esm" | "iife") =>
     return outputFiles[0]?.text ?? ""
   })))
 
-/** Bundles source text of a test for a page. */
-export const bundleOf = async (contents: string): Promise<string> => {
+/** Bundles source text of a test for a page. `alias` replaces packages by others. */
+export const bundleOf = async (contents: string, alias: Readonly<Record<string, string>> = {}): Promise<string> => {
   const { outputFiles } = await build({
     stdin: { contents, resolveDir: fileURLToPath(new URL("../..", import.meta.url)), loader: "ts" },
+    alias: { ...alias },
     bundle: true,
     write: false,
     platform: "browser",

@@ -24,6 +24,9 @@ const defaultBackoff = Schedule.exponential("1 second").pipe(
   Schedule.jittered
 )
 
+// The EventSource of Firefox ignores an id without data, so it would not resume before the first event.
+const isGecko = () => typeof navigator === "object" && /Gecko\/\d/.test(navigator.userAgent)
+
 // Statuses of a server that has not acted on the request (RFC 9110, section 15; RFC 6585, RFC 8470).
 const refusals: ReadonlyArray<number | undefined> = [401, 403, 408, 425, 429, 503]
 
@@ -51,7 +54,8 @@ export const make = Effect.fnUntraced(function*(
   schedule: Schedule.Schedule<unknown, EventSourceError> = defaultBackoff
 ) {
   const { options, session } = target
-  let isNative = typeof EventSource === "function" && options.headers === undefined && options.method === undefined &&
+  let isNative = typeof EventSource === "function" && !isGecko() && options.headers === undefined &&
+    options.method === undefined &&
     options.body === undefined && options.heartbeat === undefined && options.lastEventIdHeader !== true
   // EventSource does not expose an id without data, so the last id of its connection may be unknown.
   let mayLackId = isNative
