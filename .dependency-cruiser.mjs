@@ -25,6 +25,7 @@ const modules = [
   "node",
   "redis",
   "sql",
+  "web-push",
   "testing",
   "cli"
 ]

@@ -28,6 +28,14 @@ export const isPoint = (bytes: Uint8Array): boolean => {
   return x < p && y < p && (y * y - x * x * x - a * x - b) % p === 0n
 }
 
+/**
+ * Throws if the keys of a subscription do not have the form of RFC 8291: an uncompressed point, a secret of 16 bytes.
+ * Libraries also read compressed and hybrid points, and no browser decrypts what is encrypted for these.
+ */
+export const checkReceiver = (p256dh: Uint8Array, auth: Uint8Array): void => {
+  if (p256dh.length !== 65 || p256dh[0] !== 4 || auth.length !== 16) throw new RangeError("invalid receiver keys")
+}
+
 /** A point in projective coordinates: x is X/Z and y is Y/Z. */
 type Point = readonly [X: bigint, Y: bigint, Z: bigint]
 

@@ -243,7 +243,7 @@ export default [
     file: "src/WebPush/internal/vapidToken.ts",
     test: "test/WebPushCrypto.test.ts",
     promise: "Concurrent first sends sign one token, also where signing is asynchronous",
-    name: "with one token for 200 concurrent first sends",
+    name: "with one token for 50 concurrent first sends",
     find: `    }, withPermits(1))`,
     replace: `    })`
   },
@@ -251,9 +251,57 @@ export default [
     file: "src/WebPushCrypto/internal/webCrypto.ts",
     test: "test/WebPushCrypto.test.ts",
     promise: "Web Crypto pads a message to its length",
-    name: "encrypts messages that node:crypto opens",
+    name: "encrypts messages that node:crypto",
     find: `Math.max(plaintext.length, paddedBytes) + 1`,
     replace: `plaintext.length + 1`
+  },
+  {
+    ...sender,
+    test: "test/WebPushCrypto.test.ts",
+    promise: "A padding that the engine cannot give is refused, and not left out",
+    name: "padding that web-push cannot give",
+    find: `if (padding > 0 && !supportsPadding)`,
+    replace: `if (padding > 1e9 && !supportsPadding)`
+  },
+  {
+    file: "src/web-push/WebPushLibrary.ts",
+    test: "test/WebPushCrypto.test.ts",
+    promise: "The port over web-push refuses a padding",
+    name: "is refused by the port",
+    find: `if (padding > 0)`,
+    replace: `if (padding > 1e9)`
+  },
+  {
+    file: "src/web-push/WebPushLibrary.ts",
+    test: "test/WebPushCrypto.test.ts",
+    promise: "web-push encrypts a few messages in a turn of the event loop",
+    name: "an engine that blocks the event loop",
+    find: `return Effect.zipRight(turn, encrypted)`,
+    replace: `return encrypted`
+  },
+  {
+    file: "src/internal/p256.ts",
+    test: "test/WebPushCrypto.test.ts",
+    promise: "A secret that is no auth of RFC 8291 is refused by each engine",
+    name: "fails with InvalidSubscription for a long secret",
+    find: `|| auth.length !== 16`,
+    replace: ``
+  },
+  {
+    file: "src/internal/p256.ts",
+    test: "test/WebPushCrypto.test.ts",
+    promise: "A point that no browser decrypts for is refused by each engine",
+    name: "fails with InvalidSubscription for a hybrid point",
+    find: `|| p256dh[0] !== 4`,
+    replace: ``
+  },
+  {
+    file: "src/internal/authorization.ts",
+    test: "test/WebPushCrypto.test.ts",
+    promise: "A token expires in seconds",
+    name: "signs the token of RFC 8292",
+    find: `Math.floor(expiresAt / 1000)`,
+    replace: `expiresAt`
   },
   {
     file: "src/internal/p256.ts",

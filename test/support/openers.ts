@@ -1,4 +1,5 @@
 import { createDecipheriv, createECDH, createPublicKey, hkdfSync, verify as verifySignature } from "node:crypto"
+import { createRequire } from "node:module"
 
 import * as Noble from "./noble.js"
 
@@ -31,6 +32,15 @@ const jwkOf = (publicKey: Buffer) => ({
   x: publicKey.toString("base64url", 1, 33),
   y: publicKey.toString("base64url", 33)
 })
+
+// Parts of the package `web-push`, which itself exports neither of the two operations.
+const requireOfWebPush = createRequire(createRequire(import.meta.url).resolve("web-push"))
+const ece: {
+  readonly decrypt: (body: Buffer, params: object) => Buffer
+} = requireOfWebPush("http_ece")
+const jws: {
+  readonly verify: (token: string, algorithm: "ES256", publicKey: string) => boolean
+} = requireOfWebPush("jws")
 
 /** Openers of messages and verifiers of signatures, none of which uses code of the library. */
 export const openers = {
@@ -76,6 +86,18 @@ export const openers = {
       const ecdsa = { name: "ECDSA", namedCurve: "P-256", hash: "SHA-256" }
       const key = await crypto.subtle.importKey("raw", new Uint8Array(publicKey), ecdsa, false, ["verify"])
       return crypto.subtle.verify(ecdsa, key, new Uint8Array(signature), new TextEncoder().encode(text))
+    }
+  },
+  "web-push": {
+    open: async (body: Uint8Array, receiver: Receiver): Promise<Buffer> => {
+      const ecdh = createECDH("prime256v1")
+      ecdh.setPrivateKey(receiver.privateKey)
+      return ece.decrypt(Buffer.from(body), { version: "aes128gcm", privateKey: ecdh, authSecret: receiver.auth })
+    },
+    verify: async (text: string, signature: Uint8Array, publicKey: Buffer): Promise<boolean> => {
+      const key = createPublicKey({ format: "jwk", key: jwkOf(publicKey) })
+      const token = `${text}.${Buffer.from(signature).toString("base64url")}`
+      return jws.verify(token, "ES256", key.export({ format: "pem", type: "spki" }).toString())
     }
   },
   "@noble": {

@@ -31,8 +31,8 @@ const hkdf = async (secret: BufferSource, salt: BufferSource) => {
 }
 
 /**
- * Encrypts a message into one record that holds at least `paddedBytes` of plaintext. Rejects if the receiver's key is
- * not on the curve. Only tests pass `sender` and `salt`, since each message must have its own.
+ * Encrypts a message into one record that holds at least `paddedBytes` of plaintext. Rejects if the receiver's keys
+ * are invalid. Only tests pass `sender` and `salt`, since each message must have its own.
  */
 export const encrypt = async (
   plaintext: Uint8Array,
@@ -41,8 +41,10 @@ export const encrypt = async (
   sender?: CryptoKeyPair,
   salt = crypto.getRandomValues(new Uint8Array(16))
 ): Promise<Uint8Array> => {
-  const { privateKey, publicKey } = sender ?? await crypto.subtle.generateKey(ecdh, false, ["deriveBits"])
   const receiverKey = decode(receiver.p256dh)
+  const auth = decode(receiver.auth)
+  P256.checkReceiver(receiverKey, auth)
+  const { privateKey, publicKey } = sender ?? await crypto.subtle.generateKey(ecdh, false, ["deriveBits"])
   const [senderKey, shared] = await Promise.all([
     crypto.subtle.exportKey("raw", publicKey),
     crypto.subtle.importKey("raw", receiverKey, ecdh, false, [])
@@ -52,7 +54,7 @@ export const encrypt = async (
   info.set(webPushInfo)
   info.set(receiverKey, webPushInfo.length)
   info.set(new Uint8Array(senderKey), webPushInfo.length + keyLength)
-  const derive = await hkdf(await (await hkdf(shared, decode(receiver.auth)))(info, 32), salt)
+  const derive = await hkdf(await (await hkdf(shared, auth))(info, 32), salt)
   const [key, iv] = await Promise.all([
     derive(keyInfo, 16).then((key) => crypto.subtle.importKey("raw", key, "AES-GCM", false, ["encrypt"])),
     derive(nonceInfo, 12)

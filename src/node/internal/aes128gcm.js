@@ -21,8 +21,8 @@ const nonceInfo = Buffer.from("Content-Encoding: nonce\0\u0001")
 const one = Buffer.from([1])
 
 /**
- * Encrypts a message into one record that holds at least `paddedBytes` of plaintext. Throws if the receiver's key is
- * not on the curve. Only tests pass `privateKey` and `salt`, since each message must have its own.
+ * Encrypts a message into one record that holds at least `paddedBytes` of plaintext. Throws if the receiver's keys
+ * are invalid. Only tests pass `privateKey` and `salt`, since each message must have its own.
  *
  * @param {Uint8Array} plaintext
  * @param {{ readonly p256dh: string, readonly auth: string }} receiver
@@ -32,12 +32,15 @@ const one = Buffer.from([1])
  * @returns {Buffer}
  */
 export const encrypt = (plaintext, receiver, paddedBytes, privateKey, salt = randomBytes(16)) => {
+  const receiverKey = Buffer.from(receiver.p256dh, "base64url")
+  const auth = Buffer.from(receiver.auth, "base64url")
+  // As `checkReceiver` of src/internal/p256.ts, which a worker cannot import.
+  if (receiverKey.length !== 65 || receiverKey[0] !== 4 || auth.length !== 16) throw new RangeError("invalid keys")
   const ecdh = createECDH("prime256v1")
   if (privateKey === undefined) ecdh.generateKeys()
   else ecdh.setPrivateKey(privateKey)
   const senderKey = ecdh.getPublicKey()
-  const receiverKey = Buffer.from(receiver.p256dh, "base64url")
-  const secret = hmac(Buffer.from(receiver.auth, "base64url"), ecdh.computeSecret(receiverKey))
+  const secret = hmac(auth, ecdh.computeSecret(receiverKey))
   const pseudoRandomKey = hmac(salt, hmac(secret, webPushInfo, receiverKey, senderKey, one))
   const key = hmac(pseudoRandomKey, keyInfo).subarray(0, 16)
   const nonce = hmac(pseudoRandomKey, nonceInfo).subarray(0, 12)
