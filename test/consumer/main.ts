@@ -45,6 +45,7 @@ const program = Effect.gen(function*() {
   yield* Push.showPush
   yield* Push.showRoutes(baseUrl, "session-of-ana")
   yield* Push.showRoutes(baseUrl, "another")
+  yield* Push.showLibrary
   yield* Effect.scoped(Push.showBlocked)
 })
 
