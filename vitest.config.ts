@@ -8,7 +8,10 @@ export default defineConfig({
   resolve: {
     alias: [
       { find: /^effect-realtime$/, replacement: `${src}/index.ts` },
-      { find: /^effect-realtime\/(testing|node|redis|sql|browser|client|react|web-push)$/, replacement: `${src}/$1/index.ts` },
+      {
+        find: /^effect-realtime\/(testing|node|redis|sql|browser|client|react|web-push)$/,
+        replacement: `${src}/$1/index.ts`
+      },
       { find: /^effect-realtime\/(.*)$/, replacement: `${src}/$1.ts` }
     ]
   },
