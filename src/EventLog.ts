@@ -232,12 +232,13 @@ export declare namespace EventLog {
       maxBytes?: number
     ) => Effect.Effect<Page, EventLogError>
     /**
-     * Returns the last entry of each of the channels, if the log still has it and its data is at most `maxBytes` bytes.
+     * Returns the head, and the last entry up to there of each of the channels, if the log still has it and its data is
+     * at most `maxBytes` bytes.
      */
     readonly last: (
       channels: Iterable<string>,
       maxBytes: number
-    ) => Effect.Effect<ReadonlyArray<Entry>, EventLogError>
+    ) => Effect.Effect<{ readonly head: Cursor; readonly entries: ReadonlyArray<Entry> }, EventLogError>
     /**
      * Opens a tail, until the scope is closed. A closed tail emits no further entries.
      */
@@ -694,14 +695,15 @@ const makeMemory = Effect.fnUntraced(function*(options: MemoryOptions) {
         return { entries, position: more ? { epoch, seq: place } : head(), missing: Option.none(), more }
       }),
     last: (channels, maxBytes) =>
-      timed((now) =>
-        Array.from(new Set(channels)).flatMap((channel) => {
+      timed((now) => ({
+        head: head(),
+        entries: Array.from(new Set(channels)).flatMap((channel) => {
           const slot = rings.get(channel)?.last
           return slot?.entry === undefined || slot.at < now - maxAge || slot.entry.data.length > maxBytes
             ? []
             : [slot.entry]
         })
-      ),
+      })),
     tail: Effect.map(
       Effect.acquireRelease(
         Effect.tap(makeTailBuffer, (tail) => Effect.sync(() => tails.add(tail))),

@@ -61,8 +61,9 @@ export const suite = <R, E>(it: Vitest.MethodsNonLive<R, true>, options: {
         yield* log.append("a/1", bytes("first"))
         const at = yield* log.append("a/1", bytes("last"))
         yield* log.append("b/1", bytes("too long"))
-        const found = yield* log.last(["a/1", "b/1", "c", "a/1"], 5)
-        assert.deepStrictEqual(found.map((entry) => [entry.channel, entry.epoch, entry.seq, text(entry)]), [
+        const { entries, head } = yield* log.last(["a/1", "b/1", "c", "a/1"], 5)
+        assert.deepStrictEqual(head, yield* log.head)
+        assert.deepStrictEqual(entries.map((entry) => [entry.channel, entry.epoch, entry.seq, text(entry)]), [
           ["a/1", at.epoch, at.seq, "last"]
         ])
         const refused = yield* Effect.flip(Effect.asVoid(log.last(["a/*"], 5)))

@@ -43,6 +43,22 @@ describeRedis("EventBroker over Redis", () => {
     turn: Effect.promise(() => client.ping())
   })
 
+  it.scopedLive("asks Redis once for a new connection to a channel that the node follows", () =>
+    Effect.gen(function*() {
+      const { subscribe } = yield* node(redis.url)
+      yield* subscribe("news")
+      const scripts = Effect.map(
+        Effect.promise(() => client.info("commandstats")),
+        (stats) => Number(/cmdstat_evalsha:calls=(\d+)/.exec(stats)?.[1])
+      )
+      const before = yield* scripts
+      yield* Effect.replicateEffect(subscribe("news"), 300, { concurrency: "unbounded" })
+      const calls = (yield* scripts) - before
+      // The rest announces the subscribers and confirms the head, in batches of some milliseconds.
+      yield* Effect.logInfo(`300 connections took ${calls} scripts`)
+      assert.isBelow(calls, 450)
+    }))
+
   it.scopedLive("revokes no key of another database of the same Redis", () =>
     Effect.gen(function*() {
       const [zero, one] = yield* Effect.all([node(redis.url), node(`${redis.url}/1`)])

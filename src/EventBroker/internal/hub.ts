@@ -97,6 +97,11 @@ export class Subscriber {
     if (this.granted.has(channel)) this.ended = (this.ended ?? new Set()).add(channel)
   }
 
+  /** Notes the last entries of channels that have ended. */
+  noteEnds(ends: ReadonlyArray<Entry>): void {
+    for (const { channel } of ends) this.noteEnd(channel)
+  }
+
   /** Notes that an event was published to a channel, which may have ended before. */
   noteEvent(channel: string): void {
     this.ended?.delete(channel)

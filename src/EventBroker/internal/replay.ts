@@ -85,26 +85,30 @@ export const make = (log: EventLog.Service, hub: Hub): Replays => {
       return page
     }))
 
-  /** Returns the last entries of the channels that have ended. Patterns have no end: with one, no channel counts. */
-  const findEnds = (channels: ReadonlyArray<string>) =>
-    channels.some(isPattern) ? Effect.succeed<ReadonlyArray<Entry>>([]) : Effect.map(
-      log.last(channels, StoredEvent.end.length),
-      (entries) => entries.filter(({ data }) => StoredEvent.isEnd(data))
-    )
-
-  /** Notes the channels that have ended up to the cursor. */
-  const noteEnded = (subscriber: Subscriber) =>
-    Effect.map(findEnds(subscriber.channels), (ends) => {
-      for (const end of ends) if (isUpTo(subscriber, end)) subscriber.noteEnd(end.channel)
+  /**
+   * Finds the cursor with which a subscriber of the channels begins, and the last entries of those that have ended up
+   * to there. A log in another process is asked once, unless the events begin at the beginning.
+   */
+  const findStart = (beginning: Beginning, channels: ReadonlyArray<string>) =>
+    Effect.gen(function*() {
+      // Patterns have no end: with one, no channel counts.
+      const hasPattern = channels.some(isPattern)
+      if (hasPattern && typeof beginning === "object") return { place: beginning, ends: [] }
+      const { entries, head } = hasPattern
+        ? { entries: [], head: yield* log.head }
+        : yield* log.last(channels, StoredEvent.end.length)
+      const place = typeof beginning === "object"
+        ? beginning
+        : beginning === "beginning"
+        ? yield* findBeginning(log, channels, head)
+        : head
+      return {
+        place,
+        ends: entries.filter(({ data, epoch, seq }) =>
+          StoredEvent.isEnd(data) && epoch === place.epoch && seq <= place.seq
+        )
+      }
     })
-
-  /** Finds the cursor with which a subscriber of the channels begins. */
-  const findPlace = (beginning: Beginning, channels: ReadonlyArray<string>) =>
-    typeof beginning === "object"
-      ? Effect.succeed(beginning)
-      : beginning === "beginning"
-      ? Effect.flatMap(log.head, (head) => findBeginning(log, channels, head))
-      : log.head
 
   /** Resets a subscriber, and ends its connection if all of its channels have ended. */
   const resetAndNoteEnded = Effect.fnUntraced(function*<R>(
@@ -116,7 +120,12 @@ export const make = (log: EventLog.Service, hub: Hub): Replays => {
   ) {
     yield* reset(subscriber, snapshot, position, reason, ignoreAt)
     subscriber.forgetEnds()
-    yield* Effect.retry(noteEnded(subscriber), retryWhileOpen(subscriber.connection))
+    const { epoch, seq } = subscriber
+    const { ends } = yield* Effect.retry(
+      findStart({ epoch, seq }, subscriber.channels),
+      retryWhileOpen(subscriber.connection)
+    )
+    subscriber.noteEnds(ends)
     if (subscriber.hasEnded) {
       subscriber.connection.endWith(Frame.withId(formatEventId(subscriber), Frame.end.bytes))
     }
@@ -192,14 +201,15 @@ export const make = (log: EventLog.Service, hub: Hub): Replays => {
         const { lastEventId, snapshot } = start
         const beginning = parseStart(start)
         const reading = Effect.suspend(() => catchUp(subscriber, snapshot))
-        const place = yield* findPlace(beginning, subscriber.channels)
         if (beginning === "reset") {
+          const head = yield* log.head
           const reason = isGiven(lastEventId) ? "Malformed" : undefined
-          yield* run(Effect.zipRight(resetAndNoteEnded(subscriber, snapshot, place, reason, false), reading))
+          yield* run(Effect.zipRight(resetAndNoteEnded(subscriber, snapshot, head, reason, false), reading))
           return true
         }
+        const { ends, place } = yield* findStart(beginning, subscriber.channels)
         subscriber.moveTo(place)
-        yield* noteEnded(subscriber)
+        subscriber.noteEnds(ends)
         if (subscriber.hasEnded) return false
         if (beginning === "now" && subscriber.hasCursor) subscriber.connection.offer(cursorFrame(place))
         if (beginning !== "now" || !subscriber.goLive()) yield* run(reading)
@@ -208,22 +218,23 @@ export const make = (log: EventLog.Service, hub: Hub): Replays => {
     hasEnded: (channels, start) =>
       Effect.gen(function*() {
         const beginning = parseStart(start)
-        if (beginning === "reset") return false
-        const ends = yield* findEnds(channels)
-        if (ends.length < channels.length) return false
-        const place = yield* findPlace(beginning, channels)
-        return ends.every((end) => isUpTo(place, end))
+        if (beginning === "reset" || channels.some(isPattern)) return false
+        const isEndedAt = (beginning: Beginning) =>
+          Effect.map(findStart(beginning, channels), ({ ends }) => ends.length === channels.length)
+        // The search for the beginning is long.
+        return (beginning !== "beginning" || (yield* isEndedAt("now"))) && (yield* isEndedAt(beginning))
       })
   }
 }
 
-/** The place at which a client begins. `reset`: a snapshot, or the event `resync`, precedes its events. */
-type Beginning = Cursor | "beginning" | "now" | "reset"
+/** The place at which a client begins. */
+type Beginning = Cursor | "beginning" | "now"
 
 const isGiven = (lastEventId: string | undefined): lastEventId is string =>
   lastEventId !== undefined && lastEventId !== ""
 
-const parseStart = <R>({ from, lastEventId, snapshot }: Start<R>): Beginning =>
+/** Returns `reset` if a snapshot, or the event `resync`, precedes the events of the client. */
+const parseStart = <R>({ from, lastEventId, snapshot }: Start<R>): Beginning | "reset" =>
   isGiven(lastEventId)
     ? Option.getOrElse(parseEventId(lastEventId), () => "reset" as const)
     : from === "beginning"
@@ -231,9 +242,6 @@ const parseStart = <R>({ from, lastEventId, snapshot }: Start<R>): Beginning =>
     : snapshot === undefined
     ? "now"
     : "reset"
-
-/** Returns true if a client with the cursor has passed the entry. */
-const isUpTo = (cursor: Cursor, { epoch, seq }: Cursor): boolean => epoch === cursor.epoch && seq <= cursor.seq
 
 /** Finds the earliest place after which the log has all entries of the channels, by binary search. */
 const findBeginning = (log: EventLog.Service, channels: ReadonlyArray<string>, { epoch, seq: last }: Cursor) =>

@@ -146,7 +146,10 @@ export const make = Effect.fnUntraced(function*(settings: Settings) {
     last: (channels, maxBytes) =>
       Effect.map(
         withSession(({ commands, context }) => send(() => commands.last(context, channels, maxBytes))),
-        ({ epoch, events }) => events.map((event): Entry => ({ _tag: "Entry", epoch, ...event }))
+        ({ events, head }) => {
+          note(head)
+          return { head, entries: events.map((event): Entry => ({ _tag: "Entry", epoch: head.epoch, ...event })) }
+        }
       ),
     tail: tails.open,
     presence: nodes.open

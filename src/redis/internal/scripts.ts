@@ -159,10 +159,10 @@ return {epoch, int(seq)}`,
   transformReply: ([epoch, seq]: ReadonlyArray<Buffer>) => toCursor(epoch, seq)
 })
 
-/** Returns the last event of each channel, if it is not too old and has at most `maxBytes` bytes. */
+/** Returns the head, and the last event of each channel if it is not too old and has at most `maxBytes` bytes. */
 export const last = defineScript({
   SCRIPT: `${prelude}
-local reply = {epoch}
+local reply = {epoch, int(seq)}
 for i = 7, #ARGV do
   local item = redis.pcall('XREVRANGE', streams .. ARGV[i], '+', '-', 'COUNT', 1)[1]
   local place = item and tonumber(string.match(item[1], '^(%d+)%-0$'))
@@ -177,8 +177,8 @@ return reply`,
     parser.push(String(maxBytes))
     for (const name of new Set(channels)) parser.push(name)
   },
-  transformReply: ([epoch, ...events]: ReadonlyArray<Buffer>) => ({
-    epoch: String(epoch),
+  transformReply: ([epoch, seq, ...events]: ReadonlyArray<Buffer>) => ({
+    head: toCursor(epoch, seq),
     events: Array.from({ length: events.length / 3 }, (_, i) => ({
       seq: Number(String(events[i * 3])),
       channel: String(events[i * 3 + 1]),
