@@ -3,7 +3,7 @@
  *
  * - `GET /vapid-public-key` answers 200 with `{ "publicKey": … }`. It needs no owner.
  * - `POST /subscribe` accepts the output of `PushSubscription.toJSON()`, with `applicationServerKey` if the page
- *   knows it, and answers 201.
+ *   knows it, and with the `locale` of the messages if the page has one (BCP 47). It answers 201.
  * - `POST /resubscribe` accepts `{ "oldEndpoint": …, "subscription": … }`, where `oldEndpoint` is optional, and
  *   answers 201. With a `null` subscription, which has ended without a replacement, it removes the old one and
  *   answers 200.
@@ -38,7 +38,7 @@ import * as Schema from "effect/Schema"
 import { readText } from "./internal/body.js"
 import { annotateWith } from "./internal/logging.js"
 import type { SubscriptionStoreError } from "./SubscriptionStore.js"
-import { SubscriptionStore } from "./SubscriptionStore.js"
+import { Locale, SubscriptionStore } from "./SubscriptionStore.js"
 import * as WebPush from "./WebPush.js"
 import { WebPushSubscription } from "./WebPushSubscription.js"
 
@@ -103,11 +103,22 @@ export class RenewalRequired extends Schema.TaggedError<RenewalRequired>("effect
 
 const PublicKey = Schema.Struct({ publicKey: Schema.String })
 const Subscribed = Schema.Struct({ endpointId: Schema.String })
+
+/**
+ * The subscription that a page posts, with the language of the messages for the device.
+ *
+ * @since 0.1.0
+ * @category schemas
+ */
+export class Subscription extends WebPushSubscription.extend<Subscription>("effect-realtime/WebPushApi/Subscription")({
+  locale: Schema.optionalWith(Locale, { exact: true })
+}) {}
+
 // Not every browser passes the replaced subscription to its service worker.
 const Resubscription = Schema.Struct({
   oldEndpoint: Schema.optionalWith(Schema.String, { exact: true }),
   // `null` if the user has withdrawn the permission.
-  subscription: Schema.NullOr(WebPushSubscription)
+  subscription: Schema.NullOr(Subscription)
 })
 const Unsubscription = Schema.Struct({ endpoint: Schema.String })
 const Unsubscribed = Schema.Struct({})
@@ -115,7 +126,7 @@ const Unsubscribed = Schema.Struct({})
 const publicKeyEndpoint = HttpApiEndpoint.get("publicKey", "/vapid-public-key").addSuccess(PublicKey)
 
 const subscribeEndpoint = HttpApiEndpoint.post("subscribe", "/subscribe")
-  .setPayload(WebPushSubscription)
+  .setPayload(Subscription)
   .addSuccess(Subscribed, { status: 201 })
   .addError(HttpApiDecodeError).addError(RequestTimeout).addError(Conflict).addError(RenewalRequired)
   .addError(BodyTooLarge).addError(UnsupportedMediaType).addError(ServiceUnavailable)
@@ -210,7 +221,7 @@ const refused = (error: SubscriptionStoreError): Effect.Effect<never, HttpApiDec
     )
 
 const subscribed = Effect.fnUntraced(
-  function*(subscription: WebPushSubscription, path: ReadonlyArray<string>, replaces?: string) {
+  function*(subscription: Subscription, path: ReadonlyArray<string>, replaces?: string) {
     const { isAllowed, publicKey, publicKeys } = yield* WebPush.WebPush
     if (!isAllowed(subscription.endpoint)) {
       return yield* invalidBody([issue(path, "must belong to a push service that this server may send to")])
@@ -229,6 +240,7 @@ const subscribed = Effect.fnUntraced(
       }
       yield* store.upsert(owner, subscription, {
         replaces,
+        locale: subscription.locale,
         userAgent: headers["user-agent"]?.slice(0, 512),
         applicationServerKey: fallback
       })
@@ -256,7 +268,7 @@ const publicKey = Effect.map(
 )
 
 const subscribe = Effect.flatMap(
-  readBody(WebPushSubscription),
+  readBody(Subscription),
   (subscription) => subscribed(subscription, ["endpoint"])
 )
 

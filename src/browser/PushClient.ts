@@ -197,6 +197,11 @@ export interface RegisterOptions extends Omit<SubscribeOptions, "applicationServ
    * VAPID public key of the server, in base64url. Read from the route `/vapid-public-key` by default.
    */
   readonly applicationServerKey?: string | undefined
+  /**
+   * Language of the messages for this device, as a BCP 47 tag: that of the page, or `navigator.language`. The server
+   * retains the one that it has by default.
+   */
+  readonly locale?: string | undefined
 }
 
 /**
@@ -252,7 +257,9 @@ export const register: (
   )
   const key = yield* decodeKey(options.applicationServerKey ?? (yield* publicKeyOf(url)))
   const registration = yield* activeRegistration(options.serviceWorker)
-  const post = ({ replaced, subscription }: Subscribed) => {
+  const { locale } = options
+  const post = ({ replaced, ...subscribed }: Subscribed) => {
+    const subscription = { ...subscribed.subscription, ...(locale === undefined ? {} : { locale }) }
     const oldEndpoint = Option.orElse(
       replaced,
       () => Option.filter(last, (endpoint) => endpoint !== subscription.endpoint)
