@@ -1,8 +1,30 @@
 /**
  * A push service for tests, over real TLS and HTTP on this machine. It checks each message against the RFCs, decrypts
- * and records it, and answers as the test has set.
+ * and records it, and answers as the test has set. `layerWebPush` provides it together with a `WebPush` that sends to
+ * it. A device that `subscribe` makes has an endpoint of a public vendor, and no message leaves this machine.
  *
  * @since 0.1.0
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import * as TestPushService from "effect-realtime/testing/TestPushService"
+ * import * as WebPush from "effect-realtime/WebPush"
+ *
+ * const program = Effect.gen(function*() {
+ *   const { answer, received, subscribe } = yield* TestPushService.TestPushService
+ *   const phone = yield* subscribe()
+ *   const lost = yield* subscribe({ vendor: "apple" })
+ *   yield* answer({ status: 410 }, lost)
+ *
+ *   const { gone } = yield* WebPush.sendMany([phone, lost], "Order 7 was approved.", { urgency: "high" })
+ *   console.log(gone.length) // 1
+ *
+ *   // Both messages arrived: the service answered one of them with 410.
+ *   for (const { headers, text } of yield* received) console.log(text, headers.urgency)
+ * })
+ *
+ * Effect.runFork(Effect.provide(program, TestPushService.layerWebPush))
+ * ```
  */
 import type { ECDH } from "node:crypto"
 import { createDecipheriv, createECDH, createPublicKey, hkdfSync, randomBytes, verify } from "node:crypto"
@@ -38,9 +60,10 @@ import * as TestCertificate from "./internal/testCertificate.js"
 export type Vendor = "fcm" | "mozilla" | "apple" | "wns"
 
 /**
- * The response to a message. A `fault` replaces a regular response: `Stall` never responds, `Drip` sends one byte of
- * the body every 20 milliseconds, `Endless` sends a body without end, `Reset` breaks the connection after the
- * headers, `GoAway` ends the connection with an HTTP/2 GOAWAY (and closes one of HTTP/1.1).
+ * The response to a message, such as `{ status: 410 }`, or `{ status: 429, headers: { "retry-after": "30" } }`. A
+ * `fault` replaces a regular response: `Stall` never responds, `Drip` sends one byte of the body every 20 milliseconds,
+ * `Endless` sends a body without end, `Reset` breaks the connection after the headers, `GoAway` ends the connection with
+ * an HTTP/2 GOAWAY (and closes one of HTTP/1.1).
  *
  * @since 0.1.0
  * @category models
@@ -307,7 +330,8 @@ const reply = (response: Response, answer: Answer, breakConnection: () => void) 
 }
 
 /**
- * Starts the service. It ends with the scope.
+ * Starts the service, for a client of its own: the `certificate` must be trusted, and the endpoints lead to `port`. The
+ * service ends with the scope.
  *
  * @since 0.1.0
  * @category constructors
@@ -316,10 +340,13 @@ const reply = (response: Response, answer: Answer, breakConnection: () => void) 
  * import { Effect } from "effect"
  * import * as TestPushService from "effect-realtime/testing/TestPushService"
  *
- * const subscription = Effect.flatMap(
- *   TestPushService.make({ protocol: "http/1.1" }),
- *   (service) => service.subscribe()
- * )
+ * const program = Effect.gen(function*() {
+ *   const { certificate, port, subscribe } = yield* TestPushService.make({ protocol: "http/1.1" })
+ *   const { endpoint } = yield* subscribe({ vendor: "mozilla" })
+ *   return { certificate, endpoint, port }
+ * })
+ *
+ * Effect.runFork(Effect.scoped(program))
  * ```
  */
 export const make: (options?: Options) => Effect.Effect<TestPushService.Service, never, Scope.Scope> = Effect
@@ -460,6 +487,26 @@ export const layerWith = (
  *
  * @since 0.1.0
  * @category layers
+ * @example
+ * ```ts
+ * import { Effect, Layer } from "effect"
+ * import * as TestPushService from "effect-realtime/testing/TestPushService"
+ * import * as VapidKeys from "effect-realtime/VapidKeys"
+ * import * as WebPush from "effect-realtime/WebPush"
+ *
+ * // The layer of the application, over the test service.
+ * const WebPushTest = Layer.unwrapEffect(
+ *   Effect.map(VapidKeys.generate, (vapid) => WebPush.layerWith({ vapid, subject: "mailto:ops@example.com" }))
+ * ).pipe(Layer.provideMerge(TestPushService.layer))
+ *
+ * const program = Effect.gen(function*() {
+ *   const { subscribe, violations } = yield* TestPushService.TestPushService
+ *   yield* WebPush.send(yield* subscribe(), "Order 7 was approved.")
+ *   console.log(yield* violations) // []
+ * })
+ *
+ * Effect.runFork(Effect.provide(program, WebPushTest))
+ * ```
  */
 export const layer: Layer.Layer<TestPushService | HttpClient.HttpClient | WebPushCrypto> = layerWith({})
 
@@ -476,12 +523,13 @@ export const layer: Layer.Layer<TestPushService | HttpClient.HttpClient | WebPus
  * import * as WebPush from "effect-realtime/WebPush"
  *
  * const program = Effect.gen(function*() {
- *   const service = yield* TestPushService.TestPushService
- *   const subscription = yield* service.subscribe()
- *   yield* WebPush.send(subscription, "Order 7 was approved.")
- *   const [message] = yield* service.received
- *   return message?.text
- * }).pipe(Effect.provide(TestPushService.layerWebPushWith({ ttl: "1 day" })))
+ *   const { received, subscribe } = yield* TestPushService.TestPushService
+ *   yield* WebPush.send(yield* subscribe(), "Order 7 was approved.")
+ *   const [message] = yield* received
+ *   console.log(message?.text, message?.headers.ttl) // "Order 7 was approved." "86400"
+ * })
+ *
+ * Effect.runFork(Effect.provide(program, TestPushService.layerWebPushWith({ ttl: "1 day" })))
  * ```
  */
 export const layerWebPushWith = (
@@ -499,6 +547,25 @@ export const layerWebPushWith = (
  *
  * @since 0.1.0
  * @category layers
+ * @example
+ * ```ts
+ * import { Effect } from "effect"
+ * import * as TestPushService from "effect-realtime/testing/TestPushService"
+ * import * as WebPush from "effect-realtime/WebPush"
+ *
+ * const program = Effect.gen(function*() {
+ *   const { answer, subscribe } = yield* TestPushService.TestPushService
+ *   const device = yield* subscribe()
+ *   yield* answer({ status: 429, headers: { "retry-after": "30" } })
+ *   const error = yield* Effect.flip(WebPush.send(device, "Order 7 was approved."))
+ *   console.log(error._tag === "WebPushFailure" && error.reason) // "RateLimited"
+ *
+ *   yield* answer({ status: 410 }, device)
+ *   console.log((yield* Effect.flip(WebPush.send(device, "Order 7 was approved.")))._tag) // "WebPushGone"
+ * })
+ *
+ * Effect.runFork(Effect.provide(program, TestPushService.layerWebPush))
+ * ```
  */
 export const layerWebPush: Layer.Layer<
   WebPush.WebPush | TestPushService | HttpClient.HttpClient | WebPushCrypto,
