@@ -206,7 +206,7 @@ export declare namespace Topic {
  * - `UnknownEvent`: the topic has no event of that name,
  * - `InvalidData`: the schema of the event refuses the data,
  * - `NotJson`: the data is not JSON, so `event` has not made it,
- * - `UnknownChannel`: the frame has no channel of one of the topics in its first line of data.
+ * - `UnknownChannel`: the first line of the data does not name a channel of one of the topics.
  *
  * @since 0.1.0
  * @category errors
@@ -235,9 +235,18 @@ export class InvalidTopicEvent extends Schema.TaggedError<InvalidTopicEvent>("ef
         return `the data of ${event} is not JSON, as the topic ${this.path} requires: publish it on Topic.channel, or ` +
           "make it with Topic.event, or read it with the option format: \"text\""
       case "UnknownChannel":
-        return `the event ${event} names no channel of ${this.path}: the server names channels on a connection with a ` +
-          "pattern or several channels, and on every one with the option attribution: \"on\""
+        return `the data of ${event} does not begin with a line that names a channel of ${this.path}: set ` +
+          "attribution: \"on\" in EventBroker.respond, or read a single channel with EventSourceClient.make"
     }
+  }
+
+  /**
+   * Returns `false`: the same frame fails again.
+   *
+   * @since 0.1.0
+   */
+  get isRetryable(): boolean {
+    return false
   }
 }
 

@@ -256,6 +256,7 @@ describe("EventSourceClient over fetch", () => {
           const [event, ...others] = yield* read(topics, `event: paid\ndata: ${data}\n\n`)
           assert.isTrue(event?.event === "error" && event.data.reason === "UnknownChannel")
           assert.isTrue(event?.event === "error" && event.data.message.includes("attribution: \"on\""))
+          assert.isFalse(event?.event === "error" && event.data.isRetryable)
           assert.deepStrictEqual(others, [])
         }))
     }

@@ -62,8 +62,8 @@ export type Vendor = "fcm" | "mozilla" | "apple" | "wns"
 /**
  * The response to a message, such as `{ status: 410 }`, or `{ status: 429, headers: { "retry-after": "30" } }`. A
  * `fault` replaces a regular response: `Stall` never responds, `Drip` sends one byte of the body every 20 milliseconds,
- * `Endless` sends a body without end, `Reset` breaks the connection after the headers, `GoAway` ends the connection with
- * an HTTP/2 GOAWAY (and closes one of HTTP/1.1).
+ * `Endless` sends a body without end, `Reset` breaks the connection after the headers, `GoAway` ends the connection
+ * with an HTTP/2 GOAWAY (and closes one of HTTP/1.1).
  *
  * @since 0.1.0
  * @category models
