@@ -116,6 +116,30 @@ describe("Notifier", () => {
       })
     ))
 
+  it.effect("pushes to a device once for each of its owners, if the store has several for an endpoint", () =>
+    Effect.gen(function*() {
+      yield* TestClock.setTime(Date.now())
+      const service = yield* TestPushService
+      const subscription = yield* service.subscribe()
+      for (const owner of ["anna", "ben"]) yield* SubscriptionStore.upsert(owner, subscription)
+      yield* SubscriptionStore.upsert("ben", yield* service.subscribe())
+      const { notifier } = yield* makeNode
+      const outcomes = yield* Stream.runCollect(notifier.notifyMany(Stream.make("anna", "ben"), {
+        ...news,
+        push: ({ owner }: SubscriptionStore.Device) => `for ${owner}`
+      }))
+      assert.strictEqual(outcomes.length, 2)
+      const received = (yield* service.received).filter((it) => it.subscription.endpoint === subscription.endpoint)
+      assert.deepStrictEqual(received.map(({ text }) => text).sort(), ["for anna", "for ben"])
+    }).pipe(
+      Effect.scoped,
+      Effect.provide([
+        EventLog.layerMemory,
+        SubscriptionStore.layerMemoryWith({ owners: "several" }),
+        TestPush.layerWebPush
+      ])
+    ))
+
   it.effect("pushes to no device that is excluded, by its endpoint or its endpointId, under each policy", () =>
     run(({ here, laptop, phone, service }) =>
       Effect.gen(function*() {

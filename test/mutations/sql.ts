@@ -224,6 +224,58 @@ export default [
     name: "SQLite replaces"
   },
   {
+    promise: "An upsert without attributes retains those of the device",
+    ...store,
+    find: "THEN stored.${column} END, excluded.${column}",
+    replace: "THEN NULL END, excluded.${column}",
+    name: "SQLite stores the locale and the attributes"
+  },
+  {
+    promise: "A filter of attributes compares their types",
+    ...store,
+    find: "SELECT key, type, atom FROM json_each(${json})",
+    replace: "SELECT key, 'text', atom FROM json_each(${json})",
+    name: "SQLite streams the devices that match"
+  },
+  {
+    promise: "A locale matches whole parts of a tag",
+    ...store,
+    find: "locale || '-' LIKE ${`${locale}-%`}",
+    replace: "locale LIKE ${`${locale}%`}",
+    name: "SQLite streams the devices that match"
+  },
+  {
+    promise: "A prune removes the rows of all owners of an endpoint",
+    ...store,
+    find: "sql`substr(endpoint_hash, 1, 43)`",
+    replace: "sql`endpoint_hash`",
+    name: "SQLite stores an endpoint for each of several owners"
+  },
+  {
+    promise: "A store of several owners adopts the rows of one owner",
+    ...store,
+    test: statement.test,
+    find: "sql`UPDATE ${table} SET endpoint_hash = endpoint_hash || ' ' || owner WHERE length(endpoint_hash) = 43`",
+    replace: "sql`SELECT 1`",
+    name: "adopts the rows of one owner"
+  },
+  {
+    promise: "A store of one owner refuses the rows of several",
+    ...store,
+    test: statement.test,
+    find: "if ((yield* Statement.run(sql, \"read\", shared)).length === 0) return",
+    replace: "if (shared !== undefined) return",
+    name: "adopts the rows of one owner"
+  },
+  {
+    promise: "Attributes with a NUL are refused",
+    ...store,
+    file: "src/SubscriptionStore.ts",
+    find: " && !malformedText.test(json)",
+    replace: "",
+    name: "refuses a locale"
+  },
+  {
     promise: "A page that opened after the event counts as not connected",
     file: "src/Notifier.ts",
     find: "Math.min(connectionsBefore, yield* countConnections(channel))",

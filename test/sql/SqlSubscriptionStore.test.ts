@@ -1,10 +1,14 @@
+import { createHash } from "node:crypto"
+
 import * as Reactivity from "@effect/experimental/Reactivity"
 import { SqlClient, SqlError, Statement } from "@effect/sql"
+import type { Vitest } from "@effect/vitest"
 import { assert, describe, layer } from "@effect/vitest"
 import { Cause, Context, Deferred, Effect, Either, Fiber, Layer, Stream } from "effect"
 import { Notifier, SubscriptionStore, WebPush } from "effect-realtime"
 import { SqlNotificationOutbox, SqlSubscriptionStore } from "effect-realtime/sql"
 
+import * as Postgres from "../support/postgres.js"
 import * as Sqlite from "../support/sqlite.js"
 import { newSubscription } from "../support/subscriptions.js"
 
@@ -36,8 +40,70 @@ const clientOf = (
 
 const none = Effect.dieMessage("is not used")
 
+const migrationSuite = <R, E>(it: Vitest.MethodsNonLive<R, true>, client: Layer.Layer<SqlClient.SqlClient, E, R>) => {
+  const owned = (store: SubscriptionStore.SubscriptionStore.Service) =>
+    Effect.map(
+      Stream.runCollect(store.all),
+      (devices) => [...devices].map(({ endpoint, owner }) => `${owner} ${endpoint}`).sort()
+    )
+
+  it.effect("adds the new columns to an existing table, whose devices it preserves", () =>
+    Effect.gen(function*() {
+      const { "0001_create_subscriptions": create, "0002_create_pruned": createPruned } =
+        SqlSubscriptionStore.migrations
+      if (create === undefined || createPruned === undefined) return assert.fail("other names")
+      yield* create
+      yield* createPruned
+      const sql = yield* SqlClient.SqlClient
+      const { endpoint, keys } = newSubscription()
+      const endpoint_hash = createHash("sha256").update(endpoint).digest("base64url")
+      yield* sql`INSERT INTO web_push_subscriptions ${
+        sql.insert({ endpoint_hash, endpoint, owner: "anna", ...keys, created_at: 1, updated_at: 2 })
+      }`
+      for (const owners of ["one", "one", "several", "several"] as const) {
+        const store = yield* SqlSubscriptionStore.make({ owners })
+        assert.deepStrictEqual(yield* owned(store), [`anna ${endpoint}`])
+        const subscription = newSubscription({ endpoint, keys })
+        yield* store.upsert("anna", subscription, { locale: "de", attributes: { owners } })
+        const [device] = yield* store.forOwner("anna")
+        assert.deepStrictEqual([device?.locale, device?.attributes], ["de", { owners }])
+        assert.strictEqual(device?.createdAt.epochMillis, 1)
+      }
+    }).pipe(Effect.provide(client)))
+
+  it.effect("adopts the rows of one owner, and refuses those of several for one", () =>
+    Effect.gen(function*() {
+      const [first, second] = [newSubscription(), newSubscription()]
+      const one = yield* SqlSubscriptionStore.make()
+      yield* one.upsert("anna", first)
+      const several = yield* SqlSubscriptionStore.make({ owners: "several" })
+      yield* several.upsert("ben", first)
+      // A node that still runs with one owner stores the device of anna, and another one.
+      yield* one.upsert("anna", first)
+      yield* one.upsert("clara", second)
+      const again = yield* SqlSubscriptionStore.make({ owners: "several" })
+      assert.deepStrictEqual(
+        yield* owned(again),
+        [`anna ${first.endpoint}`, `ben ${first.endpoint}`, `clara ${second.endpoint}`].sort()
+      )
+      const cause = yield* Effect.flip(Effect.sandbox(SqlSubscriptionStore.make()))
+      const [defect] = Cause.defects(cause)
+      if (!Cause.isIllegalArgumentException(defect)) return assert.fail(Cause.pretty(cause))
+      assert.include(defect.message, "owners must be several")
+      assert.strictEqual(yield* again.prune([first, second]), 3)
+      assert.deepStrictEqual(yield* owned(yield* SqlSubscriptionStore.make()), [])
+    }).pipe(Effect.provide(client)))
+}
+
 describe("SqlSubscriptionStore", () => {
+  describe.skipIf(Postgres.isMissing)(
+    "with a server",
+    () => layer(Postgres.Postgres.layer, realClock)("PostgreSQL", (it) => migrationSuite(it, Postgres.layerClient))
+  )
+
   layer(Layer.empty, realClock)("SQLite", (it) => {
+    migrationSuite(it, Sqlite.layerClient)
+
     it.effect("refuses a client of another database, in each layer, and names its dialect", () =>
       Effect.gen(function*() {
         for (const dialect of ["mysql", "mssql", "clickhouse"] as const) {
