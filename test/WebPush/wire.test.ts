@@ -314,7 +314,7 @@ describe("secrets", () => {
             shown.push(Cause.pretty(exit.cause, { renderErrorCause: true }))
             yield* show(Cause.squash(exit.cause))
           }
-          const report = yield* WebPush.sendMany([subscription], message, { timeout: 200 })
+          const report = yield* WebPush.sendMany([subscription], message, { timeout: 200, messageSpans: true })
           yield* show(report)
           yield* show(report.outcomes)
           yield* show(yield* Stream.runCollect(WebPush.broadcast(Stream.make(subscription), message, { timeout: 200 })))

@@ -1,17 +1,19 @@
 /**
  * The delivery of one message to one subscription: checks, token, encryption, request, response and counter.
  */
+import type * as Headers from "@effect/platform/Headers"
 import * as HttpBody from "@effect/platform/HttpBody"
 import * as HttpClient from "@effect/platform/HttpClient"
 import type * as HttpClientError from "@effect/platform/HttpClientError"
 import * as HttpClientRequest from "@effect/platform/HttpClientRequest"
 import type * as HttpClientResponse from "@effect/platform/HttpClientResponse"
 import type * as Arr from "effect/Array"
-import * as Clock from "effect/Clock"
-import type * as Context from "effect/Context"
-import type * as Duration from "effect/Duration"
+import * as Cause from "effect/Cause"
+import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
-import * as Metric from "effect/Metric"
+import * as FiberRef from "effect/FiberRef"
+import * as MetricLabel from "effect/MetricLabel"
+import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
 
 import { readText } from "../../internal/body.js"
@@ -21,6 +23,7 @@ import type { WebPushCrypto } from "../../WebPushCrypto.js"
 import { WebPushFailure, WebPushGone } from "../../WebPushError.js"
 import { maxBytes } from "../../WebPushPayload.js"
 import type { WebPushSubscription } from "../../WebPushSubscription.js"
+import type { Limit } from "./deadline.js"
 import type * as EndpointPolicy from "./endpoint.js"
 import * as PushResponse from "./response.js"
 import * as VapidToken from "./vapidToken.js"
@@ -32,20 +35,29 @@ export const maxResponseBytes = 8192
 export interface Prepared {
   readonly bytes: Uint8Array
   readonly padding: number
-  readonly timeout: Duration.Duration
   readonly headers: Readonly<Record<string, string>>
 }
 
-/** Reads the body of a response. Returns `undefined` if it is too long for a response that accepts the message. */
-const readBody = (
+interface Answer {
+  readonly status: number
+  readonly headers: Headers.Headers
+  /** `undefined` if it is too long for a response that accepts the message. */
+  readonly body: string | undefined
+}
+
+const read = (
   response: HttpClientResponse.HttpClientResponse
-): Effect.Effect<string | undefined, HttpClientError.ResponseError> =>
-  response.status === 204 || response.headers["content-length"] === "0"
-    ? Effect.succeed("")
+): Effect.Effect<Answer, HttpClientError.ResponseError> => {
+  // Both are computed at each access.
+  const { headers, status } = response
+  return status === 204 || headers["content-length"] === "0"
+    ? Effect.succeed({ status, headers, body: "" })
     : readText(response.stream, maxResponseBytes).pipe(
-      Effect.map(({ isWhole, text }) => isWhole || response.status >= 300 ? text : undefined),
-      Effect.catchIf((error) => error.reason === "EmptyBody", () => Effect.succeed(""))
+      Effect.map(({ isWhole, text }) => isWhole || status >= 300 ? text : undefined),
+      Effect.catchIf((error) => error.reason === "EmptyBody", () => Effect.succeed("")),
+      Effect.map((body) => ({ status, headers, body }))
     )
+}
 
 const errorCode = (error: unknown): string | undefined => {
   if (!Predicate.isRecord(error)) return undefined
@@ -61,24 +73,51 @@ const isConnecting = (error: unknown): boolean =>
     ? /^(connect|getaddrinfo|query\w*)$/.test(error.syscall)
     : isConnecting(error.cause))
 
-/** Returns a function from labels to their counter. There are at most 60, and making one costs more than counting. */
-const makeCounters = () => {
-  const counters = new Map<string, Metric.Metric.Counter<number>>()
-  return (service: EndpointPolicy.Vendor, outcome: string) => {
-    const name = `${service} ${outcome}`
-    const known = counters.get(name)
-    if (known !== undefined) return known
-    const counter = Metrics.pushMessages.pipe(Metric.tagged("service", service), Metric.tagged("outcome", outcome))
-    counters.set(name, counter)
-    return counter
+const maxTemplates = 1024
+
+/** The request without its URL and body, once for each message and token. */
+const makeTemplates = () => {
+  const known = new WeakMap<Prepared["headers"], Map<string, HttpClientRequest.HttpClientRequest>>()
+  return ({ headers }: Prepared, { vendor }: EndpointPolicy.Endpoint, authorization: string) => {
+    const templates = known.get(headers) ?? new Map<string, HttpClientRequest.HttpClientRequest>()
+    const template = templates.get(authorization)
+    if (template !== undefined) return template
+    const made = HttpClientRequest.post("", {
+      headers: {
+        ...headers,
+        // WNS accepts a TTL of 0 only with a header that says that nothing is to be stored.
+        ...(vendor === "wns" && headers.ttl === "0" ? { "x-wns-cache-policy": "no-cache" } : undefined),
+        authorization
+      }
+    })
+    // Subscribers choose the origin where a host is allowed by its suffix.
+    if (templates.size >= maxTemplates) templates.clear()
+    known.set(headers, templates.set(authorization, made))
+    return made
   }
 }
 
+/**
+ * Counts the messages of a service and an outcome. The labels are the same array at each use, by which the metric finds
+ * its counter: `Metric.tagged` costs as much as a fiber.
+ */
+const makeCount = () => {
+  type Labels = ReadonlyArray<MetricLabel.MetricLabel>
+  const known = new WeakMap<Labels, Map<string, Labels>>()
+  return (service: EndpointPolicy.Vendor, outcome: string, common: Labels) => {
+    const name = `${service} ${outcome}`
+    const ofCommon = known.get(common) ?? new Map<string, Labels>()
+    const labels = ofCommon.get(name) ??
+      [...common, MetricLabel.make("service", service), MetricLabel.make("outcome", outcome)]
+    known.set(common, ofCommon.set(name, labels))
+    Metrics.pushMessages.unsafeUpdate(1, labels)
+  }
+}
+
+type Result = Effect.Effect<{ readonly status: number }, WebPushGone | WebPushFailure>
+
 /** The delivery of one message to one subscription. */
-export type Deliver = (
-  subscription: WebPushSubscription,
-  message: Prepared
-) => Effect.Effect<{ readonly status: number }, WebPushGone | WebPushFailure>
+export type Deliver = (subscription: WebPushSubscription, message: Prepared, limit: Limit) => Result
 
 /** Builds the delivery of one message to one subscription: checks, token, encryption, request and response. */
 export const make = Effect.fnUntraced(function*<Transmission>({ crypto, pairs, policy, subject, transmission: tag }: {
@@ -97,90 +136,100 @@ export const make = Effect.fnUntraced(function*<Transmission>({ crypto, pairs, p
         (authorize) => [pair.publicKey, authorize] as const
       ))
   )
-  const counterOf = makeCounters()
+  const count = makeCount()
+  const template = makeTemplates()
 
-  const attempt = Effect.fnUntraced(function*(
+  // No generator: this runs once for each message of a crowd.
+  const attempt = (
     subscription: WebPushSubscription,
     message: Prepared,
+    limit: Limit,
     endpoint: EndpointPolicy.Endpoint | undefined
-  ) {
+  ): Result => {
     const failure = (
       reason: WebPushFailure["reason"],
       facts?: Partial<Pick<WebPushFailure, "status" | "retryAfter" | "detail" | "neverSent">>
     ) => new WebPushFailure({ reason, endpointId: subscription.endpointId, ...facts })
 
-    if (message.bytes.length > maxBytes) return yield* failure("PayloadTooLarge")
-    if (endpoint === undefined) return yield* failure("Blocked")
+    if (message.bytes.length > maxBytes) return failure("PayloadTooLarge")
+    if (endpoint === undefined) return failure("Blocked")
     const authorize = authorizations.get(subscription.applicationServerKey ?? publicKey)
-    if (authorize === undefined) return yield* failure("KeyMismatch")
+    if (authorize === undefined) return failure("KeyMismatch")
 
-    const authorization = yield* authorize(endpoint.origin)
-    // Before the timeout begins, which does not include the encryption of other messages.
-    const body = yield* Effect.mapError(
-      crypto.encrypt(message.bytes, subscription.keys, message.padding),
-      ({ reason }) => failure(reason)
-    )
-    const transmission: { sent: number | undefined } = { sent: undefined }
-    return yield* Effect.gen(function*() {
-      const response = yield* client.execute(HttpClientRequest.post(subscription.endpoint, {
-        headers: {
-          ...message.headers,
-          // WNS accepts a TTL of 0 only with a header that says that nothing is to be stored.
-          ...(endpoint.vendor === "wns" && message.headers.ttl === "0"
-            ? { "x-wns-cache-policy": "no-cache" }
-            : undefined),
-          authorization
-        },
-        body: HttpBody.uint8Array(body)
-      })).pipe(Effect.provideService(tag, transmission))
-      const text = yield* readBody(response)
-      if (text === undefined) return yield* failure("Transport", { detail: "RESPONSE_TOO_LARGE" })
-      const { headers, status } = response
-      const meaning = PushResponse.meaning(
-        { vendor: endpoint.vendor, status, headers, body: text },
-        yield* Clock.currentTimeMillis
-      )
+    const interpret = ({ body, headers, status }: Answer, now: number): Result => {
+      if (body === undefined) return failure("Transport", { detail: "RESPONSE_TOO_LARGE" })
+      const meaning = PushResponse.meaning({ vendor: endpoint.vendor, status, headers, body }, now)
       switch (meaning._tag) {
         case "Accepted":
-          return { status }
+          return Effect.succeed({ status })
         case "Gone":
-          return yield* new WebPushGone({ endpointId: subscription.endpointId, status: meaning.status })
+          return new WebPushGone({ endpointId: subscription.endpointId, status: meaning.status })
         case "Failed":
-          return yield* failure(meaning.reason, { status, retryAfter: meaning.retryAfter, detail: meaning.detail })
+          return failure(meaning.reason, { status, retryAfter: meaning.retryAfter, detail: meaning.detail })
       }
-    }).pipe(
-      Effect.catchTag("RequestError", "ResponseError", ({ cause }) => {
-        const detail = errorCode(cause)
-        const neverSent = transmission.sent === 0 || isConnecting(cause) || undefined
-        return failure(detail === "ERR_BLOCKED_ADDRESS" ? "Blocked" : "Transport", { detail, neverSent })
-      }),
-      Effect.timeoutFail({
-        duration: message.timeout,
-        onTimeout: () => failure("Timeout", { neverSent: transmission.sent === 0 || undefined })
-      })
-    )
-  })
+    }
+    const send = (authorization: string, body: Uint8Array) => {
+      const transmission: { sent: number | undefined } = { sent: undefined }
+      const request = HttpClientRequest.setUrl(template(message, endpoint, authorization), subscription.endpoint)
+      const response = client.execute(HttpClientRequest.setBody(request, HttpBody.uint8Array(body)))
+      // The limit runs this in a fiber of its own, so that no service must be restored.
+      const provide = FiberRef.update(FiberRef.currentContext, (context) => Context.add(context, tag, transmission))
+      return limit(
+        Effect.matchEffect(Effect.flatMap(Effect.zipRight(provide, response), read), {
+          onFailure: ({ cause }): Result => {
+            const detail = errorCode(cause)
+            const neverSent = transmission.sent === 0 || isConnecting(cause) || undefined
+            return failure(detail === "ERR_BLOCKED_ADDRESS" ? "Blocked" : "Transport", { detail, neverSent })
+          },
+          onSuccess: (answer) => Effect.clockWith((clock) => interpret(answer, clock.unsafeCurrentTimeMillis()))
+        }),
+        () => failure("Timeout", { neverSent: transmission.sent === 0 || undefined })
+      )
+    }
+    return Effect.flatMap(authorize(endpoint.origin), (authorization) =>
+      // Before the limit begins, which does not include the encryption of other messages.
+      Effect.matchEffect(crypto.encrypt(message.bytes, subscription.keys, message.padding), {
+        onFailure: ({ reason }): Result => failure(reason),
+        onSuccess: (body) => send(authorization, body)
+      }))
+  }
 
-  const deliver: Deliver = (subscription, message) =>
+  const deliver: Deliver = (subscription, message, limit) =>
     Effect.suspend(() => {
       const endpoint = policy(subscription.endpoint)
-      const service = endpoint?.vendor ?? "other"
-      const count = (outcome: string) => Metric.increment(counterOf(service, outcome))
-      return attempt(subscription, message, endpoint).pipe(
-        // A defect of the client ends neither the other messages nor the span, since it may quote the endpoint.
-        Effect.catchAllDefect(() =>
-          new WebPushFailure({ reason: "Transport", endpointId: subscription.endpointId, detail: "DEFECT" })
-        ),
-        Effect.tapBoth({
-          onSuccess: () => count("Accepted"),
-          onFailure: (error) => count(error._tag === "WebPushGone" ? "Gone" : error.reason)
-        }),
-        Effect.withSpan("WebPush.send", {
-          kind: "client",
-          captureStackTrace: false,
-          attributes: endpoint === undefined ? { service } : { service, "server.address": endpoint.host }
+      const counted = (outcome: string) =>
+        FiberRef.getWith(FiberRef.currentMetricLabels, (labels) => {
+          count(endpoint?.vendor ?? "other", outcome, labels)
+          return Effect.void
         })
-      )
+      return Effect.matchCauseEffect(attempt(subscription, message, limit, endpoint), {
+        onSuccess: (receipt) => Effect.as(counted("Accepted"), receipt),
+        onFailure: (cause): Result => {
+          // A defect of the client ends neither the other messages nor the span, since it may quote the endpoint.
+          const error = Option.isSome(Cause.dieOption(cause))
+            ? new WebPushFailure({ reason: "Transport", endpointId: subscription.endpointId, detail: "DEFECT" })
+            : Option.getOrUndefined(Cause.failureOption(cause))
+          return error === undefined
+            ? Effect.failCause(cause)
+            : Effect.zipRight(counted(error._tag === "WebPushGone" ? "Gone" : error.reason), Effect.fail(error))
+        }
+      })
     })
-  return deliver
+  const traced: Deliver = (subscription, message, limit) =>
+    Effect.suspend(() => {
+      const endpoint = policy(subscription.endpoint)
+      return Effect.withSpan(deliver(subscription, message, limit), "WebPush.send", {
+        kind: "client",
+        captureStackTrace: false,
+        attributes: endpoint === undefined
+          ? { service: "other" }
+          : { service: endpoint.vendor, "server.address": endpoint.host }
+      })
+    })
+
+  return {
+    deliver,
+    /** Delivers within a span. */
+    traced
+  }
 })
