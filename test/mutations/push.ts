@@ -214,14 +214,32 @@ export default [
   },
   {
     ...delivery,
-    promise: "The timeout of a message begins with its encryption",
+    file: "src/WebPush/internal/deadline.ts",
+    promise: "A defect of the client is logged by no fiber",
+    test: "test/WebPush/wire.test.ts",
+    name: "occur in no error",
+    find: `Effect.fork(Effect.exit(effect))`,
+    replace: `Effect.fork(effect)`
+  },
+  {
+    ...delivery,
+    file: "src/WebPush/internal/deadline.ts",
+    promise: "A message fails at its deadline",
+    name: "fails after its timeout",
+    find: `one.fiber.unsafeInterruptAsFork(self)`,
+    replace: ``
+  },
+  {
+    ...delivery,
+    promise: "The timeout of a message begins after its encryption",
     name: "excludes the encryption of other messages",
-    find: `      crypto.encrypt(message.bytes, subscription.keys, message.padding),
-      ({ reason }) => failure(reason)
-    )`,
-    replace: `      crypto.encrypt(message.bytes, subscription.keys, message.padding),
-      ({ reason }) => failure(reason)
-    ).pipe(Effect.timeoutFail({ duration: message.timeout, onTimeout: () => failure("Timeout") }))`
+    find: `      Effect.matchEffect(crypto.encrypt(message.bytes, subscription.keys, message.padding), {`,
+    replace: `      Effect.matchEffect(
+        limit(
+          Effect.mapError(crypto.encrypt(message.bytes, subscription.keys, message.padding), ({ reason }) =>
+            failure(reason)),
+          () => failure("Timeout")
+        ), {`
   },
   {
     ...sender,

@@ -40,12 +40,14 @@ export const make = (timeout: Duration.Duration): Effect.Effect<Limit, never, Sc
     if (nanos !== undefined) yield* Effect.forkScoped(Effect.forever(expire))
 
     return <A, E>(effect: Effect.Effect<A, E>, onTimeout: () => E) =>
-      Effect.flatMap(Effect.fork(effect), (fiber) =>
+      // Effect logs the error of a fiber that fails.
+      Effect.flatMap(Effect.fork(Effect.exit(effect)), (fiber) =>
         Effect.async<A, E>((resume) => {
           const one = { fiber, deadline: clock.unsafeCurrentTimeNanos() + (nanos ?? 0n), isOver: false }
           pending.add(one)
-          fiber.addObserver((exit) => {
+          fiber.addObserver((ended) => {
             pending.delete(one)
+            const exit = Exit.flatten(ended)
             resume(one.isOver && Exit.isInterrupted(exit) ? Effect.fail(onTimeout()) : exit)
           })
           return Fiber.interrupt(fiber)
