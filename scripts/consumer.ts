@@ -1,34 +1,16 @@
 /**
  * Installs the packed package in a project outside the repository, type-checks the programs of test/consumer there as
  * an application would, runs them with Node, and bundles their pages for a browser.
- *
- * The project has the dependencies and peers that the manifest declares, and no other package that the library could
- * import. They are links to those of the repository, so that nothing is downloaded.
  */
-import { execFile } from "node:child_process"
-import { cp, mkdir, mkdtemp, readFile, rm, symlink, writeFile } from "node:fs/promises"
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os"
-import { dirname, join } from "node:path"
-import { fileURLToPath } from "node:url"
-import { promisify } from "node:util"
+import { join } from "node:path"
 
 import { build } from "esbuild"
 
-const root = fileURLToPath(new URL("..", import.meta.url))
-const programs = join(root, "test/consumer")
-const manifest: {
-  readonly dependencies: Readonly<Record<string, string>>
-  readonly peerDependencies: Readonly<Record<string, string>>
-} = JSON.parse(await readFile(join(root, "package.json"), "utf8"))
-const installed = [
-  ...Object.keys(manifest.dependencies),
-  ...Object.keys(manifest.peerDependencies),
-  "@types/node",
-  "@types/react",
-  "@types/react-dom",
-  "react-dom"
-]
+import { install, root, run } from "./project.js"
 
+const programs = join(root, "test/consumer")
 /** The resolutions and the rules that a project can have. The first one emits what is run. */
 const projects = [
   { module: "NodeNext", moduleResolution: "NodeNext", exactOptionalPropertyTypes: true },
@@ -47,27 +29,6 @@ const pages = [
   `export * from "./dist/light.js"`,
   `export * from "./dist/react.js"`
 ]
-
-const run = async (command: string, args: ReadonlyArray<string>, cwd: string): Promise<string> => {
-  const { stdout } = await promisify(execFile)(command, args, { cwd, maxBuffer: 2 ** 26 }).catch((error) => {
-    throw new Error(`${[command, ...args].join(" ")}\n${error.stdout}${error.stderr}`)
-  })
-  return stdout
-}
-
-const install = async (project: string) => {
-  const packed = await run("npm", ["pack", "--ignore-scripts", "--silent", "--pack-destination", project], root)
-  const target = join(project, "node_modules/effect-realtime")
-  await mkdir(target, { recursive: true })
-  await run("tar", ["-xzf", join(project, packed.trim()), "-C", target, "--strip-components=1"], project)
-  for (const name of installed) {
-    const link = join(project, "node_modules", name)
-    await mkdir(dirname(link), { recursive: true })
-    await symlink(join(root, "node_modules", name), link)
-  }
-  await writeFile(join(project, "package.json"), JSON.stringify({ private: true, type: "module" }))
-  await cp(programs, join(project, "src"), { recursive: true })
-}
 
 const check = async (project: string, index: number) => {
   const config = join(project, `tsconfig.${index}.json`)
@@ -110,7 +71,7 @@ const bundle = async (project: string, source: string) => {
 
 const project = await mkdtemp(join(tmpdir(), "consumer-"))
 try {
-  await install(project)
+  await install(project, programs, ["@types/node", "@types/react", "@types/react-dom", "react-dom"])
   for (const variant of [0, 1, 2, 3]) await check(project, variant)
   const output = await run(process.execPath, ["dist/main.js"], project)
   const expected = await readFile(join(programs, "output.txt"), "utf8")
