@@ -71,7 +71,10 @@ describe("subscribe", () => {
             message: (data, { params }) => see([data, params.name])
           },
           news: { counter: (text, { channel, id, params }) => see([text, params, channel, id]) },
-          error: ({ reason }) => see(reason),
+          error: ({ message, reason }) => {
+            assert.include(message, "give handlers by the path of its topic")
+            see(reason)
+          },
           end
         }))
       assert.deepStrictEqual(seen, [
@@ -211,6 +214,10 @@ describe("subscribe", () => {
       assert.throws(() => subscribe<typeof News>(url, {}, options))
     })
   }
+
+  it("names the option and the rule for a relative URL outside of a page", () => {
+    assert.throws(() => subscribe<typeof News>("/events", {}), /^url must be .*outside of a page it must be absolute$/)
+  })
 })
 
 describe("subscribe to a broker", () => {

@@ -493,7 +493,10 @@ const connect = <A>(
   Stream.unwrap(Effect.gen(function*() {
     const address = yield* Effect.try({
       try: () => new URL(url, globalThis.location?.href),
-      catch: () => new Cause.IllegalArgumentException("url must be a valid URL, or relative to that of the page")
+      catch: () =>
+        new Cause.IllegalArgumentException(
+          "url must be a valid URL, or relative to that of the page: outside of a page it must be absolute"
+        )
     }).pipe(Effect.orDie)
     const violation = violationOf(options)
     if (violation !== undefined) return yield* Effect.die(new Cause.IllegalArgumentException(violation))

@@ -105,13 +105,14 @@ export type TopicHandlers<T extends Topic.Topic.Any> = {
 }
 
 /**
- * Handlers of events whose topic is not known.
+ * Handlers of events whose topic is not known. The type of their data has every value, as `unknown` does. TypeScript
+ * would take a parameter that is destructured and `unknown` for `any`.
  *
  * @since 0.1.0
  * @category models
  */
 export interface UntypedHandlers extends ConnectionHandlers {
-  readonly [event: string]: { call(data: unknown, origin: Origin): void }["call"] | undefined
+  readonly [event: string]: { call(data: {} | null | undefined, origin: Origin): void }["call"] | undefined
 }
 
 /**
@@ -233,7 +234,8 @@ export class SubscribeError extends Error {
       readonly event?: string | undefined
     }
   ) {
-    super([reason, status, event].filter((part) => part !== undefined).join(" "))
+    const remedy = reason === "UnknownChannel" ? unknownChannel : undefined
+    super([reason, status, event, remedy].filter((part) => part !== undefined).join(" "))
     this.reason = reason
     this.status = status
     this.retryAfter = retryAfter
@@ -247,6 +249,9 @@ export class SubscribeError extends Error {
     return !Connection.isFinal(this.reason)
   }
 }
+
+const unknownChannel =
+  "is of no channel of the handlers: give handlers by the path of its topic, or name channels by attribution: \"on\""
 
 /**
  * Calls a handler for each event at a URL, and returns a function that closes the connection. The client looks up the
@@ -315,7 +320,7 @@ export function subscribe(url: string | URL, handlers: object, options: Options 
     else call(handler, event === "resync" ? toResync(data[0]) : data[0], origin)
   }
 
-  return Connection.open(new URL(url, globalThis.location?.href), options, {
+  return Connection.open(toAddress(url), options, {
     onOpen: () => call(handlerOf(handlers, "open")),
     onEnd: () => call(handlerOf(handlers, "end")),
     onFailure: fail,
@@ -344,6 +349,16 @@ export function subscribe(url: string | URL, handlers: object, options: Options 
       if (topics.some(({ own }) => handlerOf(own, event) !== undefined)) fail({ reason: "UnknownChannel", event })
     }
   })
+}
+
+const toAddress = (url: string | URL): URL => {
+  try {
+    return new URL(url, globalThis.location?.href)
+  } catch {
+    throw new TypeError(
+      "url must be a valid URL, or relative to that of the page: outside of a page it must be absolute"
+    )
+  }
 }
 
 type Failure = ConstructorParameters<typeof SubscribeError>[0]

@@ -30,8 +30,8 @@ export interface EventsState {
 }
 
 /**
- * Options of `subscribe`, and `enabled`. Another value of an option makes a new connection, except for functions,
- * of which the latest is called, and for `lastEventId`.
+ * Options of `subscribe` without `signal`, and `enabled`, which closes the connection. Another value of an option makes
+ * a new connection, except for functions, of which the latest is called, and for `lastEventId`.
  *
  * @since 0.1.0
  * @category models

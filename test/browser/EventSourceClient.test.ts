@@ -434,6 +434,30 @@ describe.skipIf(Chromium.isMissing)("EventSourceClient with what Chromium alone 
         assert.strictEqual(server.requests[1]?.lastEventId, "7")
       }))
 
+    it.scoped("does not reconnect a shared connection before Retry-After when the page returns from the cache", () =>
+      Effect.gen(function*() {
+        const url = yield* serve(pages)
+        const page = yield* newPage(yield* newContext, url)
+        const times: Array<number> = []
+        const server = yield* ScriptedServer.make([
+          (response, request) => {
+            times.push(performance.now())
+            const headers = { "retry-after": "8", "access-control-expose-headers": "retry-after" }
+            ScriptedServer.status(503, headers)(response, request)
+          },
+          (response, request) => {
+            times.push(performance.now())
+            ScriptedServer.hold()(response, request)
+          }
+        ])
+        yield* open(page, server.url, { ...modes.fetch, shared: true })
+        yield* until(page, () => globalThis.client.seen.includes("error Unavailable"))
+        yield* Effect.promise(() => page.goto(`${url}/page.js`))
+        yield* Effect.promise(() => page.goBack({ waitUntil: "commit" }))
+        yield* until(page, () => globalThis.client.seen.includes("open"))
+        assert.isAtLeast((times[1] ?? 0) - (times[0] ?? 0), 7_900)
+      }))
+
     it.scoped("emits resync if EventSource did not expose the id", () =>
       Effect.gen(function*() {
         const page = yield* newPage(yield* newContext, yield* serve(pages))

@@ -13,15 +13,23 @@ const decoder = "src/ServerSentEvent.ts"
 const contentType = "src/internal/contentType.ts"
 const retryAfter = "src/internal/retryAfter.ts"
 const test = "test/EventSourceClient.test.ts"
-const inChromium = "test/browser/EventSourceClient.test.ts"
+const inBrowser = "test/browser/EventSourceClient.test.ts"
 
 export default [
+  {
+    promise: "a shared connection that moves does not reconnect before Retry-After",
+    file: reconnection,
+    find: "Stream.concat(Stream.execute(rest), attempt).pipe(",
+    replace: "attempt.pipe(",
+    test: inBrowser,
+    name: "does not reconnect a shared connection before Retry-After"
+  },
   {
     promise: "in Firefox the client resumes after an id without data, which EventSource ignores there",
     file: reconnection,
     find: "!isGecko() && ",
     replace: "",
-    test: "test/browser/EventSourceClient.test.ts",
+    test: inBrowser,
     name: "conforms, over default"
   },
   {
@@ -197,7 +205,7 @@ export default [
     file: client,
     find: "[address, names, withCredentials, method, body, shared]",
     replace: "[address, names, withCredentials, method, body]",
-    test: inChromium,
+    test: inBrowser,
     name: "shares a connection among the tabs with the same key"
   },
   {
@@ -205,7 +213,7 @@ export default [
     file: shared,
     find: "Effect.zipRight(leaderSilence, lock(true))",
     replace: "Effect.zipRight(leaderSilence, Effect.never)",
-    test: inChromium,
+    test: inBrowser,
     name: "takes over from a tab that is stopped"
   },
   {
@@ -213,7 +221,7 @@ export default [
     file: shared,
     find: "if (message.term !== term) return",
     replace: "if (term === undefined) return",
-    test: inChromium,
+    test: inBrowser,
     name: "ignores late messages of a tab that has lost the lead"
   },
   {
@@ -221,7 +229,7 @@ export default [
     file: attempt,
     find: "source.readyState !== source.CLOSED && quickReconnects < 3",
     replace: "source.readyState !== source.CLOSED",
-    test: inChromium,
+    test: inBrowser,
     name: "does not let EventSource reconnect without a pause"
   },
   {
@@ -229,7 +237,7 @@ export default [
     file: attempt,
     find: "options.lastEventIdHeader === true || !LastEventId.isCrossOrigin(address)",
     replace: "!LastEventId.isCrossOrigin(address)",
-    test: inChromium,
+    test: inBrowser,
     name: "sends Last-Event-ID to another origin"
   },
   {
@@ -237,7 +245,7 @@ export default [
     file: buffer,
     find: "signals >= maxSignals || characters >= maxCharacters",
     replace: "false",
-    test: inChromium,
+    test: inBrowser,
     name: "drops events for a slow reader, and emits a gap, over native"
   },
   {
@@ -245,7 +253,7 @@ export default [
     file: buffer,
     find: "if (signals === 0) flushGap()",
     replace: "if (signals < 0) flushGap()",
-    test: inChromium,
+    test: inBrowser,
     name: "for a slow reader, and emits a gap, over native"
   },
   {

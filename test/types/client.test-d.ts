@@ -31,7 +31,7 @@ subscribe<typeof Orders>("/", { paid: ({ amount }: { readonly amount: number }) 
 
 // Without a topic the data is unknown, and the connection is typed
 subscribe("/", {
-  paid: (data, { id }) => expectTypeOf([data, id] as const).toEqualTypeOf<readonly [unknown, string]>(),
+  paid: (data, { id }) => expectTypeOf([data, id] as const).toEqualTypeOf<readonly [{} | null | undefined, string]>(),
   gap: ({ dropped }) => expectTypeOf(dropped).toEqualTypeOf<number>(),
   error: ({ reason }) => reason,
   open: () => {}
@@ -59,3 +59,6 @@ subscribe<typeof Orders | typeof News>("/", { news: {} })
 subscribe<typeof Orders | typeof News>("/", { closed: () => {} })
 // @ts-expect-error no event of this topic
 subscribe<typeof Orders | typeof News>("/", { "orders/:orderId": { posted: () => {} }, news: {} })
+
+// @ts-expect-error without a type parameter the data is not known
+subscribe("/events", { paid: ({ amount }) => amount })

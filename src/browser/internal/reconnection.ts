@@ -60,6 +60,7 @@ export const make = Effect.fnUntraced(function*(
   // EventSource does not expose an id without data, so the last id of its connection may be unknown.
   let mayLackId = isNative
   let retryAfter: Duration.Duration | undefined
+  let sinceRefused = () => Infinity
   // The server has sent an event, or a connection has lasted: the backoff starts again.
   let isProven = false
   const clock = yield* Effect.clock
@@ -81,6 +82,7 @@ export const make = Effect.fnUntraced(function*(
   const wait = Effect.fnUntraced(function*(error: EventSourceError) {
     if (error.reason === "Suspended") return
     retryAfter = error.retryAfter
+    sinceRefused = Stopwatch.start(clock)
     const isFirst = isProven
     isProven = false
     if (isFirst) yield* backoff.reset
@@ -89,6 +91,13 @@ export const make = Effect.fnUntraced(function*(
       : Effect.mapError(backoff.next(error), () => lost(error))
     return yield* retryAfter === undefined ? Effect.raceFirst(pause, Page.awaken(() => true)) : pause
   })
+
+  // The rest of `Retry-After` after a wait that was interrupted: a page with a shared connection was hidden.
+  const rest = Effect.suspend(() =>
+    retryAfter === undefined
+      ? Effect.void
+      : Effect.sleep(Duration.millis(Duration.toMillis(retryAfter) - sinceRefused()))
+  )
 
   const attempt = Stream.suspend((): Attempt => {
     const isUnsendable = LastEventId.sendableId(session) === undefined
@@ -130,7 +139,7 @@ export const make = Effect.fnUntraced(function*(
     )
   })
 
-  return attempt.pipe(
+  return Stream.concat(Stream.execute(rest), attempt).pipe(
     Stream.catchAll((reason): Attempt => {
       if (Option.isNone(reason)) return Stream.fail(reason)
       const error = reason.value
