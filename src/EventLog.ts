@@ -233,12 +233,16 @@ export declare namespace EventLog {
     ) => Effect.Effect<Page, EventLogError>
     /**
      * Returns the head, and the last entry up to there of each of the channels, if the log still has it and its data is
-     * at most `maxBytes` bytes.
+     * at most `maxBytes` bytes. `isCurrent` is true if a `read` after the cursor would be complete and have no entries.
      */
     readonly last: (
       channels: Iterable<string>,
-      maxBytes: number
-    ) => Effect.Effect<{ readonly head: Cursor; readonly entries: ReadonlyArray<Entry> }, EventLogError>
+      maxBytes: number,
+      after?: Cursor
+    ) => Effect.Effect<
+      { readonly head: Cursor; readonly entries: ReadonlyArray<Entry>; readonly isCurrent: boolean },
+      EventLogError
+    >
     /**
      * Opens a tail, until the scope is closed. A closed tail emits no further entries.
      */
@@ -283,12 +287,12 @@ export const make = (backend: EventLog.Service): EventLog.Service => ({
         () => backend.read(names, after, limit, maxBytes)
       )
     }),
-  last: (channels, maxBytes) =>
+  last: (channels, maxBytes, after) =>
     Effect.suspend(() => {
       const names = Array.from(channels)
       return valid(
         names.map(channelFault).find((fault) => fault !== undefined),
-        () => backend.last(names, maxBytes)
+        () => backend.last(names, maxBytes, after)
       )
     }),
   tail: Effect.map(backend.tail, (tail) => {
@@ -694,16 +698,19 @@ const makeMemory = Effect.fnUntraced(function*(options: MemoryOptions) {
         }
         return { entries, position: more ? { epoch, seq: place } : head(), missing: Option.none(), more }
       }),
-    last: (channels, maxBytes) =>
-      timed((now) => ({
-        head: head(),
-        entries: Array.from(new Set(channels)).flatMap((channel) => {
-          const slot = rings.get(channel)?.last
+    last: (channels, maxBytes, after) =>
+      timed((now) => {
+        let isCurrent = after !== undefined && after.epoch === epoch && after.seq <= seq
+        const entries = Array.from(new Set(channels)).flatMap((channel) => {
+          const ring = rings.get(channel)
+          const slot = ring?.last
+          if (after !== undefined && Math.max(slot?.seq ?? 0, ring?.floor ?? forgotten) > after.seq) isCurrent = false
           return slot?.entry === undefined || slot.at < now - maxAge || slot.entry.data.length > maxBytes
             ? []
             : [slot.entry]
         })
-      })),
+        return { head: head(), entries, isCurrent }
+      }),
     tail: Effect.map(
       Effect.acquireRelease(
         Effect.tap(makeTailBuffer, (tail) => Effect.sync(() => tails.add(tail))),

@@ -66,6 +66,14 @@ export const suite = <R, E>(it: Vitest.MethodsNonLive<R, true>, options: {
         assert.deepStrictEqual(entries.map((entry) => [entry.channel, entry.epoch, entry.seq, text(entry)]), [
           ["a/1", at.epoch, at.seq, "last"]
         ])
+        const isCurrent = (channels: Iterable<string>, after?: EventLog.Cursor) =>
+          Effect.map(log.last(channels, 5, after), (last) => last.isCurrent)
+        assert.isTrue(yield* isCurrent(["a/1"], at))
+        assert.isTrue(yield* isCurrent(["a/1", "b/1"], head))
+        assert.isFalse(yield* isCurrent(["a/1", "b/1"], at))
+        assert.isFalse(yield* isCurrent(["a/1"], { epoch: "other", seq: at.seq }))
+        assert.isFalse(yield* isCurrent(["a/1"], { epoch: at.epoch, seq: head.seq + 1 }))
+        assert.isFalse(yield* isCurrent(["a/1"]))
         const refused = yield* Effect.flip(Effect.asVoid(log.last(["a/*"], 5)))
         assert.strictEqual(refused.reason, "InvalidChannel")
       })

@@ -341,6 +341,22 @@ export default [
     name: "counts the replayed events"
   },
   {
+    promise: "A new connection asks Redis once",
+    file: "src/EventBroker/internal/replay.ts",
+    find: "const { entries, head } = last",
+    replace: "const { entries } = last\n      const head = yield* log.head",
+    test: "test/redis/EventBroker.test.ts",
+    name: "asks Redis once"
+  },
+  {
+    promise: "A client that has missed nothing asks Redis once",
+    file: "src/EventBroker/internal/replay.ts",
+    find: "if (!isCurrent || !subscriber.goLive())",
+    replace: "if (beginning !== \"now\" || !subscriber.goLive())",
+    test: "test/redis/EventBroker.test.ts",
+    name: "asks Redis once"
+  },
+  {
     promise: "The strategy of a broker is not suspend",
     file: broker,
     find: "if (strategy === \"suspend\")",

@@ -48,7 +48,7 @@ export const wrap = (log: EventLog.EventLog.Service, trouble: Trouble): EventLog
           ? log.read(channels, { epoch: after.epoch, seq: after.seq }, limit, maxBytes)
           : new EventLog.EventLogError({ reason: "Unavailable", detail: "it cannot be read" })
       )),
-    last: (channels, maxBytes) => failing(log.last(channels, maxBytes)),
+    last: (channels, maxBytes, after) => failing(log.last(channels, maxBytes, after)),
     tail: Effect.map(log.tail, (tail): EventLog.Tail => ({
       follow: (channel) =>
         // The channels of the brokers are followed before the faults begin.

@@ -87,23 +87,28 @@ export const make = (log: EventLog.Service, hub: Hub): Replays => {
 
   /**
    * Finds the cursor with which a subscriber of the channels begins, and the last entries of those that have ended up
-   * to there. A log in another process is asked once, unless the events begin at the beginning.
+   * to there. If `isCurrent`, no entries follow it. A log in another process is asked once for a client that is new, or
+   * that has missed nothing.
    */
   const findStart = (beginning: Beginning, channels: ReadonlyArray<string>) =>
     Effect.gen(function*() {
       // Patterns have no end: with one, no channel counts.
       const hasPattern = channels.some(isPattern)
-      if (hasPattern && typeof beginning === "object") return { place: beginning, ends: [] }
-      const { entries, head } = hasPattern
-        ? { entries: [], head: yield* log.head }
-        : yield* log.last(channels, StoredEvent.end.length)
-      const place = typeof beginning === "object"
-        ? beginning
-        : beginning === "beginning"
+      if (hasPattern && typeof beginning === "object") return { place: beginning, ends: [], isCurrent: false }
+      const after = typeof beginning === "object" ? beginning : undefined
+      const last = hasPattern
+        ? { entries: [], head: yield* log.head, isCurrent: false }
+        : yield* log.last(channels, StoredEvent.end.length, after)
+      const { entries, head } = last
+      const isCurrent = beginning === "now" || last.isCurrent
+      const place = beginning === "beginning"
         ? yield* findBeginning(log, channels, head)
-        : head
+        : isCurrent || after === undefined
+        ? head
+        : after
       return {
         place,
+        isCurrent,
         ends: entries.filter(({ data, epoch, seq }) =>
           StoredEvent.isEnd(data) && epoch === place.epoch && seq <= place.seq
         )
@@ -207,12 +212,12 @@ export const make = (log: EventLog.Service, hub: Hub): Replays => {
           yield* run(Effect.zipRight(resetAndNoteEnded(subscriber, snapshot, head, reason, false), reading))
           return true
         }
-        const { ends, place } = yield* findStart(beginning, subscriber.channels)
+        const { ends, isCurrent, place } = yield* findStart(beginning, subscriber.channels)
         subscriber.moveTo(place)
         subscriber.noteEnds(ends)
         if (subscriber.hasEnded) return false
         if (beginning === "now" && subscriber.hasCursor) subscriber.connection.offer(cursorFrame(place))
-        if (beginning !== "now" || !subscriber.goLive()) yield* run(reading)
+        if (!isCurrent || !subscriber.goLive()) yield* run(reading)
         return true
       }),
     hasEnded: (channels, start) =>

@@ -143,12 +143,16 @@ export const make = Effect.fnUntraced(function*(settings: Settings) {
         ),
         (found) => Effect.as(skip(found.foreign), toPage(found))
       ),
-    last: (channels, maxBytes) =>
+    last: (channels, maxBytes, after) =>
       Effect.map(
-        withSession(({ commands, context }) => send(() => commands.last(context, channels, maxBytes))),
-        ({ events, head }) => {
+        withSession(({ commands, context }) => send(() => commands.last(context, channels, maxBytes, after))),
+        ({ events, head, isCurrent }) => {
           note(head)
-          return { head, entries: events.map((event): Entry => ({ _tag: "Entry", epoch: head.epoch, ...event })) }
+          return {
+            head,
+            isCurrent,
+            entries: events.map((event): Entry => ({ _tag: "Entry", epoch: head.epoch, ...event }))
+          }
         }
       ),
     tail: tails.open,

@@ -159,11 +159,18 @@ return {epoch, int(seq)}`,
   transformReply: ([epoch, seq]: ReadonlyArray<Buffer>) => toCursor(epoch, seq)
 })
 
-/** Returns the head, and the last event of each channel if it is not too old and has at most `maxBytes` bytes. */
+/**
+ * Returns the head, and the last event of each channel if it is not too old and has at most `maxBytes` bytes. Finds out
+ * if a read after a cursor would be complete and have no events.
+ */
 export const last = defineScript({
   SCRIPT: `${prelude}
-local reply = {epoch, int(seq)}
-for i = 7, #ARGV do
+local after = tonumber(ARGV[8])
+local isCurrent = ARGV[7] == epoch and after <= seq and not isInGap(after)
+forgetAll()
+local reply = {epoch, int(seq), ''}
+for i = 9, #ARGV do
+  if tonumber(redis.call('ZSCORE', index, ARGV[i]) or forgotten) > after then isCurrent = false end
   local item = redis.pcall('XREVRANGE', streams .. ARGV[i], '+', '-', 'COUNT', 1)[1]
   local place = item and tonumber(string.match(item[1], '^(%d+)%-0$'))
   local data = item and item[2][4]
@@ -171,14 +178,22 @@ for i = 7, #ARGV do
     reply[#reply + 1], reply[#reply + 2], reply[#reply + 3] = int(place), ARGV[i], data
   end
 end
+reply[3] = isCurrent and '1' or '0'
 return reply`,
-  parseCommand: (parser: CommandParser, context: Context, channels: Iterable<string>, maxBytes: number) => {
+  parseCommand: (
+    parser: CommandParser,
+    context: Context,
+    channels: Iterable<string>,
+    maxBytes: number,
+    after: Cursor = { epoch: "", seq: 0 }
+  ) => {
     pushContext(parser, context)
-    parser.push(String(maxBytes))
+    parser.push(String(maxBytes), after.epoch, String(after.seq))
     for (const name of new Set(channels)) parser.push(name)
   },
-  transformReply: ([epoch, seq, ...events]: ReadonlyArray<Buffer>) => ({
+  transformReply: ([epoch, seq, isCurrent, ...events]: ReadonlyArray<Buffer>) => ({
     head: toCursor(epoch, seq),
+    isCurrent: String(isCurrent) === "1",
     events: Array.from({ length: events.length / 3 }, (_, i) => ({
       seq: Number(String(events[i * 3])),
       channel: String(events[i * 3 + 1]),
