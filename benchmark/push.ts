@@ -18,7 +18,9 @@ import { Effect, Layer, ManagedRuntime, Redacted, Stream } from "effect"
 import * as NodeWebPushCrypto from "effect-realtime/node/NodeWebPushCrypto"
 import * as PushHttpClient from "effect-realtime/node/PushHttpClient"
 import * as VapidKeys from "effect-realtime/VapidKeys"
+import * as WebPushLibrary from "effect-realtime/web-push/WebPushLibrary"
 import * as WebPush from "effect-realtime/WebPush"
+import * as WebPushCrypto from "effect-realtime/WebPushCrypto"
 import { WebPushSubscription } from "effect-realtime/WebPushSubscription"
 import webpush from "web-push"
 
@@ -76,12 +78,20 @@ const runtime = async (http: Layer.Layer<HttpClient.HttpClient>, hosts: Readonly
 }
 
 /**
- * Compares `generateRequestDetails` with the same work (check of the endpoint, token, encryption), and with all of
- * `WebPush.sendMany` over a client that accepts each message.
+ * Compares `generateRequestDetails` with the same work (check of the endpoint, token, encryption), with all of
+ * `WebPush.sendMany` over a client that accepts each message, and with the encryption alone by each engine of
+ * `WebPushCrypto`. The CPU time is that of all threads.
  */
 const prepare = async () => {
   const count = 400
-  const { runPromise } = await runtime(accept)
+  const { dispose, runPromise } = await runtime(accept)
+  const engines = Object.entries({
+    "NodeWebPushCrypto.layer": NodeWebPushCrypto.layer,
+    "NodeWebPushCrypto.layerWorkers, two": NodeWebPushCrypto.layerWorkers({ workers: 2 }),
+    "WebPushLibrary.layer": WebPushLibrary.layer,
+    "WebPushCrypto.layer": WebPushCrypto.layer
+  }).map(([name, layer]) => [name, ManagedRuntime.make(layer)] as const)
+  const bytes = Buffer.from(message)
   const subscriptions = Array.from({ length: count }, (_, i) => subscribe(`https://fcm.googleapis.com/fcm/send/${i}`))
   const crypto = await Effect.runPromise(NodeWebPushCrypto.make)
   const policy = EndpointPolicy.make([])
@@ -96,7 +106,16 @@ const prepare = async () => {
         encrypt(Buffer.from(message), subscription.keys, 0)
       }
     },
-    "effect-realtime, all of sendMany": () => runPromise(WebPush.sendMany(subscriptions, message))
+    "effect-realtime, all of sendMany": () => runPromise(WebPush.sendMany(subscriptions, message)),
+    ...Object.fromEntries(engines.map(([name, { runPromise }]) => [
+      `encryption alone, ${name}`,
+      () =>
+        runPromise(
+          Effect.flatMap(WebPushCrypto.WebPushCrypto, ({ encrypt }) =>
+            Effect.forEach(subscriptions, ({ keys }) =>
+              encrypt(bytes, keys, 0), { concurrency: 64, discard: true }))
+        )
+    ]))
   }
   const rounds: Array<Record<string, number>> = []
   for (let round = 0; round < 18; round++) {
@@ -118,6 +137,8 @@ const prepare = async () => {
       }]
     })
   ))
+  await dispose()
+  for (const [, { dispose }] of engines) await dispose()
 }
 
 const send = async () => {
