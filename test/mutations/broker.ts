@@ -182,7 +182,7 @@ export default [
     file: broker,
     find: "Effect.tap(EventStream.make(withDefaults(options)), (stream) => {",
     replace:
-      "Effect.tap(Effect.flatMap(Effect.zip(Settings.make(withDefaults(options)), Effect.clock), ([settings, clock]) => Effect.map(openConnection(settings, clock), fromConnection)), (stream) => {",
+      "Effect.tap(Effect.flatMap(Effect.zip(Connection.makeSettings(withDefaults(options)), Effect.clock), ([settings, clock]) => Effect.map(Connection.open(settings, clock), Connection.toEventStream)), (stream) => {",
     test: trouble,
     name: "beyond a limit"
   },
@@ -288,7 +288,8 @@ export default [
     promise: "A replayed event for others opens a channel again",
     file: "src/EventBroker/internal/replay.ts",
     find: "    subscriber.noteEvent(entry.channel)\n",
-    replace: "    if (!StoredEvent.excludes(entry.data, subscriber.owner)) subscriber.noteEvent(entry.channel)\n",
+    replace:
+      "    if (subscriber.owner === undefined || StoredEvent.exceptOf(entry.data) !== subscriber.owner) subscriber.noteEvent(entry.channel)\n",
     test: "test/EventBroker/channels.test.ts",
     name: "was opened again with an event for others"
   },

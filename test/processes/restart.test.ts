@@ -8,7 +8,6 @@ import { freePort } from "../support/freePort.js"
 import { startServer } from "../support/processes.js"
 
 const count = 5_000
-const windowMillis = 500
 
 it.scopedLive("5,000 clients of a server that restarts come back one by one", () =>
   Effect.gen(function*() {
@@ -39,17 +38,13 @@ it.scopedLive("5,000 clients of a server that restarts come back one by one", ()
       Effect.map(Array.take(count))
     )
     const [from = NaN, to = NaN] = [accepted[0], accepted.at(-1)]
-    const windows = Object.values(Array.groupBy(accepted, (at) => String(Math.floor((at - from) / windowMillis))))
-    // Of ten windows one may be larger: a machine that stands still for a moment joins two of them.
-    const most = windows.map(({ length }) => length).sort((a, b) => a - b)[Math.floor(windows.length * 0.9)] ?? NaN
-    const mean = count / ((to - from) / windowMillis)
+    // The jitter spreads them evenly over 12 seconds, half of them over 6. A machine that stands still takes from that.
+    const half = Math.min(...Array.zipWith(accepted, Array.drop(accepted, count / 2), (first, last) => last - first))
     yield* Console.log(
-      `${count} clients came back within ${
-        Math.round(to - from)
-      } ms, at most ${most} in ${windowMillis} ms of nine in ten, ` +
-        `${mean.toFixed(0)} in the mean`
+      `${count} clients came back within ${Math.round(to - from)} ms, and any half of them in ${
+        Math.round(half)
+      } ms or more`
     )
-    assert.isBelow(most, 2 * mean)
-    // Evenly over the 12 seconds between the least and the most that the jitter makes of it.
-    assert.isAbove(to - from, 10_000)
+    assert.isAbove(half, 3000)
+    assert.isAbove(to - from, 9000)
   }).pipe(Effect.provide(Layer.merge(NodeContext.layer, NodeHttpClient.layer))))
