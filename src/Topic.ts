@@ -589,7 +589,8 @@ export const decode: {
  * `EventSourceClient.fromApi` reads the events with the API. A client that `HttpApiClient` derives from it returns as
  * soon as the response begins, and reads no event. With `withResponse: true` it returns the response too, and
  * `ServerSentEvent.decode` decodes its `stream`. The connection is closed when the reader of that stream stops, and
- * without a reader when the response is garbage, or with the scope of `HttpClient.withScope`.
+ * without a reader when the response is garbage, or with the scope of `HttpClient.withScope`. So a call without
+ * `withResponse` holds a connection that nothing reads: use `fromApi`, which closes it with the stream.
  *
  * @since 0.1.0
  * @category schemas
