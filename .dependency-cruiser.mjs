@@ -16,6 +16,7 @@ const modules = [
   "WebPush",
   "SubscriptionStore",
   "WebPushApi",
+  "Campaign",
   "Notifier",
   "NotificationOutbox",
   "index",
@@ -31,7 +32,7 @@ const modules = [
 ]
 
 const sse = "ServerSentEvent|EventStream|Topic|EventLog|EventBroker"
-const push = "VapidKeys|WebPush\\w*|SubscriptionStore"
+const push = "VapidKeys|WebPush\\w*|SubscriptionStore|Campaign"
 
 const path = (names) => `^src/(${names})(/|\\.ts$)`
 

@@ -335,6 +335,14 @@ const normalize = <A extends UpsertOptions | Filter>(options: A): Effect.Effect<
   })
 
 /**
+ * Returns a filter with its locale in the canonical form, or fails with `InvalidInput`.
+ *
+ * @since 0.1.0
+ * @category combinators
+ */
+export const checkFilter = (filter: Filter): Effect.Effect<Filter, SubscriptionStoreError> => normalize(filter)
+
+/**
  * Builds a store from the operations of a database. It checks each text before it calls an operation, so that all
  * stores refuse the same texts with `InvalidInput`: those that some databases would truncate, replace or confuse with
  * another one. An operation gets a locale in its canonical form. `all` and `matching` read `page`.

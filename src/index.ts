@@ -12,6 +12,13 @@
 export * as AccessTicket from "./AccessTicket.js"
 
 /**
+ * Broadcasts that survive the process, and their storage.
+ *
+ * @since 0.1.0
+ */
+export * as Campaign from "./Campaign.js"
+
+/**
  * Many connections: publish, subscribe, resume, drain.
  *
  * @since 0.1.0

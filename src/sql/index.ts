@@ -5,6 +5,13 @@
  */
 
 /**
+ * Storage of campaigns: broadcasts that survive the process.
+ *
+ * @since 0.1.0
+ */
+export * as SqlCampaign from "./SqlCampaign.js"
+
+/**
  * Storage of a `NotificationOutbox`, whose notifications survive the process.
  *
  * @since 0.1.0
