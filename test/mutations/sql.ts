@@ -12,6 +12,10 @@ const statement = { file: "src/sql/internal/statement.ts", test: "test/sql/SqlSu
 
 const store = { file: "src/sql/SqlSubscriptionStore.ts", test: "test/SubscriptionStore.test.ts" }
 
+const campaign = { file: "src/Campaign.ts", test: "test/Campaign.test.ts" }
+
+const campaignStorage = { ...campaign, file: "src/sql/SqlCampaign.ts" }
+
 const migrate = { ...statement, file: "src/sql/internal/migrate.ts" }
 
 export default [
@@ -274,6 +278,55 @@ export default [
     find: " && !malformedText.test(json)",
     replace: "",
     name: "refuses a locale"
+  },
+  {
+    promise: "A campaign continues after its cursor",
+    ...campaignStorage,
+    find: "batch_cursor = ${cursor},",
+    replace: "batch_cursor = batch_cursor,",
+    name: "SQLite sends each batch once"
+  },
+  {
+    promise: "The counts of a batch are added to those of the campaign",
+    ...campaignStorage,
+    find: "accepted = accepted + ${accepted}",
+    replace: "accepted = ${accepted}",
+    name: "SQLite sends each batch once"
+  },
+  {
+    promise: "A campaign is sent by one node at a time",
+    ...campaignStorage,
+    find: "SET claim = ${claim}, due_at = ${until} WHERE",
+    replace: "SET claim = ${claim} WHERE",
+    name: "SQLite continues after the lease"
+  },
+  {
+    promise: "A paused campaign is not sent",
+    ...campaignStorage,
+    find: "SELECT id FROM ${table} WHERE state = 'running' AND due_at",
+    replace: "SELECT id FROM ${table} WHERE state <> 'done' AND due_at",
+    name: "SQLite pauses"
+  },
+  {
+    promise: "The batch of a node that is stopped is released",
+    ...campaign,
+    find: "Effect.onInterrupt(() => releaseAfter(claim, 0)),",
+    replace: "",
+    name: "SQLite pauses"
+  },
+  {
+    promise: "A device gets the variant of the language of its locale",
+    ...campaign,
+    find: "locale === \"\" ? content.default : lookup(",
+    replace: "locale !== \"-\" ? content.default : lookup(",
+    name: "SQLite sends the message of its locale"
+  },
+  {
+    promise: "A campaign prunes the devices that are gone",
+    ...campaign,
+    find: "yield* tryToStore(store.prune(Arr.map(gone, ({ subscription }) => subscription)))",
+    replace: "",
+    name: "SQLite sends the message of its locale"
   },
   {
     promise: "A page that opened after the event counts as not connected",
