@@ -18,12 +18,27 @@ import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
+import type * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
 
 import { Transmission } from "../WebPush.js"
 import * as AddressPolicy from "./internal/addressPolicy.js"
 import type { Exchange } from "./internal/exchange.js"
+import * as HttpProxy from "./internal/proxy.js"
 import * as PushTransport from "./internal/pushTransport.js"
+
+/**
+ * The HTTP proxy of a client.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Proxy {
+  /** URL of the proxy: `http://proxy.example.com:3128`, or `https://` for a connection in TLS. It has no credentials. */
+  readonly url: string
+  /** User name and password of the proxy, with a colon between them. None by default. */
+  readonly credentials?: Redacted.Redacted | undefined
+}
 
 /**
  * The options of the client.
@@ -43,6 +58,12 @@ export interface Options {
   readonly ca?: string | ReadonlyArray<string> | undefined
   /** Resolver of names. Its addresses are checked as well. `dns.lookup` by default. */
   readonly lookup?: Net.LookupFunction | undefined
+  /**
+   * Proxy of all connections, or `"environment"` for the one of the variables `HTTPS_PROXY` and `NO_PROXY`, which are
+   * read when the client is built. Names are then resolved by the proxy, which has to refuse private addresses: the
+   * client refuses only those that stand in a URL. No proxy by default.
+   */
+  readonly proxy?: "environment" | Proxy | undefined
 }
 
 const isCertificate = (pem: string): boolean => {
@@ -53,13 +74,29 @@ const isCertificate = (pem: string): boolean => {
   }
 }
 
-const mistakeIn = ({ allowedAddresses = [], ca = [], connections = 1 }: Options): string | undefined =>
+const proxyOf = ({ proxy }: Options): HttpProxy.Proxy | undefined => {
+  if (proxy === "environment") return HttpProxy.fromEnvironment(process.env)
+  const made = proxy && HttpProxy.fromUrl(proxy.url)
+  return made && { url: made.url, credentials: proxy.credentials, except: [] }
+}
+
+const isProxy = (proxy: "environment" | Proxy): boolean =>
+  proxy === "environment"
+    ? HttpProxy.urlIn(process.env) === "" || HttpProxy.fromEnvironment(process.env) !== undefined
+    : Option.match(Option.fromNullable(HttpProxy.fromUrl(proxy.url)), {
+      onNone: () => false,
+      onSome: ({ credentials }) => credentials === undefined
+    })
+
+const mistakeIn = ({ allowedAddresses = [], ca = [], connections = 1, proxy }: Options): string | undefined =>
   !Number.isSafeInteger(connections) || connections < 1
     ? "connections must be a whole number, 1 or more"
     : !allowedAddresses.every(AddressPolicy.isSubnet)
     ? "allowedAddresses must be addresses, or subnets such as 10.1.0.0/16"
     : ![ca].flat().every(isCertificate)
     ? "ca must be certificates in PEM"
+    : proxy !== undefined && !isProxy(proxy)
+    ? "proxy must be an http or https URL, whose credentials are an option of their own"
     : undefined
 
 /**
@@ -98,7 +135,8 @@ export const make = (options: Options = {}): Effect.Effect<HttpClient.HttpClient
               connections: options.connections ?? 64,
               isAllowed: AddressPolicy.make(options.allowedAddresses ?? []),
               ca: options.ca === undefined ? undefined : [options.ca].flat(),
-              lookup: options.lookup ?? Dns.lookup
+              lookup: options.lookup ?? Dns.lookup,
+              proxy: proxyOf(options)
             })
           )
           : Effect.die(new Cause.IllegalArgumentException(`PushHttpClient: ${mistake}`))

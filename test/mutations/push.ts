@@ -3,6 +3,7 @@ import type { Mutation } from "./mutation.js"
 const client = { file: "src/node/PushHttpClient.ts", test: "test/node/PushHttpClient.test.ts" }
 const http1 = { ...client, file: "src/node/internal/http1.ts" }
 const http2 = { ...client, file: "src/node/internal/http2.ts" }
+const proxy = { ...client, file: "src/node/internal/proxy.ts" }
 const addresses = { file: "src/node/internal/addressPolicy.ts", test: "test/node/addressPolicy.test.ts" }
 const endpoints = { file: "src/WebPush/internal/endpoint.ts", test: "test/WebPush.test.ts" }
 const answers = {
@@ -135,6 +136,35 @@ export default [
     name: "dies if an option is invalid",
     find: `    : !allowedAddresses.every(AddressPolicy.isSubnet)`,
     replace: `    : !allowedAddresses.some(AddressPolicy.isSubnet)`
+  },
+  {
+    ...client,
+    file: "src/node/internal/pushTransport.ts",
+    promise: "A proxy is not asked for a private address that stands in the URL",
+    name: "is not asked for a private address",
+    find: `if (Net.isIP(host) !== 0 && !isAllowed(host))`,
+    replace: `if (proxy === undefined && Net.isIP(host) !== 0 && !isAllowed(host))`
+  },
+  {
+    ...proxy,
+    promise: "The names of NO_PROXY are reached without the proxy",
+    name: "of the environment is used only when asked",
+    find: `host === name || host.endsWith`,
+    replace: `host.endsWith`
+  },
+  {
+    ...proxy,
+    promise: "The refusal of a proxy is a failure with its status",
+    name: "that fails causes a failure with a detail",
+    find: `statusCode < 200 || statusCode > 299`,
+    replace: `statusCode < 200`
+  },
+  {
+    ...http1,
+    promise: "All connections of HTTP/1.1 go through the proxy",
+    name: "carries messages over http/1.1",
+    find: `    return stop === undefined ? super.createConnection(options, callback) : undefined`,
+    replace: `    stop?.()\n    return super.createConnection(options, callback)`
   },
   {
     ...answers,

@@ -1,14 +1,15 @@
 import { randomBytes } from "node:crypto"
+import * as Http from "node:http"
 import * as Http2 from "node:http2"
 import * as Https from "node:https"
 import * as Net from "node:net"
-import type { Writable } from "node:stream"
+import type { Duplex, Writable } from "node:stream"
 import * as Tls from "node:tls"
 import { inspect } from "node:util"
 
 import { HttpClientRequest } from "@effect/platform"
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Duration, Effect, Either, Exit, Fiber, Scope } from "effect"
+import { Cause, Duration, Effect, Either, Exit, Fiber, Redacted, Scope } from "effect"
 import * as NodeWebPush from "effect-realtime/node/NodeWebPush"
 import * as PushHttpClient from "effect-realtime/node/PushHttpClient"
 import * as TestPushService from "effect-realtime/testing/TestPushService"
@@ -761,6 +762,148 @@ describe("addresses", () => {
     }))
 })
 
+describe("a proxy", () => {
+  /** Starts a proxy that opens tunnels to this machine, or answers each request with a status. */
+  const startProxy = (options: { readonly status?: number; readonly isSecure?: boolean } = {}) =>
+    Effect.gen(function*() {
+      const requests: Array<readonly [target: string | undefined, credentials: string | undefined]> = []
+      const server = options.isSecure === true ? Https.createServer(certificate) : Http.createServer()
+      server.on("connect", (request: Http.IncomingMessage, near: Duplex) => {
+        requests.push([request.url, request.headers["proxy-authorization"]])
+        near.on("error", () => {})
+        if (options.status !== undefined) return near.end(`HTTP/1.1 ${options.status} No\r\n\r\n`)
+        const far = Net.connect(Number(request.url?.split(":").at(-1)), "127.0.0.1", () => {
+          near.write("HTTP/1.1 200 Connection established\r\n\r\n")
+          near.pipe(far).pipe(near)
+        })
+        far.on("error", () => near.destroy())
+        near.on("close", () => far.destroy())
+      })
+      return { ...(yield* listen(server)), requests }
+    })
+  const pushService = (protocol: "h2" | "http/1.1") =>
+    listen(
+      protocol === "h2"
+        ? Http2.createSecureServer(certificate, (_request, response) => response.writeHead(201).end())
+        : Https.createServer(certificate, (_request, response) => response.writeHead(201).end())
+    )
+  const throughProxy = (port: number, isSecure = false): PushHttpClient.Options => ({
+    ca: certificate.cert,
+    proxy: { url: `${isSecure ? "https" : "http"}://localhost:${port}`, credentials: Redacted.make("user:pass:word") }
+  })
+  const credentials = `Basic ${Buffer.from("user:pass:word").toString("base64")}`
+
+  for (const protocol of ["h2", "http/1.1"] as const) {
+    for (const isSecure of [false, true]) {
+      it.live(`${isSecure ? "in TLS " : ""}carries messages over ${protocol}, and resolves their names`, () =>
+        Effect.gen(function*() {
+          const { open, port } = yield* pushService(protocol)
+          const proxy = yield* startProxy({ isSecure })
+          const resolved: Array<string> = []
+          yield* Effect.gen(function*() {
+            const subscriptions = Array.from(
+              { length: 40 },
+              (_, index) => subscribe(`https://localhost:${port}/${index}`)
+            )
+            for (let round = 0; round < 2; round++) {
+              const { outcomes } = yield* WebPush.sendMany(subscriptions, "hello", { concurrency: 4 })
+              assert.isTrue(outcomes.every(({ result }) => Either.isRight(result)))
+            }
+            const tunnels = protocol === "h2" ? 1 : proxy.requests.length
+            assert.isAtMost(tunnels, 4)
+            assert.deepStrictEqual(proxy.requests, Array(tunnels).fill([`localhost:${port}`, credentials]))
+            assert.isAbove(open(), 0)
+          }).pipe(withWebPush(port, {
+            ...throughProxy(proxy.port, isSecure),
+            lookup: (hostname, _options, callback) => {
+              resolved.push(hostname)
+              callback(null, [{ address: "127.0.0.1", family: 4 }])
+            }
+          }))
+          assert.strictEqual(resolved.length, proxy.requests.length)
+          yield* until(() => open() === 0 && proxy.open() === 0)
+        }).pipe(Effect.scoped))
+    }
+  }
+
+  it.live("is not asked for a private address that stands in the URL", () =>
+    Effect.gen(function*() {
+      const proxy = yield* startProxy()
+      const client = yield* PushHttpClient.make(throughProxy(proxy.port))
+      for (const host of ["127.0.0.1", "10.0.0.1", "[::1]", "2130706433"]) {
+        const error = yield* Effect.flip(client.get(`https://${host}/`))
+        assert.include(inspect(error.cause), "ERR_BLOCKED_ADDRESS")
+      }
+      assert.strictEqual(proxy.opened(), 0)
+    }).pipe(Effect.scoped))
+
+  it.live("that fails causes a failure with a detail, and the message was never sent", () =>
+    Effect.gen(function*() {
+      const refusing = yield* startProxy({ status: 407 })
+      const closing = yield* listen(Net.createServer((socket) => socket.destroy()))
+      const silent = yield* listen(Net.createServer())
+      const closed = yield* Effect.scoped(listen(Net.createServer()))
+      const { port } = yield* pushService("h2")
+      for (
+        const [proxy, outcome] of [
+          [refusing, "Transport ERR_PROXY_407"],
+          [closing, "Transport ERR_PROXY_ECONNRESET"],
+          [silent, "Timeout"],
+          [closed, "Transport ERR_PROXY_ECONNREFUSED"]
+        ] as const
+      ) {
+        const error = yield* WebPush.send(subscribe(`https://localhost:${port}/x`), "hello", { timeout: 500 }).pipe(
+          withWebPush(port, throughProxy(proxy.port)),
+          Effect.flip
+        )
+        if (error._tag !== "WebPushFailure") return assert.fail(error._tag)
+        assert.deepStrictEqual([describeError(error), error.neverSent], [outcome, true])
+        assert.notInclude(inspect(error, { depth: 20 }), credentials)
+        yield* until(() => proxy.open() === 0)
+      }
+    }).pipe(Effect.scoped))
+
+  it.live("of the environment is used only when asked, and not for the names of NO_PROXY", () =>
+    Effect.gen(function*() {
+      const { port } = yield* pushService("h2")
+      const proxy = yield* startProxy()
+      const names = ["https_proxy", "HTTPS_PROXY", "no_proxy", "NO_PROXY"]
+      const before = yield* Effect.acquireRelease(
+        Effect.sync(() => names.map((name) => [name, process.env[name]] as const)),
+        (before) =>
+          Effect.sync(() => {
+            for (const [name, value] of before) {
+              if (value === undefined) delete process.env[name]
+              else process.env[name] = value
+            }
+          })
+      )
+      for (const [name] of before) delete process.env[name]
+      process.env.HTTPS_PROXY = `http://user:pass%3Aword@127.0.0.1:${proxy.port}`
+      const cases: ReadonlyArray<readonly [noProxy: string, asked: boolean, isUsed: boolean]> = [
+        ["", true, true],
+        ["", false, false],
+        ["example.org, localhost", true, false],
+        ["*", true, false],
+        [`localhost:${port}`, true, false],
+        ["host,.ocalhost,localhost:1", true, true]
+      ]
+      for (const [noProxy, asked, isUsed] of cases) {
+        proxy.requests.length = 0
+        process.env.NO_PROXY = noProxy
+        yield* Effect.scoped(
+          Effect.gen(function*() {
+            const client = yield* PushHttpClient.make({ ...local, ...(asked ? { proxy: "environment" } : {}) })
+            assert.strictEqual((yield* client.get(`https://localhost:${port}/`)).status, 201)
+          })
+        )
+        assert.deepStrictEqual(proxy.requests, isUsed ? [[`localhost:${port}`, credentials]] : [], noProxy)
+      }
+      process.env.HTTPS_PROXY = "proxy"
+      assert.isTrue(Exit.isFailure(yield* Effect.exit(PushHttpClient.make({ proxy: "environment" }))))
+    }).pipe(Effect.scoped))
+})
+
 describe("the client", () => {
   it.live("waits for a free connection when all are busy", () =>
     Effect.gen(function*() {
@@ -790,7 +933,10 @@ describe("the client", () => {
           { allowedAddresses: ["10.0.0.0/-1"] },
           { allowedAddresses: [""] },
           { ca: "" },
-          { ca: [certificate.cert, "/etc/ssl/ca.pem"] }
+          { ca: [certificate.cert, "/etc/ssl/ca.pem"] },
+          { proxy: { url: "proxy.example.com:3128" } },
+          { proxy: { url: "socks5://proxy.example.com" } },
+          { proxy: { url: "http://user:password@proxy.example.com:3128" } }
         ]
       ) {
         const exit = yield* Effect.exit(Effect.scoped(PushHttpClient.make(options)))

@@ -55,6 +55,8 @@ export const collect = (
       if (name === ":status") status = Number(value)
       else if (value !== undefined) { for (const one of [value].flat()) headers.append(name, one) }
     }
+    // Its reader needs no stream for an empty body.
+    if (size === 0 && !headers.has("content-length")) headers.set("content-length", "0")
     // `Response` allows no body for these, and no status outside of 200 to 599.
     const body = size === 0 || status === 204 || status === 205 || status === 304 ? null : Buffer.concat(chunks)
     if (status < 200 || status > 599) exchange.fail(transportError("HPE_INVALID_STATUS"))

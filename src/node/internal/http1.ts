@@ -1,10 +1,12 @@
 import * as Https from "node:https"
+import type * as Net from "node:net"
 import type { Duplex } from "node:stream"
 import { PassThrough } from "node:stream"
 import * as Tls from "node:tls"
 
 import type { Exchange } from "./exchange.js"
 import { addSent, attempt, collect, hostOf, portOf, transportError } from "./exchange.js"
+import type { Done } from "./proxy.js"
 
 /**
  * The agent of the origins that do not speak HTTP/2. Its first connection is the one whose ALPN has selected
@@ -13,6 +15,11 @@ import { addSent, attempt, collect, hostOf, portOf, transportError } from "./exc
 export class Http1Agent extends Https.Agent {
   readonly connected = new Map<string, Tls.TLSSocket>()
   isClosed = false
+  private readonly openTunnel: (url: URL, done: Done) => (() => void) | undefined
+  constructor(options: Https.AgentOptions, openTunnel: (url: URL, done: Done) => (() => void) | undefined) {
+    super(options)
+    this.openTunnel = openTunnel
+  }
   override createConnection(options: Https.RequestOptions, callback?: (error: Error | null, stream: Duplex) => void) {
     // When a socket is destroyed, Node connects again for the requests that waited for it.
     if (this.isClosed) {
@@ -22,7 +29,16 @@ export class Http1Agent extends Https.Agent {
     const key = `${options.host}:${options.port}`
     const socket = this.connected.get(key)
     this.connected.delete(key)
-    return socket === undefined || socket.destroyed ? super.createConnection(options, callback) : socket
+    if (socket !== undefined && !socket.destroyed) return socket
+    const host = String(options.host)
+    const url = new URL(`https://${host.includes(":") ? `[${host}]` : host}:${options.port}`)
+    const stop = this.openTunnel(url, (error, socket) => {
+      if (socket === undefined) return callback?.(error ?? null, new PassThrough())
+      const tunnel: Https.RequestOptions & { readonly socket: Net.Socket } = { ...options, socket }
+      const secure = super.createConnection(tunnel)
+      return secure ? callback?.(null, secure) : undefined
+    })
+    return stop === undefined ? super.createConnection(options, callback) : undefined
   }
 }
 
