@@ -11,8 +11,8 @@
  * the last one for Node 20:
  *
  * - `maxResponseSize` has no effect over HTTP/2: with 8,192 bytes, 50 MB of an endless body were read.
- * - A GOAWAY ends the first request of the queue with UND_ERR_SOCKET, and its last stream id is not read: a request that
- *   the service has not processed cannot be told from one that may have been delivered (`neverSent`).
+ * - A GOAWAY ends the first request of the queue with UND_ERR_SOCKET, and its last stream id is not read: a request
+ *   that the service has not processed is not distinguished from one that may have been delivered (`neverSent`).
  * - A session of HTTP/2 is probed each 60 seconds without a time limit, and not before it is used again: a connection
  *   that a network has dropped loses the messages of a whole time limit.
  * - `connections` is the number of sessions of HTTP/2 as well as of sockets of HTTP/1.1: 1 or 64 for both.
