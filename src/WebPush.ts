@@ -86,7 +86,7 @@ export interface SendOptions {
   readonly timeout?: Duration.DurationInput | undefined
   /**
    * Length in bytes to which shorter messages are padded, so that an observer does not learn their length. At most
-   * 3,993. 0 by default.
+   * 3,993. 0 by default, and always 0 with `WebPushLibrary`: any other length is refused.
    */
   readonly padding?: number | undefined
 }
