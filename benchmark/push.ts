@@ -1,16 +1,18 @@
 /**
  * Measures messages per second, and the CPU time of each, beside the `web-push` package. Run with
  *
- *     npx tsx benchmark/push.ts [prepare|send|broadcast]
+ *     npx tsx benchmark/push.ts [prepare|send|broadcast|workers]
  *
  * All contenders run in one process and in turns, so that the ratios are valid on a busy machine. The local push
  * service runs in a process of its own. The CPU time is that of this process.
  */
 import { execFileSync, fork } from "node:child_process"
 import { randomBytes } from "node:crypto"
+import { readFileSync } from "node:fs"
 import type { ServerResponse } from "node:http"
 import * as Http2 from "node:http2"
 import * as Https from "node:https"
+import { monitorEventLoopDelay } from "node:perf_hooks"
 import { fileURLToPath } from "node:url"
 
 import { HttpClient, HttpClientRequest, HttpClientResponse } from "@effect/platform"
@@ -64,10 +66,14 @@ const accept = Layer.succeed(
   HttpClient.makeWith<never, never, never, never>((request) => Effect.as(request, accepted), Effect.succeed)
 )
 
-const runtime = async (http: Layer.Layer<HttpClient.HttpClient>, hosts: ReadonlyArray<string> = []) => {
+const runtime = async (
+  http: Layer.Layer<HttpClient.HttpClient>,
+  hosts: ReadonlyArray<string> = [],
+  crypto = NodeWebPushCrypto.layer
+) => {
   const managed = ManagedRuntime.make(
     WebPush.layerWith({ vapid, subject, hosts }).pipe(
-      Layer.provide([http, NodeWebPushCrypto.layer])
+      Layer.provide([http, crypto])
     )
   )
   await managed.runtime()
@@ -219,6 +225,45 @@ const broadcast = async () => {
   )
 }
 
+/** CPU time of the main thread in microseconds (Linux). */
+const mainThread = (): number =>
+  Number(readFileSync(`/proc/self/task/${process.pid}/schedstat`, "utf8").split(" ")[0]) / 1000
+
+/** Compares a broadcast with encryption in the event loop and in worker threads. */
+const workers = async () => {
+  const count = Number(process.env.COUNT ?? 100_000)
+  const engines = {
+    "in the event loop": NodeWebPushCrypto.layer,
+    "1 worker": NodeWebPushCrypto.layerWorkers({ workers: 1 }),
+    "2 workers": NodeWebPushCrypto.layerWorkers({ workers: 2 })
+  }
+  const rows: Record<string, Record<string, number>> = {}
+  for (const [name, crypto] of Object.entries(engines)) {
+    const { dispose, runPromise } = await runtime(accept, [], crypto)
+    const send = (count: number) =>
+      runPromise(
+        Stream.range(1, count).pipe(
+          Stream.map((index) => subscribe(`https://fcm.googleapis.com/fcm/send/${index}`)),
+          WebPush.broadcast(message),
+          Stream.runDrain
+        )
+      )
+    await send(2000)
+    const delay = monitorEventLoopDelay({ resolution: 1 })
+    delay.enable()
+    const before = mainThread()
+    const measured = await cpu(() => send(count))
+    rows[name] = {
+      "µs CPU, main thread": (mainThread() - before) / count,
+      "µs CPU, all threads": measured.cpu / count,
+      "messages/s": count / measured.wall * 1e6,
+      "event loop p99, ms": delay.percentile(99) / 1e6
+    }
+    await dispose()
+  }
+  console.table(rows)
+}
+
 const serve = (settings: string) => {
   const { cert, key, latency, protocol } = JSON.parse(settings)
   const answer = (response: ServerResponse | Http2.Http2ServerResponse) => {
@@ -247,4 +292,5 @@ else {
   if (only === undefined || only === "prepare") await prepare()
   if (only === undefined || only === "send") await send()
   if (only === undefined || only === "broadcast") await broadcast()
+  if (only === undefined || only === "workers") await workers()
 }
