@@ -100,7 +100,7 @@ const isCount = (value: number): boolean => Number.isSafeInteger(value) && value
 
 /**
  * Provides the cryptography of `node:crypto` with encryption in worker threads, for broadcasts to crowds: the event
- * loop has a tenth of the work, and each thread encrypts about 5,000 messages in a second. Signing stays in the event
+ * loop keeps a tenth of the work, and each thread encrypts about 5,000 messages a second. Signing stays in the event
  * loop, since there is one signature for each push service in hours.
  *
  * - A message can be interrupted while it waits for a thread.

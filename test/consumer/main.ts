@@ -45,7 +45,7 @@ const program = Effect.gen(function*() {
   yield* Push.showPush
   yield* Push.showRoutes(baseUrl, "session-of-ana")
   yield* Push.showRoutes(baseUrl, "another")
-  yield* Push.showLibrary
+  yield* Push.showEngines
   yield* Effect.scoped(Push.showBlocked)
 })
 

@@ -1,8 +1,15 @@
 /** Web Push: to public services, and to one of a test. */
 import { FetchHttpClient, HttpApiClient, HttpClient, HttpClientRequest } from "@effect/platform"
 import { Config, ConfigProvider, Console, Effect, Layer, Redacted } from "effect"
-import { SubscriptionStore, VapidKeys, WebPush, WebPushPayload, WebPushSubscription } from "effect-realtime"
-import { NodeWebPush } from "effect-realtime/node"
+import {
+  SubscriptionStore,
+  VapidKeys,
+  WebPush,
+  type WebPushCrypto,
+  WebPushPayload,
+  WebPushSubscription
+} from "effect-realtime"
+import { NodeWebPush, NodeWebPushCrypto } from "effect-realtime/node"
 import { TestPushService } from "effect-realtime/testing"
 import { WebPushLibrary } from "effect-realtime/web-push"
 
@@ -53,17 +60,25 @@ export const showRoutes = (baseUrl: string, session: string) =>
     Effect.provide(FetchHttpClient.layer)
   )
 
-const LibraryLive = Layer.unwrapEffect(
-  Effect.map(VapidKeys.generate, (vapid) => WebPush.layerWith({ vapid, subject: "mailto:ops@example.com" }))
-).pipe(Layer.provide(WebPushLibrary.layer), Layer.provideMerge(TestPushService.layer))
+/** Shows the result for a device to which another engine encrypts. */
+const showEngine = (name: string, crypto: Layer.Layer<WebPushCrypto.WebPushCrypto>) =>
+  Effect.gen(function*() {
+    const service = yield* TestPushService.TestPushService
+    const result = yield* notifyPaid(yield* service.subscribe(), "43")
+    const [message] = yield* service.received
+    yield* Console.log(`push by ${name}: ${result}, ${String(message?.text.includes("Order 43"))}`)
+  }).pipe(
+    Effect.provide(
+      Layer.unwrapEffect(
+        Effect.map(VapidKeys.generate, (vapid) => WebPush.layerWith({ vapid, subject: "mailto:ops@example.com" }))
+      ).pipe(Layer.provide(crypto), Layer.provideMerge(TestPushService.layer))
+    )
+  )
 
-/** Shows the result for a device to which the package `web-push` encrypts. */
-export const showLibrary = Effect.gen(function*() {
-  const service = yield* TestPushService.TestPushService
-  const result = yield* notifyPaid(yield* service.subscribe(), "43")
-  const [message] = yield* service.received
-  yield* Console.log(`push by web-push: ${result}, ${String(message?.text.includes("Order 43"))}`)
-}).pipe(Effect.provide(LibraryLive))
+export const showEngines = Effect.zipRight(
+  showEngine("web-push", WebPushLibrary.layer),
+  showEngine("a worker thread", NodeWebPushCrypto.layerWorkers({ workers: 1 }))
+)
 
 /** Shows the result for a device at an address that is not a push service, by the transport of production. */
 export const showBlocked = Effect.gen(function*() {
