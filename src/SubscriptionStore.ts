@@ -285,6 +285,8 @@ export declare namespace SubscriptionStore {
   }
 }
 
+const textEncoder = new TextEncoder()
+
 const isText = (text: string | undefined): boolean =>
   text === undefined || (text.isWellFormed() && !text.includes("\0"))
 
@@ -294,7 +296,7 @@ const isText = (text: string | undefined): boolean =>
  * @since 0.1.0
  * @category guards
  */
-export const isOwner = (owner: string): boolean => isText(owner) && new TextEncoder().encode(owner).length <= 1024
+export const isOwner = (owner: string): boolean => isText(owner) && textEncoder.encode(owner).length <= 1024
 
 const invalidInput = (field: string, rule: string) =>
   new SubscriptionStoreError({ reason: "InvalidInput", detail: `${field} must be ${rule}` })
@@ -312,9 +314,7 @@ const malformedText = /(?<!\\)(?:\\\\)*\\u(?:0000|d[89a-f])/
 
 const normalizeAttributes = (attributes: Attributes): Effect.Effect<Attributes, SubscriptionStoreError> =>
   Schema.encode(AttributesFromJson)(attributes).pipe(
-    Effect.filterOrFail((json) =>
-      new TextEncoder().encode(json).length <= maxAttributesBytes && !malformedText.test(json)
-    ),
+    Effect.filterOrFail((json) => textEncoder.encode(json).length <= maxAttributesBytes && !malformedText.test(json)),
     Effect.flatMap(Schema.decode(AttributesFromJson)),
     Effect.mapError(() => invalidInput("attributes", attributesRule))
   )

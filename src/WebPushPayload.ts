@@ -39,6 +39,8 @@ export const isWebPushPayload = (u: unknown): u is WebPushPayload => Predicate.h
  */
 export const maxBytes = 3993
 
+const textEncoder = new TextEncoder()
+
 /**
  * Returns the bytes of a message before its encryption: those of a text in UTF-8.
  *
@@ -53,7 +55,7 @@ export const maxBytes = 3993
  */
 export const toBytes = (message: string | Uint8Array | WebPushPayload): Uint8Array =>
   typeof message === "string"
-    ? new TextEncoder().encode(message)
+    ? textEncoder.encode(message)
     : isWebPushPayload(message)
     ? message.bytes
     : message
@@ -207,7 +209,7 @@ const fromJson = (value: unknown): Effect.Effect<WebPushPayload, InvalidWebPushP
   Effect.try({
     try: (): WebPushPayload => {
       const text: string | undefined = JSON.stringify(value)
-      return Object.assign(Object.create(Proto), { bytes: new TextEncoder().encode(text ?? "null") })
+      return Object.assign(Object.create(Proto), { bytes: textEncoder.encode(text ?? "null") })
     },
     catch: () => new InvalidWebPushPayload({ field: "data", reason: "NotJson", detail: "must be JSON" })
   }).pipe(Effect.filterOrFail(({ bytes }) => bytes.length <= maxBytes, () => tooLarge))

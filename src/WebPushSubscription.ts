@@ -66,8 +66,10 @@ const optionalMember = <A, I>(schema: Schema.Schema<A, I>, rule: string) =>
     { exact: true }
   )
 
+const textEncoder = new TextEncoder()
+
 const endpointIdOf = (endpoint: string): string => {
-  const prefix = Encoding.encodeHex(sha256(new TextEncoder().encode(endpoint)).subarray(0, 6))
+  const prefix = Encoding.encodeHex(sha256(textEncoder.encode(endpoint)).subarray(0, 6))
   return `${URL.canParse(endpoint) ? new URL(endpoint).host : ""}/${prefix}`
 }
 

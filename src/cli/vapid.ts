@@ -10,21 +10,12 @@ import * as Effect from "effect/Effect"
 import * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
 
+import * as P256 from "../internal/p256.js"
 import * as VapidKeys from "../VapidKeys.js"
 
-const toPem = (keys: VapidKeys.VapidKeys): string => {
-  const point = Buffer.from(keys.publicKey, "base64url")
-  return createPrivateKey({
-    format: "jwk",
-    key: {
-      kty: "EC",
-      crv: "P-256",
-      d: Redacted.value(keys.privateKey),
-      x: point.toString("base64url", 1, 33),
-      y: point.toString("base64url", 33)
-    }
-  }).export({ format: "pem", type: "pkcs8" }).toString().trimEnd()
-}
+const toPem = (keys: VapidKeys.VapidKeys): string =>
+  createPrivateKey({ format: "jwk", key: P256.toJwk(keys.publicKey, Redacted.value(keys.privateKey)) })
+    .export({ format: "pem", type: "pkcs8" }).toString().trimEnd()
 
 const toJson = (keys: VapidKeys.VapidKeys): string =>
   JSON.stringify({ publicKey: keys.publicKey, privateKey: Redacted.value(keys.privateKey) }, undefined, 2)

@@ -6,6 +6,8 @@ const wildcard = "*"
 const hidden = "$"
 const maxBytes = 512
 
+const textEncoder = new TextEncoder()
+
 /** Returns the rule that a name breaks that is read or followed, or undefined if it breaks none. */
 export const patternFault = (pattern: string): string | undefined =>
   pattern === "" ?
@@ -40,7 +42,7 @@ export const withoutCovered = (names: ReadonlyArray<string>): ReadonlyArray<stri
 
 // A UTF-16 code unit is at most three bytes of UTF-8, so most names need not be encoded.
 const isShort = (name: string): boolean =>
-  name.length * 3 <= maxBytes || (name.length <= maxBytes && new TextEncoder().encode(name).length <= maxBytes)
+  name.length * 3 <= maxBytes || (name.length <= maxBytes && textEncoder.encode(name).length <= maxBytes)
 
 /** A node of the tree of patterns, below the segments that lead to it. Each segment is a name or the wildcard. */
 class Node<A> {

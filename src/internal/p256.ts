@@ -36,6 +36,18 @@ export const checkReceiver = (p256dh: Uint8Array, auth: Uint8Array): void => {
   if (p256dh.length !== 65 || p256dh[0] !== 4 || auth.length !== 16) throw new RangeError("invalid receiver keys")
 }
 
+/** Returns a key pair as JSON Web Key (RFC 7518, section 6.2). Both keys are in base64url. */
+export const toJwk = (publicKey: string, privateKey: string) => {
+  const point = decode(publicKey) ?? new Uint8Array()
+  return {
+    kty: "EC",
+    crv: "P-256",
+    x: Encoding.encodeBase64Url(point.subarray(1, 33)),
+    y: Encoding.encodeBase64Url(point.subarray(33)),
+    d: privateKey
+  }
+}
+
 /** A point in projective coordinates: x is X/Z and y is Y/Z. */
 type Point = readonly [X: bigint, Y: bigint, Z: bigint]
 

@@ -13,7 +13,8 @@ import * as Layer from "effect/Layer"
 import * as Redacted from "effect/Redacted"
 
 import * as Authorization from "../internal/authorization.js"
-import * as Pacing from "../internal/pacing.js"
+import * as EncryptionTurns from "../internal/encryptionTurns.js"
+import * as P256 from "../internal/p256.js"
 import * as VapidKeys from "../VapidKeys.js"
 import { WebPushCrypto, WebPushCryptoError } from "../WebPushCrypto.js"
 import { encrypt } from "./internal/aes128gcm.js"
@@ -40,7 +41,7 @@ export interface WorkersOptions {
  * @category constructors
  */
 export const make: Effect.Effect<WebPushCrypto.Service> = Effect.sync(() => {
-  const turn = Pacing.make()
+  const turn = EncryptionTurns.make()
   return WebPushCrypto.of({
     supportsPadding: true,
     encrypt: (message, keys, padding) =>
@@ -53,18 +54,8 @@ export const make: Effect.Effect<WebPushCrypto.Service> = Effect.sync(() => {
       ),
     signer: ({ privateKey, publicKey }) =>
       Effect.sync(() => {
-        const point = Buffer.from(publicKey, "base64url")
         // Parsed once, since parsing costs many times a signature.
-        const key = createPrivateKey({
-          format: "jwk",
-          key: {
-            kty: "EC",
-            crv: "P-256",
-            x: point.toString("base64url", 1, 33),
-            y: point.toString("base64url", 33, 65),
-            d: Redacted.value(privateKey)
-          }
-        })
+        const key = createPrivateKey({ format: "jwk", key: P256.toJwk(publicKey, Redacted.value(privateKey)) })
         return Authorization.make(
           publicKey,
           (text) => Effect.sync(() => sign("sha256", Buffer.from(text), { key, dsaEncoding: "ieee-p1363" }))

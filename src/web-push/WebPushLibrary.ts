@@ -10,8 +10,8 @@ import * as Layer from "effect/Layer"
 import * as Redacted from "effect/Redacted"
 import webPush from "web-push"
 
+import * as EncryptionTurns from "../internal/encryptionTurns.js"
 import * as P256 from "../internal/p256.js"
-import * as Pacing from "../internal/pacing.js"
 import { WebPushCrypto, WebPushCryptoError } from "../WebPushCrypto.js"
 
 /**
@@ -30,7 +30,7 @@ import { WebPushCrypto, WebPushCryptoError } from "../WebPushCrypto.js"
  * ```
  */
 export const make: Effect.Effect<WebPushCrypto.Service> = Effect.sync(() => {
-  const turn = Pacing.make()
+  const turn = EncryptionTurns.make()
   return WebPushCrypto.of({
     supportsPadding: false,
     encrypt: (message, { auth, p256dh }, padding) => {

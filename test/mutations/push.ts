@@ -273,7 +273,7 @@ export default [
   },
   {
     ...sender,
-    file: "src/internal/pacing.ts",
+    file: "src/internal/encryptionTurns.ts",
     promise: "A turn of the event loop encrypts a few messages",
     name: "does not block the event loop",
     find: `const encryptionsPerTurn = 8`,

@@ -2,7 +2,6 @@
  * Web Push over Web Crypto: message encryption (RFC 8291) with one record of the content coding `aes128gcm`
  * (RFC 8188), and the signature ES256.
  */
-import * as Encoding from "effect/Encoding"
 import * as Redacted from "effect/Redacted"
 
 import * as P256 from "../../internal/p256.js"
@@ -15,7 +14,9 @@ const recordSize = 4096
 const keyLength = 65
 const headerLength = 21 + keyLength
 
-const utf8 = (text: string) => new TextEncoder().encode(text)
+const textEncoder = new TextEncoder()
+
+const utf8 = (text: string) => textEncoder.encode(text)
 
 const webPushInfo = utf8("WebPush: info\0")
 const keyInfo = utf8("Content-Encoding: aes128gcm\0")
@@ -75,14 +76,7 @@ export const encrypt = async (
 
 /** Imports the private key of a pair, and returns a function that signs a text with it. */
 export const signer = async ({ privateKey, publicKey }: VapidKeys) => {
-  const point = decode(publicKey)
-  const jwk = {
-    kty: "EC",
-    crv: "P-256",
-    x: Encoding.encodeBase64Url(point.subarray(1, 33)),
-    y: Encoding.encodeBase64Url(point.subarray(33)),
-    d: Redacted.value(privateKey)
-  }
+  const jwk = P256.toJwk(publicKey, Redacted.value(privateKey))
   const key = await crypto.subtle.importKey("jwk", jwk, ecdsa, false, ["sign"])
   return async (text: string): Promise<Uint8Array> => new Uint8Array(await crypto.subtle.sign(ecdsa, key, utf8(text)))
 }
