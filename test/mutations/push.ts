@@ -336,6 +336,14 @@ export default [
     replace: ``
   },
   {
+    file: "src/node/internal/aes128gcm.js",
+    test: "test/WebPushCrypto.test.ts",
+    promise: "A point that no browser decrypts for is refused by node:crypto",
+    name: "fails with InvalidSubscription for a compressed point",
+    find: `receiverKey.length !== 65 || receiverKey[0] !== 4 || `,
+    replace: ``
+  },
+  {
     file: "src/internal/p256.ts",
     test: "test/WebPushCrypto.test.ts",
     promise: "A point that no browser decrypts for is refused by each engine",
