@@ -19,6 +19,12 @@ const pool = { file: "src/node/internal/encryptionPool.ts", test: "test/node/Nod
 
 export default [
   {
+    ...pool,
+    promise: "Keys that cannot be sent to a thread concern their message only",
+    find: `Effect.flatMap(readKeys(keys), (keys) => encrypt(message, keys, padding))`,
+    replace: `encrypt(message, keys, padding)`
+  },
+  {
     ...addresses,
     promise: "An address behind NAT64 is judged by the IPv4 address that it holds",
     find: `if (holdsIpv4(address)) return !isForbidden(ipv4In(address))`,

@@ -140,6 +140,21 @@ describe("NodeWebPushCrypto.layerWorkers", () => {
     })
   }
 
+  it.effect("refuses keys that cannot be sent to a thread, and encrypts the others", () =>
+    Effect.gen(function*() {
+      const crypto = yield* WebPushCrypto.WebPushCrypto
+      // As rows of a program without types have them.
+      const wrong: ReadonlyArray<typeof keys> = [() => "", Symbol("p256dh"), null].flatMap((p256dh) =>
+        JSON.parse("[{}]").map((row: object) => Object.assign(row, { p256dh, auth: keys.auth }))
+      ).concat(JSON.parse("null"))
+      const fibers = yield* Effect.forEach(
+        wrong,
+        (keys) => Effect.fork(Effect.flip(crypto.encrypt(textOf(0), keys, 0)))
+      )
+      assert.deepStrictEqual(yield* roundTrips(3), texts(3))
+      for (const { reason } of yield* Fiber.joinAll(fibers)) assert.strictEqual(reason, "InvalidSubscription")
+    }).pipe(Effect.provide(NodeWebPushCrypto.layerWorkers({ workers: 1, batch: 8 }))))
+
   it.effect("ends a message of which three threads have died with a defect, and encrypts the others", () =>
     Effect.gen(function*() {
       post = (send, thread, lengths) => lengths.includes(1000) ? makeThrow(thread) : send()

@@ -43,13 +43,20 @@ const maxLosses = 3
 const pack = (jobs: ReadonlyArray<Job>): Batch => {
   const bytes = new Uint8Array(jobs.reduce((sum, { message }) => sum + message.length, 0))
   let end = 0
-  const messages = jobs.map(({ keys: { auth, p256dh }, message, padding }) => {
+  const messages = jobs.map(({ keys, message, padding }) => {
     bytes.set(message, end)
     end += message.length
-    return { length: message.length, keys: { auth, p256dh }, padding }
+    return { length: message.length, keys, padding }
   })
   return { bytes, messages }
 }
+
+/** Copies the keys as texts. Keys that cannot be sent to a thread would fail there for all messages of the batch. */
+const readKeys = (keys: Job["keys"]): Effect.Effect<Job["keys"], WebPushCryptoError> =>
+  Effect.try({
+    try: () => ({ p256dh: `${keys.p256dh}`, auth: `${keys.auth}` }),
+    catch: () => new WebPushCryptoError({ reason: "InvalidSubscription" })
+  })
 
 const reasonOf = (error: unknown, code: number): string =>
   error instanceof Error ? ("code" in error ? String(error.code) : error.name) : `exit code ${code}`
@@ -201,5 +208,7 @@ export const make = (workers: number, batch: number): Effect.Effect<Encrypt, nev
   Effect.acquireRelease(Effect.sync(() => makePool(workers, batch)), ({ close }) => close).pipe(
     // A thread refuses a message without keys, which shows that it runs.
     Effect.tap(({ encrypt }) => Effect.ignore(encrypt(new Uint8Array(), { p256dh: "", auth: "" }, 0))),
-    Effect.map(({ encrypt }): Encrypt => (message, keys, padding) => encrypt(message, keys, padding))
+    Effect.map(({ encrypt }): Encrypt => (message, keys, padding) =>
+      Effect.flatMap(readKeys(keys), (keys) => encrypt(message, keys, padding))
+    )
   )
