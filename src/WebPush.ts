@@ -471,6 +471,29 @@ const sendStream = <S extends WebPushSubscription, E, R>(
     return Mailbox.toStream(outcomes)
   })
 
+const isAccepted = ({ result }: { readonly result: Either.Either<unknown, unknown> }): boolean => Either.isRight(result)
+
+/** Annotates the span of a broadcast with its counts, when it ends. */
+const countOutcomes = <A extends { readonly result: Either.Either<unknown, unknown> }, E, R>(
+  outcomes: Stream.Stream<A, E, R>
+): Stream.Stream<A, E, R> =>
+  Stream.unwrap(Effect.map(Effect.option(Effect.currentSpan), (span) => {
+    let messages = 0
+    let accepted = 0
+    return outcomes.pipe(
+      Stream.mapChunks((chunk) => {
+        messages += chunk.length
+        for (const outcome of chunk) if (isAccepted(outcome)) accepted++
+        return chunk
+      }),
+      Stream.ensuring(Effect.sync(() => {
+        if (Option.isNone(span)) return
+        span.value.attribute("messages", messages)
+        span.value.attribute("accepted", accepted)
+      }))
+    )
+  }))
+
 /**
  * Builds the service. Fails with `WebPushConfigError` if a key pair does not match, or if a push service would refuse
  * the subject. Dies with `IllegalArgumentException` if an option of a message is invalid.
@@ -554,6 +577,9 @@ export const make: (
           ({ concurrency, send }) => aroundRequests(sendAll(subscriptions, concurrency, send))
         ).pipe(
           Effect.scoped,
+          Effect.tap(({ outcomes }) =>
+            Effect.annotateCurrentSpan({ messages: outcomes.length, accepted: outcomes.filter(isAccepted).length })
+          ),
           Effect.withSpan("WebPush.sendMany", { captureStackTrace: false })
         ),
       broadcast: (subscriptions, message, call) =>
@@ -562,7 +588,7 @@ export const make: (
             sendOf(message, call),
             ({ concurrency, send }) => sendStream(subscriptions, concurrency, send, aroundRequests)
           )
-        )
+        ).pipe(countOutcomes, Stream.withSpan("WebPush.broadcast", { captureStackTrace: false }))
     })
   }
 )

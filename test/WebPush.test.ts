@@ -19,7 +19,8 @@ import {
   Option,
   Redacted,
   Stream,
-  TestClock
+  TestClock,
+  Tracer
 } from "effect"
 import * as Metrics from "effect-realtime/Metrics"
 import * as VapidKeys from "effect-realtime/VapidKeys"
@@ -1117,6 +1118,57 @@ describe("a failure of another client", () => {
       )
       yield* Effect.repeat(TestClock.adjust("1 hour"), { until: () => fiber.unsafePoll() !== null })
       assert.deepStrictEqual(http.requests.map(({ headers }) => headers.topic), Array(5).fill("order-7"))
+    }).pipe(withWebPush(http))
+  })
+})
+
+describe("spans", () => {
+  it.effect("are one for each call with its counts, and one for each message only when asked", () => {
+    const http = stub((request) =>
+      Effect.succeed(new Response(null, { status: request.url.endsWith("2") ? 410 : 201 }))
+    )
+    const spans: Array<Tracer.Span> = []
+    const recording = Effect.map(Effect.tracer, (native) =>
+      Tracer.make({
+        context: native.context,
+        span: (...args) => {
+          const span = native.span(...args)
+          spans.push(span)
+          return span
+        }
+      }))
+    const subscriptions = [fcm(1), fcm(2), fcm(3)]
+    const calls: ReadonlyArray<readonly [Effect.Effect<unknown, unknown, WebPush.WebPush>, ReadonlyArray<unknown>]> = [
+      [WebPush.send(fcm(1), "hello"), ["WebPush.send"]],
+      ...[false, true].flatMap((messageSpans): typeof calls => {
+        const messages = messageSpans ? Array(3).fill("WebPush.send") : []
+        const counts = { messages: 3, accepted: 2 }
+        return [
+          [WebPush.sendMany(subscriptions, "hello", { messageSpans }), ["WebPush.sendMany", counts, ...messages]],
+          [
+            Stream.runDrain(WebPush.broadcast(Stream.fromIterable(subscriptions), "hello", { messageSpans })),
+            ["WebPush.broadcast", counts, ...messages]
+          ]
+        ]
+      })
+    ]
+    return Effect.gen(function*() {
+      for (const [call, expected] of calls) {
+        spans.length = 0
+        yield* Effect.withTracer(call, yield* recording)
+        const [root] = spans
+        assert.deepStrictEqual(
+          spans.flatMap(({ attributes, name, parent }): ReadonlyArray<unknown> => {
+            if (name === "WebPush.send") {
+              assert.strictEqual(Option.getOrUndefined(parent), expected.length === 1 ? undefined : root)
+              return [name]
+            }
+            return [name, Object.fromEntries(attributes)]
+          }),
+          expected
+        )
+        assert.isTrue(spans.every(({ status }) => status._tag === "Ended"))
+      }
     }).pipe(withWebPush(http))
   })
 })

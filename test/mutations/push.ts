@@ -266,6 +266,13 @@ export default [
     replace: ``
   },
   {
+    ...sender,
+    promise: "A message of a crowd has a span only when asked",
+    name: "are one for each call with its counts",
+    find: `call?.messageSpans === true ? traced : deliver`,
+    replace: `traced`
+  },
+  {
     ...delivery,
     promise: "The timeout of a message begins after its encryption",
     name: "excludes the encryption of other messages",
