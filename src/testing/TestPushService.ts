@@ -105,7 +105,8 @@ export interface Options {
 }
 
 /**
- * The push service of a test.
+ * The push service of a test. It checks tokens against the time of the system: under a TestClock, call
+ * `TestClock.setTime(Date.now())` first, since otherwise it answers each message with 400.
  *
  * @since 0.1.0
  * @category tags
