@@ -21,11 +21,12 @@ import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 
+import { decode as decodeDuration } from "./internal/duration.js"
 import { annotateWith, reasonOf } from "./internal/logging.js"
 import type { Device, Filter, SubscriptionStoreError } from "./SubscriptionStore.js"
 import { checkFilter, Locale, SubscriptionStore } from "./SubscriptionStore.js"
 import type { Message, SendOptions } from "./WebPush.js"
-import { WebPush } from "./WebPush.js"
+import { Urgency, WebPush } from "./WebPush.js"
 import { isWebPushPayload, maxBytes, toBytes } from "./WebPushPayload.js"
 
 /**
@@ -249,7 +250,7 @@ const Content = Schema.parseJson(Schema.Struct({
   options: Schema.Struct({
     ttl: Schema.optional(Schema.Duration),
     timeout: Schema.optional(Schema.Duration),
-    urgency: Schema.optional(Schema.Literal("very-low", "low", "normal", "high")),
+    urgency: Schema.optional(Urgency),
     topic: Schema.optional(Schema.String),
     padding: Schema.optional(Schema.NonNegativeInt)
   })
@@ -275,7 +276,7 @@ const bytesOf = (message: Message): Either.Either<Uint8Array, CampaignError> => 
 const durationOf = (name: string, input: Duration.DurationInput | undefined) =>
   input === undefined
     ? Either.right(undefined)
-    : Either.fromOption(Duration.decodeUnknown(input), () => invalid(`${name} must be a duration`))
+    : Either.fromOption(decodeDuration(input), () => invalid(`${name} must be a duration`))
 
 const decodeLocale = Schema.decodeEither(Locale)
 
@@ -324,7 +325,7 @@ const illegal = (rule: string): Effect.Effect<never> =>
   Effect.die(new Cause.IllegalArgumentException(`Campaign: ${rule}`))
 
 const positive = (name: string, input: Duration.DurationInput): Effect.Effect<number> => {
-  const millis = Option.match(Duration.decodeUnknown(input), { onNone: () => 0, onSome: Duration.toMillis })
+  const millis = Option.match(decodeDuration(input), { onNone: () => 0, onSome: Duration.toMillis })
   return millis > 0 && Number.isFinite(millis)
     ? Effect.succeed(millis)
     : illegal(`${name} must be a duration, longer than zero and finite`)

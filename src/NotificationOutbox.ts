@@ -21,6 +21,7 @@ import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 
+import { decode as decodeDuration } from "./internal/duration.js"
 import { annotateWith, reasonOf } from "./internal/logging.js"
 import * as Attempt from "./NotificationOutbox/internal/attempt.js"
 import * as Entry from "./NotificationOutbox/internal/entry.js"
@@ -290,7 +291,7 @@ const wholeNumber = (name: string, value: number): Effect.Effect<void> =>
   Number.isSafeInteger(value) && value >= 1 ? Effect.void : refuseOption(`${name} must be a whole number, one or more`)
 
 const positive = (name: string, value: Duration.DurationInput): Effect.Effect<number> => {
-  const millis = Option.match(Message.toDuration(value), { onNone: () => 0, onSome: Duration.toMillis })
+  const millis = Option.match(decodeDuration(value), { onNone: () => 0, onSome: Duration.toMillis })
   return millis > 0 && Number.isFinite(millis)
     ? Effect.succeed(millis)
     : refuseOption(`${name} must be a duration, longer than zero and finite`)

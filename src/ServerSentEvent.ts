@@ -116,6 +116,15 @@ export class InvalidServerSentEvent
   override get message(): string {
     return `${this.field} ${rules[this.reason]}`
   }
+
+  /**
+   * Returns `false`: the same frame fails again.
+   *
+   * @since 0.1.0
+   */
+  get isRetryable(): boolean {
+    return false
+  }
 }
 
 const rules: Record<InvalidServerSentEvent["reason"], string> = {

@@ -22,9 +22,11 @@ import * as Layer from "effect/Layer"
 import * as Mailbox from "effect/Mailbox"
 import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
+import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 
+import { decode as decodeDuration } from "./internal/duration.js"
 import { hashOf } from "./internal/hash.js"
 import { annotateWith } from "./internal/logging.js"
 import * as VapidKeys from "./VapidKeys.js"
@@ -61,6 +63,22 @@ export type MessageFor<S extends WebPushSubscription, R = never> =
   | ((subscription: S) => Message | Effect.Effect<Message, never, R>)
 
 /**
+ * The importance of a message to a device on battery (RFC 8030, section 5.3).
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type Urgency = "very-low" | "low" | "normal" | "high"
+
+/**
+ * The schema of `Urgency`.
+ *
+ * @since 0.1.0
+ * @category schemas
+ */
+export const Urgency: Schema.Schema<Urgency> = Schema.Literal("very-low", "low", "normal", "high")
+
+/**
  * The options of one message. Those of a call replace those of the layer.
  *
  * @since 0.1.0
@@ -72,8 +90,8 @@ export interface SendOptions {
    * seconds. 4 weeks by default.
    */
   readonly ttl?: Duration.DurationInput | undefined
-  /** Importance of the message to a device on battery (RFC 8030, 5.3). The push services assume `normal` by default. */
-  readonly urgency?: "very-low" | "low" | "normal" | "high" | undefined
+  /** Importance of the message. The push services assume `normal` by default. */
+  readonly urgency?: Urgency | undefined
   /**
    * Topic of the message, which replaces an undelivered one of the same topic (RFC 8030, 5.4). A text that is not a
    * legal topic is hashed into one. No topic by default.
@@ -250,23 +268,18 @@ const illegal = (rule: string): Effect.Effect<never> =>
 
 const isWholeNumber = (value: number, least: number): boolean => Number.isSafeInteger(value) && value >= least
 
-const isDuration = (input: unknown): boolean =>
-  typeof input === "number" || typeof input === "bigint"
-    ? input >= 0
-    : !(typeof input === "string" && input.startsWith("-")) && Option.isSome(Duration.decodeUnknown(input))
-
-const urgencies: ReadonlySet<string> = new Set(["very-low", "low", "normal", "high"])
+const isUrgency = Schema.is(Urgency)
 
 /** Dies if an option is invalid: one of the layer when that is built, one of a call when that is made. */
 const checkOptions = (
   { concurrency = 1, padding = 0, timeout, ttl, urgency = "normal" }: SendManyOptions,
   { supportsPadding }: WebPushCrypto.Service
 ): Effect.Effect<void> => {
-  if (ttl !== undefined && !isDuration(ttl)) return illegal("ttl must be a duration")
-  if (timeout !== undefined && !(isDuration(timeout) && Duration.toMillis(timeout) > 0)) {
+  if (ttl !== undefined && Option.isNone(decodeDuration(ttl))) return illegal("ttl must be a duration")
+  if (timeout !== undefined && !Option.exists(decodeDuration(timeout), (limit) => Duration.toMillis(limit) > 0)) {
     return illegal("timeout must be a duration of more than 0")
   }
-  if (!urgencies.has(urgency)) return illegal("urgency must be very-low, low, normal or high")
+  if (!isUrgency(urgency)) return illegal("urgency must be very-low, low, normal or high")
   if (!isWholeNumber(padding, 0)) return illegal("padding must be a whole number, 0 or more")
   if (padding > 0 && !supportsPadding) return illegal("padding is not supported by this layer of WebPushCrypto")
   return isWholeNumber(concurrency, 1) ? Effect.void : illegal("concurrency must be a whole number, 1 or more")

@@ -233,6 +233,7 @@ const suite = <R, E>(it: Vitest.MethodsNonLive<R, true>, client: Layer.Layer<Sql
         yield* refused("", { matching: { attributes: { plan: "\0" } } })
         for (const batch of [0, 1.5, 10_001, Number.NaN]) yield* refused("", { batch })
         yield* refused("", { timeout: 0 })
+        yield* refused("", { ttl: "-1 minute" })
         yield* refused("", { padding: -1 })
         assert.strictEqual(yield* node.run, 0)
         for (const options of [{ concurrency: 0 }, { lease: 0 }, { pollInterval: Infinity }]) {

@@ -217,6 +217,7 @@ describe("ServerSentEvent", () => {
           reason
         ])
         assert.include(error.message, field)
+        assert.isFalse(error.isRetryable)
         assert.notInclude(`${error.message} ${JSON.stringify(error)}`, "secret")
       }
     }))

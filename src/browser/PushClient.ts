@@ -59,6 +59,18 @@ export class PushClientError extends Schema.TaggedError<PushClientError>("effect
   override get message(): string {
     return this.status === 401 ? "Sign in to this site, then turn notifications on" : explanations[this.reason]
   }
+
+  /**
+   * Returns `true` if the same call may succeed later, without another action of the user: the push service or the
+   * server was not available.
+   *
+   * @since 0.1.0
+   */
+  get isRetryable(): boolean {
+    const { reason, status = 503 } = this
+    return reason === "ServiceUnavailable" ||
+      (reason === "NotRegistered" && (status >= 500 || [408, 425, 429].includes(status)))
+  }
 }
 
 const explanations: Record<PushClientError["reason"], string> = {

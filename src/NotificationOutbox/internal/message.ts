@@ -1,12 +1,13 @@
 import * as Duration from "effect/Duration"
 import * as Either from "effect/Either"
-import * as Option from "effect/Option"
 import * as ParseResult from "effect/ParseResult"
 import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
 
+import { decode as decodeDuration } from "../../internal/duration.js"
 import type { NotifyContent, NotifyOptions } from "../../Notifier.js"
 import * as ServerSentEvent from "../../ServerSentEvent.js"
+import { Urgency } from "../../WebPush.js"
 import * as WebPushPayload from "../../WebPushPayload.js"
 
 /** A notification and its options, as JSON. */
@@ -23,7 +24,7 @@ export const Message = Schema.parseJson(Schema.Struct({
     delay: Schema.optional(Schema.Duration),
     exclude: Schema.optional(Schema.Array(Schema.String)),
     ttl: Schema.optional(Schema.Duration),
-    urgency: Schema.optional(Schema.Literal("very-low", "low", "normal", "high")),
+    urgency: Schema.optional(Urgency),
     topic: Schema.optional(Schema.String),
     timeout: Schema.optional(Schema.Duration),
     padding: Schema.optional(Schema.NonNegativeInt)
@@ -42,17 +43,13 @@ const textOf = (data: unknown): string | undefined =>
     ? utf8.decode(data)
     : JSON.stringify(data)
 
-/** Decodes a duration. A negative number and `NaN` are none, although `Duration.decode` turns them into zero. */
-export const toDuration = (input: Duration.DurationInput): Option.Option<Duration.Duration> =>
-  /^-|NaN/.test(String(input)) ? Option.none() : Duration.decodeUnknown(input)
-
 const duration = (
   name: string,
   input: Duration.DurationInput | undefined
 ): Either.Either<Duration.Duration | undefined, string> =>
   input === undefined
     ? Either.right(undefined)
-    : Either.fromOption(toDuration(input), () => `${name} must be a duration`)
+    : Either.fromOption(decodeDuration(input), () => `${name} must be a duration`)
 
 // A push service does not store a message with a ttl of zero, but the outbox needs a moment.
 const shortestTtl = 10_000
