@@ -280,13 +280,6 @@ export default [
     name: "refuses a locale"
   },
   {
-    promise: "A campaign continues after its cursor",
-    ...campaignStorage,
-    find: "batch_cursor = ${cursor},",
-    replace: "batch_cursor = batch_cursor,",
-    name: "SQLite sends each batch once"
-  },
-  {
     promise: "The counts of a batch are added to those of the campaign",
     ...campaignStorage,
     find: "accepted = accepted + ${accepted}",
