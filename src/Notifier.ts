@@ -258,7 +258,7 @@ export const make: Effect.Effect<Notifier.Service, never, EventBroker | Subscrip
       message: WebPush.MessageFor<Device, R>,
       options?: WebPush.SendOptions
     ) {
-      const { outcomes } = yield* webPush.sendMany(devices, message, options)
+      const { outcomes } = yield* webPush.sendMany(devices, message, { ...options, retry: "off" })
       const [failed, reached] = Arr.partition(outcomes, ({ result }) => Either.isRight(result))
       const gone = Arr.filter(failed, ({ result }) => Either.isLeft(result) && result.left._tag === "WebPushGone")
       const pruned = yield* tryToStore(() => store.prune(Arr.map(gone, ({ subscription }) => subscription)))

@@ -14,7 +14,6 @@ import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
-import * as Fiber from "effect/Fiber"
 import * as FiberRef from "effect/FiberRef"
 import { dual } from "effect/Function"
 import * as Inspectable from "effect/Inspectable"
@@ -30,9 +29,11 @@ import { decode as decodeDuration } from "./internal/duration.js"
 import { hashOf } from "./internal/hash.js"
 import { annotateWith } from "./internal/logging.js"
 import * as VapidKeys from "./VapidKeys.js"
+import * as Crowd from "./WebPush/internal/crowd.js"
 import * as Deadline from "./WebPush/internal/deadline.js"
 import * as Delivery from "./WebPush/internal/delivery.js"
 import * as EndpointPolicy from "./WebPush/internal/endpoint.js"
+import * as Pacing from "./WebPush/internal/pacing.js"
 import { WebPushCrypto } from "./WebPushCrypto.js"
 import type { WebPushGone } from "./WebPushError.js"
 import { WebPushConfigError, WebPushFailure } from "./WebPushError.js"
@@ -116,13 +117,47 @@ export interface SendOptions {
  * @category models
  */
 export interface SendManyOptions extends SendOptions {
-  /** Number of messages that are sent at once. The `concurrency` of the layer by default. */
+  /**
+   * Number of messages that are sent at once to each origin (a push service, or one of its hosts), and at most 16 times
+   * as many to all. The `concurrency` of the layer by default.
+   */
   readonly concurrency?: number | undefined
   /**
    * Spans `WebPush.send`, one for each message, as children of the span of the call. `false` by default, since a span
    * costs a fifth as much as the encryption of a message.
    */
   readonly messageSpans?: boolean | undefined
+  /**
+   * Schedule of the attempts after a failure, or `off`. A message that waits for its next attempt delays no other one.
+   * Unless it is `off`, messages wait while their service limits (429, Retry-After), for at most an hour in one call:
+   * then they get the outcome `RateLimited` with the detail `PAUSED`, and are not sent. `retryPolicy` by default.
+   */
+  readonly retry?: Schedule.Schedule<unknown, WebPushGone | WebPushFailure> | "off" | undefined
+  /** Highest rate of messages to the push services, without bursts: `{ fcm: "1000 per minute" }`. None by default. */
+  readonly pace?: Pace | undefined
+}
+
+/**
+ * A number of messages in a time, such as `1000 per minute`. The messages are sent at equal distances.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type Rate = `${number} per ${"second" | "minute" | "hour"}`
+
+/**
+ * The highest rate for the push service of each operator: Google, Mozilla, Apple, Microsoft, and each other origin. All
+ * calls of a layer share it. `send` does not wait for it, but its messages count.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Pace {
+  readonly fcm?: Rate | undefined
+  readonly mozilla?: Rate | undefined
+  readonly apple?: Rate | undefined
+  readonly wns?: Rate | undefined
+  readonly other?: Rate | undefined
 }
 
 /**
@@ -272,7 +307,7 @@ const isUrgency = Schema.is(Urgency)
 
 /** Dies if an option is invalid: one of the layer when that is built, one of a call when that is made. */
 const checkOptions = (
-  { concurrency = 1, padding = 0, timeout, ttl, urgency = "normal" }: SendManyOptions,
+  { concurrency = 1, pace = {}, padding = 0, retry = "off", timeout, ttl, urgency = "normal" }: SendManyOptions,
   { supportsPadding }: WebPushCrypto.Service
 ): Effect.Effect<void> => {
   if (ttl !== undefined && Option.isNone(decodeDuration(ttl))) return illegal("ttl must be a duration")
@@ -282,6 +317,10 @@ const checkOptions = (
   if (!isUrgency(urgency)) return illegal("urgency must be very-low, low, normal or high")
   if (!isWholeNumber(padding, 0)) return illegal("padding must be a whole number, 0 or more")
   if (padding > 0 && !supportsPadding) return illegal("padding is not supported by this layer of WebPushCrypto")
+  if (retry !== "off" && !Schedule.isSchedule(retry)) return illegal("retry must be a Schedule or off")
+  if (Pacing.parse(pace) === undefined) {
+    return illegal("pace must have push services with rates such as 1000 per minute")
+  }
   return isWholeNumber(concurrency, 1) ? Effect.void : illegal("concurrency must be a whole number, 1 or more")
 }
 
@@ -335,32 +374,32 @@ const makeAroundRequests = Effect.map(
   }
 )
 
-type BytesFor<S extends WebPushSubscription> = (subscription: S) => Effect.Effect<Uint8Array, WebPushFailure>
-
 /**
- * Returns a function from subscriptions to the bytes of their messages. The user's Effect runs in the context of the
- * caller, and not in that of the requests: its own requests are traced, and follow redirects.
+ * Returns a function from subscriptions to their messages. The user's Effect runs in the context of the caller, and not
+ * in that of the requests: its own requests are traced, and follow redirects.
  */
-const makeBytesFor = <S extends WebPushSubscription, R>(
-  messageOf: Exclude<MessageFor<S, R>, Message>
-): Effect.Effect<BytesFor<S>, never, R> =>
+const makePrepareFor = <S extends WebPushSubscription, R>(
+  messageOf: Exclude<MessageFor<S, R>, Message>,
+  prepared: Prepared
+): Effect.Effect<(subscription: S) => Effect.Effect<Prepared, WebPushFailure>, never, R> =>
   Effect.map(
     Effect.all([Effect.context<R>(), FiberRef.get(HttpClient.currentTracerDisabledWhen)]),
-    ([context, disabledWhen]): BytesFor<S> => {
+    ([context, disabledWhen]) => {
       let isLogged = false
       return (subscription) =>
         Effect.suspend(() => {
           const message = messageOf(subscription)
           return Effect.isEffect(message)
-            ? Effect.map(
-              message.pipe(
-                Effect.locally(HttpClient.currentTracerDisabledWhen, disabledWhen),
-                Effect.mapInputContext((_: Context.Context<never>) => context)
-              ),
-              toMessageBytes
+            ? message.pipe(
+              Effect.locally(HttpClient.currentTracerDisabledWhen, disabledWhen),
+              Effect.mapInputContext((_: Context.Context<never>) => context)
             )
-            : Effect.succeed(toMessageBytes(message))
+            : Effect.succeed(message)
         }).pipe(
+          Effect.map((message): Prepared => {
+            if (!isMessage(message)) throw new Cause.IllegalArgumentException("WebPush: this is no message")
+            return { ...prepared, bytes: toBytes(message) }
+          }),
           Effect.catchAllCause((cause) => {
             const failure = new WebPushFailure({
               reason: "Rejected",
@@ -381,37 +420,24 @@ const makeBytesFor = <S extends WebPushSubscription, R>(
     }
   )
 
-const toMessageBytes = (message: Message): Uint8Array => {
-  if (!isMessage(message)) {
-    throw new Cause.IllegalArgumentException("WebPush: a message must be a text, bytes or a payload")
-  }
-  return toBytes(message)
-}
-
-type Send<S extends WebPushSubscription> = (subscription: S) => Effect.Effect<Outcome<S>>
+/** Builds a crowd that reports each outcome to `emit`. */
+type MakeCrowd<S extends WebPushSubscription> = (
+  emit: (subscription: S, result: Outcome["result"]) => Effect.Effect<void>
+) => Effect.Effect<Effect.Effect.Success<ReturnType<typeof Crowd.make<S>>>, never, Scope.Scope>
 
 /** Sends to each distinct subscription once. */
 const sendAll = Effect.fnUntraced(function*<S extends WebPushSubscription>(
   subscriptions: Iterable<S>,
-  concurrency: number,
-  send: Send<S>
+  makeCrowd: MakeCrowd<S>
 ) {
   const inputs = Arr.fromIterable(subscriptions)
   const unique = new Map(inputs.map((subscription) => [identityOf(subscription), subscription]))
   const results = new Map<string, Outcome["result"]>()
-  const queue = unique.values()
-  const worker: Effect.Effect<void> = Effect.suspend(() => {
-    const { done, value } = queue.next()
-    if (done === true) return Effect.void
-    return Effect.flatMap(send(value), ({ result }) => {
-      results.set(identityOf(value), result)
-      return worker
-    })
-  })
-  yield* Effect.replicateEffect(worker, Math.min(concurrency, unique.size), {
-    concurrency: "unbounded",
-    discard: true
-  })
+  const crowd = yield* makeCrowd((subscription, result) =>
+    Effect.sync(() => void results.set(identityOf(subscription), result))
+  )
+  yield* crowd.addAll(unique.values())
+  yield* crowd.done
   return new ReportImpl(
     Arr.filterMap(
       inputs,
@@ -452,32 +478,21 @@ class ReportImpl<S extends WebPushSubscription> extends Inspectable.Class implem
   }
 }
 
-/**
- * Sends to a Stream of subscriptions, with workers between two mailboxes: `Stream.mapEffect` costs more than the
- * encryption of a message.
- */
+/** Sends to a Stream of subscriptions. `Stream.mapEffect` costs more than the encryption of a message. */
 const sendStream = <S extends WebPushSubscription, E, R>(
   subscriptions: Stream.Stream<S, E, R>,
-  concurrency: number,
-  send: Send<S>,
+  capacity: number,
+  makeCrowd: MakeCrowd<S>,
   aroundRequests: AroundRequests
 ) =>
   Effect.gen(function*() {
-    const rows = yield* Mailbox.make<S>(concurrency)
-    const outcomes = yield* Mailbox.make<Outcome<S>, E>(concurrency)
-    const source = yield* Stream.runForEachChunk(subscriptions, (chunk) => rows.offerAll(chunk)).pipe(
-      Effect.ensuring(rows.end),
-      Effect.forkScoped
+    const outcomes = yield* Mailbox.make<Outcome<S>, E>(capacity)
+    const crowd = yield* aroundRequests(
+      makeCrowd((subscription, result) => Effect.asVoid(outcomes.offer({ subscription, result })))
     )
-    const worker = rows.take.pipe(
-      Effect.flatMap(send),
-      Effect.flatMap((outcome) => outcomes.offer(outcome)),
-      Effect.forever,
-      Effect.ignore
-    )
-    yield* Effect.replicateEffect(worker, concurrency, { concurrency: "unbounded", discard: true }).pipe(
-      aroundRequests,
-      Effect.zipRight(Fiber.join(source)),
+    yield* Stream.runForEachChunk(subscriptions, crowd.addAll).pipe(
+      Effect.exit,
+      Effect.flatMap((exit) => Effect.zipRight(crowd.done, exit)),
       Mailbox.into(outcomes),
       Effect.forkScoped
     )
@@ -549,29 +564,31 @@ export const make: (
 
     const prepared = (message: Message, call: SendManyOptions = {}) =>
       Effect.map(checkOptions(call, crypto), () => prepare(message, options, call))
-    const sendOf = <S extends WebPushSubscription, R>(
+    const services = Pacing.make()
+
+    const makeCrowdFor = Effect.fnUntraced(function*<S extends WebPushSubscription, R>(
       messageFor: MessageFor<S, R>,
-      call?: SendManyOptions
-    ): Effect.Effect<{ readonly concurrency: number; readonly send: Send<S> }, never, R | Scope.Scope> =>
-      Effect.gen(function*() {
-        const message = yield* prepared(typeof messageFor === "function" ? "" : messageFor, call)
-        const limit = yield* Deadline.make(message.timeout)
-        const deliverOne = call?.messageSpans === true ? traced : deliver
-        if (typeof messageFor !== "function") {
-          const send: Send<S> = (subscription) =>
-            Effect.map(Effect.either(deliverOne(subscription, message, limit)), (result) => ({ subscription, result }))
-          return { concurrency: message.concurrency, send }
-        }
-        const bytesFor = yield* makeBytesFor(messageFor)
-        const send: Send<S> = (subscription) =>
-          Effect.map(
-            Effect.either(
-              Effect.flatMap(bytesFor(subscription), (bytes) => deliverOne(subscription, { ...message, bytes }, limit))
-            ),
-            (result) => ({ subscription, result })
-          )
-        return { concurrency: message.concurrency, send }
-      })
+      call: SendManyOptions = {}
+    ) {
+      const isFunction = typeof messageFor === "function"
+      const message = yield* prepared(isFunction ? "" : messageFor, call)
+      const limit = yield* Deadline.make(message.timeout)
+      const deliverOne = call.messageSpans === true ? traced : deliver
+      const retry = call.retry ?? options.retry ?? retryPolicy
+      const crowdOptions = {
+        concurrency: message.concurrency,
+        retry: retry === "off" ? undefined : retry,
+        intervals: Pacing.parse({ ...options.pace, ...call.pace }),
+        policy,
+        services,
+        message: isFunction ? yield* makePrepareFor(messageFor, message) : message,
+        deliver: (subscription: S, prepared: Delivery.Prepared) => deliverOne(subscription, prepared, limit)
+      }
+      const makeCrowd: MakeCrowd<S> = (emit) => Crowd.make({ ...crowdOptions, emit })
+      return { concurrency: message.concurrency, makeCrowd }
+    })
+
+    const intervals = Pacing.parse(options.pace ?? {})
 
     return WebPush.of({
       publicKey: pairs[0].publicKey,
@@ -582,12 +599,14 @@ export const make: (
         Effect.flatMap(prepared(message, call), (message) =>
           Effect.scoped(
             Effect.flatMap(Deadline.make(message.timeout), (limit) =>
-              aroundRequests(traced(subscription, message, limit)))
+              aroundRequests(
+                services.around(() => policy(subscription.endpoint), intervals, traced(subscription, message, limit))
+              ))
           )),
       sendMany: (subscriptions, message, call) =>
         Effect.flatMap(
-          sendOf(message, call),
-          ({ concurrency, send }) => aroundRequests(sendAll(subscriptions, concurrency, send))
+          makeCrowdFor(message, call),
+          ({ makeCrowd }) => aroundRequests(sendAll(subscriptions, makeCrowd))
         ).pipe(
           Effect.scoped,
           Effect.tap(({ outcomes }) =>
@@ -598,8 +617,8 @@ export const make: (
       broadcast: (subscriptions, message, call) =>
         Stream.unwrapScoped(
           Effect.flatMap(
-            sendOf(message, call),
-            ({ concurrency, send }) => sendStream(subscriptions, concurrency, send, aroundRequests)
+            makeCrowdFor(message, call),
+            ({ concurrency, makeCrowd }) => sendStream(subscriptions, concurrency, makeCrowd, aroundRequests)
           )
         ).pipe(countOutcomes, Stream.withSpan("WebPush.broadcast", { captureStackTrace: false }))
     })

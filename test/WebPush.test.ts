@@ -460,7 +460,11 @@ describe("WebPush.sendMany", () => {
     )
     return Effect.gen(function*() {
       const inputs = Array.from({ length: messageCount }, (_, index) => input(index))
-      const report = yield* WebPush.sendMany(inputs, "hello", { concurrency: 40, timeout: "3 seconds" })
+      const report = yield* WebPush.sendMany(inputs, "hello", {
+        concurrency: 40,
+        retry: "off",
+        timeout: "3 seconds"
+      })
       assert.strictEqual(report.outcomes.length, messageCount)
       report.outcomes.forEach(({ result, subscription }, index) => {
         assert.strictEqual(subscription, inputs[index])
@@ -565,7 +569,7 @@ describe("WebPush.sendMany", () => {
     })
     return Effect.gen(function*() {
       const inputs = answers.map(([host], index) => subscribe(`https://${host}/${index}`))
-      const { gone, outcomes, unusable } = yield* WebPush.sendMany(inputs, "hello")
+      const { gone, outcomes, unusable } = yield* WebPush.sendMany(inputs, "hello", { retry: "off" })
       const outcomeOf = ({ result, subscription: { endpoint } }: WebPush.Outcome) =>
         gone.includes(endpoint)
           ? "gone"

@@ -314,10 +314,12 @@ describe("secrets", () => {
             shown.push(Cause.pretty(exit.cause, { renderErrorCause: true }))
             yield* show(Cause.squash(exit.cause))
           }
-          const report = yield* WebPush.sendMany([subscription], message, { timeout: 200, messageSpans: true })
+          const many = { messageSpans: true, retry: "off", timeout: 200 } as const
+          const report = yield* WebPush.sendMany([subscription], message, many)
           yield* show(report)
           yield* show(report.outcomes)
-          yield* show(yield* Stream.runCollect(WebPush.broadcast(Stream.make(subscription), message, { timeout: 200 })))
+          const outcomes = WebPush.broadcast(Stream.make(subscription), message, many)
+          yield* show(yield* Stream.runCollect(outcomes))
           return Exit.isFailure(exit) ? Cause.squash(exit.cause) : undefined
         })
         for (const vendor of ["fcm", "mozilla", "apple", "wns"] as const) {
