@@ -299,10 +299,13 @@ describe("retry", () => {
   })
 
   it.live("reading stops when 10,000 subscriptions wait", () =>
-    run(() => answer(500), ({ advance }) =>
+    run(({ host }) => answer(host === "fcm.googleapis.com" ? 429 : 201), ({ advance }) =>
       Effect.gen(function*() {
         let read = 0
-        const rows = crowd(15_000).pipe(Stream.rechunk(100), Stream.tap(() => Effect.sync(() => read++)))
+        const rows = Stream.concat(Stream.make(device("web.push.apple.com", 1)), crowd(15_000)).pipe(
+          Stream.rechunk(100),
+          Stream.tap(() => Effect.sync(() => read++))
+        )
         const fiber = yield* Effect.fork(broadcast(rows))
         yield* Effect.repeatN(advance(0), 30)
         assert.isAtLeast(read, 10_000)
