@@ -269,7 +269,7 @@ export default [
     ...sender,
     promise: "A message of a crowd has a span only when asked",
     name: "are one for each call with its counts",
-    find: `call?.messageSpans === true ? traced : deliver`,
+    find: `call.messageSpans === true ? traced : deliver`,
     replace: `traced`
   },
   {
