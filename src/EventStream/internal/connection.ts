@@ -509,6 +509,7 @@ export class Connection {
     return (waiting?.publishers.size ?? 0) === 0 && this.fits(delivery, frame)
   }
 
+  /** Queues a frame for which there is room. Returns false if the flush or the strategy has ended the connection. */
   private accept(frame: Frame.Frame): boolean {
     if (this.state._tag !== "Open") return false
     const { delivery } = this.state

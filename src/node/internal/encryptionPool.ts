@@ -61,7 +61,7 @@ const readKeys = (keys: Job["keys"]): Effect.Effect<Job["keys"], WebPushCryptoEr
 const reasonOf = (error: unknown, code: number): string =>
   error instanceof Error ? ("code" in error ? String(error.code) : error.name) : `exit code ${code}`
 
-const lostOne = (reason: string) =>
+const warnOfLoss = (reason: string) =>
   Effect.logWarning(`NodeWebPushCrypto lost a worker thread (${reason}): its messages are encrypted by another one`)
     .pipe(
       annotateWith("NodeWebPushCrypto")
@@ -110,7 +110,7 @@ const makePool = (workers: number, batch: number) => {
             })
           )
           : index === 0
-          ? Effect.zipRight(lostOne(reason), again(job, losses))
+          ? Effect.zipRight(warnOfLoss(reason), again(job, losses))
           : again(job, losses)
       )
     })

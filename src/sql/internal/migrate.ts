@@ -85,7 +85,7 @@ export const addColumn = (
   const add = (guard: string) =>
     sql`ALTER TABLE ${sql.literal(tableName)} ADD COLUMN ${sql.literal(`${guard}${name}`)} TEXT`
   const exists = Effect.map(findColumn(sql, tableName, name), Arr.isNonEmptyReadonlyArray)
-  return Effect.asVoid(sql.onDialectOrElse({
+  return sql.onDialectOrElse({
     pg: () => Effect.asVoid(add("IF NOT EXISTS ")),
     // Another node may have added the column in the meantime.
     orElse: () =>
@@ -95,5 +95,5 @@ export const addColumn = (
           exists
         )
       )
-  }))
+  })
 }
