@@ -344,7 +344,7 @@ export declare namespace EventBroker {
  * assigned. The tail of the log delivers it to the subscribers of every node. A slow subscriber delays neither the
  * publisher nor other subscribers.
  *
- * The first form takes a channel of a topic, the name of one of its events and the data, and checks their types.
+ * The second form takes a channel of a topic, the name of one of its events and the data, and checks their types.
  *
  * Frames reach the sockets when the event loop turns. A program that publishes thousands of events in a row should let
  * it turn now and then (`Effect.sleep(0)`): otherwise the queues fill, and clients are cut off that would keep up.
@@ -367,15 +367,15 @@ export declare namespace EventBroker {
  * })
  * ```
  */
+export function publish(
+  channel: string,
+  event: ServerSentEvent.Fields,
+  options?: PublishOptions
+): Effect.Effect<EventLog.EventId, ServerSentEvent.InvalidServerSentEvent | EventLog.EventLogError, EventBroker>
 export function publish<Events extends Topic.Topic.Events, Name extends keyof Events & string>(
   channel: Topic.Channel<Events>,
   event: Name,
   data: Topic.Topic.Data<Events, Name>,
-  options?: PublishOptions
-): Effect.Effect<EventLog.EventId, ServerSentEvent.InvalidServerSentEvent | EventLog.EventLogError, EventBroker>
-export function publish(
-  channel: string,
-  event: ServerSentEvent.Fields,
   options?: PublishOptions
 ): Effect.Effect<EventLog.EventId, ServerSentEvent.InvalidServerSentEvent | EventLog.EventLogError, EventBroker>
 export function publish(

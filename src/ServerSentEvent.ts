@@ -97,6 +97,7 @@ export class InvalidServerSentEvent
         "ControlCharacter",
         "LoneSurrogate",
         "NotJson",
+        "NotText",
         "NotUtf8",
         "NotWholeMilliseconds",
         "RefusedBySchema",
@@ -104,17 +105,20 @@ export class InvalidServerSentEvent
         "SurroundingSpace",
         "TooLarge",
         "TooLong"
-      )
+      ),
+      /** Path of the member that the schema of the event refuses, or the name of the event that the topic lacks. */
+      detail: Schema.optional(Schema.String)
     }
   )
 {
   /**
-   * Names the field and the rule that it breaks. Never contains the value.
+   * Names the field and the rule that it breaks, with the path of the member that a schema refuses. Never contains the
+   * value, except the name of an event that the topic does not have.
    *
    * @since 0.1.0
    */
   override get message(): string {
-    return `${this.field} ${rules[this.reason]}`
+    return this.detail ?? `${this.field} ${rules[this.reason]}`
   }
 
   /**
@@ -132,6 +136,7 @@ const rules: Record<InvalidServerSentEvent["reason"], string> = {
   ControlCharacter: "must not contain CR, LF or NUL, and an id no other control character",
   LoneSurrogate: "must be well-formed Unicode, without lone surrogates",
   NotJson: "must be a string, bytes or a value that JSON can express",
+  NotText: "must be a text",
   NotUtf8: "must be valid UTF-8",
   NotWholeMilliseconds: "must be a whole number of milliseconds, zero or more",
   RefusedBySchema: "must be what the schema of the event describes",
@@ -382,8 +387,8 @@ const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true })
 const invalid = (field: InvalidServerSentEvent["field"], reason: InvalidServerSentEvent["reason"]) =>
   Either.left(new InvalidServerSentEvent({ field, reason }))
 
-const nameFault = (name: string): "ControlCharacter" | "LoneSurrogate" | undefined =>
-  /[\r\n\0]/.test(name) ? "ControlCharacter" : name.isWellFormed() ? undefined : "LoneSurrogate"
+const nameFault = (name: unknown): "NotText" | "ControlCharacter" | "LoneSurrogate" | undefined =>
+  typeof name !== "string" ? "NotText" : /[\r\n\0]/.test(name) ? "ControlCharacter" : name.isWellFormed() ? undefined : "LoneSurrogate"
 
 /** Encodes a frame whose data is encoded. */
 const toText = (
@@ -410,6 +415,7 @@ const toText = (
     frame += `retry: ${retry}\n`
   }
   if (comment !== undefined) {
+    if (typeof comment !== "string") return invalid("comment", "NotText")
     if (!comment.isWellFormed()) return invalid("comment", "LoneSurrogate")
     frame += lines("", comment)
   }

@@ -4,6 +4,7 @@
  *
  * @since 0.1.0
  */
+import * as Arr from "effect/Array"
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
@@ -12,6 +13,7 @@ import * as Equal from "effect/Equal"
 import { dual } from "effect/Function"
 import * as Hash from "effect/Hash"
 import * as Option from "effect/Option"
+import type { ParseIssue } from "effect/ParseResult"
 import type { Pipeable } from "effect/Pipeable"
 import { Prototype } from "effect/Pipeable"
 import * as Predicate from "effect/Predicate"
@@ -184,6 +186,8 @@ export declare namespace Topic {
    */
   export type CheckPath<Path extends string> = string extends Path ? "the path of a topic must be a literal"
     : `/${Path}/` extends "//" ? "the path of a topic must not be empty"
+    : Path extends `/${string}` ? "the path of a topic must not begin with a slash"
+    : Path extends `${string}{${string}}${string}` ? "a parameter of a topic is written :id, and not {id}"
     : `/${Path}/` extends `${string}/*/${string}` ? "a segment of a topic must not be *"
     : `/${Path}/` extends `${string}/:/${string}` ? "a parameter of a topic must have a name"
     : Path
@@ -228,7 +232,7 @@ export class InvalidTopicEvent extends Schema.TaggedError<InvalidTopicEvent>("ef
     const event = JSON.stringify(this.event)
     switch (this.reason) {
       case "UnknownEvent":
-        return `the topic ${this.path} has no event ${event}`
+        return noEvent(this.path, this.event)
       case "InvalidData":
         return `the data of ${event} does not match its schema in the topic ${this.path}`
       case "NotJson":
@@ -277,8 +281,8 @@ export const isChannel = (u: unknown): u is Channel => u instanceof ChannelOf
 /**
  * Makes a topic of a path and the schemas of its events.
  *
- * A path that is empty, that has `*` as a segment or a parameter without a name, does not compile. Nor does an event
- * with a reserved name. Other mistakes throw, such as two parameters with the same name. An event whose schema encodes
+ * A path that is empty, that begins with a slash, that has `*` as a segment, a parameter without a name or one in
+ * braces, does not compile. Nor does an event with a reserved name. Other mistakes throw, such as two parameters with the same name. An event whose schema encodes
  * to undefined, such as `Schema.Void`, has empty data.
  *
  * @since 0.1.0
@@ -303,6 +307,12 @@ export function make<const Path extends string, Events extends Topic.Events>(
 export function make(path: string, events: Topic.Events): Topic.Any {
   const fault = channelFault(path)
   if (fault !== undefined) throw new Cause.IllegalArgumentException(`Topic: the path ${fault}`)
+  if (path.startsWith("/")) {
+    throw new Cause.IllegalArgumentException(`Topic: the path must not begin with a slash: ${path}`)
+  }
+  if (/\{.*\}/.test(path)) {
+    throw new Cause.IllegalArgumentException(`Topic: a parameter is written :id, and not {id}: ${path}`)
+  }
   const names = paramNames(path)
   if (names.includes("") || new Set(names).size < names.length) {
     throw new Cause.IllegalArgumentException(
@@ -481,7 +491,8 @@ export const params: {
  * Encodes the data of an event by its schema and as JSON, and returns the frame, for a channel or for a single stream.
  *
  * Fails with `InvalidServerSentEvent` for `data`: `RefusedBySchema` if the schema refuses it, `NotJson` if the encoded
- * value is not a JSON value. The error does not contain the data.
+ * value is not a JSON value. The error names the path of the member that the schema refuses, and does not contain the
+ * data.
  *
  * @since 0.1.0
  * @category events
@@ -513,13 +524,15 @@ export const event: {
     name: Name,
     data: Topic.Data<Events, Name>
   ): Effect.Effect<ServerSentEvent, InvalidServerSentEvent> => {
-    const invalid = (field: "data" | "event", reason: "NotJson" | "RefusedBySchema") => () =>
-      new InvalidServerSentEvent({ field, reason })
-    const notJson = invalid("data", "NotJson")
+    const refused = (field: "data" | "event", detail: string) =>
+      new InvalidServerSentEvent({ field, reason: "RefusedBySchema", detail })
+    const notJson = () => new InvalidServerSentEvent({ field: "data", reason: "NotJson" })
     const schema = schemaOf(self, name)
-    if (schema === undefined) return invalid("event", "RefusedBySchema")()
+    if (schema === undefined) return refused("event", noEvent(self.path, name))
     return Schema.encode(schema)(data).pipe(
-      Effect.mapError(invalid("data", "RefusedBySchema")),
+      Effect.mapError(({ issue }) =>
+        refused("data", `${["data", ...pathOf(issue)].join(".")} must be what the schema of the event describes`)
+      ),
       // A string would be sent without quotes, and a subscriber could not distinguish "42" from 42.
       Effect.flatMap((encoded) =>
         Effect.try({ try: () => encoded === undefined ? "" : toJson(encoded), catch: notJson })
@@ -625,6 +638,23 @@ export const body = <Path extends string, Events extends Topic.Events>(
     (u): u is Body<Topic<Path, Events>> => u === undefined,
     self
   )
+
+const noEvent = (path: string, name: string) => `the topic ${path} has no event ${JSON.stringify(name)}`
+
+/** Returns the path of the first member that a schema refuses. The messages of an issue quote the value. */
+const pathOf = (issue: ParseIssue): ReadonlyArray<string> => {
+  switch (issue._tag) {
+    case "Pointer":
+      return [...Arr.ensure(issue.path).map(String), ...pathOf(issue.issue)]
+    case "Composite":
+      return Arr.ensure(issue.issues).slice(0, 1).flatMap(pathOf)
+    case "Refinement":
+    case "Transformation":
+      return pathOf(issue.issue)
+    default:
+      return []
+  }
+}
 
 const Json = Schema.parseJson()
 

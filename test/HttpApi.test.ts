@@ -241,6 +241,18 @@ describe("an endpoint that declares a topic", () => {
       )
     }))
 
+  it.effect("is named, if the API does not have it", () =>
+    Effect.gen(function*() {
+      const faults = [
+        // @ts-expect-error a caller without types may do this
+        yield* Effect.exit(Stream.runDrain(EventSourceClient.fromApi(Shop, "order", "events"))),
+        // @ts-expect-error a caller without types may do this
+        yield* Effect.exit(Stream.runDrain(EventSourceClient.fromApi(Shop, "orders", "event")))
+      ].map((exit) => Exit.isFailure(exit) ? Cause.pretty(exit.cause) : "")
+      assert.include(faults[0], "EventSourceClient: the API has no group \"order\"")
+      assert.include(faults[1], "EventSourceClient: the group \"orders\" has no endpoint \"event\"")
+    }))
+
   it("has the schemas of its events in the OpenAPI document", () => {
     const success = OpenApi.fromApi(Shop).paths["/api/orders/{id}/events"]?.get?.responses["200"]
     assert.deepStrictEqual<unknown>(success?.content, {

@@ -222,6 +222,24 @@ describe("ServerSentEvent", () => {
       }
     }))
 
+  it.effect("refuses fields of the wrong kind, which callers without types give", () =>
+    Effect.gen(function*() {
+      const values = [1, 1n, null, {}, Symbol("a"), () => {}]
+      const cases: ReadonlyArray<readonly [string, ReadonlyArray<unknown>]> = [
+        ["id", values],
+        ["event", values],
+        ["comment", values],
+        ["retry", ["1", 1n, null, {}, Symbol("a"), () => {}]],
+        ["data", [1n, Symbol("a"), () => {}]]
+      ]
+      for (const [field, values] of cases) {
+        for (const value of values) {
+          assert.strictEqual((yield* Effect.flip(ServerSentEvent.make({ [field]: value }))).field, field)
+          assert.strictEqual((yield* Effect.flip(ServerSentEvent.encode({ [field]: value }))).field, field)
+        }
+      }
+    }))
+
   it.effect("takes an id that a header carries, of up to 1,024 bytes", () =>
     Effect.gen(function*() {
       for (const id of ["", "a b", "é✓", "x".repeat(1024), "é".repeat(512), "€".repeat(341)]) {

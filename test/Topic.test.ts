@@ -116,6 +116,10 @@ describe("Topic", () => {
       assert.throws(() => Topic.make("", none), /empty/)
       // @ts-expect-error reserved
       assert.throws(() => Topic.make("orders", { resync: Schema.Null }), /resync/)
+      // @ts-expect-error a parameter as in OpenAPI
+      assert.throws(() => Topic.make("orders/{id}/items", none), /a parameter is written :id, and not {id}/)
+      // @ts-expect-error a leading slash
+      assert.throws(() => Topic.make("/orders/:id", none), /must not begin with a slash/)
     })
 
     it("is recognised by its guard", () => {
@@ -186,6 +190,19 @@ describe("Topic", () => {
         assert.strictEqual((yield* Effect.flip(Topic.event(Secrets, "count", { n: NaN }))).reason, "NotJson")
         // @ts-expect-error a caller without types may do this
         assert.strictEqual((yield* Effect.flip(Topic.event(Secrets, "constructor", 1))).field, "event")
+      }))
+
+    it.effect("is refused with the path of the member, or the name that the topic does not have", () =>
+      Effect.gen(function*() {
+        const Carts = Topic.make("carts", {
+          filled: Schema.Struct({ items: Schema.Array(Schema.Struct({ count: Schema.Positive })) })
+        })
+        const refused = yield* Effect.flip(Topic.event(Carts, "filled", { items: [{ count: 1 }, { count: -77 }] }))
+        assert.strictEqual(refused.message, "data.items.1.count must be what the schema of the event describes")
+        // @ts-expect-error a caller without types may do this
+        const unknown = yield* Effect.flip(Topic.event(Carts, "emptied", 1))
+        assert.strictEqual(unknown.field, "event")
+        assert.strictEqual(unknown.message, "the topic carts has no event \"emptied\"")
       }))
   })
 

@@ -415,11 +415,12 @@ export function fromApi(
     & { readonly baseUrl?: string | URL | undefined } = {}
 ): Stream.Stream<unknown, EventSourceError> {
   return Stream.unwrap(Effect.gen(function*() {
-    const endpoint = api.groups[group]?.endpoints[name]
-    const topic = endpoint === undefined ? undefined : declaredBy(endpoint.successSchema.ast)
-    if (endpoint === undefined || !Topic.isTopic(topic)) {
-      return yield* Effect.die(new Cause.IllegalArgumentException("the success of the endpoint must be Topic.body"))
-    }
+    const endpoints = api.groups[group]?.endpoints
+    if (endpoints === undefined) return yield* illegal(`the API has no group "${group}"`)
+    const endpoint = endpoints[name]
+    if (endpoint === undefined) return yield* illegal(`the group "${group}" has no endpoint "${name}"`)
+    const topic = declaredBy(endpoint.successSchema.ast)
+    if (!Topic.isTopic(topic)) return yield* illegal("the success of the endpoint must be Topic.body")
     const { body, url } = yield* ApiRequest.make(endpoint, { path, payload, urlParams })
     const json = (headers: RequestHeaders = {}) => ({ "content-type": "application/json", ...headers })
     const { headers } = options
@@ -431,6 +432,9 @@ export function fromApi(
     })
   }))
 }
+
+const illegal = (rule: string): Effect.Effect<never> =>
+  Effect.die(new Cause.IllegalArgumentException(`EventSourceClient: ${rule}`))
 
 /** The channel of an event, and its data without the line of the channel. */
 interface Origin {

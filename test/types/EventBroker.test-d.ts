@@ -24,6 +24,8 @@ expectTypeOf(EventBroker.publish("news", { data: "any" })).toEqualTypeOf<
   Effect.Effect<EventId, InvalidServerSentEvent | EventLogError, EventBroker.EventBroker>
 >()
 void EventBroker.publish(Topic.channel(News, {}), "headline", "hello")
+// The typed form is the last one: TypeScript reports the mistake of a call by that one
+expectTypeOf<Parameters<typeof EventBroker.publish>[0]>().toEqualTypeOf<Topic.Channel>()
 // @ts-expect-error the topic has no such event
 void EventBroker.publish(order, "refunded", paid)
 // @ts-expect-error the data of another event

@@ -75,6 +75,10 @@ Topic.make("", {})
 Topic.make("*/orders", {})
 // @ts-expect-error a wildcard
 Topic.make("orders/*", {})
+// @ts-expect-error a leading slash
+Topic.make("/orders", {})
+// @ts-expect-error a parameter as in OpenAPI
+Topic.make("orders/{id}", {})
 // @ts-expect-error a parameter without a name
 Topic.make("orders/:/items", {})
 // @ts-expect-error reserved
