@@ -388,7 +388,13 @@ const invalid = (field: InvalidServerSentEvent["field"], reason: InvalidServerSe
   Either.left(new InvalidServerSentEvent({ field, reason }))
 
 const nameFault = (name: unknown): "NotText" | "ControlCharacter" | "LoneSurrogate" | undefined =>
-  typeof name !== "string" ? "NotText" : /[\r\n\0]/.test(name) ? "ControlCharacter" : name.isWellFormed() ? undefined : "LoneSurrogate"
+  typeof name !== "string"
+    ? "NotText"
+    : /[\r\n\0]/.test(name)
+    ? "ControlCharacter"
+    : name.isWellFormed()
+    ? undefined
+    : "LoneSurrogate"
 
 /** Encodes a frame whose data is encoded. */
 const toText = (

@@ -282,8 +282,8 @@ export const isChannel = (u: unknown): u is Channel => u instanceof ChannelOf
  * Makes a topic of a path and the schemas of its events.
  *
  * A path that is empty, that begins with a slash, that has `*` as a segment, a parameter without a name or one in
- * braces, does not compile. Nor does an event with a reserved name. Other mistakes throw, such as two parameters with the same name. An event whose schema encodes
- * to undefined, such as `Schema.Void`, has empty data.
+ * braces, does not compile. Nor does an event with a reserved name. Other mistakes throw, such as two parameters with
+ * the same name. An event whose schema encodes to undefined, such as `Schema.Void`, has empty data.
  *
  * @since 0.1.0
  * @category constructors
