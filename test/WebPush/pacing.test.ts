@@ -43,11 +43,15 @@ const run = <A, E>(
     /** Moves the clock until a fiber has ended. */
     readonly finish: <A, E>(effect: Effect.Effect<A, E, WebPush.WebPush>) => Effect.Effect<A, E, WebPush.WebPush>
     readonly advance: (duration: Duration.DurationInput) => Effect.Effect<void>
+    /** Sets the time of day back. */
+    readonly setBack: (millis: number) => void
   }) => Effect.Effect<A, E, WebPush.WebPush>,
   options: Partial<WebPush.Options> = {}
 ) => {
   const clock = ManualClock.make()
   const now = () => clock.unsafeCurrentTimeMillis()
+  let back = 0
+  const timeOfDay = () => now() - back
   const requests: Array<Request> = []
   const Client = Layer.succeed(
     HttpClient.HttpClient,
@@ -75,11 +79,16 @@ const run = <A, E>(
       })
       return yield* Fiber.join(fiber)
     })
-  return body({ requests, now, finish, advance }).pipe(
+  const setBack = (millis: number) => void (back = millis)
+  return body({ requests, now, finish, advance, setBack }).pipe(
     Effect.provide(
       WebPush.layerWith({ vapid, subject, ...options }).pipe(Layer.provide([CryptoOfTest, Client]))
     ),
-    Effect.withClock(clock)
+    Effect.withClock({
+      ...clock,
+      unsafeCurrentTimeMillis: timeOfDay,
+      currentTimeMillis: Effect.sync(timeOfDay)
+    })
   )
 }
 
@@ -176,6 +185,20 @@ describe("pace", () => {
         assert.strictEqual(requests.at(-1)?.at, requests.at(-2)?.at)
       }), { pace: { fcm: "60 per minute" } }))
 
+  it.live("is kept when the time of day is set back, and beside calls without a pace", () =>
+    run(() => answer(201), ({ finish, requests, setBack }) =>
+      Effect.gen(function*() {
+        const unpaced = Effect.forEach([0, 1, 2, 3, 4, 5, 6, 7], (index) =>
+          Effect.delay(WebPush.sendMany([fcm(`unpaced-${index}`)], "hello"), "500 millis"))
+        yield* finish(Effect.all([
+          broadcast(crowd(6), { pace: { fcm: "60 per minute" } }),
+          unpaced,
+          Effect.delay(Effect.sync(() => setBack(3_600_000)), "2500 millis")
+        ], { concurrency: "unbounded" }))
+        const times = requests.filter(({ path }) => !path.includes("unpaced")).map(({ at }) => at)
+        assert.deepStrictEqual(times, [0, 1000, 2000, 3000, 4000, 5000])
+      })))
+
   it.live("of a call replaces that of the layer, and concerns its service only", () =>
     run(() => answer(201), ({ finish, now, requests }) =>
       Effect.gen(function*() {
@@ -225,6 +248,15 @@ describe("a pause", () => {
           assert.strictEqual(requests.length, 6)
         })
     ))
+
+  it.live("lasts a day at most", () =>
+    run(({ path }) => path === "/0" ? answer(429, { "retry-after": "31536000" }) : answer(201), ({ advance, finish }) =>
+      Effect.gen(function*() {
+        yield* finish(WebPush.sendMany([fcm(0)], "hello"))
+        yield* advance("1 day")
+        const { outcomes } = yield* finish(WebPush.sendMany([fcm(1)], "hello"))
+        assert.deepStrictEqual(count(outcomes), { Accepted: 1 })
+      })))
 
   it.live("comes from Retry-After of a service that fails, and not from the limit of one device", () =>
     Effect.forEach(

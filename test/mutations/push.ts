@@ -17,7 +17,27 @@ const delivery = { ...sender, file: "src/WebPush/internal/delivery.ts" }
 
 const pool = { file: "src/node/internal/encryptionPool.ts", test: "test/node/NodeWebPushCrypto.test.ts" }
 
+const pacing = { file: "src/WebPush/internal/pacing.ts", test: "test/WebPush/pacing.test.ts" }
+
 export default [
+  {
+    ...pacing,
+    promise: "A change of the time of day does not stop a pace",
+    find: `Effect.map(Effect.clock, monotonicMillis)`,
+    replace: `Effect.map(Effect.clock, (clock) => monotonicMillis(clock) && clock.unsafeCurrentTimeMillis())`
+  },
+  {
+    ...pacing,
+    promise: "A call without a pace does not delete the place of a paced one",
+    find: `service.restartAt === undefined && service.nextAt <= now`,
+    replace: `service.restartAt === undefined`
+  },
+  {
+    ...pacing,
+    promise: "A pause lasts a day at most",
+    find: `Math.min(asked, longestPauseMillis)`,
+    replace: `asked + 0 * longestPauseMillis`
+  },
   {
     ...pool,
     promise: "Keys that cannot be sent to a thread concern their message only",

@@ -2,10 +2,10 @@
  * The state of the push services that the calls of a layer share: the pace, pauses with a slow restart, and circuits.
  * A service is a vendor, or an origin of no known vendor. A circuit belongs to an origin.
  */
-import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 
+import { monotonicMillis } from "../../internal/clock.js"
 import { annotateWith } from "../../internal/logging.js"
 import { WebPushFailure, type WebPushGone } from "../../WebPushError.js"
 import type { Endpoint, Vendor } from "./endpoint.js"
@@ -37,6 +37,9 @@ const openMillis = 30_000
 
 /** Pause of a service that limits and names no time. */
 const pauseMillis = 60_000
+
+/** Longest pause: after a single response with a Retry-After of a year, the service is asked again. */
+const longestPauseMillis = 86_400_000
 
 /** The longest time for which a call waits for the pauses of a service. */
 export const maxPauseMillis = 3_600_000
@@ -87,6 +90,9 @@ const pauseOf = ({ detail, reason, retryAfter, status = 0 }: WebPushFailure): nu
     ? Duration.toMillis(retryAfter)
     : undefined
 
+// A change of the time of day neither stops a pace nor prolongs a pause.
+const currentMillis = Effect.map(Effect.clock, monotonicMillis)
+
 const logWarning = (text: string): Effect.Effect<void> => Effect.logWarning(text).pipe(annotateWith("WebPush"))
 
 /** The messages of one call to one origin. */
@@ -130,7 +136,7 @@ export const make = () => {
 
   /** Waits until a message may be sent, or fails if its circuit is open, or the pause is longer than the patience. */
   const pass = (sender: Sender, endpointId: string): Effect.Effect<void, WebPushFailure> =>
-    Effect.flatMap(Clock.currentTimeMillis, (now) => {
+    Effect.flatMap(currentMillis, (now) => {
       const { endpoint, interval } = sender
       const service = serviceOf(endpoint)
       const pause = service.pausedUntil - now
@@ -163,9 +169,11 @@ export const make = () => {
         return Effect.void
       }
       const at = reserve(service, interval, now, sender.waits)
-      if (interval === 0 && sender.waits && service.restartAt === undefined) services.delete(nameOf(endpoint))
+      // The place of the next message of a paced call is kept.
+      const isIdle = interval === 0 && service.restartAt === undefined && service.nextAt <= now
+      if (isIdle && sender.waits) services.delete(nameOf(endpoint))
       if (at <= now) return Effect.void
-      return Effect.flatMap(Effect.zipRight(Effect.sleep(at - now), Clock.currentTimeMillis), (later) => {
+      return Effect.flatMap(Effect.zipRight(Effect.sleep(at - now), currentMillis), (later) => {
         service.lateMillis = Math.min(Math.max(0, later - at), maxLateMillis)
         return sender.waits && service.pausedUntil > later ? pass(sender, endpointId) : Effect.void
       })
@@ -179,9 +187,10 @@ export const make = () => {
   /** Records a failure: it may pause the service, and open or close the circuit. */
   const failed = (endpoint: Endpoint, error: WebPushGone | WebPushFailure): Effect.Effect<void> => {
     if (error._tag === "WebPushGone" || error.status !== undefined || error.reason === "Transport") responded(endpoint)
-    const pause = error._tag === "WebPushGone" ? undefined : pauseOf(error)
+    const asked = error._tag === "WebPushGone" ? undefined : pauseOf(error)
+    const pause = asked === undefined ? undefined : Math.min(asked, longestPauseMillis)
     if (pause === undefined && (error._tag === "WebPushGone" || error.reason !== "Timeout")) return Effect.void
-    return Effect.flatMap(Clock.currentTimeMillis, (now) => {
+    return Effect.flatMap(currentMillis, (now) => {
       if (pause !== undefined) {
         const service = serviceOf(endpoint)
         const isPaused = service.pausedUntil > now
@@ -221,7 +230,7 @@ export const make = () => {
       const interval = intervals.get(endpoint.vendor)
       return interval === undefined
         ? Effect.void
-        : Effect.map(Clock.currentTimeMillis, (now) => void reserve(serviceOf(endpoint), interval, now, false))
+        : Effect.map(currentMillis, (now) => void reserve(serviceOf(endpoint), interval, now, false))
     })
     return Effect.zipRight(count, observed)
   }
