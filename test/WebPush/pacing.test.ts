@@ -193,7 +193,12 @@ describe("pace", () => {
         yield* finish(Effect.all([
           broadcast(crowd(6), { pace: { fcm: "60 per minute" } }),
           unpaced,
-          Effect.delay(Effect.sync(() => setBack(3_600_000)), "2500 millis")
+          Effect.delay(
+            Effect.sync(() =>
+              setBack(3_600_000)
+            ),
+            "2500 millis"
+          )
         ], { concurrency: "unbounded" }))
         const times = requests.filter(({ path }) => !path.includes("unpaced")).map(({ at }) => at)
         assert.deepStrictEqual(times, [0, 1000, 2000, 3000, 4000, 5000])
@@ -250,13 +255,16 @@ describe("a pause", () => {
     ))
 
   it.live("lasts a day at most", () =>
-    run(({ path }) => path === "/0" ? answer(429, { "retry-after": "31536000" }) : answer(201), ({ advance, finish }) =>
-      Effect.gen(function*() {
-        yield* finish(WebPush.sendMany([fcm(0)], "hello"))
-        yield* advance("1 day")
-        const { outcomes } = yield* finish(WebPush.sendMany([fcm(1)], "hello"))
-        assert.deepStrictEqual(count(outcomes), { Accepted: 1 })
-      })))
+    run(
+      ({ path }) => path === "/0" ? answer(429, { "retry-after": "31536000" }) : answer(201),
+      ({ advance, finish }) =>
+        Effect.gen(function*() {
+          yield* finish(WebPush.sendMany([fcm(0)], "hello"))
+          yield* advance("1 day")
+          const { outcomes } = yield* finish(WebPush.sendMany([fcm(1)], "hello"))
+          assert.deepStrictEqual(count(outcomes), { Accepted: 1 })
+        })
+    ))
 
   it.live("comes from Retry-After of a service that fails, and not from the limit of one device", () =>
     Effect.forEach(
