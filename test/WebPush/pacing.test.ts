@@ -2,7 +2,7 @@ import { randomBytes } from "node:crypto"
 
 import { HttpClient, HttpClientResponse } from "@effect/platform"
 import { assert, describe, it } from "@effect/vitest"
-import { Chunk, Duration, Effect, Either, Fiber, Layer, Ref, Schedule, Stream } from "effect"
+import { Chunk, Duration, Effect, Either, Exit, Fiber, Layer, Ref, Schedule, Stream } from "effect"
 import * as VapidKeys from "effect-realtime/VapidKeys"
 import * as WebPush from "effect-realtime/WebPush"
 import * as WebPushCrypto from "effect-realtime/WebPushCrypto"
@@ -288,6 +288,20 @@ describe("a pause", () => {
             assert.strictEqual((requests[1]?.at ?? 0) >= 30_000, isPause, host)
           }))
     ))
+})
+
+describe("a client that interrupts a request", () => {
+  for (const retry of [undefined, "off"] as const) {
+    it.live(`interrupts the call, which does not wait for an outcome (retry: ${retry})`, () =>
+      run(({ path }) => path === "/1" ? Effect.interrupt : answer(201), ({ finish }) =>
+        Effect.gen(function*() {
+          const exits = yield* finish(Effect.all([
+            Effect.exit(Effect.asVoid(WebPush.sendMany([fcm(0), fcm(1), fcm(2)], "hello", { retry }))),
+            Effect.exit(Effect.asVoid(broadcast(crowd(3), { retry })))
+          ]))
+          for (const exit of exits) assert.isTrue(Exit.isInterrupted(exit))
+        })))
+  }
 })
 
 describe("retry", () => {

@@ -63,7 +63,7 @@ export const make = Effect.fnUntraced(function*<S extends WebPushSubscription>(
 ) {
   const scope = yield* Scope.fork(yield* Effect.scope, ExecutionStrategy.parallel)
   // Each fiber starts with the settings of the call: one that a worker forks would copy all that the worker changed.
-  const fork = Runtime.runFork(yield* Effect.runtime<never>())
+  const runFork = Runtime.runFork(yield* Effect.runtime<never>())
   const progress = Effect.unsafeMakeLatch()
   const lanes = new Map<string, Lane<S>>()
   let workers = 0
@@ -72,6 +72,18 @@ export const make = Effect.fnUntraced(function*<S extends WebPushSubscription>(
   /** Number of lanes in which no message waits for a place. */
   let idle = 0
   let isEnding = false
+  /** Fails as the first fiber that has died, or that its client has interrupted: its message gets no outcome. */
+  let fault: Effect.Effect<never> | undefined
+
+  const fork = (effect: Effect.Effect<void>) =>
+    runFork(
+      Effect.catchAllCause(effect, (cause) =>
+        Effect.sync(() => {
+          fault ??= Effect.failCause(cause)
+          progress.unsafeOpen()
+        })),
+      { scope }
+    )
 
   const laneOf = (endpoint: string): Lane<S> => {
     const end = endpoint.indexOf("/", "https://".length)
@@ -108,8 +120,9 @@ export const make = Effect.fnUntraced(function*<S extends WebPushSubscription>(
   }
 
   const wait = Effect.suspend(() => {
+    if (fault !== undefined) return fault
     progress.unsafeClose()
-    return progress.await
+    return Effect.zipRight(progress.await, Effect.suspend(() => fault ?? Effect.void))
   })
 
   /** Adds a message to its lane, and starts a worker if none is about to take it. */
@@ -130,8 +143,7 @@ export const make = Effect.fnUntraced(function*<S extends WebPushSubscription>(
       Effect.suspend(() => {
         lane.isStarting = false
         return work(lane)
-      }),
-      { scope }
+      })
     )
   }
 
@@ -199,8 +211,7 @@ export const make = Effect.fnUntraced(function*<S extends WebPushSubscription>(
             Effect.map(Effect.sleep(Math.max(0, Intervals.start(decision.intervals) - now)), () => {
               retrying--
               add(job)
-            }),
-            { scope }
+            })
           )
           return Effect.void
         })
