@@ -28,6 +28,8 @@ import * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
 import type * as Tracer from "effect/Tracer"
 
+import { decode as decodeDuration } from "./internal/duration.js"
+
 /**
  * The owner that a credential names, and the time until which it does. Both are options of a subscription:
  * `EventBroker.respond(channels, { owner, authorize: (channels) => Effect.succeed({ channels, expiresAt }) })`.
@@ -334,7 +336,7 @@ const redactSpansOf = (parameter: string) => {
 }
 
 const minSecretBytes = 32
-const maxTtl = Duration.minutes(10)
+const maxTtlMillis = 10 * 60 * 1000
 const encoder = new TextEncoder()
 const algorithm = { name: "HMAC", hash: "SHA-256" }
 
@@ -352,14 +354,18 @@ const decodePayload = Schema.decode(
 const illegal = (rule: string) => Effect.die(new Cause.IllegalArgumentException(`AccessTicket: ${rule}`))
 
 const make = Effect.fnUntraced(function*({ secret, ttl = "1 minute" }: Options) {
-  const secrets = Arr.ensure(secret).map((secret) => encoder.encode(Redacted.value(secret)))
+  const redacted = Arr.ensure(secret)
+  if (!redacted.every(Redacted.isRedacted)) {
+    return yield* illegal("a secret must be Redacted, as Config.redacted makes it")
+  }
+  const secrets = redacted.map((secret) => encoder.encode(Redacted.value(secret)))
   if (!Arr.isNonEmptyArray(secrets) || secrets.some(({ length }) => length < minSecretBytes)) {
     return yield* illegal(`a secret must be at least ${minSecretBytes} bytes long`)
   }
-  if (!Duration.greaterThan(ttl, Duration.zero) || Duration.greaterThan(ttl, maxTtl)) {
+  const lifetime = Option.match(decodeDuration(ttl), { onNone: () => 0, onSome: Duration.toMillis })
+  if (!(lifetime > 0 && lifetime <= maxTtlMillis)) {
     return yield* illegal("ttl must be longer than 0, and at most 10 minutes")
   }
-  const lifetime = Duration.toMillis(ttl)
   const keys = yield* Effect.forEach(
     secrets,
     (secret) => Effect.promise(() => crypto.subtle.importKey("raw", secret, algorithm, false, ["sign", "verify"]))

@@ -26,8 +26,8 @@ import { annotateWith, reasonOf } from "./internal/logging.js"
 import type { Device, Filter, SubscriptionStoreError } from "./SubscriptionStore.js"
 import { checkFilter, Locale, SubscriptionStore } from "./SubscriptionStore.js"
 import type { Message, SendOptions } from "./WebPush.js"
-import { Urgency, WebPush } from "./WebPush.js"
-import { isWebPushPayload, maxBytes, toBytes } from "./WebPushPayload.js"
+import { isMessage, Urgency, WebPush } from "./WebPush.js"
+import { maxBytes, toBytes } from "./WebPushPayload.js"
 
 /**
  * The message of a campaign: one for all devices, or one for each locale, by its BCP 47 tag. A device with the locale
@@ -280,15 +280,12 @@ const durationOf = (name: string, input: Duration.DurationInput | undefined) =>
 
 const decodeLocale = Schema.decodeEither(Locale)
 
-const isOneMessage = (message: CampaignMessage): message is Message =>
-  typeof message === "string" || message instanceof Uint8Array || isWebPushPayload(message)
-
 const encode = (
   message: CampaignMessage,
   { batch = 500, matching = {}, padding, timeout, topic, ttl, urgency }: StartOptions
 ): Either.Either<string, CampaignError> =>
   Either.gen(function*() {
-    const { default: byDefault, ...others } = isOneMessage(message) ? { default: message } : message
+    const { default: byDefault, ...others } = isMessage(message) ? { default: message } : message
     const locales: Record<string, Uint8Array> = {}
     for (const [name, message] of Object.entries<Message>(others)) {
       const locale = yield* Either.mapLeft(

@@ -5,6 +5,7 @@
  * @since 0.1.0
  */
 import * as Arr from "effect/Array"
+import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -16,6 +17,7 @@ import * as Stream from "effect/Stream"
 
 import { EventBroker } from "./EventBroker.js"
 import * as EventLog from "./EventLog.js"
+import { decode as decodeDuration } from "./internal/duration.js"
 import { annotateWith, reasonOf } from "./internal/logging.js"
 import type * as ServerSentEvent from "./ServerSentEvent.js"
 import type { Device, SubscriptionStoreError } from "./SubscriptionStore.js"
@@ -219,6 +221,11 @@ const tryToStore = <A>(effect: () => Effect.Effect<A, SubscriptionStoreError>): 
     )
   )
 
+const isPolicy = Schema.is(Schema.Literal("closed", "always", "unconnected", "unacknowledged"))
+
+const illegal = (rule: string): Effect.Effect<never> =>
+  Effect.die(new Cause.IllegalArgumentException(`Notifier: ${rule}`))
+
 /**
  * Builds the service over the broker, the store and the push sender.
  *
@@ -272,6 +279,15 @@ export const make: Effect.Effect<Notifier.Service, never, EventBroker | Subscrip
       { delay, exclude = [], policy = "closed", ...sendOptions }: NotifyOptions = {}
     ): Effect.Effect<NotifyReport, NotifyError, R> =>
       Effect.gen(function*() {
+        if (!isPolicy(policy)) {
+          return yield* illegal("policy must be closed, always, unconnected or unacknowledged")
+        }
+        if (delay !== undefined && Option.isNone(decodeDuration(delay))) {
+          return yield* illegal("delay must be a duration")
+        }
+        if (!WebPush.isMessage(message) && typeof message !== "function") {
+          return yield* illegal("push must be a text, bytes, a payload or a function that returns one")
+        }
         const channel = Topic.channel(Owner, { owner })
         const connectionsBefore = yield* countConnections(channel)
         const published = yield* Effect.matchEffect(broker.publish(channel, event), {
@@ -359,7 +375,7 @@ export const layer: Layer.Layer<Notifier, never, EventBroker | SubscriptionStore
  * the policy names. Devices that are gone are pruned. Nothing is retried: `NotificationOutbox` does that.
  *
  * Fails with `InvalidServerSentEvent` before anything is sent, and with `SubscriptionStoreError` if the store cannot be
- * read.
+ * read. Dies with `IllegalArgumentException`, before anything is sent, if the policy, the delay or the push cannot be.
  *
  * @since 0.1.0
  * @category combinators

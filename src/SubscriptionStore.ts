@@ -16,6 +16,7 @@ import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 
+import { isDecoded, undecoded } from "./internal/decoded.js"
 import { identityHashOf, WebPushSubscription } from "./WebPushSubscription.js"
 
 /**
@@ -401,7 +402,12 @@ export const make = (
           Effect.zipRight(checkText("endpoint", endpoint)),
           Effect.zipRight(Effect.suspend(() => operations.remove(owner, endpoint)))
         ),
-      forOwner: (owner) => Effect.zipRight(checkOwner(owner), Effect.suspend(() => operations.forOwner(owner)))
+      forOwner: (owner) => Effect.zipRight(checkOwner(owner), Effect.suspend(() => operations.forOwner(owner))),
+      prune: (gone) =>
+        Effect.suspend(() => {
+          const subscriptions = Arr.fromIterable(gone)
+          return subscriptions.every(isDecoded) ? operations.prune(subscriptions) : undecoded("SubscriptionStore")
+        })
     })
   })
 
@@ -728,9 +734,24 @@ export const withAttributes = <A extends object, I>(schema: Schema.Schema<A, I>)
 
 /**
  * Removes the devices that a push service reports as gone, unless they have subscribed again, and returns their number.
+ * It takes subscriptions, and not the endpoints of `Report.gone`, since it compares their keys.
  *
  * @since 0.1.0
  * @category accessors
+ * @example
+ * ```ts
+ * import { Effect, Either } from "effect"
+ * import * as SubscriptionStore from "effect-realtime/SubscriptionStore"
+ * import type * as WebPush from "effect-realtime/WebPush"
+ *
+ * // The report of `WebPush.sendMany`.
+ * const pruneGone = ({ outcomes }: WebPush.Report) =>
+ *   SubscriptionStore.prune(
+ *     outcomes.filter(({ result }) => Either.isLeft(result) && result.left._tag === "WebPushGone").map((outcome) =>
+ *       outcome.subscription
+ *     )
+ *   )
+ * ```
  */
 export const prune = (
   gone: Iterable<WebPushSubscription>

@@ -8,6 +8,7 @@ import * as FetchHttpClient from "@effect/platform/FetchHttpClient"
 import * as HttpClient from "@effect/platform/HttpClient"
 import * as Arr from "effect/Array"
 import * as Cause from "effect/Cause"
+import * as Chunk from "effect/Chunk"
 import * as Config from "effect/Config"
 import type * as ConfigError from "effect/ConfigError"
 import * as Context from "effect/Context"
@@ -20,11 +21,14 @@ import * as Inspectable from "effect/Inspectable"
 import * as Layer from "effect/Layer"
 import * as Mailbox from "effect/Mailbox"
 import * as Option from "effect/Option"
+import * as Predicate from "effect/Predicate"
+import * as Redacted from "effect/Redacted"
 import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 
+import { isDecoded, undecoded } from "./internal/decoded.js"
 import { decode as decodeDuration } from "./internal/duration.js"
 import { hashOf } from "./internal/hash.js"
 import { annotateWith } from "./internal/logging.js"
@@ -327,9 +331,13 @@ const checkOptions = (
 const validate = ({ hosts, subject }: Options): Effect.Effect<void, WebPushConfigError> =>
   !isSubject(subject)
     ? new WebPushConfigError({ field: "subject", reason: "Invalid" })
-    : hosts !== undefined && hosts !== "public" && !hosts.every(EndpointPolicy.isHost)
+    : hosts !== undefined && hosts !== "public" && !(Array.isArray(hosts) && hosts.every(EndpointPolicy.isHost))
     ? new WebPushConfigError({ field: "hosts", reason: "Invalid" })
     : Effect.void
+
+const isKeyPair = (u: unknown): boolean =>
+  Predicate.hasProperty(u, "publicKey") && typeof u.publicKey === "string" &&
+  Predicate.hasProperty(u, "privateKey") && Redacted.isRedacted(u.privateKey)
 
 /** The bytes of a message with its options. */
 interface Prepared extends Delivery.Prepared {
@@ -337,12 +345,19 @@ interface Prepared extends Delivery.Prepared {
   readonly concurrency: number
 }
 
+const toMessageBytes = (message: Message): Uint8Array => {
+  if (!isMessage(message)) {
+    throw new Cause.IllegalArgumentException("WebPush: a message must be a text, bytes or a payload")
+  }
+  return toBytes(message)
+}
+
 const prepare = (message: Message, layer: SendManyOptions, call: SendManyOptions): Prepared => {
   const ttl = Duration.toSeconds(call.ttl ?? layer.ttl ?? "4 weeks")
   const urgency = call.urgency ?? layer.urgency
   const topic = call.topic ?? layer.topic
   return {
-    bytes: toBytes(message),
+    bytes: toMessageBytes(message),
     padding: Math.min(call.padding ?? layer.padding ?? 0, maxBytes),
     timeout: Duration.decode(call.timeout ?? layer.timeout ?? "10 seconds"),
     concurrency: call.concurrency ?? layer.concurrency ?? 64,
@@ -396,10 +411,7 @@ const makePrepareFor = <S extends WebPushSubscription, R>(
             )
             : Effect.succeed(message)
         }).pipe(
-          Effect.map((message): Prepared => {
-            if (!isMessage(message)) throw new Cause.IllegalArgumentException("WebPush: this is no message")
-            return { ...prepared, bytes: toBytes(message) }
-          }),
+          Effect.map((message): Prepared => ({ ...prepared, bytes: toMessageBytes(message) })),
           Effect.catchAllCause((cause) => {
             const failure = new WebPushFailure({
               reason: "Rejected",
@@ -431,6 +443,7 @@ const sendAll = Effect.fnUntraced(function*<S extends WebPushSubscription>(
   makeCrowd: MakeCrowd<S>
 ) {
   const inputs = Arr.fromIterable(subscriptions)
+  if (!inputs.every(isDecoded)) return yield* undecoded("WebPush")
   const unique = new Map(inputs.map((subscription) => [identityOf(subscription), subscription]))
   const results = new Map<string, Outcome["result"]>()
   const crowd = yield* makeCrowd((subscription, result) =>
@@ -490,7 +503,8 @@ const sendStream = <S extends WebPushSubscription, E, R>(
     const crowd = yield* aroundRequests(
       makeCrowd((subscription, result) => Effect.asVoid(outcomes.offer({ subscription, result })))
     )
-    yield* Stream.runForEachChunk(subscriptions, crowd.addAll).pipe(
+    const addAll = (chunk: Chunk.Chunk<S>) => Chunk.every(chunk, isDecoded) ? crowd.addAll(chunk) : undecoded("WebPush")
+    yield* Stream.runForEachChunk(subscriptions, addAll).pipe(
       Effect.exit,
       Effect.flatMap((exit) => Effect.zipRight(crowd.done, exit)),
       Mailbox.into(outcomes),
@@ -545,9 +559,10 @@ export const make: (
     yield* validate(options)
     const crypto = yield* WebPushCrypto
     yield* checkOptions(options, crypto)
-    const vapid: Arr.NonEmptyReadonlyArray<VapidKeys.VapidKeys> = "publicKey" in options.vapid ?
-      [options.vapid] :
-      options.vapid
+    const vapid = Arr.ensure(options.vapid)
+    if (!Arr.isNonEmptyReadonlyArray(vapid) || !vapid.every(isKeyPair)) {
+      return yield* illegal("vapid must be a key pair of VapidKeys, whose private key is Redacted, or several of them")
+    }
     const pairs = yield* Effect.mapError(
       Effect.forEach(vapid, VapidKeys.check),
       ({ field, reason }) => new WebPushConfigError({ field: `vapid.${field}`, reason })
@@ -596,13 +611,16 @@ export const make: (
       ttl: options.ttl === undefined ? undefined : Duration.decode(options.ttl),
       isAllowed: (endpoint) => policy(endpoint) !== undefined,
       send: (subscription, message, call) =>
-        Effect.flatMap(prepared(message, call), (message) =>
-          Effect.scoped(
-            Effect.flatMap(Deadline.make(message.timeout), (limit) =>
-              aroundRequests(
-                services.around(() => policy(subscription.endpoint), intervals, traced(subscription, message, limit))
-              ))
-          )),
+        Effect.flatMap(
+          isDecoded(subscription) ? prepared(message, call) : undecoded("WebPush"),
+          (message) =>
+            Effect.scoped(
+              Effect.flatMap(Deadline.make(message.timeout), (limit) =>
+                aroundRequests(
+                  services.around(() => policy(subscription.endpoint), intervals, traced(subscription, message, limit))
+                ))
+            )
+        ),
       sendMany: (subscriptions, message, call) =>
         Effect.flatMap(
           makeCrowdFor(message, call),
@@ -676,7 +694,14 @@ export const layerConfig = (
 ): Layer.Layer<WebPush, WebPushConfigError | ConfigError.ConfigError, HttpClient.HttpClient | WebPushCrypto> =>
   Layer.unwrapEffect(Effect.map(Config.unwrap(options), layerWith))
 
-const isMessage = (u: unknown): u is Message => typeof u === "string" || u instanceof Uint8Array || isWebPushPayload(u)
+/**
+ * Returns `true` if the value is a message.
+ *
+ * @since 0.1.0
+ * @category guards
+ */
+export const isMessage = (u: unknown): u is Message =>
+  typeof u === "string" || u instanceof Uint8Array || isWebPushPayload(u)
 
 const isMessageFor = (u: unknown): boolean => isMessage(u) || typeof u === "function"
 

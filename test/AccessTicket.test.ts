@@ -141,6 +141,8 @@ describe("AccessTicket", () => {
         const [options, rule] of [
           [{ secret: Redacted.make("short") }, /secret must be at least 32 bytes/],
           [{ secret: [] }, /secret must be at least 32 bytes/],
+          [Object({ secret: "x".repeat(32) }), /secret must be Redacted/],
+          [Object({ secret: secretOf("a"), ttl: "soon" }), /ttl must be/],
           [{ secret: [secretOf("a"), Redacted.make("private")] }, /secret must be at least 32 bytes/],
           [{ secret: secretOf("a"), ttl: 0 }, /ttl must be/],
           [{ secret: secretOf("a"), ttl: Duration.infinity }, /ttl must be/],

@@ -423,3 +423,27 @@ describe("Notifier", () => {
       })
     ))
 })
+
+it.scoped("refuses a policy, a delay and a push that cannot be, before the event is published", () =>
+  Effect.gen(function*() {
+    const notifier = yield* Notifier.make
+    const channel = Notifier.channels("anna")[0] ?? ""
+    const mistakes = [
+      [news, { policy: "never" }, /Notifier: policy must be/],
+      [news, { delay: "soon" }, /Notifier: delay must be/],
+      [news, { delay: -1 }, /Notifier: delay must be/],
+      [{ event: news.event }, {}, /Notifier: push must be/],
+      [{ event: news.event, push: { title: "hello" } }, {}, /Notifier: push must be/]
+    ] as const
+    const { publish, stream } = yield* EventBroker.EventBroker
+    const lastEventId = yield* publish(channel, { event: "before" })
+    for (const [notification, options, rule] of mistakes) {
+      const exit = yield* Effect.exit(notifier.notify("anna", Object(notification), Object(options)))
+      const defect = Exit.isFailure(exit) ? Option.getOrUndefined(Cause.dieOption(exit.cause)) : undefined
+      assert.isTrue(Cause.isIllegalArgumentException(defect), String(defect))
+      assert.match(String(defect), rule)
+    }
+    yield* publish(channel, { event: "after" })
+    const first = yield* Stream.runHead(stream(channel, { lastEventId }))
+    assert.strictEqual(Option.getOrUndefined(first)?.event, "after")
+  }).pipe(Effect.provide(EventBroker.layer.pipe(Layer.provideMerge(Shared)))))

@@ -23,6 +23,7 @@ import {
   Tracer
 } from "effect"
 import * as Metrics from "effect-realtime/Metrics"
+import * as SubscriptionStore from "effect-realtime/SubscriptionStore"
 import * as VapidKeys from "effect-realtime/VapidKeys"
 import * as WebPush from "effect-realtime/WebPush"
 import * as WebPushCrypto from "effect-realtime/WebPushCrypto"
@@ -1204,4 +1205,55 @@ describe("metrics", () => {
       assert.deepStrictEqual((yield* counts).map((count, index) => count - (before[index] ?? 0)), [1, 1, 1, 1])
     }).pipe(withWebPush(http))
   })
+})
+
+describe("mistakes of callers without types", () => {
+  const dies = <A, E, R>(effect: Effect.Effect<A, E, R>, rule: RegExp) =>
+    Effect.map(Effect.exit(effect), (exit) => {
+      const defect = Exit.isFailure(exit) ? Option.getOrUndefined(Cause.dieOption(exit.cause)) : undefined
+      assert.isTrue(Cause.isIllegalArgumentException(defect), String(defect))
+      assert.match(String(defect), rule)
+    })
+
+  it.effect("a constant message that is none is refused, and no subscription counts as invalid", () => {
+    const http = stub()
+    return Effect.gen(function*() {
+      for (const message of [Object({ title: "hello" }), Object(42), undefined, null]) {
+        const rule = /WebPush: a message must be a text, bytes or a payload/
+        const { broadcast, send, sendMany } = yield* WebPush.WebPush
+        yield* dies(send(fcm(1), message), rule)
+        yield* dies(sendMany([fcm(1)], message), rule)
+        yield* dies(Stream.runDrain(broadcast(Stream.make(fcm(1)), message)), rule)
+      }
+      assert.strictEqual(http.requests.length, 0)
+    }).pipe(withWebPush(http))
+  })
+
+  it.effect("a subscription that was not decoded is refused before anything is sent", () => {
+    const http = stub()
+    return Effect.gen(function*() {
+      const { endpoint, keys } = fcm(1)
+      const raw = Object({ endpoint, keys })
+      const rule = /: a subscription must be decoded with the Schema WebPushSubscription/
+      yield* dies(WebPush.send(raw, "hello"), rule)
+      yield* dies(WebPush.sendMany([fcm(2), raw], "hello"), rule)
+      yield* dies(Stream.runDrain(WebPush.broadcast(Stream.make(fcm(2), raw), "hello")), rule)
+      assert.strictEqual(http.requests.length, 0)
+      for (const gone of [raw, endpoint]) {
+        yield* dies(SubscriptionStore.prune([gone]).pipe(Effect.provide(SubscriptionStore.layerMemory)), rule)
+      }
+    }).pipe(withWebPush(http))
+  })
+
+  it.effect("key pairs and hosts that are none are refused when the layer is built", () =>
+    Effect.gen(function*() {
+      const { privateKey, publicKey } = yield* VapidKeys.generate
+      const text = { publicKey, privateKey: Redacted.value(privateKey) }
+      for (const vapid of [JSON.parse("\"abc\""), Object({}), Object([]), Object([text])]) {
+        yield* dies(withWebPush(stub(), { vapid })(Effect.void), /WebPush: vapid must be a key pair/)
+      }
+      const hosts = JSON.parse("\"push.example.org\"")
+      const error = yield* Effect.flip(withWebPush(stub(), { hosts })(Effect.void))
+      assert.strictEqual(error.field, "hosts")
+    }))
 })

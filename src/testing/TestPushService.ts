@@ -105,8 +105,8 @@ export interface Options {
 }
 
 /**
- * The push service of a test. It checks tokens against the time of the system: under a TestClock, call
- * `TestClock.setTime(Date.now())` first, since otherwise it answers each message with 400.
+ * The push service of a test. It checks tokens against the clock with which its layer was built: the `TestClock` of a
+ * test that provides the layer.
  *
  * @since 0.1.0
  * @category tags
@@ -226,7 +226,13 @@ const verifyToken = (token: string, publicKey: string): boolean => {
 }
 
 /** Reads a message. Throws the first rule that it breaks. */
-const read = (device: Device, method: string | undefined, headers: Record<string, string>, body: Buffer): Received => {
+const read = (
+  device: Device,
+  method: string | undefined,
+  headers: Record<string, string>,
+  body: Buffer,
+  nowMillis: number
+): Received => {
   const demand = (holds: boolean, rule: string) => {
     if (!holds) throw new Error(rule)
   }
@@ -271,7 +277,7 @@ const read = (device: Device, method: string | undefined, headers: Record<string
   )
   demand(body.toString("base64url", 21, 86) !== applicationServerKey, "the two keys must differ (RFC 8292, 3.2)")
   const claims = Object(parseSegment(claimsSegment))
-  const now = Date.now() / 1000
+  const now = nowMillis / 1000
   demand(claims.aud === new URL(subscription.endpoint).origin, "aud must be the origin of the endpoint (RFC 8292, 2)")
   demand(claims.exp > now && claims.exp <= now + 86_400, "exp must be within 24 hours (RFC 8292, 2)")
   demand(/^(mailto|https):/.test(claims.sub), "sub must be a mailto: or https: URL (RFC 8292, 2.1)")
@@ -353,6 +359,7 @@ const reply = (response: Response, answer: Answer, breakConnection: () => void) 
 export const make: (options?: Options) => Effect.Effect<TestPushService.Service, never, Scope.Scope> = Effect
   .fnUntraced(
     function*(options = {}) {
+      const clock = yield* Effect.clock
       const { cert, key } = TestCertificate.make(hostnames)
       const devices = new Map<string, Device>()
       const received: Array<Received> = []
@@ -377,7 +384,7 @@ export const make: (options?: Options) => Effect.Effect<TestPushService.Service,
             Object.entries(request.headers).map(([name, value]) => [name, String(value)])
           )
           const message = Either.try({
-            try: () => read(device, request.method, headers, Buffer.concat(chunks)),
+            try: () => read(device, request.method, headers, Buffer.concat(chunks), clock.unsafeCurrentTimeMillis()),
             catch: (error) => error instanceof Error ? error.message : "the message cannot be read"
           })
           if (Either.isLeft(message)) {

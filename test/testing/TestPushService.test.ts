@@ -125,6 +125,13 @@ describe("TestPushService", () => {
       }))
   }
 
+  it.effect("checks tokens against the clock of a test, which begins in 1970", () =>
+    Effect.gen(function*() {
+      const { received, subscribe, violations } = yield* TestPushService.TestPushService
+      yield* WebPush.send(yield* subscribe(), "hello")
+      assert.deepStrictEqual([(yield* received).length, yield* violations], [1, []])
+    }).pipe(Effect.provide(TestPushService.layerWebPush)))
+
   it.live("refuses the key of another server", () =>
     Effect.gen(function*() {
       const { violations } = yield* send(authorization({}), { ownKey: false })
