@@ -427,7 +427,7 @@ describe("Notifier", () => {
 it.scoped("refuses a policy, a delay and a push that cannot be, before the event is published", () =>
   Effect.gen(function*() {
     const notifier = yield* Notifier.make
-    const channel = Notifier.channels("anna")[0] ?? ""
+    const channel = "notifications/anna"
     const mistakes = [
       [news, { policy: "never" }, /Notifier: policy must be/],
       [news, { delay: "soon" }, /Notifier: delay must be/],
