@@ -740,7 +740,7 @@ export const withAttributes = <A extends object, I>(schema: Schema.Schema<A, I>)
  * @category accessors
  * @example
  * ```ts
- * import { Effect, Either } from "effect"
+ * import { Either } from "effect"
  * import * as SubscriptionStore from "effect-realtime/SubscriptionStore"
  * import type * as WebPush from "effect-realtime/WebPush"
  *
