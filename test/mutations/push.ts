@@ -529,5 +529,29 @@ export default [
     waiting`,
     replace: `void job
     waiting`
+  },
+  {
+    ...sender,
+    promise: "A constant message that is none is refused",
+    name: "a constant message that is none",
+    find: `bytes: toMessageBytes(message),
+    padding`,
+    replace: `bytes: toBytes(message),
+    padding`
+  },
+  {
+    ...sender,
+    promise: "A subscription that was not decoded is refused before anything is sent",
+    name: "a subscription that was not decoded",
+    find: `if (!inputs.every(isDecoded)) return yield* undecoded("WebPush")`,
+    replace: ``
+  },
+  {
+    file: "src/testing/TestPushService.ts",
+    test: "test/testing/TestPushService.test.ts",
+    promise: "Tokens are checked against the clock of the layer",
+    name: "begins in 1970",
+    find: `clock.unsafeCurrentTimeMillis()`,
+    replace: `Date.now()`
   }
 ] satisfies ReadonlyArray<Mutation>
