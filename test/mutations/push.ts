@@ -553,5 +553,63 @@ export default [
     name: "begins in 1970",
     find: `clock.unsafeCurrentTimeMillis()`,
     replace: `Date.now()`
+  },
+  {
+    promise: "A message is sent again after its circuit has closed, whatever the schedule says",
+    file: "src/WebPush/internal/crowd.ts",
+    find: "Intervals.start(decision.intervals) - now, circuitMillis(error))",
+    replace: "Intervals.start(decision.intervals) - now, 0)",
+    test: "test/WebPush/pacing.test.ts",
+    name: "by a schedule without delays"
+  },
+  {
+    promise: "A message that waits for its retry occupies no place",
+    file: "src/WebPush/internal/crowd.ts",
+    find:
+      "          fork(\n            Effect.map(Effect.sleep(delay), () => {\n              retrying--\n              add(job)\n            })\n          )\n          return Effect.void\n",
+    replace:
+      "          return Effect.map(Effect.sleep(delay), () => {\n              retrying--\n              add(job)\n            })\n",
+    test: "test/WebPush/pacing.test.ts",
+    name: "occupies no place meanwhile"
+  },
+  {
+    promise: "A service that limits is paused",
+    file: "src/WebPush/internal/pacing.ts",
+    find: "        service.pausedUntil = Math.max(service.pausedUntil, now + pause)\n",
+    replace: "",
+    test: "test/WebPush/pacing.test.ts",
+    name: "is paused, restarts slowly"
+  },
+  {
+    promise: "A service restarts slowly after a pause",
+    file: "src/WebPush/internal/pacing.ts",
+    find: "        service.restartAt = service.pausedUntil\n",
+    replace: "",
+    test: "test/WebPush/pacing.test.ts",
+    name: "is paused, restarts slowly"
+  },
+  {
+    promise: "Messages keep the pace of their service",
+    file: "src/WebPush/internal/pacing.ts",
+    find: "service.nextAt = at + interval",
+    replace: "service.nextAt = at",
+    test: "test/WebPush/pacing.test.ts",
+    name: "at equal distances"
+  },
+  {
+    promise: "A circuit opens after ten time-outs in a row",
+    file: "src/WebPush/internal/pacing.ts",
+    find: "if (circuit.timeouts >= maxTimeouts) circuit.openUntil = now + openMillis\n",
+    replace: "\n",
+    test: "test/WebPush/pacing.test.ts",
+    name: "gets one probe after 30 seconds"
+  },
+  {
+    promise: "Reading stops when too many subscriptions wait",
+    file: "src/WebPush/internal/crowd.ts",
+    find: "queued + retrying >= maxWaiting || ",
+    replace: "",
+    test: "test/WebPush/pacing.test.ts",
+    name: "reading stops when"
   }
 ] satisfies ReadonlyArray<Mutation>

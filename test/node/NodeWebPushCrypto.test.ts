@@ -134,8 +134,10 @@ describe("NodeWebPushCrypto.layerWorkers", () => {
           /^NodeWebPushCrypto lost a worker thread \((exit code 1|TypeError)\): its messages are /
         )
       }).pipe(
-        Effect.provide(NodeWebPushCrypto.layerWorkers({ workers: 2, batch: 8 })),
-        Effect.provide(Logger.replace(Logger.defaultLogger, Logger.make(({ message }) => logged.push(String(message)))))
+        Effect.provide([
+          NodeWebPushCrypto.layerWorkers({ workers: 2, batch: 8 }),
+          Logger.replace(Logger.defaultLogger, Logger.make(({ message }) => logged.push(String(message))))
+        ])
       )
     })
   }
@@ -172,8 +174,10 @@ describe("NodeWebPushCrypto.layerWorkers", () => {
       )
       assert.isAtMost(threads.size, 4)
     }).pipe(
-      Effect.provide(NodeWebPushCrypto.layerWorkers({ workers: 1, batch: 8 })),
-      Effect.provide(Logger.remove(Logger.defaultLogger))
+      Effect.provide([
+        NodeWebPushCrypto.layerWorkers({ workers: 1, batch: 8 }),
+        Logger.remove(Logger.defaultLogger)
+      ])
     ))
 
   it.effect("dies when the layer is built and no thread runs", () =>

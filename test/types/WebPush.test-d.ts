@@ -63,13 +63,13 @@ expectTypeOf<WebPush.Outcome["result"]>()
   .toEqualTypeOf<Either.Either<WebPush.Receipt, WebPushGone | WebPushFailure>>()
 
 // @ts-expect-error a subscription has no owner
-WebPush.sendMany(subscriptions, ({ owner }) => owner)
+void WebPush.sendMany(subscriptions, ({ owner }) => owner)
 // @ts-expect-error the Effect may fail
-WebPush.sendMany(devices, () => Effect.fail("no text"))
+void WebPush.sendMany(devices, () => Effect.fail("no text"))
 // @ts-expect-error a number is no message
-WebPush.sendMany(devices, () => 1)
+void WebPush.sendMany(devices, () => 1)
 // @ts-expect-error a message for each is one of many
-WebPush.send(subscriptions[0], ({ endpointId }) => endpointId)
+void WebPush.send(subscriptions[0], ({ endpointId }) => endpointId)
 
 // Notifier
 expectTypeOf(Notifier.notify("anna", { event: {}, push: (device) => device.owner }))

@@ -3,6 +3,7 @@
  * that hangs, pauses or is paced occupies no place of another one. A message that waits for its retry occupies none.
  */
 import * as Clock from "effect/Clock"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as ExecutionStrategy from "effect/ExecutionStrategy"
@@ -24,6 +25,9 @@ const maxWaiting = 10_000
 
 /** Number of messages that are sent at once to all origins, as a multiple of those to one origin. */
 const maxOrigins = 16
+
+/** Number of lanes that a call keeps although no message is in them. */
+const maxIdleLanes = 1024
 
 type Failure = WebPushGone | WebPushFailure
 type Result = Either.Either<{ readonly status: number }, Failure>
@@ -47,6 +51,7 @@ interface Job<S> {
 }
 
 interface Lane<S> {
+  readonly origin: string
   /** `undefined` if nothing may be sent to the origin. */
   readonly sender: Pacing.Sender | undefined
   readonly queue: MutableQueue.MutableQueue<Job<S>>
@@ -56,6 +61,12 @@ interface Lane<S> {
   /** `true` while a worker has been started that has not taken a message yet. */
   isStarting: boolean
 }
+
+/** Returns the time for which the circuit of a message is still open, whatever the schedule says. */
+const circuitMillis = (error: Failure): number =>
+  error._tag === "WebPushFailure" && error.detail === Pacing.circuitOpen && error.retryAfter !== undefined
+    ? Duration.toMillis(error.retryAfter)
+    : 0
 
 /** Builds a crowd, whose fibers end with the scope. */
 export const make = Effect.fnUntraced(function*<S extends WebPushSubscription>(
@@ -87,11 +98,12 @@ export const make = Effect.fnUntraced(function*<S extends WebPushSubscription>(
 
   const laneOf = (endpoint: string): Lane<S> => {
     const end = endpoint.indexOf("/", "https://".length)
-    const key = end === -1 ? endpoint : endpoint.slice(0, end)
-    const known = lanes.get(key)
+    const origin = end === -1 ? endpoint : endpoint.slice(0, end)
+    const known = lanes.get(origin)
     if (known !== undefined) return known
-    const parsed = policy(`${key}/`)
+    const parsed = policy(`${origin}/`)
     const lane: Lane<S> = {
+      origin,
       sender: parsed === undefined ? undefined : {
         endpoint: parsed,
         interval: intervals?.get(parsed.vendor) ?? 0,
@@ -103,7 +115,7 @@ export const make = Effect.fnUntraced(function*<S extends WebPushSubscription>(
       workers: 0,
       isStarting: false
     }
-    lanes.set(key, lane)
+    lanes.set(origin, lane)
     idle++
     return lane
   }
@@ -154,6 +166,10 @@ export const make = Effect.fnUntraced(function*<S extends WebPushSubscription>(
       if (job === undefined) {
         lane.workers--
         workers--
+        if (lane.workers === 0 && lanes.size > maxIdleLanes) {
+          lanes.delete(lane.origin)
+          idle--
+        }
         wake()
         return Effect.void
       }
@@ -207,8 +223,9 @@ export const make = Effect.fnUntraced(function*<S extends WebPushSubscription>(
           if (ScheduleDecision.isDone(decision)) return outcome
           job.retries = retries
           retrying++
+          const delay = Math.max(Intervals.start(decision.intervals) - now, circuitMillis(error))
           fork(
-            Effect.map(Effect.sleep(Math.max(0, Intervals.start(decision.intervals) - now)), () => {
+            Effect.map(Effect.sleep(delay), () => {
               retrying--
               add(job)
             })

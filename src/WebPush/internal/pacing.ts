@@ -35,6 +35,9 @@ const maxTimeouts = 10
 /** Time for which a circuit is open, and in which one probe may be under way. */
 const openMillis = 30_000
 
+/** `detail` of a message that was not sent since its circuit is open. */
+export const circuitOpen = "CIRCUIT_OPEN"
+
 /** Pause of a service that limits and names no time. */
 const pauseMillis = 60_000
 
@@ -159,7 +162,7 @@ export const make = () => {
           return new WebPushFailure({
             reason: "Unavailable",
             endpointId,
-            detail: "CIRCUIT_OPEN",
+            detail: circuitOpen,
             retryAfter: Duration.millis(circuit.openUntil - now),
             neverSent: true
           })
