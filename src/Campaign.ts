@@ -285,6 +285,9 @@ const encode = (
   { batch = 500, matching = {}, padding, timeout, topic, ttl, urgency }: StartOptions
 ): Either.Either<string, CampaignError> =>
   Either.gen(function*() {
+    if (!isMessage(message) && !Predicate.isRecord(message)) {
+      return yield* Either.left(invalid("message must be a message, or one for each locale"))
+    }
     const { default: byDefault, ...others } = isMessage(message) ? { default: message } : message
     const locales: Record<string, Uint8Array> = {}
     for (const [name, message] of Object.entries<Message>(others)) {

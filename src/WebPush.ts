@@ -127,8 +127,8 @@ export interface SendManyOptions extends SendOptions {
    */
   readonly concurrency?: number | undefined
   /**
-   * Spans `WebPush.send`, one for each message, as children of the span of the call. `false` by default, since a span
-   * costs a fifth as much as the encryption of a message.
+   * Spans `WebPush.send`, one for each message, as children of the span of the call. `false` by default: the spans of a
+   * crowd cost memory, and time for each message.
    */
   readonly messageSpans?: boolean | undefined
   /**

@@ -227,6 +227,8 @@ const suite = <R, E>(it: Vitest.MethodsNonLive<R, true>, client: Layer.Layer<Sql
             assert.strictEqual(reason, "InvalidCampaign")
           })
         yield* refused("x".repeat(3994))
+        // As programs without types have them.
+        for (const json of ["null", "1", "{}", "[]"]) yield* refused(JSON.parse(json))
         yield* refused({ default: "", de: "x".repeat(3994) })
         yield* refused({ default: "", de_DE: "" })
         yield* refused("", { matching: { locale: "de_DE" } })
