@@ -1,5 +1,5 @@
 import { FetchHttpClient } from "@effect/platform"
-import { Duration, Effect, Either, Layer, Schema } from "effect"
+import { Duration, Effect, Either, Layer, Logger, Schema } from "effect"
 import { VapidKeys, WebPush, WebPushCrypto, WebPushSubscription } from "effect-realtime"
 
 const describe = ({ result }: WebPush.Outcome): string => {
@@ -17,13 +17,15 @@ export const run = (devices: string, text: string): Promise<ReadonlyArray<string
     const subscriptions = yield* Schema.decode(
       Schema.parseJson(Schema.Array(WebPushSubscription.WebPushSubscription))
     )(devices)
-    const { outcomes } = yield* WebPush.sendMany(subscriptions, text, { padding: 100, ttl: "1 hour" })
+    const { outcomes } = yield* WebPush.sendMany(subscriptions, text, { padding: 100, ttl: "1 hour", retry: "off" })
     return outcomes.map(describe)
   }).pipe(
-    Effect.provide(
+    Effect.provide([
+      // The outcomes are all that the program prints.
+      Logger.remove(Logger.defaultLogger),
       Layer.unwrapEffect(
         Effect.map(VapidKeys.generate, (vapid) => WebPush.layerWith({ vapid, subject: "mailto:ops@example.com" }))
       ).pipe(Layer.provide([WebPushCrypto.layer, FetchHttpClient.layer]))
-    ),
+    ]),
     Effect.runPromise
   )

@@ -200,7 +200,7 @@ export const make = () => {
         service.pausedUntil = Math.max(service.pausedUntil, now + pause)
         service.restartAt = service.pausedUntil
         return isPaused ? Effect.void : logWarning(
-          `WebPush is limited by ${nameOf(endpoint)}: its messages wait for ${Math.ceil(pause / 1000)} seconds`
+          `WebPush is limited by ${nameOf(endpoint)}: messages with a retry wait for ${Math.ceil(pause / 1000)} seconds`
         )
       }
       const circuit = get(circuits, endpoint.origin, () => ({ timeouts: 0, openUntil: 0 }))
