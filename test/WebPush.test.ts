@@ -809,7 +809,7 @@ describe("WebPush.broadcast", () => {
       const [first = 0] = heaps
       assert.isBelow(Math.max(...heaps.slice(1)) - first, 8 * 1024 * 1024)
     }).pipe(withWebPush(http))
-  }, 600_000)
+  }, 1_200_000)
 })
 
 describe("WebPush.broadcast of a stream that fails", () => {
