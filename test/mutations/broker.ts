@@ -215,7 +215,7 @@ export default [
     file: hub,
     find: "this.shapes.size + added.size <= maxShapes",
     replace: "true",
-    test: "test/EventBroker/load.test.ts",
+    test: "test/soak/load.test.ts",
     name: "matches a bounded number of patterns"
   },
   {
@@ -223,7 +223,7 @@ export default [
     file: "src/EventBroker/internal/replay.ts",
     find: "if (spent >= pageBytes) {",
     replace: "if (spent < 0) {",
-    test: "test/EventBroker/load.test.ts",
+    test: "test/soak/load.test.ts",
     name: "does not wait for replays"
   },
   {
@@ -231,7 +231,7 @@ export default [
     file: broker,
     find: "items.length <= itemsPerTurn",
     replace: "true",
-    test: "test/EventBroker/load.test.ts",
+    test: "test/soak/load.test.ts",
     name: "many events are delivered to many clients"
   },
   {

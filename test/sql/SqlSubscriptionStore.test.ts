@@ -8,6 +8,7 @@ import { Cause, Context, Deferred, Effect, Either, Fiber, Layer, Stream } from "
 import { Notifier, SubscriptionStore, WebPush } from "effect-realtime"
 import { SqlNotificationOutbox, SqlSubscriptionStore } from "effect-realtime/sql"
 
+import { collectGarbage } from "../support/garbage.js"
 import * as Postgres from "../support/postgres.js"
 import * as Sqlite from "../support/sqlite.js"
 import { newSubscription } from "../support/subscriptions.js"
@@ -250,9 +251,7 @@ describe("SqlSubscriptionStore", () => {
         // libsql does not reset this statement before it is collected.
         assert.instanceOf(yield* Effect.flip(sql`INSERT INTO orders VALUES (2)`), SqlError.SqlError)
         yield* release
-        const garbage = yield* Effect.fork(
-          Effect.forever(Effect.delay(Effect.sync(() => new Array(100_000).fill({})), "1 millis"))
-        )
+        const garbage = yield* Effect.fork(Effect.forever(Effect.delay(Effect.sync(collectGarbage), "100 millis")))
         const result = yield* Effect.either(store.upsert("anna", newSubscription()))
         yield* Fiber.interrupt(garbage)
         const stored = yield* there`SELECT owner FROM web_push_subscriptions`
