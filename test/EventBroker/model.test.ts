@@ -1,3 +1,5 @@
+import { layer } from "@effect/vitest"
+import { Layer } from "effect"
 import { EventLog } from "effect-realtime"
 
 import { suite } from "./suite.js"
@@ -5,4 +7,6 @@ import { suite } from "./suite.js"
 // `npm run test:soak` runs more of them.
 const streams = Number(process.env.SCHEDULES ?? 200)
 
-suite("memory", { layer: EventLog.layerMemoryWith, runs: { streams, sockets: streams / 20 } })
+layer(Layer.empty, { excludeTestServices: true })("EventBroker: memory", (it) => {
+  suite(it, { layer: EventLog.layerMemoryWith, runs: { streams, sockets: streams / 20 } })
+})

@@ -2,9 +2,24 @@ import * as Http from "node:http"
 
 import { HttpServerRequest, HttpServerResponse } from "@effect/platform"
 import { NodeStream } from "@effect/platform-node"
-import { assert, describe, it } from "@effect/vitest"
-import type { Layer } from "effect"
-import { Context, Effect, Exit, FastCheck as fc, Fiber, Logger, Schema, Scope, Stream } from "effect"
+import type { Vitest } from "@effect/vitest"
+import { assert } from "@effect/vitest"
+import {
+  Clock,
+  Context,
+  Effect,
+  ExecutionStrategy,
+  Exit,
+  FastCheck as fc,
+  Fiber,
+  identity,
+  Layer,
+  Logger,
+  Runtime,
+  Schema,
+  Scope,
+  Stream
+} from "effect"
 import { EventBroker, EventLog, EventStream, ServerSentEvent, Topic } from "effect-realtime"
 
 import * as Model from "../support/brokerModel.js"
@@ -209,14 +224,15 @@ const toFrame = (
 }
 
 /** Runs the steps of a schedule, and fails with the first fault. */
-const run = <E>(
-  layer: Layer.Layer<EventLog.EventLog, E>,
+const run = <R, E>(
+  newLog: Effect.Effect<EventLog.EventLog.Service, E, R | Scope.Scope>,
   transport: Effect.Effect<Subscribe, never, Scope.Scope>,
   turn: Effect.Effect<void>,
   schedule: Schedule
 ) => {
   const clock = ManualClock.make()
   return Effect.gen(function*() {
+    const life = yield* Effect.scope
     const history: Array<Model.Published> = []
     const connections: Array<Model.Connection> = []
     const publishers: Array<Fiber.RuntimeFiber<void>> = []
@@ -240,7 +256,7 @@ const run = <E>(
 
     const startNode = (log: EventLog.EventLog.Service) =>
       Effect.gen(function*() {
-        const scope = yield* Scope.make()
+        const scope = yield* Scope.fork(life, ExecutionStrategy.sequential)
         const trouble = TroubledLog.make(schedule.pace, turn)
         const broker = yield* EventBroker.make().pipe(
           Effect.provideService(EventLog.EventLog, TroubledLog.wrap(noteEnds(log), trouble)),
@@ -249,10 +265,6 @@ const run = <E>(
         const { epoch } = yield* log.head
         return { broker, epoch, log, scope, trouble, isClosing: false }
       })
-    const newLog = Effect.map(
-      Effect.provide(Effect.context<EventLog.EventLog>(), layer),
-      Context.get(EventLog.EventLog)
-    )
     let node = yield* Effect.flatMap(newLog, startNode)
     const subscribe = yield* transport
 
@@ -371,7 +383,7 @@ const run = <E>(
         })
       })
 
-    const take = (step: Step): Effect.Effect<unknown, unknown, Scope.Scope> => {
+    const take = (step: Step): Effect.Effect<unknown, unknown, R | Scope.Scope> => {
       const client = "client" in step ? clients[step.client] : undefined
       switch (step.do) {
         case "publish":
@@ -478,35 +490,51 @@ const run = <E>(
   )
 }
 
-const eventLoopTurn = Effect.async<void>((resume) => void setImmediate(() => resume(Effect.void)))
+/** A turn in which the other fibers and the sockets make progress, and a log that answers within the process. */
+export const eventLoopTurn = Effect.async<void>((resume) => void setImmediate(() => resume(Effect.void)))
 
 /**
- * The suite of a broker over any log. Each build of the layer is a log of its own, which is empty, and retains the
- * given number of events of each channel, until `maxAge` by the `Clock`.
+ * Describes the promises of a broker over any log. Each build of the layer is a log of its own, which is empty, and
+ * retains the given number of events of each channel, until `maxAge`.
  *
  * Schedules are random with a fixed seed. `FC_SEED=2 npx vitest run` runs others.
  */
-export const suite = <E>(name: string, options: {
-  readonly layer: (options: typeof limits) => Layer.Layer<EventLog.EventLog, E>
+export const suite = <R, E>(it: Vitest.MethodsNonLive<R, true>, options: {
+  readonly layer: (options: typeof limits) => Layer.Layer<EventLog.EventLog, E, R>
   /** The number of random schedules of clients in this process, and of clients over sockets. */
   readonly runs: { readonly streams: number; readonly sockets: number }
-  /** A turn in which the log makes progress. A log in another process needs turns of the event loop. */
-  readonly turn?: Effect.Effect<void> | undefined
+  /**
+   * A turn in which a log that waits for another process, or for the event loop, makes progress. Such a log has the
+   * clock of the system. By default it has the clock of the schedule, and a turn is one of Effect's scheduler.
+   */
+  readonly turn?: Effect.Effect<void, never, R> | undefined
 }): void => {
-  const holds = (title: string, transport: typeof sockets, turn: Effect.Effect<void>, numRuns: number) =>
-    it(title, () => {
-      const property = fc.asyncProperty(schedules, (schedule) =>
-        // The test runner needs a turn of the event loop after each schedule.
-        Effect.runPromise(Effect.zipLeft(run(options.layer(limits), transport, turn, schedule), eventLoopTurn)))
-      const seed = Number(process.env.FC_SEED ?? 1)
-      // Four run concurrently, because a schedule waits for brokers that are released.
-      return Promise.all(
-        Array.from({ length: 4 }, (_, i) => fc.assert(property, { numRuns: Math.ceil(numRuns / 4), seed: seed + i }))
-      )
-    }, 600_000)
+  const newLog = Layer.build(options.layer(limits)).pipe(
+    Effect.map(Context.get(EventLog.EventLog)),
+    options.turn === undefined ? identity : Effect.withClock(Clock.make())
+  )
+  const holds = (title: string, transport: typeof sockets, turn: Effect.Effect<void, never, R>, numRuns: number) =>
+    it.effect(title, () =>
+      Effect.gen(function*() {
+        const runtime = yield* Effect.runtime<R>()
+        const property = fc.asyncProperty(schedules, (schedule) =>
+          // The test runner needs a turn of the event loop after each schedule.
+          Runtime.runPromise(
+            runtime,
+            Effect.zipLeft(run(newLog, transport, Effect.provide(turn, runtime), schedule), eventLoopTurn)
+          ))
+        const seed = Number(process.env.FC_SEED ?? 1)
+        // Four run concurrently, because a schedule waits for brokers that are released.
+        yield* Effect.promise(() =>
+          Promise.all(
+            Array.from(
+              { length: 4 },
+              (_, i) => fc.assert(property, { numRuns: Math.ceil(numRuns / 4), seed: seed + i })
+            )
+          )
+        )
+      }), 600_000)
 
-  describe(`EventBroker: ${name}`, () => {
-    holds("loses, repeats and reorders nothing", streams, options.turn ?? Effect.yieldNow(), options.runs.streams)
-    holds("loses, repeats and reorders nothing over sockets", sockets, eventLoopTurn, options.runs.sockets)
-  })
+  holds("loses, repeats and reorders nothing", streams, options.turn ?? Effect.yieldNow(), options.runs.streams)
+  holds("loses, repeats and reorders nothing over sockets", sockets, eventLoopTurn, options.runs.sockets)
 }

@@ -1,5 +1,5 @@
-import { afterAll, assert, beforeAll, it } from "@effect/vitest"
-import { Clock, Effect, Exit, Layer, Schedule, Scope, Stream } from "effect"
+import { assert, layer } from "@effect/vitest"
+import { Context, Effect, Layer, Schedule, Stream } from "effect"
 import { EventBroker, EventStream, Topic } from "effect-realtime"
 import { RedisEventLog } from "effect-realtime/redis"
 import { createClient } from "redis"
@@ -14,96 +14,99 @@ const node = (url: string) =>
     (log) => Effect.provide(EventBroker.make(), log)
   )
 
-const connect = (url: string) => Effect.promise(() => createClient({ url }).connect())
+const connect = (url: string) =>
+  Effect.acquireRelease(
+    Effect.promise(() => createClient({ url }).connect()),
+    (client) => Effect.sync(() => client.destroy())
+  )
+
+/** A connection to the server, for the commands of the tests. */
+class Client extends Context.Tag("test/Client")<Client, Effect.Effect.Success<ReturnType<typeof connect>>>() {
+  static readonly layer = Layer.scoped(Client, Effect.flatMap(Redis.SharedRedis, ({ url }) => connect(url)))
+}
+
+const services = Layer.provideMerge(Client.layer, Redis.SharedRedis.layer)
 
 describeRedis("EventBroker over Redis", () => {
-  const scope = Effect.runSync(Scope.make())
-  let redis: Redis.Redis
-  let client: Effect.Effect.Success<ReturnType<typeof connect>>
-  beforeAll(async () => {
-    redis = await Effect.runPromise(Scope.extend(Redis.make(), scope))
-    client = await Effect.runPromise(connect(redis.url))
-  })
-  afterAll(() => {
-    client.destroy()
-    return Effect.runPromise(Scope.close(scope, Exit.void))
-  })
-
-  let logs = 0
-  suite("Redis", {
-    layer: (limits) =>
-      Layer.effectContext(
-        // Redis does not use the clock of the schedules. A broker outlives the layer of its log, so the log has the
-        // scope of the file.
-        Effect.suspend(() =>
-          Layer.buildWithScope(RedisEventLog.layer({ ...limits, url: redis.url, prefix: `broker-${logs++}` }), scope)
-        ).pipe(Effect.withClock(Clock.make()))
-      ),
-    runs: { streams: 100, sockets: 20 },
-    turn: Effect.promise(() => client.ping())
-  })
-
-  it.scopedLive("asks Redis once for a connection that is new or has missed nothing, to a channel that the node follows", () =>
-    Effect.gen(function*() {
-      const { publish, subscribe } = yield* node(redis.url)
-      yield* subscribe("news")
-      const first = yield* publish("news", { data: "first" })
-      const lastEventId = yield* publish("news", { data: "last" })
-      // The node reads pages in the order of their requests.
-      const awaitReads = Effect.flatMap(
-        subscribe(Topic.pattern(Topic.make(":any", {})), { lastEventId: first }),
-        (stream) =>
-          EventStream.toStream(stream).pipe(
-            Stream.decodeText(),
-            Stream.filter((text) => text.includes("data: last")),
-            Stream.runHead
+  layer(services, { excludeTestServices: true, timeout: "60 seconds" })((it) => {
+    let logs = 0
+    suite(it, {
+      layer: (limits) =>
+        Layer.unwrapEffect(
+          Effect.map(
+            Redis.SharedRedis,
+            ({ url }) => RedisEventLog.layer({ ...limits, url, prefix: `broker-${logs++}` })
           )
-      )
-      const scripts = Effect.map(
-        Effect.promise(() => client.info("commandstats")),
-        (stats) => Number(/cmdstat_evalsha:calls=(\d+)/.exec(stats)?.[1])
-      )
-      for (const options of [{}, { lastEventId }]) {
-        const before = yield* scripts
-        yield* Effect.replicateEffect(subscribe("news", options), 300, { concurrency: "unbounded" })
-        yield* awaitReads
-        const calls = (yield* scripts) - before
-        // The rest announces the subscribers and confirms the head, in batches of some milliseconds.
-        yield* Effect.logInfo(`300 connections took ${calls} scripts`)
-        assert.isBelow(calls, 600)
-      }
-    }))
+        ),
+      runs: { streams: 100, sockets: 20 },
+      turn: Effect.flatMap(Client, (client) => Effect.promise(() => client.ping()))
+    })
 
-  it.scopedLive("revokes no key of another database of the same Redis", () =>
-    Effect.gen(function*() {
-      const [zero, one] = yield* Effect.all([node(redis.url), node(`${redis.url}/1`)])
-      const [stays, ends] = yield* Effect.all([
-        zero.subscribe("news", { owner: "eve" }),
-        one.subscribe("news", { owner: "eve" })
-      ])
-      yield* one.disconnectOwner("eve")
-      yield* Stream.runDrain(EventStream.toStream(ends))
-      yield* zero.publish("news", { data: "all earlier announcements have arrived" })
-      assert.isTrue(yield* EventStream.publish(stays, { data: "still here" }))
-    }))
+    it.scoped("asks Redis once for a connection that is new or has missed nothing, to a channel that the node follows", () =>
+      Effect.gen(function*() {
+        const [client, redis] = yield* Effect.all([Client, Redis.SharedRedis])
+        const { publish, subscribe } = yield* node(redis.url)
+        yield* subscribe("news")
+        const first = yield* publish("news", { data: "first" })
+        const lastEventId = yield* publish("news", { data: "last" })
+        // The node reads pages in the order of their requests.
+        const awaitReads = Effect.flatMap(
+          subscribe(Topic.pattern(Topic.make(":any", {})), { lastEventId: first }),
+          (stream) =>
+            EventStream.toStream(stream).pipe(
+              Stream.decodeText(),
+              Stream.filter((text) => text.includes("data: last")),
+              Stream.runHead
+            )
+        )
+        const scripts = Effect.map(
+          Effect.promise(() => client.info("commandstats")),
+          (stats) => Number(/cmdstat_evalsha:calls=(\d+)/.exec(stats)?.[1])
+        )
+        for (const options of [{}, { lastEventId }]) {
+          const before = yield* scripts
+          yield* Effect.replicateEffect(subscribe("news", options), 300, { concurrency: "unbounded" })
+          yield* awaitReads
+          const calls = (yield* scripts) - before
+          // The rest announces the subscribers and confirms the head, in batches of some milliseconds.
+          yield* Effect.logInfo(`300 connections took ${calls} scripts`)
+          assert.isBelow(calls, 600)
+        }
+      }))
 
-  it.scopedLive("revokes a key and counts the subscribers on all nodes", () =>
-    Effect.gen(function*() {
-      const [a, b] = yield* Effect.all([node(redis.url), node(redis.url)])
-      const [first, second, third] = yield* Effect.all([
-        a.subscribe(["news", Topic.pattern(Topic.make(":any", {}))], { owner: "eve" }),
-        b.subscribe("news", { owner: "eve" }),
-        b.subscribe("news", { owner: "adam" })
-      ])
-      const counts = (expected: number) =>
-        Effect.forEach([a, b], ({ subscriberCount }) =>
-          subscriberCount("news").pipe(
-            Effect.repeat({ until: (count) => count === expected, schedule: Schedule.spaced("5 millis") }),
-            Effect.timeoutFail({ duration: "5 seconds", onTimeout: () => `not ${expected} subscribers` })
-          ))
-      yield* counts(3)
-      yield* b.disconnectOwner("eve")
-      yield* Effect.forEach([first, second], (stream) => Stream.runDrain(EventStream.toStream(stream)))
-      assert.isTrue(yield* EventStream.publish(third, { data: "still here" }))
-    }))
+    it.scoped("revokes no key of another database of the same Redis", () =>
+      Effect.gen(function*() {
+        const redis = yield* Redis.SharedRedis
+        const [zero, one] = yield* Effect.all([node(redis.url), node(`${redis.url}/1`)])
+        const [stays, ends] = yield* Effect.all([
+          zero.subscribe("news", { owner: "eve" }),
+          one.subscribe("news", { owner: "eve" })
+        ])
+        yield* one.disconnectOwner("eve")
+        yield* Stream.runDrain(EventStream.toStream(ends))
+        yield* zero.publish("news", { data: "all earlier announcements have arrived" })
+        assert.isTrue(yield* EventStream.publish(stays, { data: "still here" }))
+      }))
+
+    it.scoped("revokes a key and counts the subscribers on all nodes", () =>
+      Effect.gen(function*() {
+        const redis = yield* Redis.SharedRedis
+        const [a, b] = yield* Effect.all([node(redis.url), node(redis.url)])
+        const [first, second, third] = yield* Effect.all([
+          a.subscribe(["news", Topic.pattern(Topic.make(":any", {}))], { owner: "eve" }),
+          b.subscribe("news", { owner: "eve" }),
+          b.subscribe("news", { owner: "adam" })
+        ])
+        const counts = (expected: number) =>
+          Effect.forEach([a, b], ({ subscriberCount }) =>
+            subscriberCount("news").pipe(
+              Effect.repeat({ until: (count) => count === expected, schedule: Schedule.spaced("5 millis") }),
+              Effect.timeoutFail({ duration: "5 seconds", onTimeout: () => `not ${expected} subscribers` })
+            ))
+        yield* counts(3)
+        yield* b.disconnectOwner("eve")
+        yield* Effect.forEach([first, second], (stream) => Stream.runDrain(EventStream.toStream(stream)))
+        assert.isTrue(yield* EventStream.publish(third, { data: "still here" }))
+      }))
+  })
 })
