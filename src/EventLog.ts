@@ -24,8 +24,9 @@ import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
 
+import { Keys } from "./EventLog/internal/keys.js"
 import { merge, Ring, Sequence } from "./EventLog/internal/rings.js"
-import { channelFault, isPattern, patternFault, PatternMap } from "./internal/channel.js"
+import { channelFault, isPattern, keyFault, patternFault, PatternMap } from "./internal/channel.js"
 import { monotonicMillis } from "./internal/clock.js"
 
 /**
@@ -166,10 +167,44 @@ export interface Presence {
 }
 
 /**
+ * An event to append.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface NewEntry extends AppendOptions {
+  readonly channel: string
+  /**
+   * The bytes. The log does not interpret them, and does not copy them.
+   */
+  readonly data: Uint8Array
+}
+
+/**
+ * The options of an append.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface AppendOptions {
+  /**
+   * The idempotency key: a further append with the key of an earlier one to the same channel appends nothing and
+   * returns the place of the earlier entry, even if the data differs. So a caller repeats an append after a `Timeout`
+   * with the same key, and the event is appended once. A key is 1 to 256 bytes of well-formed Unicode without control
+   * characters.
+   *
+   * The log remembers a key for as long as it stores entries by age, 10 minutes by default, even if the entry was
+   * evicted by count or size, and at most the last 65,536 keys. It forgets all keys when it begins another epoch.
+   */
+  readonly key?: string | undefined
+}
+
+/**
  * The failure of an operation of the log.
  *
  * - `InvalidChannel`: the name breaks the rule that `detail` states. A name is 1 to 512 bytes of well-formed Unicode
  *   without control characters. No segment of a name that is appended to is `*`.
+ * - `InvalidKey`: the idempotency key breaks the rule that `detail` states.
  * - `Unavailable`: the backend cannot be reached. No entry was appended.
  * - `Timeout`: the backend has not answered in time. An entry may have been appended.
  *
@@ -177,7 +212,7 @@ export interface Presence {
  * @category errors
  */
 export class EventLogError extends Schema.TaggedError<EventLogError>("effect-realtime/EventLogError")("EventLogError", {
-  reason: Schema.Literal("InvalidChannel", "Unavailable", "Timeout"),
+  reason: Schema.Literal("InvalidChannel", "InvalidKey", "Unavailable", "Timeout"),
   detail: Schema.String,
   cause: Schema.optional(Schema.Defect)
 }) {
@@ -187,7 +222,7 @@ export class EventLogError extends Schema.TaggedError<EventLogError>("effect-rea
    * @since 0.1.0
    */
   get isRetryable(): boolean {
-    return this.reason !== "InvalidChannel"
+    return this.reason === "Unavailable" || this.reason === "Timeout"
   }
 
   /**
@@ -212,11 +247,30 @@ export declare namespace EventLog {
    * @since 0.1.0
    * @category models
    */
-  export interface Service {
+  export interface Service extends Backend {
     /**
      * Appends an event and returns its place. The log does not interpret the bytes, and does not copy them.
      */
-    readonly append: (channel: string, data: Uint8Array) => Effect.Effect<Cursor, EventLogError>
+    readonly append: (
+      channel: string,
+      data: Uint8Array,
+      options?: AppendOptions
+    ) => Effect.Effect<Cursor, EventLogError>
+  }
+
+  /**
+   * The operations that a backend implements.
+   *
+   * @since 0.1.0
+   * @category models
+   */
+  export interface Backend {
+    /**
+     * Appends events to any channels, in their order, in one step and one round trip: all of them or none. Returns the
+     * place of each. An event whose key the log knows for its channel, from an earlier append or from an earlier event
+     * of the same call, is not appended: its place is that of the earlier entry.
+     */
+    readonly appendAll: (events: ReadonlyArray<NewEntry>) => Effect.Effect<ReadonlyArray<Cursor>, EventLogError>
     /**
      * The place after all entries.
      */
@@ -255,9 +309,10 @@ export declare namespace EventLog {
 }
 
 /**
- * Makes a log from a backend, which need neither check names nor count followers. An operation with a name that breaks
- * a rule fails with `EventLogError` (`InvalidChannel`) before it reaches the backend. A tail of the backend follows
- * each channel once at most, and is not asked to follow a channel before it has unfollowed it.
+ * Makes a log from a backend, which need neither check names and keys nor count followers. An operation with a name
+ * that breaks a rule fails with `EventLogError` (`InvalidChannel`) before it reaches the backend, and an append of no
+ * events does not reach it. A tail of the backend follows each channel once at most, and is not asked to follow a
+ * channel before it has unfollowed it.
  *
  * @since 0.1.0
  * @category constructors
@@ -271,13 +326,30 @@ export declare namespace EventLog {
  *   Effect.map(EventLog.EventLog, (log) =>
  *     EventLog.make({
  *       ...log,
- *       append: (channel, data) => Effect.zipLeft(log.append(channel, data), Effect.logDebug("appended"))
+ *       appendAll: (events) => Effect.zipLeft(log.appendAll(events), Effect.logDebug(`appended ${events.length}`))
  *     }))
  * ).pipe(Layer.provide(EventLog.layerMemory))
  * ```
  */
-export const make = (backend: EventLog.Service): EventLog.Service => ({
-  append: (channel, data) => valid(channelFault(channel), () => backend.append(channel, data)),
+export const make = (backend: EventLog.Backend): EventLog.Service => ({
+  append: (channel, data, options) =>
+    Effect.suspend(() => {
+      const event: NewEntry = { channel, data, key: options?.key }
+      return invalid(event) ??
+        Effect.flatMap(
+          backend.appendAll([event]),
+          ([cursor]) => cursor === undefined ? Effect.dieMessage(noCursor) : Effect.succeed(cursor)
+        )
+    }),
+  appendAll: (events) =>
+    Effect.suspend((): Effect.Effect<ReadonlyArray<Cursor>, EventLogError> => {
+      if (events.length === 0) return Effect.succeed([])
+      for (const event of events) {
+        const error = invalid(event)
+        if (error !== undefined) return error
+      }
+      return backend.appendAll(events)
+    }),
   head: backend.head,
   read: (channels, after, limit, maxBytes = maxPageBytes) =>
     Effect.suspend(() => {
@@ -382,6 +454,16 @@ const countFollowers = (tail: Tail): Tail["follow"] => {
         return Effect.zipRight(opened, Scope.addFinalizer(scope, leave(channel, followed)))
       })
     )
+}
+
+const noCursor = "EventLog: the backend has appended an event, and returned no cursor"
+
+/** Returns the error of an event that breaks a rule, or undefined. */
+const invalid = ({ channel, key }: NewEntry): EventLogError | undefined => {
+  const ofChannel = channelFault(channel)
+  if (ofChannel !== undefined) return new EventLogError({ reason: "InvalidChannel", detail: `a channel ${ofChannel}` })
+  const ofKey = key === undefined ? undefined : keyFault(key)
+  return ofKey === undefined ? undefined : new EventLogError({ reason: "InvalidKey", detail: `a key ${ofKey}` })
 }
 
 const valid = <A, R>(
@@ -606,6 +688,7 @@ const makeMemory = Effect.fnUntraced(function*(options: MemoryOptions) {
   const sequence = new Sequence<Entry>()
   const tails = new Set<TailBuffer>()
   const nodes = new Set<PatternMap<number>>()
+  const keys = new Keys<Cursor>()
   let seq = 0
   // The last seq of all forgotten channels.
   let forgotten = 0
@@ -635,19 +718,27 @@ const makeMemory = Effect.fnUntraced(function*(options: MemoryOptions) {
     Effect.clockWith((clock) => Effect.sync(() => f(monotonicMillis(clock))))
   const head = (): Cursor => ({ epoch, seq })
 
-  const service: EventLog.Service = {
-    append: (channel, data) =>
-      timed((now) => {
-        seq++
-        const entry: Entry = { _tag: "Entry", channel, epoch, seq, data }
-        let ring = rings.get(channel)
-        if (ring === undefined) rings.set(channel, ring = new Ring(channel, forgotten))
-        sequence.push(ring.push(entry, now))
-        evict(ring, now)
-        sweepSome(now)
-        for (const tail of tails) tail.offer(entry)
-        return head()
-      }),
+  const append = ({ channel, data }: NewEntry, now: number): Cursor => {
+    seq++
+    const entry: Entry = { _tag: "Entry", channel, epoch, seq, data }
+    let ring = rings.get(channel)
+    if (ring === undefined) rings.set(channel, ring = new Ring(channel, forgotten))
+    sequence.push(ring.push(entry, now))
+    evict(ring, now)
+    sweepSome(now)
+    for (const tail of tails) tail.offer(entry)
+    return head()
+  }
+
+  const backend: EventLog.Backend = {
+    appendAll: (events) =>
+      timed((now) =>
+        events.map((event) =>
+          event.key === undefined
+            ? append(event, now)
+            : keys.getOrAdd(`${event.channel}\n${event.key}`, now, now - maxAge, () => append(event, now))
+        )
+      ),
     head: Effect.sync(head),
     read: (channels, after, limit, maxBytes = maxPageBytes) =>
       timed((now) => {
@@ -745,7 +836,7 @@ const makeMemory = Effect.fnUntraced(function*(options: MemoryOptions) {
       })
     )
   }
-  return make(service)
+  return make(backend)
 })
 
 const illegal = (rule: string) => Effect.die(new Cause.IllegalArgumentException(`EventLog: ${rule}`))

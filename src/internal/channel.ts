@@ -1,22 +1,28 @@
 /**
- * The names of channels: their rules, and a map that finds the patterns that match a channel.
+ * The names of channels: their rules, those of idempotency keys, and a map that finds the patterns that match a channel.
  */
 const wildcard = "*"
 // No pattern matches a name with this prefix, as in MQTT (5.0, section 4.7.2).
 const hidden = "$"
 const maxBytes = 512
+const maxKeyBytes = 256
 
 const textEncoder = new TextEncoder()
 
 /** Returns the rule that a name breaks that is read or followed, or undefined if it breaks none. */
-export const patternFault = (pattern: string): string | undefined =>
-  pattern === "" ?
+export const patternFault = (pattern: string): string | undefined => fault(pattern, maxBytes)
+
+/** Returns the rule that an idempotency key breaks, or undefined if it breaks none. */
+export const keyFault = (key: string): string | undefined => fault(key, maxKeyBytes)
+
+const fault = (name: string, maxBytes: number): string | undefined =>
+  name === "" ?
     "must not be empty" :
-    !isShort(pattern) ?
+    !isShort(name, maxBytes) ?
     `must be at most ${maxBytes} bytes long` :
-    /\p{Cc}/u.test(pattern) ?
+    /\p{Cc}/u.test(name) ?
     "must not contain control characters" :
-    pattern.isWellFormed() ?
+    name.isWellFormed() ?
     undefined :
     "must be well-formed Unicode, without lone surrogates"
 
@@ -41,7 +47,7 @@ export const withoutCovered = (names: ReadonlyArray<string>): ReadonlyArray<stri
 }
 
 // A UTF-16 code unit is at most three bytes of UTF-8, so most names need not be encoded.
-const isShort = (name: string): boolean =>
+const isShort = (name: string, maxBytes: number): boolean =>
   name.length * 3 <= maxBytes || (name.length <= maxBytes && textEncoder.encode(name).length <= maxBytes)
 
 /** A node of the tree of patterns, below the segments that lead to it. Each segment is a name or the wildcard. */

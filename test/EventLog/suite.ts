@@ -102,6 +102,116 @@ export const suite = <R, E>(it: Vitest.MethodsNonLive<R, true>, options: {
       })
     ))
 
+  it.effect("appends events of several channels in one step, and in their order", () =>
+    withLog((log) =>
+      Effect.gen(function*() {
+        const tail = yield* log.tail
+        yield* tail.follow("a/*")
+        const start = yield* log.head
+        const names = ["a/1", "b/1", "a/2", "a/1"]
+        const places = yield* log.appendAll(names.map((channel, i) => ({ channel, data: bytes(String(i)) })))
+        assert.deepStrictEqual(places, names.map((_, i) => ({ epoch: start.epoch, seq: start.seq + i + 1 })))
+        assert.deepStrictEqual(yield* log.head, places[3])
+        const page = yield* log.read(["a/1", "a/2", "b/1"], start, 10)
+        assert.deepStrictEqual(page.entries.map((entry) => [entry.channel, text(entry)]), [
+          ["a/1", "0"],
+          ["b/1", "1"],
+          ["a/2", "2"],
+          ["a/1", "3"]
+        ])
+        const taken: Array<EventLog.Item> = []
+        while (taken.length < 3) taken.push(...yield* tail.take)
+        assert.deepStrictEqual(taken.map((item) => item._tag === "Entry" ? text(item) : item), ["0", "2", "3"])
+        const { seq } = yield* log.append("a/1", bytes("next"))
+        assert.strictEqual(seq, start.seq + 5)
+
+        assert.deepStrictEqual(yield* log.appendAll([]), [])
+        const many = yield* log.appendAll(Array.from({ length: 9000 }, () => ({ channel: "c", data: bytes("") })))
+        assert.strictEqual(many.at(-1)?.seq, seq + 9000)
+        assert.strictEqual((yield* log.read(["c"], many.at(-1 - capacity) ?? start, 10)).entries.length, capacity)
+      })
+    ))
+
+  it.effect("appends all events of a call or none", () =>
+    withLog((log) =>
+      Effect.gen(function*() {
+        const start = yield* log.head
+        const [first, last] = [{ channel: "a/1", data: bytes("") }, { channel: "b/1", data: bytes("") }]
+        for (const bad of [{ ...first, channel: "a/*" }, { ...first, key: "" }]) {
+          yield* Effect.flip(Effect.asVoid(log.appendAll([first, bad, last])))
+        }
+        assert.deepStrictEqual(yield* log.head, start)
+      })
+    ))
+
+  it.effect("appends an event with a key once in its channel", () =>
+    withLog((log) =>
+      Effect.gen(function*() {
+        const tail = yield* log.tail
+        yield* tail.follow("a/*")
+        const start = yield* log.head
+        const first = yield* log.append("a/1", bytes("first"), { key: "k" })
+        assert.deepStrictEqual(yield* log.append("a/1", bytes("again"), { key: "k" }), first)
+        const other = yield* log.append("a/2", bytes("another channel"), { key: "k" })
+        // Within one call, an earlier event counts.
+        const [known, fresh, same, keyless] = yield* log.appendAll([
+          { channel: "a/1", data: bytes("again"), key: "k" },
+          { channel: "a/1", data: bytes("another key"), key: "l" },
+          { channel: "a/1", data: bytes("again"), key: "l" },
+          { channel: "a/1", data: bytes("no key") }
+        ])
+        assert.deepStrictEqual([known, fresh?.seq, same, keyless?.seq], [first, other.seq + 1, fresh, other.seq + 2])
+
+        const expected = ["first", "another channel", "another key", "no key"]
+        assert.deepStrictEqual((yield* log.read(["a/*"], start, 10)).entries.map(text), expected)
+        const taken: Array<EventLog.Item> = []
+        while (taken.length < 4) taken.push(...yield* tail.take)
+        assert.deepStrictEqual(taken.map((item) => item._tag === "Entry" ? text(item) : item), expected)
+
+        // A key outlives its entry, which is evicted by count.
+        yield* Effect.repeatN(log.append("a/1", bytes("more")), capacity)
+        assert.deepStrictEqual(yield* log.append("a/1", bytes("again"), { key: "k" }), first)
+        assert.strictEqual((yield* log.head).seq, other.seq + 3 + capacity)
+      })
+    ))
+
+  it.effect("appends an event with a key once, though it is appended many times at the same time", () =>
+    withLog((log) =>
+      Effect.gen(function*() {
+        const start = yield* log.head
+        const places = yield* Effect.forEach(
+          Array.from({ length: 20 }),
+          () => log.append("a/1", bytes("once"), { key: "k" }),
+          { concurrency: "unbounded" }
+        )
+        assert.deepStrictEqual(new Set(places.map(({ seq }) => seq)), new Set([start.seq + 1]))
+        assert.deepStrictEqual((yield* log.head).seq, start.seq + 1)
+      })
+    ))
+
+  it.effect("refuses a key that breaks a rule, and states the rule", () =>
+    withLog((log) =>
+      Effect.gen(function*() {
+        const bad: ReadonlyArray<readonly [string, RegExp]> = [
+          ["", /a key must not be empty/],
+          ["x".repeat(257), /a key must be at most 256 bytes/],
+          ["é".repeat(129), /a key must be at most 256 bytes/],
+          ["a\nb", /control characters/],
+          ["a\uD800", /lone surrogates/]
+        ]
+        for (const [key, rule] of bad) {
+          const refused = yield* Effect.flip(log.append("a/1", bytes(""), { key }))
+          assert.strictEqual(refused.reason, "InvalidKey")
+          assert.isFalse(refused.isRetryable)
+          assert.match(refused.message, rule)
+        }
+        for (const key of ["x".repeat(256), "é".repeat(128), "*", "a/1"]) {
+          const place = yield* log.append("a/1", bytes(""), { key })
+          assert.deepStrictEqual(yield* log.append("a/1", bytes(""), { key }), place)
+        }
+      })
+    ))
+
   it.effect("stores any bytes unchanged", () =>
     withLog((log) =>
       Effect.gen(function*() {

@@ -40,7 +40,7 @@ export const wrap = (log: EventLog.EventLog.Service, trouble: Trouble): EventLog
       )
     )
   return EventLog.make({
-    append: (channel, data) => failing(log.append(channel, data)),
+    appendAll: (events) => failing(log.appendAll(events)),
     head: failing(log.head),
     read: (channels, after, limit, maxBytes) =>
       failing(Effect.suspend(() =>

@@ -118,13 +118,13 @@ export const make = Effect.fnUntraced(function*(settings: Settings) {
       })
   })
 
-  const log: EventLog.Service = {
-    append: (channel, data) =>
+  const log: EventLog.Backend = {
+    appendAll: (events) =>
       recordRestart.pipe(
-        Effect.zipRight(withSession(({ commands, context }) => send(() => commands.append(context, channel, data)))),
-        Effect.flatMap(({ cursor, foreign }) => {
-          note(cursor)
-          return Effect.as(skip(foreign), cursor)
+        Effect.zipRight(withSession(({ commands, context }) => send(() => commands.append(context, events)))),
+        Effect.flatMap(({ cursors, foreign }) => {
+          cursors.forEach(note)
+          return Effect.as(skip(foreign), cursors)
         })
       ),
     head: Effect.tap(

@@ -6,7 +6,7 @@ import { Buffer } from "node:buffer"
 import type { CommandParser } from "redis"
 import { defineScript } from "redis"
 
-import type { Cursor, Missing } from "../../EventLog.js"
+import type { Cursor, Missing, NewEntry } from "../../EventLog.js"
 
 /**
  * Makes the keys of a log. The braces are a hash tag: all keys are in one slot of a cluster, so that a script can use
@@ -18,6 +18,7 @@ import type { Cursor, Missing } from "../../EventLog.js"
  * - `marks`, a sorted set: spans of time by the seq of the last event in each. They determine the age of events.
  * - `gaps`, a sorted set: the places after which a run of the server may have lost events, by the end of the gap.
  * - `order`, a stream: the channel of each event, with the distance to the event before it. Reads by pattern use it.
+ * - `keys`, a sorted set: the idempotency keys, each with its channel, by the seq of their events.
  * - `stream:<channel>`, a stream: the events of a channel. The id is the seq, and each event has the seq of the
  *   previous one, so that a reader finds a missing event, for any reason.
  * - `nodes`, a sorted set: the nodes that are alive, by the time at which they expire.
@@ -30,7 +31,7 @@ export const makeKeys = (prefix: string, database: number) => {
   const base = `{${prefix}}:`
   return {
     base,
-    state: [`${base}meta`, `${base}index`, `${base}marks`, `${base}gaps`, `${base}order`],
+    state: [`${base}meta`, `${base}index`, `${base}marks`, `${base}gaps`, `${base}order`, `${base}keys`],
     streams: `${base}stream:`,
     announcements: database === 0 ? `${base}event:` : `${base}${database}:event:`,
     nodes: `${base}nodes`,
@@ -66,7 +67,7 @@ const pushContext = (
  * The common part of the scripts. It writes only if there is no log, so that a server that refuses writes can be read.
  */
 const prelude = `
-local meta, index, marks, gaps, order = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local meta, index, marks, gaps, order, keys = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local streams, newEpoch, run, capacity, maxAge = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
 local function int(n) return string.format('%.0f', n) end
 
@@ -82,7 +83,7 @@ local function begin()
   aged, forgotten, last = seq, seq, seq
   redis.call('HSET', meta, 'epoch', epoch, 'seq', int(seq), 'aged', int(seq), 'forgotten', int(seq), 'last', int(seq),
     'run', run)
-  redis.call('UNLINK', index, marks, gaps, order)
+  redis.call('UNLINK', index, marks, gaps, order, keys)
 end
 if not epoch or not seq then begin() end
 
@@ -127,7 +128,7 @@ export const makeMarker = (run: string): string => `return '${run}'`
  */
 export const open = defineScript({
   SCRIPT: `
-for i, expected in ipairs({'hash', 'zset', 'zset', 'zset', 'stream'}) do
+for i, expected in ipairs({'hash', 'zset', 'zset', 'zset', 'stream', 'zset'}) do
   local type = redis.call('TYPE', KEYS[i]).ok
   if type ~= expected and type ~= 'none' then redis.call('DEL', KEYS[i]) end
 end
@@ -203,45 +204,74 @@ return reply`,
 })
 
 /**
- * Appends an event. A stream that refuses the event, because another program wrote to its key, begins again. A large
- * event is announced without its data, so that it does not fill the output buffer that the server has for each
+ * Appends events in one step. A stream that refuses an event, because another program wrote to its key, begins again. A
+ * large event is announced without its data, so that it does not fill the output buffer that the server has for each
  * listener.
+ *
+ * Only the first write of a script can be refused, for the lack of memory or of replicas. So all events are appended, or
+ * none.
  */
 export const append = defineScript({
   SCRIPT: `${prelude}
-local stream, channel, data = KEYS[6], ARGV[6], ARGV[7]
-local place, foreign = int(seq + 1), '0'
-local previous = redis.call('ZSCORE', index, channel)
-if not previous then
-  if forgetAll() then redis.call('HSET', meta, 'forgotten', int(forgotten)) end
-  -- Its events are of another epoch, or no read finds them.
-  redis.call('UNLINK', stream)
-end
+local announcements, maxAnnounced, foreign, reply = ARGV[6], tonumber(ARGV[7]), 0, {epoch, ''}
+local life, first = int(math.min(2 * maxAge, 9007199254740991)), seq
 local function add(key, ...)
   local added = redis.pcall('XADD', key, ...)
-  if added.err and (string.find(added.err, 'WRONGTYPE') or string.find(added.err, 'equal or smaller')) then
+  if added.err and (string.find(added.err, 'WRONGTYPE') or string.find(added.err, 'equal or smaller')
+    or string.find(added.err, 'exhausted')) then
     redis.call('DEL', key)
-    foreign = '1'
+    foreign = foreign + 1
     added = redis.pcall('XADD', key, ...)
   end
-  return added
+  return added.err and added
 end
-local added = add(stream, 'MAXLEN', capacity, place .. '-0', 'p', int(previous and tonumber(previous) or forgotten), 'd', data)
-if added.err then return added end
-added = add(order, 'MAXLEN', '~', '1000000', place .. '-0', 'c', channel, 'd', int(seq + 1 - last))
-if added.err then return added end
-local life = int(math.min(2 * maxAge, 9007199254740991))
-redis.call('PEXPIRE', stream, life)
-redis.call('PEXPIRE', order, life)
-redis.call('HSET', meta, 'seq', place, 'last', place)
-redis.call('ZADD', index, place, channel)
-if spansOver > 0 then
-  redis.call('ZREMRANGEBYRANK', marks, 0, spansOver - 1)
-  redis.call('HSET', meta, 'aged', int(aged))
+local function append(stream, channel, data)
+  local place = int(seq + 1)
+  local previous = redis.call('ZSCORE', index, channel)
+  if not previous then
+    if forgetAll() then redis.call('HSET', meta, 'forgotten', int(forgotten)) end
+    -- Its events are of another epoch, or no read finds them.
+    redis.call('UNLINK', stream)
+  end
+  local previousPlace = int(previous and tonumber(previous) or forgotten)
+  local refused = add(stream, 'MAXLEN', capacity, place .. '-0', 'p', previousPlace, 'd', data)
+    or add(order, 'MAXLEN', '~', '1000000', place .. '-0', 'c', channel, 'd', int(seq + 1 - last))
+  if refused then return refused end
+  seq, last = seq + 1, seq + 1
+  redis.call('PEXPIRE', stream, life)
+  redis.call('HSET', meta, 'seq', place, 'last', place)
+  redis.call('ZADD', index, place, channel)
+  if aged > 0 then redis.call('XTRIM', stream, 'MINID', int(aged + 1)) end
+  redis.call('PUBLISH', announcements .. channel, epoch .. ' ' .. place .. (#data > maxAnnounced and '' or '\\n' .. data))
 end
-redis.call('ZADD', marks, place, int(math.floor(now / spanLength)))
-if aged > 0 then
-  redis.call('XTRIM', stream, 'MINID', int(aged + 1))
+for i = 7, #KEYS do
+  local at = 8 + (i - 7) * 3
+  local channel, data, key = ARGV[at], ARGV[at + 1], ARGV[at + 2]
+  local member = key ~= '' and channel .. '\\n' .. key
+  local known = member and tonumber(redis.call('ZSCORE', keys, member) or 0)
+  if known and known > aged then
+    reply[#reply + 1] = int(known)
+  else
+    local refused = append(KEYS[i], channel, data)
+    if refused then return refused end
+    reply[#reply + 1] = int(seq)
+    if member then
+      redis.call('ZADD', keys, int(seq), member)
+      redis.call('ZREMRANGEBYRANK', keys, 0, -65537)
+      redis.call('ZREMRANGEBYSCORE', keys, '-inf', int(aged))
+      redis.call('PEXPIRE', keys, life)
+    end
+  end
+end
+if seq > first then
+  redis.call('PEXPIRE', order, life)
+  if spansOver > 0 then
+    redis.call('ZREMRANGEBYRANK', marks, 0, spansOver - 1)
+    redis.call('HSET', meta, 'aged', int(aged))
+  end
+  redis.call('ZADD', marks, int(seq), int(math.floor(now / spanLength)))
+end
+if seq > first and aged > 0 then
   redis.call('XTRIM', order, 'MINID', '~', int(aged + 1))
   local idle = redis.call('ZRANGE', index, '-inf', int(aged), 'BYSCORE', 'LIMIT', 0, 32, 'WITHSCORES')
   for i = 1, #idle, 2 do
@@ -250,19 +280,17 @@ if aged > 0 then
     redis.call('HSET', meta, 'forgotten', int(math.max(forgotten, tonumber(idle[i + 1]))))
   end
 end
-redis.call('PUBLISH', ARGV[8], epoch .. ' ' .. place .. (#data > tonumber(ARGV[9]) and '' or '\\n' .. data))
-return {epoch, place, foreign}`,
-  parseCommand: (parser: CommandParser, context: Context, channel: string, data: Uint8Array) => {
-    pushContext(parser, context, context.keys.streams + channel)
-    parser.push(
-      channel,
-      Buffer.from(data.buffer, data.byteOffset, data.byteLength),
-      context.keys.announcements + channel,
-      String(maxAnnounced)
-    )
+reply[2] = int(foreign)
+return reply`,
+  parseCommand: (parser: CommandParser, context: Context, events: ReadonlyArray<NewEntry>) => {
+    pushContext(parser, context, ...events.map(({ channel }) => context.keys.streams + channel))
+    parser.push(context.keys.announcements, String(maxAnnounced))
+    for (const { channel, data, key = "" } of events) {
+      parser.push(channel, Buffer.from(data.buffer, data.byteOffset, data.byteLength), key)
+    }
   },
-  transformReply: ([epoch, seq, foreign]: ReadonlyArray<Buffer>) => ({
-    cursor: toCursor(epoch, seq),
+  transformReply: ([epoch, foreign, ...places]: ReadonlyArray<Buffer>) => ({
+    cursors: places.map((place) => toCursor(epoch, place)),
     foreign: Number(String(foreign))
   })
 })
