@@ -161,6 +161,34 @@ describe("EventLog.layerMemory", () => {
       assert.isUndefined(missing(yield* log.read(["a"], young, 10)))
     }).pipe(Effect.provide(EventLog.layerMemoryWith({ maxAge: "1 minute" }))))
 
+  it.effect("remembers a key for maxAge", () =>
+    Effect.gen(function*() {
+      const log = yield* EventLog.EventLog
+      const append = log.append("a", event(1), { key: "k" })
+      const first = yield* append
+      yield* TestClock.adjust("1 minute")
+      assert.deepStrictEqual(yield* append, first)
+      yield* TestClock.adjust("1 millis")
+      const second = yield* append
+      assert.strictEqual(second.seq, first.seq + 1)
+      yield* TestClock.adjust("1 minute")
+      assert.deepStrictEqual(yield* append, second)
+    }).pipe(Effect.provide(EventLog.layerMemoryWith({ maxAge: "1 minute" }))))
+
+  it.effect("remembers the last 65,536 keys", () =>
+    Effect.gen(function*() {
+      const log = yield* EventLog.EventLog
+      const append = (from: number, count: number) =>
+        log.appendAll(
+          Array.from({ length: count }, (_, i) => ({ channel: "a", data: event(1), key: String(from + i) }))
+        )
+      const places = yield* append(0, 65_536)
+      assert.deepStrictEqual(yield* append(0, 65_536), places)
+      yield* append(65_536, 1)
+      assert.deepStrictEqual(yield* append(1, 1), places.slice(1, 2))
+      assert.strictEqual((yield* append(0, 1))[0]?.seq, 65_538)
+    }).pipe(Effect.provide(EventLog.layerMemory)))
+
   it.effect("reports the evicted events of a forgotten channel", () =>
     Effect.gen(function*() {
       const log = yield* EventLog.EventLog

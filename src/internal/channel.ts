@@ -1,5 +1,5 @@
 /**
- * The names of channels: their rules, those of idempotency keys, and a map that finds the patterns that match a channel.
+ * The rules of names of channels and of idempotency keys, and a map that finds the patterns that match a channel.
  */
 const wildcard = "*"
 // No pattern matches a name with this prefix, as in MQTT (5.0, section 4.7.2).

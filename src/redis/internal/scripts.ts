@@ -208,7 +208,7 @@ return reply`,
  * large event is announced without its data, so that it does not fill the output buffer that the server has for each
  * listener.
  *
- * Only the first write of a script can be refused, for the lack of memory or of replicas. So all events are appended, or
+ * Redis refuses the first write of a script only, for the lack of memory or of replicas. So all events are appended, or
  * none.
  */
 export const append = defineScript({
