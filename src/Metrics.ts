@@ -142,7 +142,8 @@ export const redisForeignEntries: Metric.Metric.Counter<number> = Metric.counter
 
 /**
  * The counter of push messages by `outcome` (`Accepted`, `Gone`, or the reason of a `WebPushFailure`) and by `service`
- * (`fcm`, `mozilla`, `apple`, `wns`, `other`).
+ * (`fcm`, `mozilla`, `apple`, `wns`, `other`). Each attempt counts, and each message that was held back unsent: by a
+ * pause, an open circuit or a function that made no message.
  *
  * @since 0.1.0
  * @category web push

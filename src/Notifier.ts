@@ -326,11 +326,13 @@ export const make: Effect.Effect<Notifier.Service, never, EventBroker | Subscrip
     return Notifier.of({
       notify,
       notifyMany: (owners, notification, { concurrency = 16, ...options } = {}) =>
-        Stream.mapEffect(
-          owners,
-          (owner) => Effect.map(Effect.either(notify(owner, notification, options)), (result) => ({ owner, result })),
-          { concurrency, unordered: true }
-        ),
+        Number.isSafeInteger(concurrency) && concurrency >= 1
+          ? Stream.mapEffect(
+            owners,
+            (owner) => Effect.map(Effect.either(notify(owner, notification, options)), (result) => ({ owner, result })),
+            { concurrency, unordered: true }
+          )
+          : Stream.fromEffect(illegal("concurrency must be a whole number, 1 or more")),
       push,
       acknowledge: (owner, eventId) =>
         Option.isNone(EventLog.parseEventId(eventId)) ?

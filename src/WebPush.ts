@@ -244,6 +244,8 @@ export declare namespace WebPush {
     readonly publicKeys: ReadonlyArray<string>
     /** Default `ttl` of a message, if the layer has one. */
     readonly ttl?: Duration.Duration | undefined
+    /** `false` if a message with `padding` is refused, as with `WebPushLibrary`. */
+    readonly supportsPadding?: boolean | undefined
     /** Returns `true` if messages may be sent to the endpoint. */
     readonly isAllowed: (endpoint: string) => boolean
     /** Sends one message to one subscription. */
@@ -568,7 +570,7 @@ export const make: (
       ({ field, reason }) => new WebPushConfigError({ field: `vapid.${field}`, reason })
     )
     const policy = EndpointPolicy.make(options.hosts ?? [])
-    const { deliver, traced } = yield* Delivery.make({
+    const { count, deliver, traced } = yield* Delivery.make({
       crypto,
       policy,
       pairs,
@@ -596,6 +598,7 @@ export const make: (
         intervals: Pacing.parse({ ...options.pace, ...call.pace }),
         policy,
         services,
+        count,
         message: isFunction ? yield* makePrepareFor(messageFor, message) : message,
         deliver: (subscription: S, prepared: Delivery.Prepared) => deliverOne(subscription, prepared, limit)
       }
@@ -609,6 +612,7 @@ export const make: (
       publicKey: pairs[0].publicKey,
       publicKeys: Array.from(new Set(Arr.map(pairs, ({ publicKey }) => publicKey))),
       ttl: options.ttl === undefined ? undefined : Duration.decode(options.ttl),
+      supportsPadding: crypto.supportsPadding,
       isAllowed: (endpoint) => policy(endpoint) !== undefined,
       send: (subscription, message, call) =>
         Effect.flatMap(

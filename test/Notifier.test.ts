@@ -443,6 +443,12 @@ it.scoped("refuses a policy, a delay and a push that cannot be, before the event
       assert.isTrue(Cause.isIllegalArgumentException(defect), String(defect))
       assert.match(String(defect), rule)
     }
+    for (const concurrency of [0, 1.5, Number.NaN, Infinity]) {
+      const cause = yield* Effect.flip(
+        Effect.sandbox(Stream.runDrain(notifier.notifyMany(Stream.make("anna"), news, { concurrency })))
+      )
+      assert.match(Cause.pretty(cause), /Notifier: concurrency must be/)
+    }
     yield* publish(channel, { event: "after" })
     const first = yield* Stream.runHead(stream(channel, { lastEventId }))
     assert.strictEqual(Option.getOrUndefined(first)?.event, "after")

@@ -698,6 +698,8 @@ describe("a message for each subscription", () => {
           throw new Error("no text")
         }]
       ])
+      const counter = Metrics.pushMessages.pipe(Metric.tagged("service", "fcm"), Metric.tagged("outcome", "Rejected"))
+      const before = yield* Metric.value(counter)
       const all = yield* sendBoth(
         [...messages.keys()].map(fcm),
         (subscription) => messages.get(pathOf(subscription))?.() ?? "",
@@ -716,6 +718,7 @@ describe("a message for each subscription", () => {
       }
       assert.strictEqual(all.flat().length, 10)
       assert.strictEqual(http.requests.length, 2)
+      assert.strictEqual((yield* Metric.value(counter)).count - before.count, 8)
     }).pipe(withWebPush(http))
   })
 

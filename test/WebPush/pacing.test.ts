@@ -2,7 +2,22 @@ import { randomBytes } from "node:crypto"
 
 import { HttpClient, HttpClientResponse } from "@effect/platform"
 import { assert, describe, it } from "@effect/vitest"
-import { Chunk, Duration, Effect, Either, Exit, Fiber, Layer, Ref, Schedule, Stream } from "effect"
+import {
+  Cause,
+  Chunk,
+  Duration,
+  Effect,
+  Either,
+  Exit,
+  Fiber,
+  Layer,
+  Metric,
+  Option,
+  Ref,
+  Schedule,
+  Stream
+} from "effect"
+import * as Metrics from "effect-realtime/Metrics"
 import * as VapidKeys from "effect-realtime/VapidKeys"
 import * as WebPush from "effect-realtime/WebPush"
 import * as WebPushCrypto from "effect-realtime/WebPushCrypto"
@@ -33,6 +48,15 @@ interface Request {
 
 const answer = (status: number, headers: Record<string, string> = {}) =>
   Effect.succeed(new Response(null, { status, headers }))
+
+/** The number of messages in the metric. */
+const messages = (service: string, outcome: string) =>
+  Metrics.pushMessages.pipe(
+    Metric.tagged("service", service),
+    Metric.tagged("outcome", outcome),
+    Metric.value,
+    Effect.map(({ count }) => count)
+  )
 
 /** Runs over push services of the test, with a clock that moves when all fibers wait. */
 const run = <A, E>(
@@ -223,10 +247,18 @@ describe("pace", () => {
     run(() => answer(201), () =>
       Effect.gen(function*() {
         for (
-          const pace of [{ fcm: "0 per minute" }, { fcm: "1e3 per minute" }, { fcm: "many" }, { google: "1 per hour" }]
+          const pace of [
+            null,
+            "1 per hour",
+            { fcm: "0 per minute" },
+            { fcm: "1e3 per minute" },
+            { fcm: "many" },
+            { google: "1 per hour" }
+          ]
         ) {
           const options: WebPush.SendManyOptions = JSON.parse(JSON.stringify({ pace }))
-          assert.strictEqual((yield* Effect.exit(WebPush.sendMany([], "hello", options)))._tag, "Failure")
+          const cause = yield* Effect.flip(Effect.sandbox(WebPush.sendMany([], "hello", options)))
+          assert.isTrue(Option.exists(Cause.dieOption(cause), Cause.isIllegalArgumentException), Cause.pretty(cause))
         }
         yield* WebPush.sendMany([], "hello", { pace: { fcm: "0.5 per second", other: undefined } })
       })))
@@ -239,9 +271,11 @@ describe("a pause", () => {
       ({ finish, now, requests }) =>
         Effect.gen(function*() {
           const rows = Stream.concat(crowd(1000), Stream.make(device("web.push.apple.com", 1)))
+          const counted = yield* messages("fcm", "RateLimited")
           const outcomes = yield* finish(broadcast(rows, { concurrency: 4 }))
           assert.deepStrictEqual(count(outcomes), { "RateLimited 429": 4, "RateLimited PAUSED": 996, Accepted: 1 })
           assert.strictEqual(requests.length, 5)
+          assert.strictEqual((yield* messages("fcm", "RateLimited")) - counted, 1000)
           assert.isBelow(now(), 1000)
           for (const { result } of Chunk.filter(outcomes, (outcome) => nameOf(outcome) === "RateLimited PAUSED")) {
             const error = Either.getOrThrow(Either.flip(result))
@@ -426,7 +460,9 @@ describe("a service that hangs", () => {
         assert.strictEqual(requests.length, 9)
         // The tenth in a row.
         assert.strictEqual(count(yield* send(1))["Timeout "], 1)
+        const counted = yield* messages("fcm", "Unavailable")
         const refused = yield* send(3)
+        assert.strictEqual((yield* messages("fcm", "Unavailable")) - counted, 3)
         assert.deepStrictEqual(count(refused), { "Unavailable CIRCUIT_OPEN": 3 })
         for (const { result } of refused) {
           const error = Either.getOrThrow(Either.flip(result))

@@ -611,5 +611,37 @@ export default [
     replace: "",
     test: "test/WebPush/pacing.test.ts",
     name: "reading stops when"
+  },
+  {
+    promise: "A message that is held back counts in the metric",
+    file: "src/WebPush/internal/crowd.ts",
+    find: "            count(job.subscription, error),\n",
+    replace: "            Effect.void,\n",
+    test: "test/WebPush/pacing.test.ts",
+    name: "gets one probe after 30 seconds"
+  },
+  {
+    promise: "A subscription whose message could not be made counts in the metric",
+    file: "src/WebPush/internal/crowd.ts",
+    find: "(error) => count(subscription, error)",
+    replace: "() => Effect.void",
+    test: "test/WebPush.test.ts",
+    name: "that throws, dies or is no message"
+  },
+  {
+    promise: "A pace that is none is refused by name",
+    file: "src/WebPush/internal/pacing.ts",
+    find: "  if (!Predicate.isRecord(pace)) return undefined\n",
+    replace: "",
+    test: "test/WebPush/pacing.test.ts",
+    name: "that is no rate"
+  },
+  {
+    promise: "The concurrency of many notifications is checked",
+    file: "src/Notifier.ts",
+    find: "Number.isSafeInteger(concurrency) && concurrency >= 1",
+    replace: "concurrency === concurrency",
+    test: "test/Notifier.test.ts",
+    name: "refuses a policy"
   }
 ] satisfies ReadonlyArray<Mutation>

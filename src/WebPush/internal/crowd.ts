@@ -40,6 +40,8 @@ interface Options<S extends WebPushSubscription> {
   readonly services: Pacing.Services
   readonly message: Prepared | ((subscription: S) => Effect.Effect<Prepared, WebPushFailure>)
   readonly deliver: (subscription: S, message: Prepared) => Effect.Effect<{ readonly status: number }, Failure>
+  /** Counts an attempt that was not delivered. */
+  readonly count: (subscription: S, error: Failure) => Effect.Effect<void>
   readonly emit: (subscription: S, result: Result) => Effect.Effect<void>
 }
 
@@ -70,7 +72,7 @@ const circuitMillis = (error: Failure): number =>
 
 /** Builds a crowd, whose fibers end with the scope. */
 export const make = Effect.fnUntraced(function*<S extends WebPushSubscription>(
-  { concurrency, deliver, emit, intervals, message, policy, retry, services }: Options<S>
+  { concurrency, count, deliver, emit, intervals, message, policy, retry, services }: Options<S>
 ) {
   const scope = yield* Scope.fork(yield* Effect.scope, ExecutionStrategy.parallel)
   // Each fiber starts with the settings of the call: one that a worker forks would copy all that the worker changed.
@@ -187,9 +189,12 @@ export const make = Effect.fnUntraced(function*<S extends WebPushSubscription>(
         onSuccess: () => attempt(sender, job),
         // Waiting for a circuit leaves room for the messages to other services.
         onFailure: (error) =>
-          error.reason === "RateLimited" || retrying > maxWaiting / 2
-            ? emit(job.subscription, Either.left(error))
-            : again(job, error)
+          Effect.zipRight(
+            count(job.subscription, error),
+            error.reason === "RateLimited" || retrying > maxWaiting / 2
+              ? emit(job.subscription, Either.left(error))
+              : again(job, error)
+          )
       })
 
   const attempt = (sender: Pacing.Sender | undefined, job: Job<S>): Effect.Effect<void> => {
@@ -198,7 +203,7 @@ export const make = Effect.fnUntraced(function*<S extends WebPushSubscription>(
       ? deliver(subscription, job.message)
       : typeof message !== "function"
       ? deliver(subscription, message)
-      : Effect.flatMap(message(subscription), (prepared) => {
+      : Effect.flatMap(Effect.tapError(message(subscription), (error) => count(subscription, error)), (prepared) => {
         job.message = prepared
         return deliver(subscription, prepared)
       })

@@ -116,6 +116,8 @@ const makeCount = () => {
 
 type Result = Effect.Effect<{ readonly status: number }, WebPushGone | WebPushFailure>
 
+const outcomeOf = (error: WebPushGone | WebPushFailure): string => error._tag === "WebPushGone" ? "Gone" : error.reason
+
 /** The delivery of one message to one subscription. */
 export type Deliver = (subscription: WebPushSubscription, message: Prepared, limit: Limit) => Result
 
@@ -194,16 +196,17 @@ export const make = Effect.fnUntraced(function*<Transmission>({ crypto, pairs, p
       }))
   }
 
+  const counted = (endpoint: EndpointPolicy.Endpoint | undefined, outcome: string) =>
+    FiberRef.getWith(FiberRef.currentMetricLabels, (labels) => {
+      count(endpoint?.vendor ?? "other", outcome, labels)
+      return Effect.void
+    })
+
   const deliver: Deliver = (subscription, message, limit) =>
     Effect.suspend(() => {
       const endpoint = policy(subscription.endpoint)
-      const counted = (outcome: string) =>
-        FiberRef.getWith(FiberRef.currentMetricLabels, (labels) => {
-          count(endpoint?.vendor ?? "other", outcome, labels)
-          return Effect.void
-        })
       return Effect.matchCauseEffect(attempt(subscription, message, limit, endpoint), {
-        onSuccess: (receipt) => Effect.as(counted("Accepted"), receipt),
+        onSuccess: (receipt) => Effect.as(counted(endpoint, "Accepted"), receipt),
         onFailure: (cause): Result => {
           // A defect of the client ends neither the other messages nor the span, since it may quote the endpoint.
           const error = Option.isSome(Cause.dieOption(cause))
@@ -211,7 +214,7 @@ export const make = Effect.fnUntraced(function*<Transmission>({ crypto, pairs, p
             : Option.getOrUndefined(Cause.failureOption(cause))
           return error === undefined
             ? Effect.failCause(cause)
-            : Effect.zipRight(counted(error._tag === "WebPushGone" ? "Gone" : error.reason), Effect.fail(error))
+            : Effect.zipRight(counted(endpoint, outcomeOf(error)), Effect.fail(error))
         }
       })
     })
@@ -228,6 +231,9 @@ export const make = Effect.fnUntraced(function*<Transmission>({ crypto, pairs, p
     })
 
   return {
+    /** Counts a message that another rule has held back. */
+    count: (subscription: WebPushSubscription, error: WebPushGone | WebPushFailure): Effect.Effect<void> =>
+      Effect.suspend(() => counted(policy(subscription.endpoint), outcomeOf(error))),
     deliver,
     /** Delivers within a span. */
     traced

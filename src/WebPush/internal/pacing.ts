@@ -4,6 +4,7 @@
  */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Predicate from "effect/Predicate"
 
 import { monotonicMillis } from "../../internal/clock.js"
 import { annotateWith } from "../../internal/logging.js"
@@ -17,7 +18,8 @@ const names: ReadonlySet<string> = new Set<Vendor>(["fcm", "mozilla", "apple", "
 const units: Readonly<Record<string, number>> = { second: 1000, minute: 60_000, hour: 3_600_000 }
 
 /** Parses rates such as `1000 per minute` by vendor. Returns `undefined` if one is invalid. */
-export const parse = (pace: object): Intervals | undefined => {
+export const parse = (pace: unknown): Intervals | undefined => {
+  if (!Predicate.isRecord(pace)) return undefined
   const intervals = new Map<string, number>()
   for (const [name, rate] of Object.entries(pace)) {
     if (rate === undefined) continue
