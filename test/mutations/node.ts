@@ -198,5 +198,14 @@ export default [
     replace: "response.end(this.leave)",
     test: "test/EventStream/nodeShutdown.test.ts",
     name: "with a middleware that replaces end"
+  },
+  {
+    promise: "A GOAWAY of HTTP/2 between requests does not end the process",
+    file: "src/EventStream/internal/nodeShutdown.ts",
+    find: `      postponeClose(session)
+`,
+    replace: "",
+    test: "test/processes/http2Goaway.test.ts",
+    name: "do not end the process"
   }
 ] satisfies ReadonlyArray<Mutation>

@@ -7,10 +7,12 @@ import { Deferred, Effect, Stream } from "effect"
 export const startServer = (options: {
   readonly file: string
   readonly args?: ReadonlyArray<string>
+  readonly env?: Readonly<Record<string, string>>
 }) =>
   Effect.gen(function*() {
-    const { args = [], file } = options
+    const { args = [], env = {}, file } = options
     const child = yield* Command.make(process.execPath, "--import", "tsx", file, ...args).pipe(
+      Command.env(env),
       Command.stderr("inherit"),
       Command.start
     )

@@ -116,6 +116,7 @@ const watch = (server: Server): Closing => {
     // A client announces that it closes the connection. Node may not notice any more when it does, nor can it be
     // probed.
     session.once("goaway", () => {
+      postponeClose(session)
       for (const stream of carried) takeTurn(() => carried.has(stream) && stream.shutdown())
       endSilent(session)
     })
@@ -170,6 +171,21 @@ const watch = (server: Server): Closing => {
     return close.call(server, callback)
   }
   return closing
+}
+
+/**
+ * Delays the next close of a session until its packet is read. Node closes a session when it reads a GOAWAY. A request
+ * behind it in the packet is then refused while it is read, which uses freed memory and ends the process
+ * (nodejs/node#64113).
+ */
+const postponeClose = (session: Http2.Http2Session): void => {
+  const close = session.close
+  session.close = (callback) => {
+    setImmediate(() => {
+      session.close = close
+      session.close(callback)
+    })
+  }
 }
 
 /** Destroys a session after a time without progress. A timeout of the session itself would outlive it. */
