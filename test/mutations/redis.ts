@@ -36,7 +36,7 @@ export default [
   {
     promise: "ids continue far above the last after a restart of Redis",
     file: scripts,
-    find: "    seq = seq + 4294967296\n",
+    find: "    seq = seq + ${gap}\n",
     replace: "    seq = seq + 1\n",
     test,
     name: "continues the epoch"
@@ -127,5 +127,29 @@ export default [
     find: "const maxReads = 2",
     replace: "const maxReads = 1000",
     test: "test/processes/redis.test.ts"
+  },
+  {
+    promise: "a replica that lacks events begins another epoch: an append",
+    file: scripts,
+    find: "if ARGV[8] == epoch and tonumber(ARGV[9]) > seq then begin() end",
+    replace: "",
+    test,
+    name: "notices by its next append"
+  },
+  {
+    promise: "a replica that lacks events begins another epoch: a reader",
+    file: tails,
+    find: "if (isBehind || ",
+    replace: "if (",
+    test,
+    name: "while it only reads"
+  },
+  {
+    promise: "announcements that a demoted server forwards are not delivered",
+    file: tails,
+    find: "else if (current !== undefined && Scripts.isOfLaterRun(item, current.head)) return replaced(current)",
+    replace: "",
+    test,
+    name: "that has replaced Redis announces"
   }
 ] satisfies ReadonlyArray<Mutation>

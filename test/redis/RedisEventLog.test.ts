@@ -151,6 +151,53 @@ describeRedis("RedisEventLog", () => {
         60_000
       )
 
+      // A proxy that does not end its connections at a failover leads to a replica in the middle of a session.
+      for (const noticed of ["by its next append", "while it only reads"]) {
+        it.scoped(
+          `begins another epoch when a replica that lacks events replaces Redis: a node notices ${noticed}`,
+          () =>
+            Effect.gen(function*() {
+              const { url } = yield* Redis.make()
+              const log = yield* node({ url, timeout: noticed.startsWith("by") ? "20 seconds" : "200 millis" })
+              const client = yield* admin(url)
+              const tail = yield* log.tail
+              yield* tail.follow("a")
+              yield* log.append("a", bytes("one"))
+              yield* tail.take
+              const meta = "{effect-realtime}:meta"
+              yield* Effect.promise(() => client.copy(meta, "replica"))
+              const last = yield* log.append("a", bytes("two"))
+              yield* tail.take
+              yield* Effect.promise(() => client.copy("replica", meta, { REPLACE: true }))
+              if (noticed.startsWith("by")) {
+                const next = yield* log.append("a", bytes("three"))
+                assert.notStrictEqual(next.epoch, last.epoch)
+                assert.deepStrictEqual(texts(yield* tail.take), ["Lost", "three"])
+              } else {
+                assert.deepStrictEqual(texts(yield* Effect.timeout(tail.take, "10 seconds")), ["Lost"])
+              }
+              const page = yield* log.read(["a"], last, 10).pipe(untilAvailable)
+              assert.strictEqual(missing(page), "OtherEpoch")
+            }),
+          30_000
+        )
+      }
+
+      it.scoped("connects again when a replica that has replaced Redis announces events", () =>
+        Effect.gen(function*() {
+          const { url } = yield* Redis.make()
+          const log = yield* node({ url, timeout: "20 seconds" })
+          const client = yield* admin(url)
+          const tail = yield* log.tail
+          yield* tail.follow("a")
+          const { epoch } = yield* log.append("a", bytes("one"))
+          yield* tail.take
+          // The new server has skipped 2^32 ids. An earlier announcement may have been lost on its way.
+          yield* Effect.promise(() => client.publish("{effect-realtime}:event:a", `${epoch} ${2 ** 32 + 7}\nforwarded`))
+          yield* untilAvailable(log.append("a", bytes("two")))
+          assert.deepStrictEqual(texts(yield* tail.take), ["two"])
+        }), 30_000)
+
       it.effect("fails the layer when Redis cannot be reached", () =>
         Effect.gen(function*() {
           const port = yield* freePort

@@ -64,7 +64,7 @@ export const make = Effect.fnUntraced(function*(settings: Settings) {
 
   const command = <A>(run: (commands: Client) => Promise<A>) => withSession(({ commands }) => send(() => run(commands)))
 
-  const tails = makeTails({ keys, note, skip, timeout })
+  const tails = makeTails({ keys, note, seen: () => seen, skip, timeout })
   const nodes = makeNodes({ command, keys, timeout })
 
   const ping = (request: Effect.Effect<unknown, EventLogError>) =>
@@ -121,7 +121,7 @@ export const make = Effect.fnUntraced(function*(settings: Settings) {
   const log: EventLog.Backend = {
     appendAll: (events) =>
       recordRestart.pipe(
-        Effect.zipRight(withSession(({ commands, context }) => send(() => commands.append(context, events)))),
+        Effect.zipRight(withSession(({ commands, context }) => send(() => commands.append(context, events, seen)))),
         Effect.flatMap(({ cursors, foreign }) => {
           cursors.forEach(note)
           return Effect.as(skip(foreign), cursors)

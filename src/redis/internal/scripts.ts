@@ -23,6 +23,8 @@ import type { Cursor, Missing, NewEntry } from "../../EventLog.js"
  *   previous one, so that a reader finds a missing event, for any reason.
  * - `nodes`, a sorted set: the nodes that are alive, by the time at which they expire.
  * - `node:<id>`, a hash: the number of subscribers on each channel and pattern of a node.
+ * - `never`: it never exists. While its slot moves to another shard of a cluster, Redis refuses a script with a key
+ *   that is not there. So no script runs with a part of the keys.
  *
  * A key belongs to a database, but an announcement reaches the whole server. So the channels of announcements begin
  * with the number of the database.
@@ -31,6 +33,7 @@ export const makeKeys = (prefix: string, database: number) => {
   const base = `{${prefix}}:`
   return {
     base,
+    never: `${base}never`,
     state: [`${base}meta`, `${base}index`, `${base}marks`, `${base}gaps`, `${base}order`, `${base}keys`],
     streams: `${base}stream:`,
     announcements: database === 0 ? `${base}event:` : `${base}${database}:event:`,
@@ -58,8 +61,8 @@ const pushContext = (
   { capacity, epoch, keys, maxAge, run }: Context,
   ...more: Array<string>
 ) => {
-  parser.push(String(keys.state.length + more.length))
-  parser.pushKeys([...keys.state, ...more])
+  parser.push(String(keys.state.length + more.length + 1))
+  parser.pushKeys([...keys.state, ...more, keys.never])
   parser.push(keys.streams, epoch, run, String(capacity), String(maxAge))
 }
 
@@ -115,6 +118,13 @@ const toCursor = (epoch: Buffer | undefined, seq: Buffer | undefined): Cursor =>
   seq: Number(String(seq))
 })
 
+// The ids that the log skips when another run of the server begins.
+const gap = 2 ** 32
+
+/** Returns true if another run of the server has made the place since the head of a session. */
+export const isOfLaterRun = (place: Cursor, head: Cursor): boolean =>
+  place.epoch === head.epoch && place.seq >= head.seq + gap
+
 /** Makes a script that only one run of the server has. After a restart or a failover, the server does not have it. */
 export const makeMarker = (run: string): string => `return '${run}'`
 
@@ -137,9 +147,9 @@ local seenEpoch, seen, expectedRun = ARGV[6], tonumber(ARGV[7]), ARGV[8]
 if known[5] ~= run then
   if (known[5] or '') ~= expectedRun then return {epoch, int(seq), known[5] or ''} end
   if known[5] then
-    redis.call('ZADD', gaps, int(seq + 4294967296), int(seq))
+    redis.call('ZADD', gaps, int(seq + ${gap}), int(seq))
     redis.call('ZREMRANGEBYRANK', gaps, 0, -129)
-    seq = seq + 4294967296
+    seq = seq + ${gap}
   end
   redis.call('HSET', meta, 'seq', int(seq), 'run', run)
 end
@@ -213,6 +223,8 @@ return reply`,
  */
 export const append = defineScript({
   SCRIPT: `${prelude}
+-- The server has lost events: a replica has replaced it behind a proxy that did not end the connection.
+if ARGV[8] == epoch and tonumber(ARGV[9]) > seq then begin() end
 local announcements, maxAnnounced, foreign, reply = ARGV[6], tonumber(ARGV[7]), 0, {epoch, ''}
 local life, first = int(math.min(2 * maxAge, 9007199254740991)), seq
 local function add(key, ...)
@@ -244,8 +256,8 @@ local function append(stream, channel, data)
   if aged > 0 then redis.call('XTRIM', stream, 'MINID', int(aged + 1)) end
   redis.call('PUBLISH', announcements .. channel, epoch .. ' ' .. place .. (#data > maxAnnounced and '' or '\\n' .. data))
 end
-for i = 7, #KEYS do
-  local at = 8 + (i - 7) * 3
+for i = 7, #KEYS - 1 do
+  local at = 10 + (i - 7) * 3
   local channel, data, key = ARGV[at], ARGV[at + 1], ARGV[at + 2]
   local member = key ~= '' and channel .. '\\n' .. key
   local known = member and tonumber(redis.call('ZSCORE', keys, member) or 0)
@@ -282,9 +294,9 @@ if seq > first and aged > 0 then
 end
 reply[2] = int(foreign)
 return reply`,
-  parseCommand: (parser: CommandParser, context: Context, events: ReadonlyArray<NewEntry>) => {
+  parseCommand: (parser: CommandParser, context: Context, events: ReadonlyArray<NewEntry>, seen: Cursor) => {
     pushContext(parser, context, ...events.map(({ channel }) => context.keys.streams + channel))
-    parser.push(context.keys.announcements, String(maxAnnounced))
+    parser.push(context.keys.announcements, String(maxAnnounced), seen.epoch, String(seen.seq))
     for (const { channel, data, key = "" } of events) {
       parser.push(channel, Buffer.from(data.buffer, data.byteOffset, data.byteLength), key)
     }

@@ -39,11 +39,13 @@ export interface Tails {
   readonly run: (session: Session) => Effect.Effect<void, EventLogError>
 }
 
-export const makeTails = ({ keys, note, skip, timeout }: {
+export const makeTails = ({ keys, note, seen, skip, timeout }: {
   readonly keys: Scripts.Keys
   readonly timeout: number
   /** Notes a place of the log that this node knows of. */
   readonly note: (cursor: Cursor) => void
+  /** Returns the last place of the log that this node knows of. */
+  readonly seen: () => Cursor
   /** Counts what the log has not made. */
   readonly skip: (count: number) => Effect.Effect<void>
 }): Tails => {
@@ -57,9 +59,14 @@ export const makeTails = ({ keys, note, skip, timeout }: {
   const wake = Effect.unsafeMakeLatch(false)
   let unreadable = 0
 
+  let current: Session | undefined
+
   const onMessage = (message: Buffer, name: Buffer) => {
     const item = parseAnnouncement(keys, message, name)
     if (item === undefined) unreadable++
+    // A replica has replaced the server, and the connection leads to another one, to which it forwards announcements.
+    // Some may be missing, so they are not delivered.
+    else if (current !== undefined && Scripts.isOfLaterRun(item, current.head)) return replaced(current)
     else note(item)
     if (item === undefined || !delivery.receive(item)) wake.unsafeOpen()
   }
@@ -145,15 +152,22 @@ export const makeTails = ({ keys, note, skip, timeout }: {
 
   const run = (session: Session) =>
     Effect.suspend(() => {
+      current = session
       delivery.connect(session.head)
       return Effect.all([
         listen(session),
         // The answer arrives after all earlier announcements, so the tails are as far as the log.
         Effect.schedule(
-          Effect.map(answer(() => session.listener.head(session.context), timeout / 2), (head) => {
-            note(head)
-            delivery.confirm(head)
-          }),
+          Effect.flatMap(Effect.sync(seen), (before) =>
+            Effect.map(
+              answer(() => session.listener.head(session.context), timeout / 2),
+              (head) => {
+                const isBehind = head.epoch === before.epoch && head.seq < before.seq
+                if (isBehind || Scripts.isOfLaterRun(head, session.head)) return replaced(session)
+                note(head)
+                delivery.confirm(head)
+              }
+            )),
           Schedule.spaced(timeout / 2)
         )
       ], { concurrency: "unbounded", discard: true })
@@ -221,6 +235,13 @@ export const makeTails = ({ keys, note, skip, timeout }: {
     )
   }
 }
+
+/** Ends a session whose server has been replaced by one with another history. */
+const replaced = ({ lost }: Session) =>
+  Deferred.unsafeDone(
+    lost,
+    new EventLogError({ reason: "Unavailable", detail: "a replica has replaced the server" })
+  )
 
 const isPlain = (name: string) => !isPattern(name)
 
