@@ -192,6 +192,25 @@ export interface PublishOptions {
    * by default.
    */
   readonly except?: string | undefined
+  /**
+   * The idempotency key of the event in its channel, such as the id of a payment: a further event with the same key is
+   * not published, and `publish` returns the id of the first. So a publish that failed with `Timeout`, after which the
+   * event may have been appended, is repeated with its key. A key is 1 to 256 bytes without control characters. The log
+   * remembers it for 10 minutes by default, as `EventLog.AppendOptions` says.
+   */
+  readonly key?: string | undefined
+}
+
+/**
+ * An event and its channel, for `publishAll`. `event` makes it.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Publication {
+  readonly channel: string | Topic.Channel
+  readonly fields: Effect.Effect<ServerSentEvent.Fields, ServerSentEvent.InvalidServerSentEvent>
+  readonly options?: PublishOptions | undefined
 }
 
 /**
@@ -314,6 +333,12 @@ export declare namespace EventBroker {
       event: ServerSentEvent.Fields,
       options?: PublishOptions
     ) => Effect.Effect<EventLog.EventId, ServerSentEvent.InvalidServerSentEvent | EventLog.EventLogError>
+    readonly publishAll: (
+      events: Iterable<Publication>
+    ) => Effect.Effect<
+      ReadonlyArray<EventLog.EventId>,
+      ServerSentEvent.InvalidServerSentEvent | EventLog.EventLogError
+    >
     readonly subscribe: <E = never, R = never>(
       channels: ChannelOrPattern | Iterable<ChannelOrPattern>,
       options?: SubscribeOptions<E, R>
@@ -350,7 +375,8 @@ export declare namespace EventBroker {
  * it turn now and then (`Effect.sleep(0)`): otherwise the queues fill, and clients are cut off that would keep up.
  *
  * Fails with `InvalidServerSentEvent` if the event is invalid or has an `id`, and with `EventLogError` if the channel
- * breaks a rule or the log is unavailable.
+ * or the key breaks a rule or the log is unavailable. After a `Timeout`, the event may have been published: a call that
+ * has a `key` is repeated then, and publishes the event once.
  *
  * @since 0.1.0
  * @category publishing
@@ -387,6 +413,66 @@ export function publish(
     return Effect.flatMap(Topic.event(channel.topic, name, data), (event) => broker.publish(channel, event, options))
   })
 }
+
+/**
+ * Makes an event for `publishAll`, with the types of `publish`.
+ *
+ * @since 0.1.0
+ * @category publishing
+ * @example
+ * ```ts
+ * import { Schema } from "effect"
+ * import { EventBroker, Topic } from "effect-realtime"
+ *
+ * const Orders = Topic.make("orders/:orderId", { paid: Schema.Struct({ amount: Schema.Number }) })
+ *
+ * EventBroker.event(Topic.channel(Orders, { orderId: "42" }), "paid", { amount: 12.5 }, { key: "payment-7" })
+ * EventBroker.event("news", { data: "hello" })
+ * ```
+ */
+export function event(channel: string, event: ServerSentEvent.Fields, options?: PublishOptions): Publication
+export function event<Events extends Topic.Topic.Events, Name extends keyof Events & string>(
+  channel: Topic.Channel<Events>,
+  event: Name,
+  data: Topic.Topic.Data<Events, Name>,
+  options?: PublishOptions
+): Publication
+export function event(...args: Typed | Plain): Publication {
+  if (!isTyped(args)) {
+    const [channel, fields, options] = args
+    return { channel, fields: Effect.succeed(fields), options }
+  }
+  const [channel, name, data, options] = args
+  return { channel, fields: Topic.event(channel.topic, name, data), options }
+}
+
+/**
+ * Publishes events to any channels in one step and one round trip to the log: all of them, in this order, or none.
+ * Returns the id of each. Fails as `publish` does, with the first event that is invalid.
+ *
+ * @since 0.1.0
+ * @category publishing
+ * @example
+ * ```ts
+ * import { Effect, Schema } from "effect"
+ * import { EventBroker, Topic } from "effect-realtime"
+ *
+ * const Accounts = Topic.make("accounts/:id", { moved: Schema.Struct({ amount: Schema.Number }) })
+ *
+ * const transfer = (from: string, to: string, amount: number) =>
+ *   EventBroker.publishAll([
+ *     EventBroker.event(Topic.channel(Accounts, { id: from }), "moved", { amount: -amount }),
+ *     EventBroker.event(Topic.channel(Accounts, { id: to }), "moved", { amount })
+ *   ])
+ * ```
+ */
+export const publishAll = (
+  events: Iterable<Publication>
+): Effect.Effect<
+  ReadonlyArray<EventLog.EventId>,
+  ServerSentEvent.InvalidServerSentEvent | EventLog.EventLogError,
+  EventBroker
+> => Effect.flatMap(EventBroker, (broker) => broker.publishAll(events))
 
 type Typed = [channel: Topic.Channel, event: string, data: unknown, options?: PublishOptions | undefined]
 type Plain = [channel: string, event: ServerSentEvent.Fields, options?: PublishOptions | undefined]
@@ -769,7 +855,7 @@ export const make = Effect.fnUntraced(function*<R = never>(options: Options<R> =
       const channel = Admission.nameOf(target)
       return Admission.checkPublished(channel).pipe(
         Effect.zipRight(Replay.encode(event)),
-        Effect.flatMap((frame) => log.append(channel, StoredEvent.encode(frame, options?.except))),
+        Effect.flatMap((frame) => log.append(channel, StoredEvent.encode(frame, options?.except), options)),
         Effect.map((cursor) => {
           add(Metrics.eventsPublished, 1)
           return EventLog.formatEventId(cursor)
@@ -777,6 +863,15 @@ export const make = Effect.fnUntraced(function*<R = never>(options: Options<R> =
         Effect.withSpan("EventBroker.publish", { attributes: { channel }, captureStackTrace: false })
       )
     },
+    publishAll: (events) =>
+      Effect.forEach(events, ({ channel, fields, options }) => toEntry(channel, fields, options)).pipe(
+        Effect.flatMap(log.appendAll),
+        Effect.map((cursors) => {
+          add(Metrics.eventsPublished, cursors.length)
+          return cursors.map(EventLog.formatEventId)
+        }),
+        Effect.withSpan("EventBroker.publishAll", { captureStackTrace: false })
+      ),
     subscribe: (channels, options = {}) =>
       Effect.flatMap(
         subscribeWith(channels, options, false),
@@ -841,6 +936,20 @@ export const make = Effect.fnUntraced(function*<R = never>(options: Options<R> =
   }
   return service
 })
+
+/** Encodes an event, and refuses a channel of the brokers themselves. */
+const toEntry = (
+  target: string | Topic.Channel,
+  fields: Publication["fields"],
+  options: PublishOptions | undefined
+): Effect.Effect<EventLog.NewEntry, ServerSentEvent.InvalidServerSentEvent | EventLog.EventLogError> => {
+  const channel = Admission.nameOf(target)
+  return Admission.checkPublished(channel).pipe(
+    Effect.zipRight(fields),
+    Effect.flatMap(Replay.encode),
+    Effect.map((frame) => ({ channel, data: StoredEvent.encode(frame, options?.except), key: options?.key }))
+  )
+}
 
 const isOneChannel = (channels: Admission.Channels): boolean =>
   channels.size === 1 && !Array.from(channels.values()).some(Topic.isPattern)

@@ -122,6 +122,48 @@ describe("EventBroker", () => {
       assert.strictEqual(yield* EventBroker.subscriberCount(Topic.channel(Orders, { orderId: "2" })), 1)
     })))
 
+  it.effect("publishes events of several channels in one step, in their order, and an event with a key once", () =>
+    run(Effect.gen(function*() {
+      const source = yield* connect(EventBroker.respond(["news", Topic.pattern(Orders)], { owner: "anna" }))
+      yield* hasCursor(source)
+      const paid = EventBroker.event(Topic.channel(Orders, { orderId: "1" }), "paid", { amount: 1 }, { key: "p" })
+      const ids = yield* EventBroker.publishAll([
+        paid,
+        EventBroker.event("news", { data: "not for anna" }, { except: "anna" }),
+        EventBroker.event("news", { data: "paid" }),
+        paid
+      ])
+      const seqs = ids.map((id) => Number(id.split(".")[1]))
+      assert.deepStrictEqual(seqs, [1, 2, 3, 1])
+      const again = yield* EventBroker.publish(Topic.channel(Orders, { orderId: "1" }), "paid", { amount: 2 }, {
+        key: "p"
+      })
+      assert.strictEqual(again, ids[0])
+      const last = yield* EventBroker.publish("news", { data: "last" }, { key: "p" })
+      assert.deepStrictEqual(
+        (yield* TestEventSource.take(source, 3)).map(({ data, id }) => [id, data]),
+        [[ids[0], "orders/1\n{\"amount\":1}"], [ids[2], "news\npaid"], [last, "news\nlast"]]
+      )
+      assert.deepStrictEqual(yield* EventBroker.publishAll([]), [])
+    })))
+
+  it.effect("publishes no event if one of several is refused", () =>
+    run(Effect.gen(function*() {
+      const first = yield* EventBroker.publish("news", { data: "first" })
+      const news = EventBroker.event("news", { data: "x" })
+      const reason = (bad: EventBroker.Publication) =>
+        Effect.map(Effect.flip(EventBroker.publishAll([news, bad, news])), (error) => error.reason)
+      assert.strictEqual(yield* reason(EventBroker.event("news", { event: "a\nb" })), "ControlCharacter")
+      assert.strictEqual(yield* reason(EventBroker.event("news", { id: "1" })), "Assigned")
+      assert.strictEqual(yield* reason(EventBroker.event("orders/*", { data: "x" })), "InvalidChannel")
+      assert.strictEqual(yield* reason(EventBroker.event("$own", { data: "x" })), "InvalidChannel")
+      assert.strictEqual(yield* reason(EventBroker.event("news", { data: "x" }, { key: "" })), "InvalidKey")
+      const bad = EventBroker.publish("news", { data: "x" }, { key: "a\nb" })
+      assert.deepInclude(yield* Effect.flip(bad), { reason: "InvalidKey" })
+      const second = yield* EventBroker.publish("news", { data: "second" })
+      assert.strictEqual(Number(second.split(".")[1]), Number(first.split(".")[1]) + 1)
+    })))
+
   it.effect("refuses an invalid event, an id, and a channel that is a pattern", () =>
     run(Effect.gen(function*() {
       const byField = yield* Effect.flip(EventBroker.publish("news", { event: "a\nb" }))

@@ -4,6 +4,8 @@ const broker = "src/EventBroker.ts"
 const admission = "src/EventBroker/internal/admission.ts"
 const lifecycle = "src/EventBroker/internal/lifecycle.ts"
 const hub = "src/EventBroker/internal/hub.ts"
+const eventLog = "src/EventLog.ts"
+const keys = "src/EventLog/internal/keys.ts"
 const test = "test/EventBroker.test.ts"
 const trouble = "test/EventBroker/trouble.test.ts"
 
@@ -39,6 +41,46 @@ export default [
     replace: "{ status: 500 }",
     test,
     name: "among the channels of a request"
+  },
+  {
+    promise: "an event of publish has its key",
+    file: broker,
+    find: "log.append(channel, StoredEvent.encode(frame, options?.except), options)",
+    replace: "log.append(channel, StoredEvent.encode(frame, options?.except))",
+    test,
+    name: "an event with a key once"
+  },
+  {
+    promise: "an event of publishAll has its key",
+    file: broker,
+    find: ", key: options?.key }",
+    replace: " }",
+    test,
+    name: "an event with a key once"
+  },
+  {
+    promise: "an append of several events is refused as a whole",
+    file: eventLog,
+    find: "if (error !== undefined) return error\n",
+    replace: "if (error !== undefined) break\n",
+    test: "test/EventLog/memory.test.ts",
+    name: "all events of a call or none"
+  },
+  {
+    promise: "a key is remembered for maxAge",
+    file: keys,
+    find: "found !== undefined && found.at >= notBefore",
+    replace: "found !== undefined",
+    test: "test/EventLog.test.ts",
+    name: "remembers a key for maxAge"
+  },
+  {
+    promise: "the number of keys is bounded",
+    file: keys,
+    find: "const maxKeys = 65_536",
+    replace: "const maxKeys = 65_537",
+    test: "test/EventLog.test.ts",
+    name: "the last 65,536 keys"
   },
   {
     promise: "maxChannels is 128 by default",

@@ -26,6 +26,22 @@ export default [
     name: "stays connected"
   },
   {
+    promise: "an event with a key is appended once",
+    file: scripts,
+    find: "if known and known > aged then",
+    replace: "if false then",
+    test: "test/redis/EventBroker.test.ts",
+    name: "an event with a key once"
+  },
+  {
+    promise: "a key outlives its event, which is evicted by count",
+    file: scripts,
+    find: "redis.call('ZREMRANGEBYRANK', keys, 0, -65537)",
+    replace: "redis.call('ZREMRANGEBYRANK', keys, 0, -2)",
+    test,
+    name: "an event with a key once in its channel"
+  },
+  {
     promise: "databases of one Redis are separate",
     file: scripts,
     find: "announcements: database === 0 ? `${base}event:` : `${base}${database}:event:`,",

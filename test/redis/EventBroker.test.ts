@@ -1,11 +1,12 @@
 import { assert, layer } from "@effect/vitest"
-import { Context, Effect, Layer, Schedule, Stream } from "effect"
-import { EventBroker, EventStream, Topic } from "effect-realtime"
+import { Array as Arr, Context, Effect, Layer, Schedule, Stream } from "effect"
+import { EventBroker, EventLog, EventStream, Topic } from "effect-realtime"
 import { RedisEventLog } from "effect-realtime/redis"
 import { createClient } from "redis"
 
 import { suite } from "../EventBroker/suite.js"
 import { describeRedis } from "../support/describeRedis.js"
+import * as Proxy from "../support/proxy.js"
 import * as Redis from "../support/redis.js"
 
 const node = (url: string) =>
@@ -72,6 +73,52 @@ describeRedis("EventBroker over Redis", () => {
           yield* Effect.logInfo(`300 connections took ${calls} scripts`)
           assert.isBelow(calls, 600)
         }
+      }))
+
+    it.scoped("publishes an event with a key once, though the connection is cut before the answer of Redis", () =>
+      Effect.gen(function*() {
+        const redis = yield* Redis.SharedRedis
+        const proxy = yield* Proxy.make(redis.port)
+        const [here, log] = yield* Effect.all([
+          node(`redis://127.0.0.1:${proxy.port}`),
+          Effect.map(
+            Layer.build(RedisEventLog.layer({ url: redis.url, prefix: "nodes" })),
+            Context.get(EventLog.EventLog)
+          )
+        ])
+        // Redis has the script from now on, so that it is not asked for it.
+        yield* here.publish("once", { data: "first" })
+        const reasons: Array<string> = []
+        const news = EventBroker.event("news", { data: "hello" }, { key: "news-7" })
+        for (
+          const [publish, count] of [
+            [Effect.map(here.publish("once", { data: "hello" }, { key: "once-7" }), Arr.of), 1],
+            [here.publishAll([news, EventBroker.event("twice", { data: "hello" }, { key: "twice-7" })]), 2]
+          ] as const
+        ) {
+          const start = yield* log.head
+          yield* proxy.mute
+          const publishing = yield* Effect.fork(publish.pipe(
+            Effect.tapErrorTag("EventLogError", ({ reason }) => Effect.sync(() => reasons.push(reason))),
+            Effect.retry({
+              while: (error) => error._tag === "EventLogError" && error.isRetryable,
+              schedule: Schedule.spaced("20 millis")
+            })
+          ))
+          yield* log.head.pipe(
+            Effect.repeat({ until: ({ seq }) => seq > start.seq, schedule: Schedule.spaced("5 millis") }),
+            Effect.timeout("10 seconds")
+          )
+          yield* proxy.down
+          yield* proxy.resume
+          const ids = yield* publishing
+          assert.deepStrictEqual(
+            ids,
+            Arr.makeBy(count, (i) => EventLog.formatEventId({ ...start, seq: start.seq + i + 1 }))
+          )
+          assert.strictEqual((yield* log.head).seq, start.seq + count)
+        }
+        assert.strictEqual(reasons.filter((reason) => reason === "Timeout").length, 2)
       }))
 
     it.scoped("revokes no key of another database of the same Redis", () =>

@@ -10,20 +10,22 @@ export interface Proxy {
   readonly down: Effect.Effect<void>
   /** Forwards no bytes until `resume`. All connections stay open. */
   readonly pause: Effect.Effect<void>
+  /** Discards all answers of the target until `resume`. The target receives everything. */
+  readonly mute: Effect.Effect<void>
   readonly resume: Effect.Effect<void>
 }
 
 export const make = (target: number): Effect.Effect<Proxy, never, Scope.Scope> =>
   Effect.gen(function*() {
     const sockets = new Set<Net.Socket>()
-    let state: "up" | "down" | "paused" = "up"
+    let state: "up" | "down" | "paused" | "muted" = "up"
     const server = Net.createServer((near) => {
       if (state === "down") return near.destroy()
       const far = Net.connect(target, "127.0.0.1")
       for (const [from, to] of [[near, far], [far, near]] as const) {
         sockets.add(from)
         from.setNoDelay(true)
-        from.on("data", (data) => to.write(data))
+        from.on("data", (data) => state === "muted" && from === far ? true : to.write(data))
         from.on("error", () => {})
         from.on("close", () => {
           sockets.delete(from)
@@ -50,6 +52,7 @@ export const make = (target: number): Effect.Effect<Proxy, never, Scope.Scope> =
       port: address !== null && typeof address === "object" ? address.port : 0,
       down: each("down", (socket) => socket.destroy()),
       pause: each("paused", (socket) => socket.pause()),
+      mute: each("muted", () => {}),
       resume: each("up", (socket) => socket.resume())
     }
   })

@@ -49,6 +49,24 @@ void EventBroker.publish("orders/1", "paid", paid)
 // @ts-expect-error an event, not its data
 void EventBroker.publish("orders/1", "paid")
 
+// An event of publishAll has the types of publish
+expectTypeOf(EventBroker.publishAll([
+  EventBroker.event(order, "paid", paid, { key: "payment-7" }),
+  EventBroker.event("news", { data: "any" }, { except: "anna" })
+])).toEqualTypeOf<
+  Effect.Effect<ReadonlyArray<EventId>, InvalidServerSentEvent | EventLogError, EventBroker.EventBroker>
+>()
+// @ts-expect-error the topic has no such event
+void EventBroker.event(order, "refunded", paid)
+// @ts-expect-error the data of another event
+void EventBroker.event(order, "shipped", paid)
+// @ts-expect-error a field is missing
+void EventBroker.event(order, "paid", { amount: 1 })
+// @ts-expect-error a plain channel has no typed events
+void EventBroker.event("orders/1", "paid", paid)
+// @ts-expect-error an event is made by EventBroker.event
+void EventBroker.publishAll([{ channel: "news", event: { data: "any" } }])
+
 // A subscription has the errors and requirements of its options
 expectTypeOf(EventBroker.subscribe("news")).toEqualTypeOf<
   Effect.Effect<EventStream, EventLogError, EventBroker.EventBroker | Scope.Scope>
