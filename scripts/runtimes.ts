@@ -16,8 +16,13 @@ import { pathToFileURL } from "node:url"
 import { Effect, Schema } from "effect"
 import * as TestPushService from "effect-realtime/testing/TestPushService"
 import { WebPushSubscription } from "effect-realtime/WebPushSubscription"
-import { build } from "esbuild"
+import { build, type Plugin } from "esbuild"
 
+import * as EngineCases from "../test/support/engineCases.js"
+import { engines } from "../test/support/engines.js"
+import { nodeEngines } from "../test/support/nodeEngines.js"
+import { nodeOpeners } from "../test/support/nodeOpeners.js"
+import { openers } from "../test/support/openers.js"
 import { install, root, run } from "./project.js"
 
 const arch = process.arch === "arm64" ? "aarch64" : process.arch
@@ -168,12 +173,49 @@ const outcomes = [
   ...forbidden.map(() => "Blocked, final")
 ]
 
-/** Compiles the programs. Bun and Deno resolve the packages, and workerd gets all in one file, as it is deployed. */
+/**
+ * Compiles the programs. Bun and Deno resolve the packages, and workerd gets all in one file, as it is deployed. The
+ * modules of the library, those that only the cases of the engines import included, are those of the packed package.
+ */
 const compile = async (project: string) => {
-  const options = { bundle: true, format: "esm", target: "es2022", logLevel: "error", outdir: project } as const
-  await build({ ...options, entryPoints: [join(project, "src/main.ts")], platform: "node", packages: "external" })
-  await build({ ...options, entryPoints: [join(project, "src/worker.ts")], platform: "browser" })
+  const dist = "node_modules/effect-realtime/dist"
+  const ofPackage = (directory: string, external: boolean): Plugin => ({
+    name: "effect-realtime",
+    setup: ({ onResolve, resolve }) => {
+      onResolve({ filter: /\/src\// }, ({ path }) => ({ path: path.replace(/^.*\/src/, directory), external }))
+      onResolve(
+        { filter: /^effect-realtime/ },
+        ({ kind, path, resolveDir }) =>
+          external || resolveDir === project ? undefined : resolve(path, { kind, resolveDir: project })
+      )
+    }
+  })
+  const options = {
+    bundle: true,
+    format: "esm",
+    target: "es2022",
+    logLevel: "error",
+    outdir: project
+  } as const
+  await build({
+    ...options,
+    entryPoints: [join(root, "test/runtimes/main.ts")],
+    platform: "node",
+    packages: "external",
+    plugins: [ofPackage(`./${dist}`, true)]
+  })
+  await build({
+    ...options,
+    entryPoints: [join(root, "test/runtimes/worker.ts")],
+    platform: "browser",
+    plugins: [ofPackage(join(project, dist), false)]
+  })
 }
+
+/** The names of the cases that a runtime must pass. */
+const casesOf = (name: string) =>
+  (name === "workerd" ? EngineCases.make(engines, openers) : EngineCases.make(nodeEngines, nodeOpeners))
+    .map(({ name }) => name)
 
 /** Sends to devices of which each has its own answer, and to endpoints that are not permitted. */
 const send = (name: string, program: (work: Work) => Promise<string>, project: string) =>
@@ -191,7 +233,7 @@ const send = (name: string, program: (work: Work) => Promise<string>, project: s
     const network = { port: service.port, certificate: service.certificate, hosts: new Set<string>() }
     const output = yield* Effect.promise(() => program({ project, devices, text: `Hello from ${name}`, network }))
     return {
-      outcomes: JSON.parse(output),
+      ...JSON.parse(output),
       received: (yield* service.received).map(({ text }) => text),
       violations: yield* service.violations,
       hosts: [...network.hosts]
@@ -201,8 +243,11 @@ const send = (name: string, program: (work: Work) => Promise<string>, project: s
 const check = async (name: string, program: (work: Work) => Promise<string>, project: string) => {
   const start = performance.now()
   const actual = JSON.stringify(await send(name, program, project), undefined, 2)
+  const passed = casesOf(name)
   const expected = JSON.stringify(
     {
+      faults: [],
+      passed,
       outcomes,
       received: answers.map(() => `Hello from ${name}`),
       violations: [],
@@ -212,13 +257,14 @@ const check = async (name: string, program: (work: Work) => Promise<string>, pro
     2
   )
   if (actual !== expected) throw new Error(`${name} must have\n${expected}\nand has\n${actual}`)
-  console.log(`${name}: ${outcomes.length} outcomes as expected after ${Math.round(performance.now() - start)} ms`)
+  const took = Math.round(performance.now() - start)
+  console.log(`${name}: ${passed.length} cases and ${outcomes.length} outcomes as expected after ${took} ms`)
 }
 
 const project = await mkdtemp(join(tmpdir(), "runtimes-"))
 try {
   await installRuntimes()
-  await install(project, join(root, "test/runtimes"), [])
+  await install(project, join(root, "test/runtimes"), ["@noble/ciphers", "@noble/curves"])
   await compile(project)
   const [only] = process.argv.slice(2)
   for (const [name, program] of Object.entries(programs)) {

@@ -1,4 +1,5 @@
 import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
 
 /**
@@ -18,6 +19,8 @@ export const readText = <E, R>(body: Stream.Stream<Uint8Array, E, R>, maxBytes: 
           return size <= maxBytes + maxDiscarded
         })
       ),
+      // A stream runs in a fiber of its own, whose error Effect would log: it names the URL of the request.
+      Effect.withUnhandledErrorLogLevel(Option.none()),
       Effect.map(() => ({ text: text + decoder.decode(), isWhole: size <= maxBytes }))
     )
   })

@@ -7,7 +7,7 @@ import * as NodeWebPushCrypto from "effect-realtime/node/NodeWebPushCrypto"
 import * as WebPushCrypto from "effect-realtime/WebPushCrypto"
 import { afterEach, beforeEach, vi } from "vitest"
 
-import { openers } from "../support/openers.js"
+import { nodeOpeners } from "../support/nodeOpeners.js"
 
 const ecdh = createECDH("prime256v1")
 const publicKey = ecdh.generateKeys()
@@ -15,7 +15,7 @@ const auth = randomBytes(16)
 const receiver = { publicKey, privateKey: Buffer.concat([Buffer.alloc(32), ecdh.getPrivateKey()]).subarray(-32), auth }
 const keys = { p256dh: publicKey.toString("base64url"), auth: auth.toString("base64url") }
 
-const open = (body: Uint8Array) => Effect.promise(() => openers["node:crypto"].open(body, receiver))
+const open = (body: Uint8Array) => Effect.promise(() => nodeOpeners["node:crypto"].open(body, receiver))
 
 const encrypt = (message: Uint8Array) =>
   Effect.flatMap(WebPushCrypto.WebPushCrypto, (crypto) => crypto.encrypt(message, keys, 0))
