@@ -1,9 +1,14 @@
 /**
- * Sends messages from Bun, Deno and workerd with the packed package, by their own `fetch` and Web Crypto, to the push
- * service of `effect-realtime/testing`, which checks the RFCs and decrypts. The endpoints are those of a real service:
- * a proxy takes their place on the network, and sees each host that a runtime connects to.
+ * Runs the cases of the engines on Bun, Deno and workerd with the packed package. Then sends messages by their own
+ * `fetch` and Web Crypto to the push service of `effect-realtime/testing`, which checks the RFCs and decrypts. The
+ * endpoints are those of a real service: a proxy takes their place on the network, and sees each host that a runtime
+ * connects to.
  *
  * The runtimes are installed in a directory of their own, from the registry.
+ *
+ * workerd may print "Disallowed operation called within global scope": `@effect/platform` (`internal/httpClient.ts`,
+ * `responseRegistry`) aborts a response whose body was not read when it is collected, which is outside of any request.
+ * `WebPush` does not read bodies that are empty. Nothing follows from the line, and no module does so when it loads.
  */
 import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises"
 import * as Http from "node:http"
@@ -183,11 +188,10 @@ const compile = async (project: string) => {
     name: "effect-realtime",
     setup: ({ onResolve, resolve }) => {
       onResolve({ filter: /\/src\// }, ({ path }) => ({ path: path.replace(/^.*\/src/, directory), external }))
-      onResolve(
-        { filter: /^effect-realtime/ },
-        ({ kind, path, resolveDir }) =>
-          external || resolveDir === project ? undefined : resolve(path, { kind, resolveDir: project })
-      )
+      onResolve({ filter: /^effect-realtime/ }, ({ kind, path, resolveDir }) => {
+        if (external) return { path, external }
+        return resolveDir === project ? undefined : resolve(path, { kind, resolveDir: project })
+      })
     }
   })
   const options = {

@@ -329,6 +329,14 @@ export default [
     replace: `    })`
   },
   {
+    file: "src/internal/body.ts",
+    test: "test/WebPushCrypto.test.ts",
+    promise: "A response without a body does not put the endpoint into a log",
+    name: "WebPushCrypto shows no secret in an error, a log line or a span",
+    find: `      Effect.withUnhandledErrorLogLevel(Option.none()),`,
+    replace: ``
+  },
+  {
     file: "src/WebPushCrypto/internal/webCrypto.ts",
     test: "test/WebPushCrypto.test.ts",
     promise: "Web Crypto pads a message to its length",
