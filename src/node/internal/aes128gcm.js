@@ -20,6 +20,9 @@ const keyInfo = Buffer.from("Content-Encoding: aes128gcm\0\u0001")
 const nonceInfo = Buffer.from("Content-Encoding: nonce\0\u0001")
 const one = Buffer.from([1])
 
+// Each message has a key pair of its own. The object is reused, since making one costs as much as the key pair.
+const ecdh = createECDH("prime256v1")
+
 /**
  * Encrypts a message into one record that holds at least `paddedBytes` of plaintext. Throws if the receiver's keys
  * are invalid. Only tests pass `privateKey` and `salt`, since each message must have its own.
@@ -36,10 +39,8 @@ export const encrypt = (plaintext, receiver, paddedBytes, privateKey, salt = ran
   const auth = Buffer.from(receiver.auth, "base64url")
   // As `checkReceiver` of src/internal/p256.ts, which a worker cannot import.
   if (receiverKey.length !== 65 || receiverKey[0] !== 4 || auth.length !== 16) throw new RangeError("invalid keys")
-  const ecdh = createECDH("prime256v1")
-  if (privateKey === undefined) ecdh.generateKeys()
-  else ecdh.setPrivateKey(privateKey)
-  const senderKey = ecdh.getPublicKey()
+  if (privateKey !== undefined) ecdh.setPrivateKey(privateKey)
+  const senderKey = privateKey === undefined ? ecdh.generateKeys() : ecdh.getPublicKey()
   const secret = hmac(auth, ecdh.computeSecret(receiverKey))
   const pseudoRandomKey = hmac(salt, hmac(secret, webPushInfo, receiverKey, senderKey, one))
   const key = hmac(pseudoRandomKey, keyInfo).subarray(0, 16)
@@ -49,15 +50,9 @@ export const encrypt = (plaintext, receiver, paddedBytes, privateKey, salt = ran
   header.set(salt)
   header.writeUInt32BE(recordSize, 16)
   header[20] = senderKey.length
-  const padding = Buffer.alloc(1 + Math.max(0, paddedBytes - plaintext.length))
-  padding[0] = 2
+  const record = Buffer.alloc(1 + Math.max(paddedBytes, plaintext.length))
+  record.set(plaintext)
+  record[plaintext.length] = 2
   const cipher = createCipheriv("aes-128-gcm", key, nonce)
-  return Buffer.concat([
-    header,
-    senderKey,
-    cipher.update(plaintext),
-    cipher.update(padding),
-    cipher.final(),
-    cipher.getAuthTag()
-  ])
+  return Buffer.concat([header, senderKey, cipher.update(record), cipher.final(), cipher.getAuthTag()])
 }
