@@ -618,11 +618,12 @@ export const make: (
         Effect.flatMap(
           isDecoded(subscription) ? prepared(message, call) : undecoded("WebPush"),
           (message) =>
-            Effect.scoped(
-              Effect.flatMap(Deadline.make(message.timeout), (limit) =>
-                aroundRequests(
-                  services.around(() => policy(subscription.endpoint), intervals, traced(subscription, message, limit))
-                ))
+            aroundRequests(
+              services.around(
+                () => policy(subscription.endpoint),
+                intervals,
+                Deadline.runOne(message.timeout, (limit) => traced(subscription, message, limit))
+              )
             )
         ),
       sendMany: (subscriptions, message, call) =>

@@ -208,6 +208,19 @@ describe("WebPush.send", () => {
       assert.strictEqual(error._tag === "WebPushFailure" && error.reason, "Timeout")
     }).pipe(withWebPush(stub(() => Effect.never))))
 
+  it.effect("interrupts no fiber of the caller at its timeout", () =>
+    Effect.gen(function*() {
+      const child = yield* Effect.fork(Effect.never)
+      const caller = yield* Effect.fork(Effect.gen(function*() {
+        const grandchild = yield* Effect.fork(Effect.never)
+        yield* Effect.flip(WebPush.send(fcm(1), "hello", { timeout: "3 seconds" }))
+        return grandchild.unsafePoll()
+      }))
+      yield* TestClock.adjust("3 seconds")
+      assert.isNull(yield* Fiber.join(caller))
+      assert.isNull(child.unsafePoll())
+    }).pipe(withWebPush(stub(() => Effect.never))))
+
   it.effect("fails with InvalidSubscription if a message cannot be encrypted with its keys", () =>
     Effect.gen(function*() {
       const offCurve = new WebPushSubscription({
@@ -597,6 +610,29 @@ describe("WebPush.sendMany", () => {
       const report = yield* WebPush.sendMany([old, fcm(1), fcm(1)], "hello")
       assert.deepStrictEqual(report.outcomes.map(({ result }) => reasonOf(result)), Array(3).fill("Accepted"))
       assert.strictEqual(http.requests.length, 2)
+    }).pipe(withWebPush(http))
+  })
+
+  it.effect("sends the messages after one that timed out, and ends when it is interrupted", () => {
+    const http = stub((request) =>
+      /[13]$/.test(request.url) ? Effect.never : Effect.succeed(new Response(null, { status: 201 }))
+    )
+    return Effect.gen(function*() {
+      const options = { concurrency: 1, retry: "off", timeout: "3 seconds" } as const
+      const fiber = yield* Effect.fork(WebPush.sendMany([1, 2, 3, 4].map(fcm), "hello", options))
+      yield* TestClock.adjust("3 seconds")
+      yield* TestClock.adjust("3 seconds")
+      const { outcomes } = yield* Fiber.join(fiber)
+      assert.deepStrictEqual(outcomes.map(({ result }) => reasonOf(result)), [
+        "Timeout",
+        "Accepted",
+        "Timeout",
+        "Accepted"
+      ])
+      const interrupted = yield* Effect.fork(WebPush.sendMany([1, 2].map(fcm), "hello", options))
+      yield* TestClock.adjust("1 second")
+      assert.isTrue(Exit.isInterrupted(yield* Fiber.interrupt(interrupted)))
+      assert.strictEqual(http.requests.length, 5)
     }).pipe(withWebPush(http))
   })
 

@@ -274,8 +274,8 @@ export default [
     promise: "A defect of the client is logged by no fiber",
     test: "test/WebPush/wire.test.ts",
     name: "occur in no error",
-    find: `Effect.fork(Effect.exit(effect))`,
-    replace: `Effect.fork(effect)`
+    find: `Effect.forkScoped(Effect.exit(run(limit)))`,
+    replace: `Effect.map(Effect.forkScoped(run(limit)), (fiber) => ({ await: Effect.exit(fiber.await) }))`
   },
   {
     ...delivery,
@@ -284,6 +284,23 @@ export default [
     name: "fails after its timeout",
     find: `one.fiber.unsafeInterruptAsFork(self)`,
     replace: ``
+  },
+  {
+    ...delivery,
+    file: "src/WebPush/internal/deadline.ts",
+    promise: "A deadline ends its message, and not the fiber that sends the next ones",
+    name: "sends the messages after one that timed out",
+    find: `isInterruptedByOther(refs) ? refs : before`,
+    replace: `isInterruptedByOther(refs) ? before : refs`
+  },
+  {
+    ...delivery,
+    file: "src/WebPush/internal/deadline.ts",
+    promise: "A deadline interrupts no fiber of the caller",
+    name: "interrupts no fiber of the caller at its timeout",
+    find: `Effect.flatMap(Effect.forkScoped(Effect.exit(run(limit))), ({ await: exit }) =>
+        Effect.flatten(Effect.flatten(exit)))`,
+    replace: `run(limit)`
   },
   {
     ...sender,

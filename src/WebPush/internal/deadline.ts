@@ -1,15 +1,23 @@
 /**
- * The time limit of the requests of one call, with one timer for all of them: `Effect.timeout` costs two fibers and a
- * timer for each.
+ * The time limit of the requests of one call, with one timer for all of them and no fiber for each: `Effect.timeout`
+ * costs two fibers and a timer for each.
  */
+import * as Cause from "effect/Cause"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
-import * as Fiber from "effect/Fiber"
+import * as Equal from "effect/Equal"
+import type * as Fiber from "effect/Fiber"
+import * as FiberId from "effect/FiberId"
+import * as FiberRef from "effect/FiberRef"
+import * as FiberRefs from "effect/FiberRefs"
+import * as HashSet from "effect/HashSet"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 
-/** Runs an effect in a fiber of its own, and interrupts it at its deadline. Ends after the effect has ended. */
+/**
+ * Runs an effect in the current fiber, and interrupts it at its deadline, with the children of the fiber. Ends after
+ * the effect has ended, and restores the settings (FiberRefs) that the effect has changed.
+ */
 export type Limit = <A, E>(effect: Effect.Effect<A, E>, onTimeout: () => E) => Effect.Effect<A, E>
 
 interface Pending {
@@ -22,7 +30,8 @@ interface Pending {
 export const make = (timeout: Duration.Duration): Effect.Effect<Limit, never, Scope.Scope> =>
   Effect.gen(function*() {
     const clock = yield* Effect.clock
-    const self = yield* Effect.fiberId
+    // The interruptions by this id are those of deadlines.
+    const self = FiberId.unsafeMake()
     const nanos = Option.getOrUndefined(Duration.toNanos(timeout))
     // In the order of their deadlines, since all have the same time limit.
     const pending = new Set<Pending>()
@@ -39,17 +48,47 @@ export const make = (timeout: Duration.Duration): Effect.Effect<Limit, never, Sc
     })
     if (nanos !== undefined) yield* Effect.forkScoped(Effect.forever(expire))
 
+    const isInterruptedByOther = (refs: FiberRefs.FiberRefs): boolean => {
+      const cause = FiberRefs.getOrDefault(refs, FiberRef.interruptedCause)
+      return !Cause.isEmpty(cause) && HashSet.some(Cause.interruptors(cause), (id) => !Equal.equals(id, self))
+    }
+
     return <A, E>(effect: Effect.Effect<A, E>, onTimeout: () => E) =>
-      // Effect logs the error of a fiber that fails.
-      Effect.flatMap(Effect.fork(Effect.exit(effect)), (fiber) =>
-        Effect.async<A, E>((resume) => {
-          const one = { fiber, deadline: clock.unsafeCurrentTimeNanos() + (nanos ?? 0n), isOver: false }
-          pending.add(one)
-          fiber.addObserver((ended) => {
-            pending.delete(one)
-            const exit = Exit.flatten(ended)
-            resume(one.isOver && Exit.isInterrupted(exit) ? Effect.fail(onTimeout()) : exit)
+      Effect.withFiberRuntime<A, E>((fiber) => {
+        const before = fiber.getFiberRefs()
+        const one = { fiber, deadline: clock.unsafeCurrentTimeNanos() + (nanos ?? 0n), isOver: false }
+        pending.add(one)
+        // The interruption is a setting of the fiber too, which runs on after that of a deadline.
+        const restoreRefs = Effect.updateFiberRefs((_, refs) => isInterruptedByOther(refs) ? refs : before)
+        return Effect.uninterruptibleMask((restore) =>
+          Effect.matchCauseEffect(restore(effect), {
+            onFailure: (cause) => {
+              pending.delete(one)
+              return Effect.zipRight(
+                restoreRefs,
+                one.isOver && Cause.isInterrupted(cause) ? Effect.failSync(onTimeout) : Effect.failCause(cause)
+              )
+            },
+            onSuccess: (value) => {
+              pending.delete(one)
+              return Effect.as(restoreRefs, value)
+            }
           })
-          return Fiber.interrupt(fiber)
-        }))
+        )
+      })
   })
+
+/**
+ * Runs an effect with a limit of its own, and in a fiber of its own: a deadline must not interrupt the children of the
+ * caller's fiber.
+ */
+export const runOne = <A, E>(
+  timeout: Duration.Duration,
+  run: (limit: Limit) => Effect.Effect<A, E>
+): Effect.Effect<A, E> =>
+  Effect.scoped(
+    Effect.flatMap(make(timeout), (limit) =>
+      // Effect logs the error of a fiber that fails.
+      Effect.flatMap(Effect.forkScoped(Effect.exit(run(limit))), ({ await: exit }) =>
+        Effect.flatten(Effect.flatten(exit))))
+  )

@@ -174,7 +174,7 @@ export const make = Effect.fnUntraced(function*<Transmission>({ crypto, pairs, p
       const transmission: { sent: number | undefined } = { sent: undefined }
       const request = HttpClientRequest.setUrl(template(message, endpoint, authorization), subscription.endpoint)
       const response = client.execute(HttpClientRequest.setBody(request, HttpBody.uint8Array(body)))
-      // The limit runs this in a fiber of its own, so that no service must be restored.
+      // The limit restores the context.
       const provide = FiberRef.update(FiberRef.currentContext, (context) => Context.add(context, tag, transmission))
       return limit(
         Effect.matchEffect(Effect.flatMap(Effect.zipRight(provide, response), read), {
