@@ -1,7 +1,8 @@
 import { randomBytes } from "node:crypto"
 
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Effect, Exit, Layer, Stream } from "effect"
+import { Cause, Config, Effect, Exit, Layer, Stream } from "effect"
+import * as NodeWebPush from "effect-realtime/node/NodeWebPush"
 import * as NodeWebPushCrypto from "effect-realtime/node/NodeWebPushCrypto"
 import * as TestPushService from "effect-realtime/testing/TestPushService"
 import * as VapidKeys from "effect-realtime/VapidKeys"
@@ -85,6 +86,21 @@ describe("padding that web-push cannot give", () => {
       const build = (padding: number) =>
         causeOf(Effect.scoped(Layer.build(layerOver(WebPushLibrary.layer, vapid, { padding }))))
       assert.deepStrictEqual([yield* build(100), yield* build(0)], [died, "succeeded"])
+    }))
+
+  it.live("is refused by NodeWebPush whose engine is the package, and given by its own engine", () =>
+    Effect.gen(function*() {
+      const vapid = yield* VapidKeys.generate
+      const build = (engine: Layer.Layer<WebPushCrypto.WebPushCrypto> | undefined) => {
+        const layer = NodeWebPush.layerConfig({
+          vapid: Config.succeed(vapid),
+          subject: Config.succeed(subject),
+          padding: Config.succeed(100),
+          engine: Config.succeed(engine)
+        })
+        return causeOf(Effect.scoped(Layer.build(layer)))
+      }
+      assert.deepStrictEqual([yield* build(WebPushLibrary.layer), yield* build(undefined)], [died, "succeeded"])
     }))
 
   it.live("is refused for a call, before any message is sent", () =>

@@ -9,21 +9,28 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 
 import * as WebPush from "../WebPush.js"
+import type { WebPushCrypto } from "../WebPushCrypto.js"
 import type { WebPushConfigError } from "../WebPushError.js"
 import * as NodeWebPushCrypto from "./NodeWebPushCrypto.js"
 import * as PushHttpClient from "./PushHttpClient.js"
 
 /**
- * The options of the sender and those of its transport.
+ * The options of the sender, those of its transport, and its cryptography.
  *
  * @since 0.1.0
  * @category models
  */
-export interface Options extends WebPush.Options, PushHttpClient.Options {}
+export interface Options extends WebPush.Options, PushHttpClient.Options {
+  /**
+   * Cryptography of the sender: `NodeWebPushCrypto.layer` by default. A layer that is provided to `NodeWebPush` is not
+   * used.
+   */
+  readonly engine?: Layer.Layer<WebPushCrypto> | undefined
+}
 
 /**
- * Provides `WebPush` over `node:crypto` and a client that is safe for URLs that come from users. The client is
- * private to this layer.
+ * Provides `WebPush` over `node:crypto`, or another engine, and a client that is safe for URLs that come from users.
+ * The client is private to this layer.
  *
  * @since 0.1.0
  * @category layers
@@ -37,7 +44,9 @@ export interface Options extends WebPush.Options, PushHttpClient.Options {}
  * ```
  */
 export const layerWith = (options: Options): Layer.Layer<WebPush.WebPush, WebPushConfigError> =>
-  WebPush.layerWith(options).pipe(Layer.provide([NodeWebPushCrypto.layer, PushHttpClient.layerWith(options)]))
+  WebPush.layerWith(options).pipe(
+    Layer.provide([options.engine ?? NodeWebPushCrypto.layer, PushHttpClient.layerWith(options)])
+  )
 
 /**
  * Provides `WebPush` as `layerWith` does, with options from the configuration.
@@ -48,12 +57,15 @@ export const layerWith = (options: Options): Layer.Layer<WebPush.WebPush, WebPus
  * ```ts
  * import { Config } from "effect"
  * import * as NodeWebPush from "effect-realtime/node/NodeWebPush"
+ * import * as NodeWebPushCrypto from "effect-realtime/node/NodeWebPushCrypto"
  * import * as VapidKeys from "effect-realtime/VapidKeys"
  *
  * const WebPushLive = NodeWebPush.layerConfig({
  *   vapid: VapidKeys.config({ privateKey: Config.redacted("VAPID_PRIVATE_KEY") }),
  *   subject: Config.string("VAPID_SUBJECT"),
- *   ttl: Config.succeed("1 day")
+ *   ttl: Config.succeed("1 day"),
+ *   // For crowds: encrypts in worker threads.
+ *   engine: Config.succeed(NodeWebPushCrypto.layerWorkers({ workers: 2 }))
  * })
  * ```
  */

@@ -346,6 +346,14 @@ export default [
     replace: `    })`
   },
   {
+    file: "src/node/NodeWebPush.ts",
+    test: "test/WebPushCrypto.test.ts",
+    promise: "NodeWebPush takes an engine",
+    name: "is refused by NodeWebPush whose engine is the package",
+    find: `options.engine ?? NodeWebPushCrypto.layer`,
+    replace: `NodeWebPushCrypto.layer`
+  },
+  {
     file: "src/internal/body.ts",
     test: "test/WebPushCrypto.test.ts",
     promise: "A response without a body does not put the endpoint into a log",
