@@ -452,6 +452,9 @@ const makeWithSignal = Effect.fnUntraced(function*<E, R>(
   const campaigns = Campaign.of({
     start: Effect.fnUntraced(function*(message, options = {}) {
       const matching = yield* Effect.mapError(checkFilter(options.matching ?? {}), ({ detail }) => invalid(detail))
+      if (webPush.supportsPadding === false && options.padding !== undefined && options.padding > 0) {
+        return yield* invalid("padding must be 0 with this layer of WebPushCrypto")
+      }
       const content = yield* encode(message, { ...options, matching })
       const id = crypto.randomUUID()
       yield* storage.insert({

@@ -17,6 +17,7 @@ import * as Either from "effect/Either"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
+import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
@@ -29,8 +30,37 @@ import * as Message from "./NotificationOutbox/internal/message.js"
 import type { NotifyContent, NotifyOptions } from "./Notifier.js"
 import { Notifier } from "./Notifier.js"
 import type { InvalidServerSentEvent } from "./ServerSentEvent.js"
+import type { Device } from "./SubscriptionStore.js"
 import { isOwner, SubscriptionStore } from "./SubscriptionStore.js"
-import { WebPush } from "./WebPush.js"
+import type { Message as PushMessage, MessageFor } from "./WebPush.js"
+import { isMessage, WebPush } from "./WebPush.js"
+
+/**
+ * A function that makes the push of each device when it is sent, with the Schema of its data. The outbox stores the
+ * name and the data: the node that sends the notification makes its push.
+ *
+ * @since 0.1.0
+ * @category templates
+ */
+export interface Template<in A, out R = never> {
+  readonly name: string
+  /** Returns the push with this data, for `enqueue`. */
+  readonly make: (data: A) => TemplatePush
+  /** Makes the message of a device from the data in JSON. Dies if the data does not conform to the Schema. */
+  readonly render: (json: string, device: Device) => Effect.Effect<PushMessage, never, R>
+}
+
+/**
+ * A push that a template makes. Its data is JSON, or the error with which `enqueue` refuses it.
+ *
+ * @since 0.1.0
+ * @category templates
+ */
+export interface TemplatePush {
+  readonly _tag: "TemplatePush"
+  readonly template: string
+  readonly data: Either.Either<string, NotificationOutboxError>
+}
 
 /**
  * Options of an outbox.
@@ -38,7 +68,7 @@ import { WebPush } from "./WebPush.js"
  * @since 0.1.0
  * @category models
  */
-export interface Options {
+export interface Options<out R = never> {
   /** Number of notifications that are sent at once, one or more. 16 by default. */
   readonly concurrency?: number | undefined
   /**
@@ -53,6 +83,8 @@ export interface Options {
    * or as a Duration. 1 second by default.
    */
   readonly pollInterval?: Duration.DurationInput | undefined
+  /** Templates of the notifications that the outbox accepts and sends, each with another name. None by default. */
+  readonly templates?: ReadonlyArray<Template<never, R>> | undefined
 }
 
 /**
@@ -154,10 +186,13 @@ export declare namespace NotificationOutbox {
      * After the `ttl` the notification becomes a dead letter. With a `ttl` of zero it is sent within 10 seconds or not
      * at all. Without a `topic` in the options, the second and later attempts use the id as the push `topic`, so that a
      * repetition replaces an earlier message that is not delivered yet.
+     *
+     * The push may be of one of the `templates`, which makes a message for each device. A device for which the template
+     * throws or dies gets no push: it is in a dead letter, as `Rejected`.
      */
     readonly enqueue: (
       owner: string,
-      notification: NotifyContent,
+      notification: NotifyContent<PushMessage | TemplatePush>,
       options?: NotifyOptions
     ) => Effect.Effect<string, InvalidServerSentEvent | NotificationOutboxError>
     /** Sends the notifications that are due until none is, and returns the number of attempts. */
@@ -272,6 +307,60 @@ export interface Storage {
   readonly discard: (id: string) => Effect.Effect<boolean, NotificationOutboxError>
 }
 
+/**
+ * Makes a template: a name that no other template of the outbox has, the Schema of its data, and the function from the
+ * data and a device to the message, which may be an Effect that cannot fail.
+ *
+ * @since 0.1.0
+ * @category templates
+ * @example
+ * ```ts
+ * import { Schema } from "effect"
+ * import * as NotificationOutbox from "effect-realtime/NotificationOutbox"
+ * import { SqlNotificationOutbox } from "effect-realtime/sql"
+ *
+ * const OrderPaid = NotificationOutbox.template(
+ *   "order-paid",
+ *   Schema.Struct({ order: Schema.Number }),
+ *   ({ order }, { locale = "en" }) => locale.startsWith("pt") ? `Pedido ${order} pago.` : `Order ${order} was paid.`
+ * )
+ *
+ * const OutboxLive = SqlNotificationOutbox.layerWith({ templates: [OrderPaid] })
+ *
+ * const orderPaid = (user: string, order: number) =>
+ *   NotificationOutbox.enqueue(user, { event: { event: "paid" }, push: OrderPaid.make({ order }) })
+ * ```
+ */
+export const template = <A, I, R = never>(
+  name: string,
+  schema: Schema.Schema<A, I>,
+  render: (data: A, device: Device) => PushMessage | Effect.Effect<PushMessage, never, R>
+): Template<A, R> => {
+  const json = Schema.parseJson(schema)
+  const encode = Schema.encodeEither(json)
+  const decode = Schema.decode(json)
+  return {
+    name,
+    make: (data) => ({
+      _tag: "TemplatePush",
+      template: name,
+      data: Either.mapLeft(
+        encode(data),
+        () => invalid("push must have data that conforms to the Schema of its template")
+      )
+    }),
+    render: (text, device) =>
+      decode(text).pipe(
+        // The error of a schema quotes the data, and is dropped.
+        Effect.orDieWith(() => new Error("the data does not conform to the Schema of its template")),
+        Effect.flatMap((data) => {
+          const message = render(data, device)
+          return Effect.isEffect(message) ? message : Effect.succeed(message)
+        })
+      )
+  }
+}
+
 const decodeEntry = Schema.decodeUnknownEither(Entry.Entry)
 
 const decodeDeadLetter = Schema.decodeUnknown(Entry.DeadEntry)
@@ -369,16 +458,17 @@ interface Run {
  *   Effect.flatMap(NotificationOutbox.make(Effect.succeed(storage), { concurrency: 4 }), (outbox) => outbox.drain)
  * ```
  */
-export const make = <E, R>(
+export const make = <E, R, R2 = never>(
   storage: Effect.Effect<Storage, E, R>,
-  options: Options = {}
-): Effect.Effect<NotificationOutbox.Service, E, R | Notifier | SubscriptionStore | WebPush> =>
+  options: Options<R2> = {}
+): Effect.Effect<NotificationOutbox.Service, E, R | R2 | Notifier | SubscriptionStore | WebPush> =>
   Effect.map(makeWithSignal(storage, options), ({ outbox }) => outbox)
 
-const makeWithSignal = Effect.fnUntraced(function*<E, R>(
+const makeWithSignal = Effect.fnUntraced(function*<E, R, R2>(
   makeStorage: Effect.Effect<Storage, E, R>,
-  { concurrency = 16, lease = "30 seconds", maxAttempts = 14, pollInterval = "1 second" }: Options
+  { concurrency = 16, lease = "30 seconds", maxAttempts = 14, pollInterval = "1 second", templates = [] }: Options<R2>
 ) {
+  const context = yield* Effect.context<R2>()
   const notifier = yield* Notifier
   const store = yield* SubscriptionStore
   const webPush = yield* WebPush
@@ -386,6 +476,8 @@ const makeWithSignal = Effect.fnUntraced(function*<E, R>(
   yield* wholeNumber("maxAttempts", maxAttempts)
   yield* positive("pollInterval", pollInterval)
   const leaseMillis = yield* positive("lease", lease)
+  const byName = new Map(Arr.map(templates, (template) => [template.name, template]))
+  if (byName.size < templates.length) yield* refuseOption("templates must have different names")
   const storage = yield* makeStorage
   // No node with a right clock makes an entry due later than this.
   const farthest = 2 * Math.max(leaseMillis, Attempt.longestRetryAfter)
@@ -448,28 +540,45 @@ const makeWithSignal = Effect.fnUntraced(function*<E, R>(
         Effect.withSpan("NotificationOutbox.process", { captureStackTrace: false })
       )
 
-  const send = (run: Run, entry: Entry.Entry) =>
+  /** Returns the message for each device, or nothing if no template of this node has the name. */
+  const pushOf = ({ message: { push } }: Entry.Entry): MessageFor<Device> | undefined => {
+    if (isMessage(push)) return push
+    const template = byName.get(push.template)
+    return template && ((device) => Effect.provide(template.render(push.data, device), context))
+  }
+
+  const attempt = (entry: Entry.Entry) => {
     // An entry whose attempts never ended may have ended its nodes.
-    (entry.attempts > maxAttempts ?
-      Effect.succeedNone :
-      Effect.asSome(Attempt.attempt({ maxAttempts, notifier, store }, entry))).pipe(
-        Effect.catchAllCause((cause) =>
-          Effect.as(
-            Effect.logWarning(
-              `NotificationOutbox could not process a notification (${reasonOf(cause)}): trying it again`
-            ),
-            Option.none<Attempt.Attempt>()
-          )
-        ),
-        Effect.flatMap((outcome) => toSettlement(entry, outcome, maxAttempts)),
-        Effect.flatMap((settlement) => storage.settle(run.claim, entry.id, settlement)),
-        Effect.catchAllCause((cause) =>
-          Effect.logError(
-            `NotificationOutbox could not store the result of an attempt (${reasonOf(cause)}): ` +
-              "trying the notification again after its lease"
-          )
+    if (entry.attempts > maxAttempts) return Effect.succeedNone
+    const push = pushOf(entry)
+    return push === undefined
+      ? Effect.as(
+        // A newer version may run on another node.
+        Effect.logWarning("NotificationOutbox does not have the template of a notification: trying it again"),
+        Option.none<Attempt.Attempt>()
+      )
+      : Effect.asSome(Attempt.attempt({ maxAttempts, notifier, push, store }, entry))
+  }
+
+  const send = (run: Run, entry: Entry.Entry) =>
+    attempt(entry).pipe(
+      Effect.catchAllCause((cause) =>
+        Effect.as(
+          Effect.logWarning(
+            `NotificationOutbox could not process a notification (${reasonOf(cause)}): trying it again`
+          ),
+          Option.none<Attempt.Attempt>()
+        )
+      ),
+      Effect.flatMap((outcome) => toSettlement(entry, outcome, maxAttempts)),
+      Effect.flatMap((settlement) => storage.settle(run.claim, entry.id, settlement)),
+      Effect.catchAllCause((cause) =>
+        Effect.logError(
+          `NotificationOutbox could not store the result of an attempt (${reasonOf(cause)}): ` +
+            "trying the notification again after its lease"
         )
       )
+    )
 
   const drain = Effect.suspend(() => {
     const run: Run = { claim: crypto.randomUUID(), unsettled: new Set(), leasedUntil: 0 }
@@ -484,14 +593,27 @@ const makeWithSignal = Effect.fnUntraced(function*<E, R>(
     )
   })
 
+  const storedPush = (
+    push: PushMessage | TemplatePush
+  ): Either.Either<PushMessage | Message.Templated, NotificationOutboxError> => {
+    if (isMessage(push)) return Either.right(push)
+    return Predicate.isTagged(push, "TemplatePush") && byName.has(push.template)
+      ? Either.map(push.data, (data) => ({ template: push.template, data }))
+      : Either.left(invalid("push must be a text, bytes, a payload, or of a template of this outbox"))
+  }
+
   const outbox = NotificationOutbox.of({
     enqueue: (owner, notification, options = {}) =>
       Effect.gen(function*() {
         if (!isOwner(owner)) {
           return yield* invalid("owner must be well-formed text without NUL, of at most 1,024 bytes in UTF-8")
         }
+        if (webPush.supportsPadding === false && options.padding !== undefined && options.padding > 0) {
+          return yield* invalid("padding must be 0 with this layer of WebPushCrypto")
+        }
+        const push = yield* storedPush(notification.push)
         const message = yield* Either.mapLeft(
-          Message.encode(notification, { ...options, ttl: options.ttl ?? webPush.ttl }),
+          Message.encode({ ...notification, push }, { ...options, ttl: options.ttl ?? webPush.ttl }),
           (fault) => typeof fault === "string" ? invalid(fault) : fault
         )
         const now = yield* Clock.currentTimeMillis
@@ -549,10 +671,10 @@ const makeWithSignal = Effect.fnUntraced(function*<E, R>(
  *   NotificationOutbox.layerWith(Effect.succeed(storage), { pollInterval: "5 seconds" })
  * ```
  */
-export const layerWith = <E, R>(
+export const layerWith = <E, R, R2 = never>(
   storage: Effect.Effect<Storage, E, R>,
-  options: Options = {}
-): Layer.Layer<NotificationOutbox, E, Exclude<R, Scope.Scope> | Notifier | SubscriptionStore | WebPush> =>
+  options: Options<R2> = {}
+): Layer.Layer<NotificationOutbox, E, Exclude<R | R2, Scope.Scope> | Notifier | SubscriptionStore | WebPush> =>
   Layer.scoped(
     NotificationOutbox,
     Effect.gen(function*() {
@@ -597,7 +719,7 @@ export const layerWith = <E, R>(
  */
 export const enqueue = (
   owner: string,
-  notification: NotifyContent,
+  notification: NotifyContent<PushMessage | TemplatePush>,
   options?: NotifyOptions
 ): Effect.Effect<string, InvalidServerSentEvent | NotificationOutboxError, NotificationOutbox> =>
   Effect.flatMap(NotificationOutbox, (outbox) => outbox.enqueue(owner, notification, options))

@@ -237,6 +237,11 @@ const suite = <R, E>(it: Vitest.MethodsNonLive<R, true>, client: Layer.Layer<Sql
         yield* refused("", { timeout: 0 })
         yield* refused("", { ttl: "-1 minute" })
         yield* refused("", { padding: -1 })
+        const unpadded = yield* nodeOf({ ...makeRecorder().service, supportsPadding: false })
+        assert.match(
+          String(yield* Effect.flip(unpadded.start("", { padding: 1 }))),
+          /InvalidCampaign: padding must be 0/
+        )
         assert.strictEqual(yield* node.run, 0)
         for (const options of [{ concurrency: 0 }, { lease: 0 }, { pollInterval: Infinity }]) {
           const cause = yield* Effect.flip(Effect.sandbox(Effect.provideService(

@@ -12,6 +12,7 @@ import * as Config from "effect/Config"
 import type { ConfigError } from "effect/ConfigError"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import type * as Scope from "effect/Scope"
 
 import * as Outbox from "../NotificationOutbox.js"
 import type { Notifier } from "../Notifier.js"
@@ -37,7 +38,7 @@ export interface StorageOptions {
  * @since 0.1.0
  * @category models
  */
-export interface Options extends Outbox.Options, StorageOptions {}
+export interface Options<out R = never> extends Outbox.Options<R>, StorageOptions {}
 
 const defaultTableName = "notification_outbox"
 
@@ -234,12 +235,12 @@ export const makeStorage: Effect.Effect<Outbox.Storage, SqlError | MigrationErro
  * const job = Effect.flatMap(SqlNotificationOutbox.make(), (outbox) => outbox.drain)
  * ```
  */
-export const make = (
-  options: Options = {}
+export const make = <R = never>(
+  options: Options<R> = {}
 ): Effect.Effect<
   Outbox.NotificationOutbox.Service,
   SqlError | MigrationError,
-  SqlClient.SqlClient | Notifier | SubscriptionStore | WebPush
+  SqlClient.SqlClient | Notifier | SubscriptionStore | WebPush | R
 > => Outbox.make(makeStorageWith(options), options)
 
 /**
@@ -280,12 +281,12 @@ export const layer: Layer.Layer<
  * const OutboxLive = SqlNotificationOutbox.layerWith({ maxAttempts: 5 })
  * ```
  */
-export const layerWith = (
-  options: Options
+export const layerWith = <R = never>(
+  options: Options<R>
 ): Layer.Layer<
   Outbox.NotificationOutbox,
   SqlError | MigrationError,
-  SqlClient.SqlClient | Notifier | SubscriptionStore | WebPush
+  SqlClient.SqlClient | Notifier | SubscriptionStore | WebPush | Exclude<R, Scope.Scope>
 > => Outbox.layerWith(makeStorageWith(options), options)
 
 /**
@@ -307,4 +308,4 @@ export const layerConfig = (
   Outbox.NotificationOutbox,
   SqlError | MigrationError | ConfigError,
   SqlClient.SqlClient | Notifier | SubscriptionStore | WebPush
-> => Layer.unwrapEffect(Effect.map(Config.unwrap(options), layerWith))
+> => Layer.unwrapEffect(Effect.map(Config.unwrap(options), (options) => layerWith(options)))

@@ -16,6 +16,7 @@ import {
   Layer,
   Logger,
   Ref,
+  Schema,
   Stream
 } from "effect"
 import {
@@ -36,6 +37,20 @@ import type { WebPushSubscription } from "effect-realtime/WebPushSubscription"
 import type { Row } from "../support/memoryStorage.js"
 
 const news: Notifier.NotifyContent = { event: { event: "paid", data: { n: 1 } }, push: "SECRET-PUSH" }
+
+class Greeting extends Context.Tag("test/Greeting")<Greeting, string>() {}
+
+const Paid = NotificationOutbox.template(
+  "paid",
+  Schema.Struct({ at: Schema.Date }),
+  ({ at }, { locale = "en" }) => `${locale} ${at.toISOString().slice(0, 10)}`
+)
+
+const Reminder = NotificationOutbox.template(
+  "reminder",
+  Schema.String,
+  (when) => Effect.map(Greeting, (greeting) => `${greeting} ${when}`)
+)
 
 const EventBrokerLive = Layer.provideMerge(EventBroker.layer, EventLog.layerMemory)
 
@@ -120,6 +135,129 @@ export const suite = <R, E>(
         assert.isTrue(Number(plain?.headers["ttl"]) > 30 && Number(plain?.headers["ttl"]) <= 60)
         assert.sameMembers(received.map(({ headers }) => headers["topic"]), [undefined, undefined, "t1", "t1"])
         assert.strictEqual(yield* outbox.drain, 0)
+      })
+    ))
+
+  it.effect("makes the push of each device from a template, in each attempt", () =>
+    run(({ advance, laptop, phone, service, storage }) =>
+      Effect.gen(function*() {
+        const outbox = yield* NotificationOutbox.make(Effect.succeed(storage), { templates: [Paid, Reminder] })
+        yield* SubscriptionStore.upsert("anna", phone, { locale: "pt" })
+        yield* service.answer({ status: 503 }, laptop)
+        yield* outbox.enqueue("anna", { event: {}, push: Paid.make({ at: new Date(0) }) })
+        yield* outbox.enqueue("anna", { event: {}, push: Reminder.make("now") }, { exclude: [laptop.endpoint] })
+        assert.strictEqual(yield* outbox.drain, 2)
+        yield* service.answer({ status: 201 }, laptop)
+        yield* advance(10_000)
+        assert.strictEqual(yield* outbox.drain, 1)
+        assert.strictEqual(yield* count, 0)
+        assert.sameMembers(yield* texts, [
+          `pt 1970-01-01 ${phone.endpointId}`,
+          `en 1970-01-01 ${laptop.endpointId}`,
+          `en 1970-01-01 ${laptop.endpointId}`,
+          `Hello now ${phone.endpointId}`
+        ])
+      }).pipe(Effect.provideService(Greeting, "Hello"))
+    ))
+
+  it.effect("does not push to a device whose template throws or does not know the data, and sends to the others", () =>
+    run(({ laptop, phone, service, storage }) =>
+      Effect.gen(function*() {
+        const throwing = NotificationOutbox.template("paid", Schema.Number, (n, { endpointId }) => {
+          if (endpointId === phone.endpointId) throw new Error("no text")
+          return `paid ${n}`
+        })
+        const make = (template: NotificationOutbox.Template<never>) =>
+          NotificationOutbox.make(Effect.succeed(storage), { templates: [template] })
+        const outbox = yield* make(throwing)
+        const id = yield* outbox.enqueue("anna", { event: {}, push: throwing.make(7654) })
+        assert.strictEqual(yield* outbox.drain, 1)
+        assert.deepStrictEqual(yield* texts, [`paid 7654 ${laptop.endpointId}`])
+        const rejected = { device: phone.endpointId, reason: "Rejected", isFinal: true } as const
+        const letters = Stream.runCollect(outbox.deadLetters)
+        assert.deepStrictEqual(
+          Array.from(yield* letters, ({ failures, id }) => [id, failures]),
+          [[id, [rejected]]]
+        )
+
+        // The Schema of another version does not accept the data, which is not logged.
+        const lines: Array<string> = []
+        const other = yield* make(NotificationOutbox.template("paid", Schema.Struct({ n: Schema.Number }), () => ""))
+        assert.isTrue(yield* other.retry(id))
+        assert.strictEqual(
+          yield* Effect.provide(
+            other.drain,
+            Logger.replace(
+              Logger.defaultLogger,
+              Logger.make((options) => {
+                lines.push(Logger.logfmtLogger.log(options))
+              })
+            )
+          ),
+          1
+        )
+        assert.deepStrictEqual(Array.from(yield* letters, ({ failures }) => failures), [[rejected]])
+        assert.match(lines.join(), /does not conform/)
+        assert.notMatch(lines.join(), /7654/)
+
+        assert.isTrue(yield* other.retry(id))
+        const mended = yield* make(NotificationOutbox.template("paid", Schema.Number, (n) => `mended ${n}`))
+        assert.strictEqual(yield* mended.drain, 1)
+        assert.strictEqual(yield* count, 0)
+        assert.deepStrictEqual(yield* texts, [`paid 7654 ${laptop.endpointId}`, `mended 7654 ${phone.endpointId}`])
+        assert.strictEqual((yield* service.received).length, 2)
+      })
+    ))
+
+  it.effect("tries a notification again whose template this node does not have, until its attempts end", () =>
+    run(({ advance, outbox, storage }) =>
+      Effect.gen(function*() {
+        const newer = yield* NotificationOutbox.make(Effect.succeed(storage), { templates: [Paid] })
+        const push = Paid.make({ at: new Date(0) })
+        const sent = yield* newer.enqueue("anna", { event: {}, push })
+        assert.strictEqual(yield* outbox.drain, 1)
+        yield* advance(3_600_000)
+        assert.strictEqual(yield* newer.drain, 1)
+        assert.strictEqual((yield* texts).length, 2)
+
+        const dead = yield* newer.enqueue("anna", { event: {}, push })
+        for (const _ of [1, 2, 3]) {
+          assert.strictEqual(yield* outbox.drain, 1)
+          yield* advance(3_600_000)
+        }
+        assert.strictEqual(yield* outbox.drain, 0)
+        assert.notStrictEqual(sent, dead)
+        assert.deepStrictEqual(Array.from(yield* Stream.runCollect(outbox.deadLetters), ({ id }) => id), [dead])
+        assert.strictEqual((yield* texts).length, 2)
+      })
+    ))
+
+  it.effect("refuses a template that it does not have, data that its Schema refuses, and padding that is not supported", () =>
+    run(({ outbox, storage }) =>
+      Effect.gen(function*() {
+        const webPush = yield* WebPush.WebPush
+        const strict = yield* NotificationOutbox.make(Effect.succeed(storage), { templates: [Paid] }).pipe(
+          Effect.provideService(WebPush.WebPush, { ...webPush, supportsPadding: false })
+        )
+        const push = Paid.make({ at: new Date(0) })
+        const refused: ReadonlyArray<readonly [Effect.Effect<string, unknown>, RegExp]> = [
+          [outbox.enqueue("anna", { event: {}, push }), /InvalidNotification: push must be a text, .* of a template/],
+          [outbox.enqueue("anna", { event: {}, push: JSON.parse("{}") }), /InvalidNotification: push must be a text/],
+          [
+            strict.enqueue("anna", { event: {}, push: Paid.make({ at: new Date(Number.NaN) }) }),
+            /InvalidNotification: push must have data that conforms/
+          ],
+          [strict.enqueue("anna", news, { padding: 1 }), /InvalidNotification: padding must be 0/]
+        ]
+        for (const [enqueue, rule] of refused) assert.match(String(yield* Effect.flip(enqueue)), rule)
+        assert.strictEqual(yield* count, 0)
+        yield* outbox.enqueue("anna", news, { padding: 100 })
+        yield* strict.enqueue("anna", news, { padding: 0 })
+        assert.strictEqual(yield* outbox.drain, 2)
+        const cause = yield* Effect.flip(
+          Effect.sandbox(NotificationOutbox.make(Effect.succeed(storage), { templates: [Paid, Paid] }))
+        )
+        assert.match(Cause.pretty(cause), /NotificationOutbox: templates must have different names/)
       })
     ))
 

@@ -335,5 +335,48 @@ export default [
     find: "ttl: options.ttl ?? webPush.ttl",
     replace: "ttl: options.ttl",
     name: "counts the ttl of the WebPush layer"
+  },
+  {
+    promise: "The log does not quote the data of a template",
+    ...outbox,
+    find: "Effect.orDieWith(() => new Error(\"the data does not conform to the Schema of its template\")),",
+    replace: "Effect.orDie,",
+    name: "whose template throws or does not know the data"
+  },
+  {
+    promise: "A template may need services",
+    ...outbox,
+    find: "Effect.provide(template.render(push.data, device), context)",
+    replace: "template.render(push.data, device)",
+    name: "makes the push of each device from a template"
+  },
+  {
+    promise: "A notification whose template is missing is tried again",
+    ...outbox,
+    find: "        Option.none<Attempt.Attempt>()\n      )\n      : Effect.asSome(",
+    replace:
+      "        Option.some<Attempt.Attempt>({ failures: [], reached: null, isExpired: false })\n      )\n      : Effect.asSome(",
+    name: "whose template this node does not have"
+  },
+  {
+    promise: "Only a template of the outbox is stored",
+    ...outbox,
+    find: "&& byName.has(push.template)",
+    replace: "",
+    name: "refuses a template that it does not have"
+  },
+  {
+    promise: "Padding that is not supported is refused at enqueue",
+    ...outbox,
+    find: "if (webPush.supportsPadding === false &&",
+    replace: "if (webPush.supportsPadding === null &&",
+    name: "refuses a template that it does not have"
+  },
+  {
+    promise: "Padding that is not supported is refused when a campaign starts",
+    ...campaign,
+    find: "if (webPush.supportsPadding === false &&",
+    replace: "if (webPush.supportsPadding === null &&",
+    name: "SQLite refuses a campaign"
   }
 ] satisfies ReadonlyArray<Mutation>

@@ -94,16 +94,17 @@ const expired = { reason: "Expired", isFinal: true } as const
  * policy names. A later one pushes to the devices that are due, and to those that replace a device which was removed.
  */
 export const attempt = Effect.fnUntraced(function*(
-  { maxAttempts, notifier, store }: {
+  { maxAttempts, notifier, push, store }: {
     readonly maxAttempts: number
     readonly notifier: Notifier.Service
+    readonly push: WebPush.MessageFor<Device>
     readonly store: SubscriptionStore.Service
   },
   claimed: Entry
 ): Effect.fn.Return<Attempt, NotifyError | EventLogError> {
   const failures = claimed.failures?.map((failure) => ({ attempts: claimed.attempts - 1, ...failure })) ?? null
   const entry: Entry = { ...claimed, failures }
-  const { message: { event, push }, owner } = entry
+  const { message: { event }, owner } = entry
   const now = yield* Clock.currentTimeMillis
   // The store is read first: if it fails after the event was published, each attempt would publish the event again.
   const devicesOfOwner = Effect.map(

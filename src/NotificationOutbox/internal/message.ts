@@ -7,8 +7,14 @@ import * as Schema from "effect/Schema"
 import { decode as decodeDuration } from "../../internal/duration.js"
 import type { NotifyContent, NotifyOptions } from "../../Notifier.js"
 import * as ServerSentEvent from "../../ServerSentEvent.js"
-import { Urgency } from "../../WebPush.js"
+import type { Message as PushMessage } from "../../WebPush.js"
+import { isMessage, Urgency } from "../../WebPush.js"
 import * as WebPushPayload from "../../WebPushPayload.js"
+
+/** A template, and the data from which it makes the push of each device, as JSON. */
+const Templated = Schema.Struct({ template: Schema.String, data: Schema.String })
+
+export type Templated = typeof Templated.Type
 
 /** A notification and its options, as JSON. */
 export const Message = Schema.parseJson(Schema.Struct({
@@ -18,7 +24,7 @@ export const Message = Schema.parseJson(Schema.Struct({
     retry: Schema.optional(Schema.Number),
     comment: Schema.optional(Schema.String)
   }),
-  push: Schema.Uint8ArrayFromBase64,
+  push: Schema.Union(Schema.Uint8ArrayFromBase64, Templated),
   options: Schema.Struct({
     policy: Schema.optional(Schema.Literal("closed", "always", "unconnected", "unacknowledged")),
     delay: Schema.optional(Schema.Duration),
@@ -59,7 +65,7 @@ export const lifetime = (ttl: Duration.Duration): number => Duration.toMillis(tt
 
 /** Encodes a notification for the storage, or returns the rule that it breaks, with the name of the field. */
 export const encode = (
-  { event, push }: NotifyContent,
+  { event, push }: NotifyContent<PushMessage | Templated>,
   { delay, timeout, ttl, ...options }: NotifyOptions
 ): Either.Either<string, ServerSentEvent.InvalidServerSentEvent | string> =>
   Either.gen(function*() {
@@ -67,8 +73,8 @@ export const encode = (
     if (event.id !== undefined) {
       return yield* Either.left(new ServerSentEvent.InvalidServerSentEvent({ field: "id", reason: "Assigned" }))
     }
-    const bytes = WebPushPayload.toBytes(push)
-    if (Predicate.isUint8Array(bytes) && bytes.length > WebPushPayload.maxBytes) {
+    const stored = isMessage(push) ? WebPushPayload.toBytes(push) : push
+    if (Predicate.isUint8Array(stored) && stored.length > WebPushPayload.maxBytes) {
       return yield* Either.left(`push must be at most ${WebPushPayload.maxBytes} bytes long`)
     }
     const wait = yield* duration("delay", delay)
@@ -83,7 +89,7 @@ export const encode = (
     }
     const message = {
       event: { ...event, data: textOf(event.data) },
-      push: bytes,
+      push: stored,
       options: { ...options, delay: wait, timeout: limit, ttl: life }
     }
     return yield* Either.mapLeft(encodeMessage(message), (error) => {
