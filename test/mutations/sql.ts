@@ -122,8 +122,8 @@ export default [
   {
     promise: "A push that is too large is refused at enqueue",
     ...message,
-    find: "bytes.length > WebPushPayload.maxBytes",
-    replace: "bytes.length < 0",
+    find: "stored.length > WebPushPayload.maxBytes",
+    replace: "stored.length < 0",
     name: "refuses at enqueue"
   },
   {
