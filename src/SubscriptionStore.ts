@@ -336,12 +336,20 @@ const normalize = <A extends UpsertOptions | Filter>(options: A): Effect.Effect<
   })
 
 /**
- * Returns a filter with its locale in the canonical form, or fails with `InvalidInput`.
+ * Returns a filter with its locale in the canonical form, or fails with `InvalidInput`. An attribute of a filter is a
+ * text, a number or a boolean: databases disagree on the equality of others.
  *
  * @since 0.1.0
  * @category combinators
  */
-export const checkFilter = (filter: Filter): Effect.Effect<Filter, SubscriptionStoreError> => normalize(filter)
+export const checkFilter = (filter: Filter): Effect.Effect<Filter, SubscriptionStoreError> => {
+  for (const [name, value] of Object.entries(filter.attributes ?? {})) {
+    if (value !== undefined && !["string", "number", "boolean"].includes(typeof value)) {
+      return invalidInput(`attributes.${name}`, "a text, a number or a boolean in a filter")
+    }
+  }
+  return normalize(filter)
+}
 
 /**
  * Builds a store from the operations of a database. It checks each text before it calls an operation, so that all
@@ -377,7 +385,7 @@ export const make = (
     }
     if (owners !== "one" && owners !== "several") return yield* illegal("owners must be one or several")
     const page: SubscriptionStore.Service["page"] = (filter, after, limit) =>
-      Effect.flatMap(normalize(filter), (filter) => operations.page(filter, after, limit))
+      Effect.flatMap(checkFilter(filter), (filter) => operations.page(filter, after, limit))
     const matching: SubscriptionStore.Service["matching"] = (filter) =>
       Stream.paginateChunkEffect(Option.none<string>(), (after) =>
         Effect.map(
@@ -536,12 +544,14 @@ export const makeMemory = (options: Options = {}): Effect.Effect<SubscriptionSto
           const start = Option.match(after, { onNone: () => 0, onSome: Number })
           const found: Array<Row> = []
           for (const row of rows.values()) {
-            if (found.length === limit) break
+            if (found.length > limit) break
             if (row.position > start && matches(row.device, filter)) found.push(row)
           }
-          const last = found.length === limit ? Arr.last(found) : Option.none()
+          // One more than the limit shows that another page follows.
+          const page = found.slice(0, limit)
+          const last = found.length > limit ? Arr.last(page) : Option.none()
           return {
-            devices: Arr.map(found, ({ device }) => device),
+            devices: Arr.map(page, ({ device }) => device),
             next: Option.map(last, ({ position }) => String(position))
           }
         }),

@@ -366,13 +366,12 @@ export const make = (
             ...(locale === undefined ? [] : [sql`locale || '-' LIKE ${`${locale}-%`}`]),
             ...(attributes === undefined ? [] : [hasAttributes(attributes)])
           ]
-          const rows = yield* Effect.flatMap(
-            read(sql`
-              SELECT * FROM ${table} WHERE ${sql.and(conditions)} ORDER BY endpoint_hash LIMIT ${limit}
-            `),
-            toRows
-          )
-          const last = rows.length === limit ? Arr.last(rows) : Option.none()
+          // One more than the limit shows that another page follows.
+          const found = yield* read(sql`
+            SELECT * FROM ${table} WHERE ${sql.and(conditions)} ORDER BY endpoint_hash LIMIT ${limit + 1}
+          `)
+          const rows = yield* toRows(found.slice(0, limit))
+          const last = found.length > limit ? Arr.last(rows) : Option.none()
           return {
             devices: yield* toDevices(rows),
             next: Option.map(last, ({ endpointHash }) => endpointHash)

@@ -434,6 +434,24 @@ export const suite = <R, E>(
         assert.deepStrictEqual((yield* deviceOf(store, "anna")).attributes, almost)
         const error = yield* Effect.flip(Stream.runCollect(store.matching({ locale: "de_DE" })))
         assert.strictEqual(error.reason, "InvalidInput")
+        const nested = { plan: {} }
+        // @ts-expect-error the type refuses it, and so must the store for callers in JavaScript.
+        const nestedError = yield* Effect.flip(Stream.runCollect(store.matching({ attributes: nested })))
+        assert.deepInclude(nestedError, { reason: "InvalidInput" })
+        assert.match(nestedError.detail, /^attributes\.plan must be a text/)
+      })
+    ))
+
+  it.effect("gives a cursor only if another page follows", () =>
+    withStore((store) =>
+      Effect.gen(function*() {
+        yield* Effect.forEach(["anna", "ben", "clara"], (owner) => store.upsert(owner, newSubscription()))
+        const page = (limit: number) =>
+          Effect.map(
+            store.page({}, Option.none(), limit),
+            ({ devices, next }) => [devices.length, Option.isSome(next)]
+          )
+        assert.deepStrictEqual(yield* Effect.forEach([2, 3, 4], page), [[2, true], [3, false], [3, false]])
       })
     ))
 

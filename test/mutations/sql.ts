@@ -20,6 +20,13 @@ const migrate = { ...statement, file: "src/sql/internal/migrate.ts" }
 
 export default [
   {
+    ...store,
+    promise: "A full page at the end of the devices has no cursor",
+    name: "gives a cursor only if another page follows",
+    find: `found.length > limit ? Arr.last(rows)`,
+    replace: `found.length >= limit ? Arr.last(rows)`
+  },
+  {
     promise: "a name that is no table's is refused when the layer is built",
     file: "src/sql/internal/migrate.ts",
     find: "  yield* requireTableName(tableName, component)",
