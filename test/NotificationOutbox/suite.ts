@@ -141,7 +141,9 @@ export const suite = <R, E>(
   it.effect("makes the push of each device from a template, in each attempt", () =>
     run(({ advance, laptop, phone, service, storage }) =>
       Effect.gen(function*() {
-        const outbox = yield* NotificationOutbox.make(Effect.succeed(storage), { templates: [Paid, Reminder] })
+        const outbox = yield* NotificationOutbox.make(Effect.succeed(storage), { templates: [Paid, Reminder] }).pipe(
+          Effect.provideService(Greeting, "Hello")
+        )
         yield* SubscriptionStore.upsert("anna", phone, { locale: "pt" })
         yield* service.answer({ status: 503 }, laptop)
         yield* outbox.enqueue("anna", { event: {}, push: Paid.make({ at: new Date(0) }) })
@@ -157,7 +159,7 @@ export const suite = <R, E>(
           `en 1970-01-01 ${laptop.endpointId}`,
           `Hello now ${phone.endpointId}`
         ])
-      }).pipe(Effect.provideService(Greeting, "Hello"))
+      })
     ))
 
   it.effect("does not push to a device whose template throws or does not know the data, and sends to the others", () =>
