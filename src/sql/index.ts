@@ -12,6 +12,13 @@
 export * as SqlCampaign from "./SqlCampaign.js"
 
 /**
+ * A log of events in a database.
+ *
+ * @since 0.1.0
+ */
+export * as SqlEventLog from "./SqlEventLog.js"
+
+/**
  * Storage of a `NotificationOutbox`, whose notifications survive the process.
  *
  * @since 0.1.0

@@ -128,7 +128,7 @@ const withRestored = <A>(
 }
 
 // SQLite refuses the pragma inside any transaction. Outside of a transaction the pragma has no effect.
-const isInTransaction = (sql: SqlClient.SqlClient): Effect.Effect<boolean> =>
+export const isInTransaction = (sql: SqlClient.SqlClient): Effect.Effect<boolean> =>
   sql.onDialectOrElse({
     sqlite: () => Effect.isFailure(untraced(sql`PRAGMA temp.synchronous = 1`)),
     orElse: () => Effect.map(Effect.serviceOption(SqlClient.TransactionConnection), Option.isSome)

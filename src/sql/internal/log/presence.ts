@@ -1,0 +1,79 @@
+/**
+ * The presence of the nodes of this process: each announces how many subscribers it has on each channel, shortly after
+ * each change, and renews its lease. The numbers of a node whose lease has expired do not count.
+ */
+import * as Effect from "effect/Effect"
+import * as Schedule from "effect/Schedule"
+import type * as Scope from "effect/Scope"
+
+import type { EventLogError, Presence } from "../../../EventLog.js"
+import { annotateWith } from "../../../internal/logging.js"
+import { leaseMillis, type Statements } from "./statements.js"
+
+/** Opens the presence of a node, until the scope is closed. */
+export const open = (
+  { announce, enter, leave, others, renew }: Statements
+): Effect.Effect<Presence, EventLogError, Scope.Scope> =>
+  Effect.gen(function*() {
+    const node = crypto.randomUUID()
+    const counts = new Map<string, number>()
+    const changed = new Set<string>()
+    const wake = Effect.unsafeMakeLatch(false)
+
+    const announceChanges = Effect.gen(function*() {
+      while (changed.size > 0) {
+        const channels = Array.from(changed).slice(0, maxBatch)
+        for (const channel of channels) changed.delete(channel)
+        yield* Effect.onError(
+          announce(node, channels.map((channel) => [channel, counts.get(channel) ?? 0])),
+          () =>
+            Effect.sync(() => {
+              for (const channel of channels) changed.add(channel)
+            })
+        )
+      }
+    })
+    // Another node deletes what a node has announced that was stopped for long.
+    const renewLease = Effect.gen(function*() {
+      if (yield* renew(node)) return
+      yield* enter(node)
+      for (const channel of counts.keys()) changed.add(channel)
+      yield* announceChanges
+    })
+    /** Repeats a step, although the database may be away. The next one announces what this one did not. */
+    const tried = (step: Effect.Effect<void, EventLogError>) =>
+      Effect.catchAll(step, (error) =>
+        Effect.logWarning(`SqlEventLog did not announce its subscribers: trying again. ${error.detail}`).pipe(
+          annotateWith("SqlEventLog")
+        ))
+
+    yield* Effect.acquireRelease(
+      Effect.void,
+      () => leave(node).pipe(Effect.interruptible, Effect.timeout("1 second"), Effect.ignore)
+    )
+    yield* Effect.forkScoped(Effect.zipRight(
+      // A node without subscribers has no lease.
+      wake.await,
+      Effect.all([
+        Effect.repeat(tried(renewLease), Schedule.spaced(leaseMillis / 3)),
+        wake.await.pipe(
+          Effect.zipRight(wake.close),
+          Effect.zipRight(tried(announceChanges)),
+          Effect.zipRight(Effect.sleep("20 millis")),
+          Effect.forever
+        )
+      ], { concurrency: "unbounded", discard: true })
+    ))
+    return {
+      set: (channel, count) =>
+        Effect.sync(() => {
+          if (count === 0) counts.delete(channel)
+          else counts.set(channel, count)
+          changed.add(channel)
+          wake.unsafeOpen()
+        }),
+      others: (channel) => others(node, channel)
+    }
+  })
+
+const maxBatch = 500

@@ -1,0 +1,406 @@
+/**
+ * The statements of a log, in the words of the database. Each of them is one step of the database, and so consistent.
+ */
+import { Buffer } from "node:buffer"
+
+import type * as SqlClient from "@effect/sql/SqlClient"
+import type { Fragment } from "@effect/sql/Statement"
+import * as Arr from "effect/Array"
+import * as Effect from "effect/Effect"
+
+import type { Cursor, Entry } from "../../../EventLog.js"
+import { EventLogError } from "../../../EventLog.js"
+import { isHidden, isPattern, withoutCovered } from "../../../internal/channel.js"
+import * as Statement from "../statement.js"
+import { now } from "./tables.js"
+
+export interface Settings {
+  readonly tableName: string
+  /** Events of one channel. */
+  readonly capacity: number
+  /** Bytes of the events of one channel. */
+  readonly maxBytes: number
+  /** The age of an event in milliseconds. */
+  readonly maxAge: number
+}
+
+/** An event to append. */
+export interface NewEntry {
+  readonly channel: string
+  readonly data: Uint8Array
+  readonly key?: string | undefined
+}
+
+/** The entries after a cursor, with what tells whether they are all. */
+export interface Found {
+  readonly head: Cursor
+  /** True if an event after the cursor, of the channels that were asked for, was evicted. */
+  readonly isEvicted: boolean
+  /** The highest place of an event that was evicted, of any channel. */
+  readonly floor: number
+  /** The last place of the channels that the log has forgotten. */
+  readonly forgotten: number
+  readonly entries: ReadonlyArray<Entry>
+  /** The place up to which the entries are all. */
+  readonly end: number
+  readonly more: boolean
+}
+
+/** The channels and patterns of a read, or `all`. */
+export type Names = ReadonlyArray<string> | "all"
+
+export type Statements = ReturnType<typeof make>
+
+export const make = (sql: SqlClient.SqlClient, { capacity, maxAge, maxBytes, tableName }: Settings) => {
+  const table = sql.literal(tableName)
+  const nowAt = now(sql)
+  const isPg = sql.onDialectOrElse({ pg: () => true, orElse: () => false })
+  const { read, write } = Statement.queries(
+    sql,
+    (code) => new EventLogError({ reason: "Unavailable", detail: `the database has refused a statement: ${code}` })
+  )
+  const append = Statement.queries(sql, toAppendError).write
+
+  const namesOf = (channels: ReadonlyArray<string>) =>
+    isPg
+      ? sql`SELECT value AS name FROM json_array_elements_text(${JSON.stringify(channels)}::JSON)`
+      : sql`SELECT value AS name FROM json_each(${JSON.stringify(channels)})`
+
+  /** A star of a pattern matches no slash, since the name has no more slashes than the pattern. */
+  const slashesOf = sql`LENGTH(channel) - LENGTH(REPLACE(channel, '/', ''))`
+  const isMatched = (pattern: string) =>
+    sql`(channel ${sql.literal(isPg ? "LIKE" : "GLOB")} ${matcherOf(isPg, pattern)} AND
+      ${slashesOf} = CAST(${slashesIn(pattern)} AS INTEGER) AND channel NOT LIKE '$%')`
+
+  /** A condition on the column `channel`. */
+  const isIn = (names: Names): Fragment => {
+    if (names === "all") return sql`1 = 1`
+    const [plain, patterns] = Arr.partition(names, isPattern)
+    return sql.or([
+      ...(plain.length === 0 ? [] : [sql`channel IN (${namesOf(plain)})`]),
+      ...patterns.map(isMatched),
+      ...(names.length === 0 ? [sql`1 = 0`] : [])
+    ])
+  }
+
+  /** Selects the places of the events after one: those of a few channels by their index, others by a walk. */
+  const placesAfter = (names: Names, after: number, limit: number): Fragment => {
+    if (names === "all" || names.some(isPattern)) {
+      return sql`SELECT seq, size FROM (
+        SELECT seq, size, channel FROM ${table} WHERE seq > ${after} ORDER BY seq LIMIT ${maxExamined}
+      ) AS examined WHERE ${isIn(names)} ORDER BY seq LIMIT ${limit}`
+    }
+    return isPg
+      ? sql`SELECT l.seq, l.size FROM (${namesOf(names)}) AS names CROSS JOIN LATERAL (
+          SELECT seq, size FROM ${table} WHERE channel = names.name AND seq > ${after} ORDER BY seq LIMIT ${limit}
+        ) AS l ORDER BY l.seq LIMIT ${limit}`
+      : sql`SELECT l.seq, l.size FROM (${namesOf(names)}) AS names CROSS JOIN ${table} AS l
+          ON l.channel = names.name AND l.seq > ${after} ORDER BY l.seq LIMIT ${limit}`
+  }
+
+  /** Finds the entries after a place, at most `limit`, and `maxBytes` of data unless the first one is larger. */
+  const find = (names: Names, after: number, limit: number, maxBytes: number): Effect.Effect<Found, EventLogError> => {
+    const isWalk = names === "all" || names.some(isPattern)
+    const walked = isWalk
+      ? sql`(SELECT MAX(seq) FROM (
+          SELECT seq FROM ${table} WHERE seq > ${after} ORDER BY seq LIMIT ${maxExamined}
+        ) AS examined HAVING COUNT(*) = ${maxExamined})`
+      : sql`NULL`
+    return Effect.map(
+      read(sql<FoundRow>`
+        WITH places AS (${placesAfter(names, after, limit + 1)}),
+        page AS (
+          SELECT seq, ROW_NUMBER() OVER (ORDER BY seq) AS i, SUM(size) OVER (ORDER BY seq) AS total FROM places
+        )
+        SELECT s.epoch AS epoch, ${number(sql, "s.seq")} AS head, ${number(sql, "s.floor")} AS floor,
+          ${number(sql, "s.forgotten")} AS forgotten, CAST(${walked} AS DOUBLE PRECISION) AS walked,
+          CASE WHEN s.floor > ${after} AND EXISTS (
+            SELECT 1 FROM ${table}_channels WHERE floor > ${after} AND ${isIn(names)}
+          ) THEN 1 ELSE 0 END AS evicted,
+          (SELECT COUNT(*) FROM places) AS found,
+          ${number(sql, "e.seq")} AS seq, e.channel AS channel, e.data AS data,
+          CASE WHEN e.at < ${nowAt} - ${maxAge} THEN 1 ELSE 0 END AS aged
+        FROM ${table}_state AS s LEFT JOIN (
+          page JOIN ${table} AS e ON e.seq = page.seq AND page.i <= ${limit} AND
+            (page.i = 1 OR page.total <= ${maxBytes})
+        ) ON 1 = 1
+        ORDER BY e.seq
+      `),
+      (rows) => toFound(rows, after)
+    )
+  }
+
+  const state = read(sql<StateRow>`
+    SELECT epoch, ${number(sql, "seq")} AS head FROM ${table}_state
+  `).pipe(Effect.flatMap(onlyRow), Effect.map(toCursor))
+
+  return {
+    find,
+    head: state,
+    /** Returns true if the log has forgotten a channel of these, or if one is a pattern, which may match such a one. */
+    hasUnknown: (names: ReadonlyArray<string>): Effect.Effect<boolean, EventLogError> =>
+      names.some(isPattern)
+        ? Effect.succeed(true)
+        : Effect.map(
+          read(sql`SELECT channel FROM ${table}_channels WHERE ${isIn(names)}`),
+          (known) => known.length < names.length
+        ),
+    /** Returns the last place and the floor of each channel that the log knows, and the last entry if it is small. */
+    last: (names: ReadonlyArray<string>, maxBytes: number) =>
+      read(sql<LastRow>`
+        SELECT s.epoch AS epoch, ${number(sql, "s.seq")} AS head, ${number(sql, "s.forgotten")} AS forgotten,
+          c.channel AS channel, ${number(sql, "c.last")} AS last, ${number(sql, "c.floor")} AS floor, e.data AS data
+        FROM ${table}_state AS s LEFT JOIN (
+          SELECT channel, last, floor FROM ${table}_channels WHERE ${isIn(names)}
+        ) AS c ON 1 = 1
+        LEFT JOIN ${table} AS e ON e.seq = c.last AND e.size <= ${maxBytes} AND e.at >= ${nowAt} - ${maxAge}
+        ORDER BY c.last
+      `),
+    /** Appends events outside of a transaction, and returns their places. */
+    append: isPg
+      ? (events: ReadonlyArray<NewEntry>) =>
+        append(sql<AppendRow>`
+          SELECT epoch, ${table}_append(
+            ARRAY[${list(sql, events, ({ channel }) => channel)}]::TEXT[],
+            ARRAY[${list(sql, events, ({ key }) => key ?? null)}]::TEXT[],
+            ARRAY[${list(sql, events, ({ data }) => toBuffer(data))}]::BYTEA[],
+            ${capacity}, ${maxBytes}, ${maxAge}
+          ) AS places FROM ${table}_state
+        `).pipe(
+          Effect.flatMap(onlyRow),
+          Effect.map(({ epoch, places }) =>
+            Arr.map(places, (seq): Cursor => ({ epoch, seq: Number(seq) }))
+          )
+        )
+      : Effect.fnUntraced(function*(events: ReadonlyArray<NewEntry>) {
+        const inserted = yield* append(sql<InsertedRow>`
+          INSERT INTO ${table} (channel, key, data, size, at, capacity, max_bytes)
+          SELECT column1, column2, column3, LENGTH(column3), ${nowAt}, ${capacity}, ${maxBytes}
+          FROM (VALUES ${
+          sql.csv(Arr.map(withoutRepeated(events), ({ channel, data, key }) =>
+            sql`(${channel}, ${key ?? null}, ${toBuffer(data)})`))
+        })
+          WHERE column2 IS NULL OR NOT EXISTS (
+            SELECT 1 FROM ${table}_keys WHERE channel = column1 AND key = column2 AND at >= ${nowAt} - ${maxAge}
+          )
+          RETURNING seq, channel, key
+        `)
+        const { epoch } = yield* state
+        const keyed = events.flatMap(({ channel, key }) => key === undefined ? [] : [sql`(${channel}, ${key})`])
+        const known = keyed.length === 0 ? [] : yield* append(sql<InsertedRow>`
+          SELECT seq, channel, key FROM ${table}_keys WHERE (channel, key) IN (VALUES ${sql.csv(keyed)})
+        `)
+        return toPlaces(events, inserted, known).map((seq): Cursor => ({ epoch, seq }))
+      }),
+    /**
+     * Adds events to the transaction of the caller. Their places are not known before its commit: returns a place
+     * before them. The node is woken with the commit.
+     */
+    send: (events: ReadonlyArray<NewEntry>, node: string) =>
+      append(sql<StateRow>`
+        WITH sent AS (
+          INSERT INTO ${table}_outbox (channel, key, data) VALUES ${
+        sql.csv(Arr.map(events, ({ channel, data, key }) => sql`(${channel}, ${key ?? null}, ${toBuffer(data)})`))
+      }
+        )
+        SELECT epoch, ${number(sql, "seq")} AS head, pg_notify(${tableName}, ${node}) FROM ${table}_state
+      `).pipe(Effect.flatMap(onlyRow), Effect.map(toCursor)),
+    /** Sends this node a notification, and returns the head and whether transactions have left events to append. */
+    ping: (payload: string) =>
+      read(sql<StateRow & { readonly sent: unknown }>`
+        SELECT epoch, ${number(sql, "seq")} AS head, pg_notify(${tableName}, ${payload}),
+          CASE WHEN EXISTS (SELECT 1 FROM ${table}_outbox) THEN 1 ELSE 0 END AS sent
+        FROM ${table}_state
+      `).pipe(
+        Effect.flatMap(onlyRow),
+        Effect.map((row) => ({ head: toCursor(row), hasSent: Number(row.sent) === 1 }))
+      ),
+    /** Begins another epoch, if the log has lost events up to a place. */
+    begin: ({ epoch, seq }: Cursor, next: string) =>
+      write(sql`UPDATE ${table}_state SET epoch = ${next} WHERE epoch = ${epoch} AND seq < ${seq}`),
+    /** Deletes what is too old: events, keys, the leases of dead nodes, and channels that are no longer used. */
+    sweep: Effect.gen(function*() {
+      const before = sql`${nowAt} - ${maxAge + graceMillis}`
+      let deleted: number
+      do {
+        const gone = isPg
+          ? yield* write(sql<{ readonly deleted: unknown }>`SELECT ${table}_sweep(${before}) AS deleted`)
+          : yield* write(sql`
+            DELETE FROM ${table} WHERE at < ${before} AND seq IN (SELECT seq FROM ${table} ORDER BY seq LIMIT 1000)
+            RETURNING seq
+          `)
+        deleted = isPg ? Number(gone[0]?.deleted) : gone.length
+      } while (deleted === 1000)
+      yield* write(sql`DELETE FROM ${table}_keys WHERE at < ${nowAt} - ${maxAge}`)
+      const dead = sql`SELECT node FROM ${table}_nodes WHERE expires < ${nowAt} - ${graceMillis}`
+      yield* write(sql`DELETE FROM ${table}_presence WHERE node IN (${dead})`)
+      yield* write(sql`DELETE FROM ${table}_nodes WHERE expires < ${nowAt} - ${graceMillis}`)
+      const isUnused = sql`last <= floor AND at < ${nowAt} - ${Math.max(maxAge, forgetMillis)}`
+      // The place first: a channel that is gone without it would seem to have lost nothing.
+      yield* write(sql`
+        UPDATE ${table}_state SET forgotten = (SELECT MAX(last) FROM ${table}_channels WHERE ${isUnused})
+        WHERE forgotten < (SELECT MAX(last) FROM ${table}_channels WHERE ${isUnused})
+      `)
+      yield* write(sql`
+        DELETE FROM ${table}_channels WHERE ${isUnused} AND last <= (SELECT forgotten FROM ${table}_state)
+      `)
+    }),
+    /** Renews the lease of a node. Returns false if the database does not know the node. */
+    renew: (node: string) =>
+      Effect.map(
+        write(sql`UPDATE ${table}_nodes SET expires = ${nowAt} + ${leaseMillis} WHERE node = ${node} RETURNING node`),
+        Arr.isNonEmptyReadonlyArray
+      ),
+    enter: (node: string) =>
+      write(sql`
+        INSERT INTO ${table}_nodes (node, expires) VALUES (${node}, ${nowAt} + ${leaseMillis})
+        ON CONFLICT (node) DO UPDATE SET expires = excluded.expires
+      `),
+    announce: (node: string, counts: ReadonlyArray<readonly [channel: string, count: number]>) =>
+      write(sql`
+        INSERT INTO ${table}_presence (node, channel, matcher, slashes, count) VALUES ${
+        sql.csv(counts.map(([channel, count]) =>
+          sql`(${node}, ${channel}, ${isPattern(channel) ? matcherOf(isPg, channel) : null}, ${slashesIn(channel)}, ${count})`
+        ))
+      } ON CONFLICT (channel, node) DO UPDATE SET count = excluded.count
+      `),
+    leave: (node: string) =>
+      Effect.zipRight(
+        write(sql`DELETE FROM ${table}_nodes WHERE node = ${node}`),
+        write(sql`DELETE FROM ${table}_presence WHERE node = ${node}`)
+      ),
+    others: (node: string, channel: string) =>
+      read(sql<{ readonly total: unknown }>`
+        SELECT CAST(COALESCE(SUM(p.count), 0) AS DOUBLE PRECISION) AS total
+        FROM ${table}_presence AS p JOIN ${table}_nodes AS n ON n.node = p.node
+        WHERE n.expires > ${nowAt} AND p.node <> ${node} AND (p.channel = ${channel}${
+        isHidden(channel)
+          ? sql``
+          : sql` OR (p.slashes = ${slashesIn(channel)} AND p.matcher IS NOT NULL AND
+            CAST(${channel} AS TEXT) ${sql.literal(isPg ? "LIKE" : "GLOB")} p.matcher)`
+      })
+      `).pipe(Effect.map(([row]) => Number(row?.total)))
+  }
+}
+
+interface StateRow {
+  readonly epoch: string
+  readonly head: unknown
+}
+
+interface FoundRow extends StateRow {
+  readonly floor: unknown
+  readonly forgotten: unknown
+  readonly walked: unknown
+  readonly evicted: unknown
+  readonly found: unknown
+  readonly seq: unknown
+  readonly channel: string
+  readonly data: unknown
+  readonly aged: unknown
+}
+
+interface LastRow extends StateRow {
+  readonly forgotten: unknown
+  readonly channel: string | null
+  readonly last: unknown
+  readonly floor: unknown
+  readonly data: unknown
+}
+
+interface AppendRow {
+  readonly epoch: string
+  readonly places: ReadonlyArray<unknown>
+}
+
+interface InsertedRow {
+  readonly seq: unknown
+  readonly channel: string
+  readonly key: string | null
+}
+
+const number = (sql: SqlClient.SqlClient, column: string) => sql`CAST(${sql.literal(column)} AS DOUBLE PRECISION)`
+
+const list = (sql: SqlClient.SqlClient, events: ReadonlyArray<NewEntry>, f: (event: NewEntry) => unknown) =>
+  sql.csv(events.map((event) => sql`${f(event)}`))
+
+const toBuffer = (data: Uint8Array) => Buffer.from(data.buffer, data.byteOffset, data.byteLength)
+
+/** Returns the bytes of a column, which the clients represent differently. */
+export const toBytes = (data: unknown): Uint8Array =>
+  data instanceof Uint8Array ? data : data instanceof ArrayBuffer ? new Uint8Array(data) : new Uint8Array()
+
+const toCursor = ({ epoch, head }: StateRow): Cursor => ({ epoch, seq: Number(head) })
+
+const onlyRow = <A>([row]: ReadonlyArray<A>): Effect.Effect<A, EventLogError> =>
+  row === undefined
+    ? new EventLogError({ reason: "Unavailable", detail: "the table of the state is empty" })
+    : Effect.succeed(row)
+
+const toFound = (rows: ReadonlyArray<FoundRow>, after: number): Found => {
+  const [first] = rows
+  const head = first === undefined ? { epoch: "", seq: 0 } : toCursor(first)
+  const entries = rows.flatMap(({ channel, data, epoch, seq }): ReadonlyArray<Entry> =>
+    seq === null ? [] : [{ _tag: "Entry", channel, epoch, seq: Number(seq), data: toBytes(data) }]
+  )
+  const isCut = entries.length < Number(first?.found)
+  const isWalking = first !== undefined && first.walked !== null
+  return {
+    head,
+    entries,
+    isEvicted: Number(first?.evicted) === 1 || Number(first?.aged) === 1,
+    floor: Number(first?.floor),
+    forgotten: Number(first?.forgotten),
+    end: isCut ? entries.at(-1)?.seq ?? after : isWalking ? Number(first.walked) : head.seq,
+    more: isCut || isWalking
+  }
+}
+
+/** Leaves out the events whose key an earlier one has. */
+const withoutRepeated = (events: ReadonlyArray<NewEntry>): ReadonlyArray<NewEntry> => {
+  const keys = new Set<string>()
+  return events.filter(({ channel, key }) => {
+    if (key === undefined) return true
+    const size = keys.size
+    return keys.add(`${channel}\n${key}`).size > size
+  })
+}
+
+/** Returns the place of each event: of the row that was inserted for it, in their order, or of the row of its key. */
+const toPlaces = (
+  events: ReadonlyArray<NewEntry>,
+  inserted: ReadonlyArray<InsertedRow>,
+  known: ReadonlyArray<InsertedRow>
+): ReadonlyArray<number> => {
+  const byKey = new Map(known.map(({ channel, key, seq }) => [`${channel}\n${key}`, Number(seq)]))
+  const unkeyed = inserted.filter(({ key }) => key === null).map(({ seq }) => Number(seq)).sort((a, b) => a - b)
+  let next = 0
+  return events.map(({ channel, key }) =>
+    (key === undefined ? unkeyed[next++] : byKey.get(`${channel}\n${key}`)) ?? Number.NaN
+  )
+}
+
+const slashesIn = (name: string): number => name.split("/").length - 1
+
+/** Returns the pattern in the language of `LIKE` or `GLOB`. */
+const matcherOf = (isPg: boolean, pattern: string): string =>
+  pattern.split("/").map((segment) =>
+    segment === "*" ? isPg ? "%" : "*" : isPg ? segment.replace(/[\\%_]/g, "\\$&") : segment.replace(/[*?[]/g, "[$&]")
+  ).join("/")
+
+/** Connections that ended while a statement ran: the database may have committed it. */
+const toAppendError = (code: string): EventLogError =>
+  /^(unknown|ECONN|EPIPE|ETIMEDOUT|08|57P)/.test(code) && code !== "ECONNREFUSED"
+    ? new EventLogError({ reason: "Timeout", detail: `the connection to the database has failed: ${code}` })
+    : new EventLogError({ reason: "Unavailable", detail: `the database has refused the events: ${code}` })
+
+/** Returns names that match each channel once. */
+export const distinct = (channels: Iterable<string>): ReadonlyArray<string> =>
+  withoutCovered(Array.from(new Set(channels)))
+
+// The number of entries, of any channels, that one read by pattern examines at most.
+const maxExamined = 8192
+export const leaseMillis = 15_000
+const graceMillis = 60_000
+// A cursor from before the last event of a channel that is not known is `Evicted`, so it is known for long.
+const forgetMillis = 30 * 24 * 60 * 60 * 1000

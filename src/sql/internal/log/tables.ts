@@ -1,0 +1,235 @@
+/**
+ * The tables of a log:
+ *
+ * - `log`: an event for each row. `n` and `total` count the events and the bytes of its channel up to it, so that the
+ *   first event within the limits is found by its values alone.
+ * - `log_channels`: the last event of each channel, and its floor: the last event that was evicted.
+ * - `log_state`: one row. The epoch, the head, the highest floor, and the last event of all forgotten channels.
+ * - `log_keys`: the idempotency keys.
+ * - `log_outbox` (PostgreSQL): the events of transactions. A row is visible once its transaction has committed.
+ * - `log_nodes`, `log_presence`: the leases of the nodes, and the numbers of their subscribers.
+ *
+ * An append is one statement that does all of its work in the database: a function of PostgreSQL, or a trigger of
+ * SQLite. So no lock is held while a node is on its way, stopped or dead.
+ */
+import * as SqlClient from "@effect/sql/SqlClient"
+import type { SqlError } from "@effect/sql/SqlError"
+import type { Fragment } from "@effect/sql/Statement"
+import * as Effect from "effect/Effect"
+
+import { makeEpoch } from "../../../EventLog.js"
+
+/**
+ * An evicted event remains in its table until this many events follow it, so that the tails of all nodes read it before
+ * it is deleted.
+ */
+export const tailWindow = 4096
+
+const common = (t: string): ReadonlyArray<string> => [
+  `CREATE TABLE IF NOT EXISTS ${t}_state (
+    id INTEGER PRIMARY KEY,
+    epoch TEXT NOT NULL,
+    seq BIGINT NOT NULL,
+    floor BIGINT NOT NULL,
+    forgotten BIGINT NOT NULL
+  )`,
+  `CREATE TABLE IF NOT EXISTS ${t}_channels (
+    channel TEXT PRIMARY KEY,
+    n BIGINT NOT NULL,
+    total BIGINT NOT NULL,
+    last BIGINT NOT NULL,
+    floor BIGINT NOT NULL,
+    at DOUBLE PRECISION NOT NULL
+  )`,
+  `CREATE TABLE IF NOT EXISTS ${t}_keys (
+    channel TEXT NOT NULL,
+    key TEXT NOT NULL,
+    seq BIGINT NOT NULL,
+    at DOUBLE PRECISION NOT NULL,
+    PRIMARY KEY (channel, key)
+  )`,
+  `CREATE INDEX IF NOT EXISTS ${t}_keys_by_time ON ${t}_keys (at)`,
+  `CREATE TABLE IF NOT EXISTS ${t}_nodes (node TEXT PRIMARY KEY, expires DOUBLE PRECISION NOT NULL)`,
+  `CREATE TABLE IF NOT EXISTS ${t}_presence (
+    node TEXT NOT NULL,
+    channel TEXT NOT NULL,
+    matcher TEXT,
+    slashes INTEGER NOT NULL,
+    count BIGINT NOT NULL,
+    PRIMARY KEY (channel, node)
+  )`,
+  `CREATE INDEX IF NOT EXISTS ${t}_presence_by_node ON ${t}_presence (node)`
+]
+
+const sqlite = (t: string): ReadonlyArray<string> => [
+  `CREATE TABLE IF NOT EXISTS ${t} (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    channel TEXT NOT NULL,
+    key TEXT,
+    data BLOB NOT NULL,
+    size INTEGER NOT NULL,
+    at DOUBLE PRECISION NOT NULL,
+    capacity INTEGER NOT NULL,
+    max_bytes INTEGER NOT NULL,
+    n INTEGER NOT NULL DEFAULT 0,
+    total INTEGER NOT NULL DEFAULT 0
+  )`,
+  `CREATE INDEX IF NOT EXISTS ${t}_by_channel ON ${t} (channel, seq)`,
+  // A deletion by age: the events of a channel are deleted in their order.
+  `CREATE TRIGGER IF NOT EXISTS ${t}_deleted AFTER DELETE ON ${t} BEGIN
+    UPDATE ${t}_channels SET floor = OLD.seq WHERE channel = OLD.channel AND floor < OLD.seq;
+    UPDATE ${t}_state SET floor = OLD.seq WHERE floor < OLD.seq;
+  END`,
+  `CREATE TRIGGER IF NOT EXISTS ${t}_appended AFTER INSERT ON ${t} BEGIN
+    INSERT INTO ${t}_channels (channel, n, total, last, floor, at)
+      VALUES (NEW.channel, 1, NEW.size, NEW.seq, 0, NEW.at)
+      ON CONFLICT (channel) DO UPDATE SET
+        n = n + 1, total = total + excluded.total, last = excluded.last, at = excluded.at;
+    UPDATE ${t} SET
+      n = (SELECT n FROM ${t}_channels WHERE channel = NEW.channel),
+      total = (SELECT total FROM ${t}_channels WHERE channel = NEW.channel)
+      WHERE seq = NEW.seq;
+    UPDATE ${t}_channels SET floor = COALESCE((
+      SELECT seq FROM ${t} WHERE channel = NEW.channel AND seq > ${t}_channels.floor AND seq < (
+        SELECT seq FROM ${t} AS kept WHERE channel = NEW.channel AND seq > ${t}_channels.floor AND (
+          seq = NEW.seq OR (
+            kept.n > ${t}_channels.n - NEW.capacity AND kept.total - kept.size >= ${t}_channels.total - NEW.max_bytes
+          )
+        ) ORDER BY seq LIMIT 1
+      ) ORDER BY seq DESC LIMIT 1
+    ), floor) WHERE channel = NEW.channel;
+    UPDATE ${t}_state SET
+      seq = NEW.seq, floor = MAX(floor, (SELECT floor FROM ${t}_channels WHERE channel = NEW.channel));
+    DELETE FROM ${t} WHERE channel = NEW.channel AND seq <= MIN(
+      NEW.seq - ${tailWindow}, (SELECT floor FROM ${t}_channels WHERE channel = NEW.channel)
+    );
+    INSERT OR REPLACE INTO ${t}_keys (channel, key, seq, at)
+      SELECT NEW.channel, NEW.key, NEW.seq, NEW.at WHERE NEW.key IS NOT NULL;
+  END`
+]
+
+const pg = (t: string): ReadonlyArray<string> => [
+  `CREATE TABLE IF NOT EXISTS ${t} (
+    seq BIGINT PRIMARY KEY,
+    channel TEXT NOT NULL,
+    data BYTEA NOT NULL,
+    size BIGINT NOT NULL,
+    at DOUBLE PRECISION NOT NULL,
+    n BIGINT NOT NULL,
+    total BIGINT NOT NULL
+  )`,
+  `CREATE INDEX IF NOT EXISTS ${t}_by_channel ON ${t} (channel, seq)`,
+  `CREATE TABLE IF NOT EXISTS ${t}_outbox (
+    id BIGSERIAL PRIMARY KEY,
+    channel TEXT NOT NULL,
+    key TEXT,
+    data BYTEA NOT NULL
+  )`,
+  // The lock on the state orders all appends. Each statement after it sees the transactions that committed before it.
+  `CREATE OR REPLACE FUNCTION ${t}_append(
+    channels TEXT[], keys TEXT[], datas BYTEA[], capacity BIGINT, max_bytes BIGINT, max_age DOUBLE PRECISION
+  ) RETURNS DOUBLE PRECISION[] LANGUAGE plpgsql AS $$
+  DECLARE
+    began BIGINT;
+    head BIGINT;
+    highest BIGINT;
+    place BIGINT;
+    kept BIGINT;
+    evicted BIGINT;
+    now_at DOUBLE PRECISION;
+    e RECORD;
+    c RECORD;
+    places DOUBLE PRECISION[] := '{}';
+  BEGIN
+    SELECT s.seq, s.floor INTO began, highest FROM ${t}_state AS s FOR UPDATE;
+    head := began;
+    now_at := EXTRACT(EPOCH FROM clock_timestamp()) * 1000;
+    FOR e IN
+      WITH sent AS (DELETE FROM ${t}_outbox AS o RETURNING o.id, o.channel, o.key, o.data)
+      SELECT FALSE AS own, s.id AS i, s.channel AS channel, s.key AS key, s.data AS data FROM sent AS s
+      UNION ALL
+      SELECT TRUE, u.i, u.channel, u.key, u.data
+        FROM UNNEST(channels, keys, datas) WITH ORDINALITY AS u(channel, key, data, i)
+      ORDER BY own, i
+    LOOP
+      place := NULL;
+      IF e.key IS NOT NULL THEN
+        SELECT k.seq INTO place FROM ${t}_keys AS k
+          WHERE k.channel = e.channel AND k.key = e.key AND k.at >= now_at - max_age;
+      END IF;
+      IF place IS NULL THEN
+        head := head + 1;
+        place := head;
+        INSERT INTO ${t}_channels AS k (channel, n, total, last, floor, at)
+          VALUES (e.channel, 1, LENGTH(e.data), head, 0, now_at)
+          ON CONFLICT (channel) DO UPDATE SET
+            n = k.n + 1, total = k.total + excluded.total, last = excluded.last, at = excluded.at
+          RETURNING k.n, k.total, k.floor INTO c;
+        INSERT INTO ${t} (seq, channel, data, size, at, n, total)
+          VALUES (head, e.channel, e.data, LENGTH(e.data), now_at, c.n, c.total);
+        IF e.key IS NOT NULL THEN
+          INSERT INTO ${t}_keys AS k (channel, key, seq, at) VALUES (e.channel, e.key, head, now_at)
+            ON CONFLICT (channel, key) DO UPDATE SET seq = excluded.seq, at = excluded.at;
+        END IF;
+        SELECT l.seq INTO kept FROM ${t} AS l WHERE l.channel = e.channel AND l.seq > c.floor AND (
+          l.seq = head OR (l.n > c.n - capacity AND l.total - l.size >= c.total - max_bytes)
+        ) ORDER BY l.seq LIMIT 1;
+        SELECT l.seq INTO evicted FROM ${t} AS l WHERE l.channel = e.channel AND l.seq > c.floor AND l.seq < kept
+          ORDER BY l.seq DESC LIMIT 1;
+        IF evicted IS NOT NULL THEN
+          UPDATE ${t}_channels AS k SET floor = evicted WHERE k.channel = e.channel;
+          highest := GREATEST(highest, evicted);
+        END IF;
+        DELETE FROM ${t} AS l
+          WHERE l.channel = e.channel AND l.seq <= LEAST(head - ${tailWindow}, COALESCE(evicted, c.floor));
+      END IF;
+      IF e.own THEN
+        places := places || place::DOUBLE PRECISION;
+      END IF;
+    END LOOP;
+    IF head > began THEN
+      UPDATE ${t}_state SET seq = head, floor = highest;
+      PERFORM pg_notify('${t}', head::TEXT);
+    END IF;
+    RETURN places;
+  END
+  $$`,
+  `CREATE OR REPLACE FUNCTION ${t}_sweep(before DOUBLE PRECISION) RETURNS BIGINT LANGUAGE plpgsql AS $$
+  DECLARE
+    deleted BIGINT;
+  BEGIN
+    PERFORM 1 FROM ${t}_state FOR UPDATE;
+    WITH gone AS (
+      DELETE FROM ${t} AS l WHERE l.at < before AND l.seq IN (SELECT o.seq FROM ${t} AS o ORDER BY o.seq LIMIT 1000)
+      RETURNING l.channel, l.seq
+    ), floors AS (
+      SELECT channel, MAX(seq) AS seq FROM gone GROUP BY channel
+    ), raised AS (
+      UPDATE ${t}_channels AS k SET floor = GREATEST(k.floor, floors.seq) FROM floors WHERE floors.channel = k.channel
+    ), total AS (
+      UPDATE ${t}_state AS s SET floor = GREATEST(s.floor, (SELECT MAX(seq) FROM floors))
+    )
+    SELECT COUNT(*) INTO deleted FROM gone;
+    RETURN deleted;
+  END
+  $$`
+]
+
+/** Creates the tables, unless the database has them. */
+export const create = (tableName: string): Effect.Effect<void, SqlError, SqlClient.SqlClient> =>
+  Effect.gen(function*() {
+    const sql = yield* SqlClient.SqlClient
+    const own = sql.onDialectOrElse({ pg: () => pg(tableName), orElse: () => sqlite(tableName) })
+    for (const statement of common(tableName)) yield* sql.unsafe(statement)
+    const state = { id: 1, epoch: yield* makeEpoch, seq: 0, floor: 0, forgotten: 0 }
+    yield* sql`INSERT INTO ${sql.literal(tableName)}_state ${sql.insert(state)} ON CONFLICT (id) DO NOTHING`
+    // The last object of SQLite is the trigger, which shows that all others are there.
+    for (const statement of own) yield* sql.unsafe(statement)
+  })
+
+/** Returns the time of the database, in milliseconds since 1970. */
+export const now = (sql: SqlClient.SqlClient): Fragment =>
+  sql.onDialectOrElse({
+    pg: () => sql`(EXTRACT(EPOCH FROM clock_timestamp()) * 1000)`,
+    orElse: () => sql`((julianday('now') - 2440587.5) * 86400000.0)`
+  })

@@ -1,0 +1,185 @@
+/**
+ * The tails of a node. One fiber reads what follows the position of the node, when it is woken, and offers it to all
+ * tails. So the order is that of the log, and a wake-up that was missed is made good by the next one.
+ */
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as FiberId from "effect/FiberId"
+import * as Schedule from "effect/Schedule"
+import * as Scope from "effect/Scope"
+
+import type { Cursor, Tail, TailBuffer } from "../../../EventLog.js"
+import { EventLogError, makeTailBuffer } from "../../../EventLog.js"
+import { backoff } from "../../../internal/backoff.js"
+import { PatternMap } from "../../../internal/channel.js"
+import { annotateWith } from "../../../internal/logging.js"
+import type { Statements } from "./statements.js"
+import { tailWindow } from "./tables.js"
+
+/** A tail, with the channels and patterns that it follows or is about to follow. */
+interface Follower {
+  readonly buffer: TailBuffer
+  readonly patterns: Set<string>
+}
+
+/** A tail that is about to follow a channel or a pattern. */
+interface Joining {
+  readonly follower: Follower
+  readonly pattern: string
+  readonly followed: Deferred.Deferred<void>
+}
+
+export interface Tails {
+  readonly open: Effect.Effect<Tail, never, Scope.Scope>
+  /** Reads what follows the position. */
+  readonly wake: () => void
+  /** Reads if the log is further than the position. */
+  readonly advance: (head: Cursor) => void
+  /** Open while a channel is followed. */
+  readonly followed: Effect.Latch
+  readonly run: Effect.Effect<never>
+}
+
+export const make = ({ find, head }: Statements): Tails => {
+  const tails = new Set<Follower>()
+  // The number of tails that follow a channel or a pattern. The log has counted the followers of each tail.
+  const follows = new PatternMap<number>()
+  const joining = new Set<Joining>()
+  const latch = Effect.unsafeMakeLatch(false)
+  const followed = Effect.unsafeMakeLatch(false)
+  const wake = () => latch.unsafeOpen()
+  // The place up to which all tails have been offered what they follow, while a channel is followed.
+  let position: Cursor | undefined
+  let isFailing = false
+
+  const lose = (cursor: Cursor) => {
+    for (const { buffer } of tails) buffer.lose(cursor)
+  }
+
+  /** Offers the events of the next page to the tails. Returns true if there may be more. */
+  const deliver = Effect.fnUntraced(function*(after: Cursor) {
+    const found = yield* find(
+      follows.size > maxNames ? "all" : Array.from(follows.keys()),
+      after.seq,
+      pageSize,
+      pageBytes
+    )
+    const isOther = found.head.epoch !== after.epoch || found.head.seq < after.seq
+    if (isOther || (found.floor > after.seq && after.seq < found.head.seq - tailWindow)) {
+      lose(found.head)
+      position = found.head
+      return false
+    }
+    for (const entry of found.entries) {
+      for (const { buffer } of tails) buffer.offer(entry)
+    }
+    position = { epoch: after.epoch, seq: found.end }
+    return found.more
+  })
+
+  const turn = Effect.gen(function*() {
+    const joined = Array.from(joining)
+    if (follows.size === 0) {
+      position = undefined
+      followed.unsafeClose()
+    } else {
+      position ??= yield* head
+      // The names of those that join are among those that are followed, so the last page has what they ask for.
+      while (yield* deliver(position)) yield* Effect.yieldNow()
+    }
+    for (const join of joined) {
+      joining.delete(join)
+      if (join.follower.patterns.has(join.pattern)) join.follower.buffer.follow(join.pattern)
+      Deferred.unsafeDone(join.followed, Effect.void)
+    }
+    isFailing = false
+  })
+
+  const run = Effect.gen(function*() {
+    yield* latch.await
+    latch.unsafeClose()
+    yield* turn
+  }).pipe(
+    Effect.tapErrorCause(() =>
+      Effect.suspend(() => {
+        wake()
+        const isFirst = !isFailing
+        isFailing = true
+        return Effect.when(
+          Effect.logWarning("SqlEventLog cannot read the log: trying again").pipe(annotateWith("SqlEventLog")),
+          () => isFirst
+        )
+      })
+    ),
+    Effect.sandbox,
+    Effect.retry(Schedule.resetAfter(backoff("50 millis", "1 second"), "5 seconds")),
+    Effect.orDie,
+    Effect.forever
+  )
+
+  const unfollow = ({ buffer, patterns }: Follower, pattern: string) => {
+    if (!patterns.delete(pattern)) return
+    buffer.unfollow(pattern)
+    const count = (follows.get(pattern) ?? 0) - 1
+    if (count > 0) follows.set(pattern, count)
+    else follows.delete(pattern)
+    if (follows.size === 0) wake()
+  }
+
+  const follow = (follower: Follower, pattern: string) =>
+    Effect.suspend(() => {
+      // A closed tail emits no entries, and does not unfollow.
+      if (!tails.has(follower)) return Effect.void
+      follower.patterns.add(pattern)
+      follows.set(pattern, (follows.get(pattern) ?? 0) + 1)
+      const join = { follower, pattern, followed: Deferred.unsafeMake<void>(FiberId.none) }
+      joining.add(join)
+      followed.unsafeOpen()
+      wake()
+      return Deferred.await(join.followed).pipe(
+        Effect.timeoutFail({
+          duration: "15 seconds",
+          onTimeout: () =>
+            new EventLogError({ reason: "Unavailable", detail: "the database has not answered in time" })
+        }),
+        Effect.ensuring(Effect.sync(() => joining.delete(join)))
+      )
+    })
+
+  return {
+    run,
+    wake,
+    advance: ({ epoch, seq }) => {
+      if (position !== undefined && (position.epoch !== epoch || position.seq !== seq)) wake()
+    },
+    followed,
+    open: Effect.map(
+      Effect.acquireRelease(
+        Effect.map(makeTailBuffer, (buffer): Follower => {
+          const follower: Follower = { buffer, patterns: new Set() }
+          tails.add(follower)
+          return follower
+        }),
+        (follower) =>
+          Effect.sync(() => {
+            tails.delete(follower)
+            for (const pattern of follower.patterns) unfollow(follower, pattern)
+          })
+      ),
+      (follower): Tail => ({
+        follow: (pattern) =>
+          Effect.flatMap(Effect.scope, (scope) =>
+            Effect.ensuring(
+              follow(follower, pattern),
+              Scope.addFinalizer(scope, Effect.sync(() => unfollow(follower, pattern)))
+            )),
+        take: follower.buffer.take
+      })
+    )
+  }
+}
+
+// The events of more names than these are all read, and those that are not followed are ignored.
+const maxNames = 128
+const pageSize = 512
+const pageBytes = 1024 * 1024
