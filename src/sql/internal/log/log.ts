@@ -7,13 +7,13 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
 
-import type { Cursor, Entry, EventLog, EventLogError, Missing, Page } from "../../../EventLog.js"
+import type { Cursor, Entry, EventLog, EventLogError, Missing, NewEntry, Page } from "../../../EventLog.js"
 import { makeEpoch } from "../../../EventLog.js"
 import { annotateWith } from "../../../internal/logging.js"
 import { isInTransaction } from "../statement.js"
 import * as Listener from "./listener.js"
 import * as Presence from "./presence.js"
-import type { NewEntry, Settings } from "./statements.js"
+import type { Settings } from "./statements.js"
 import * as Statements from "./statements.js"
 import * as Tails from "./tails.js"
 import * as Writer from "./writer.js"
@@ -81,10 +81,8 @@ export const make = Effect.fnUntraced(function*(settings: Settings & { readonly 
       onFalse: () => write(events)
     })
 
-  const log: EventLog.Service = {
-    append: (channel, data) =>
-      Effect.flatMap(appendAll([{ channel, data }]), ([cursor]) =>
-        cursor === undefined ? Effect.dieMessage("SqlEventLog: an event has no place") : Effect.succeed(cursor)),
+  const log: EventLog.Backend = {
+    appendAll,
     head,
     read: (channels, after, limit, maxBytes = 1024 * 1024) =>
       Effect.gen(function*() {

@@ -8,7 +8,7 @@ import type { Fragment } from "@effect/sql/Statement"
 import * as Arr from "effect/Array"
 import * as Effect from "effect/Effect"
 
-import type { Cursor, Entry } from "../../../EventLog.js"
+import type { Cursor, Entry, NewEntry } from "../../../EventLog.js"
 import { EventLogError } from "../../../EventLog.js"
 import { isHidden, isPattern, withoutCovered } from "../../../internal/channel.js"
 import * as Statement from "../statement.js"
@@ -22,13 +22,6 @@ export interface Settings {
   readonly maxBytes: number
   /** The age of an event in milliseconds. */
   readonly maxAge: number
-}
-
-/** An event to append. */
-export interface NewEntry {
-  readonly channel: string
-  readonly data: Uint8Array
-  readonly key?: string | undefined
 }
 
 /** The entries after a cursor, with what tells whether they are all. */

@@ -5,9 +5,8 @@ import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as FiberId from "effect/FiberId"
 
-import type { Cursor } from "../../../EventLog.js"
+import type { Cursor, NewEntry } from "../../../EventLog.js"
 import { EventLogError } from "../../../EventLog.js"
-import type { NewEntry } from "./statements.js"
 
 interface Request {
   readonly events: ReadonlyArray<NewEntry>
