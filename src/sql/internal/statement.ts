@@ -23,7 +23,8 @@ export const queries = <E>(sql: SqlClient.SqlClient, toError: (code: string) => 
   return { read: query("read"), write: query("write") }
 }
 
-const failureCode = (error: unknown): string =>
+/** Returns the code of a failure. The rest is not shown: it may repeat the values of a row. */
+export const failureCode = (error: unknown): string =>
   !Predicate.isRecord(error)
     ? "unknown"
     : Predicate.isString(error.code) && /^[A-Z0-9_]{3,64}$/.test(error.code)

@@ -20,7 +20,8 @@ import * as Writer from "./writer.js"
 
 export const make = Effect.fnUntraced(function*(settings: Settings & { readonly pollInterval: Duration.Duration }) {
   const sql = yield* SqlClient.SqlClient
-  const statements = Statements.make(sql, settings)
+  const clock = yield* Effect.clock
+  const statements = Statements.make(sql, clock, settings)
   const { append, find, hasUnknown, head, last, ping, send, sweep } = statements
   const tails = Tails.make(statements)
   const node = crypto.randomUUID()
@@ -126,7 +127,7 @@ export const make = Effect.fnUntraced(function*(settings: Settings & { readonly 
         }
       }),
     tail: tails.open,
-    presence: Presence.open(statements)
+    presence: Effect.withClock(Presence.open(statements), clock)
   }
   return log
 })

@@ -6,6 +6,7 @@ import { Buffer } from "node:buffer"
 import type * as SqlClient from "@effect/sql/SqlClient"
 import type { Fragment } from "@effect/sql/Statement"
 import * as Arr from "effect/Array"
+import type * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 
 import type { Cursor, Entry, NewEntry } from "../../../EventLog.js"
@@ -44,15 +45,26 @@ export type Names = ReadonlyArray<string> | "all"
 
 export type Statements = ReturnType<typeof make>
 
-export const make = (sql: SqlClient.SqlClient, { capacity, maxAge, maxBytes, tableName }: Settings) => {
+/** `clock` is the one of the layer: the waits for a lock do not depend on the clock of a caller. */
+export const make = (
+  sql: SqlClient.SqlClient,
+  clock: Clock.Clock,
+  { capacity, maxAge, maxBytes, tableName }: Settings
+) => {
   const table = sql.literal(tableName)
   const nowAt = now(sql)
   const isPg = sql.onDialectOrElse({ pg: () => true, orElse: () => false })
-  const { read, write } = Statement.queries(
-    sql,
-    (code) => new EventLogError({ reason: "Unavailable", detail: `the database has refused a statement: ${code}` })
-  )
-  const append = Statement.queries(sql, toAppendError).write
+  const refused = (code: string) =>
+    new EventLogError({ reason: "Unavailable", detail: `the database has refused a statement: ${code}` })
+  // A read waits for no writer: neither in PostgreSQL nor in SQLite with a WAL.
+  const read = <A>(statement: Statement.Statement<A>): Effect.Effect<ReadonlyArray<A>, EventLogError> =>
+    Effect.mapError(statement.withoutTransform, (error) => refused(Statement.failureCode(error)))
+  const writeWith = (toError: (code: string) => EventLogError) => {
+    const { write } = Statement.queries(sql, toError)
+    return <A>(statement: Statement.Statement<A>) => Effect.withClock(write(statement), clock)
+  }
+  const write = writeWith(refused)
+  const append = writeWith(toAppendError)
 
   const namesOf = (channels: ReadonlyArray<string>) =>
     isPg

@@ -133,65 +133,72 @@ const pg = (t: string): ReadonlyArray<string> => [
     began BIGINT;
     head BIGINT;
     highest BIGINT;
-    place BIGINT;
     kept BIGINT;
     evicted BIGINT;
-    now_at DOUBLE PRECISION;
-    e RECORD;
+    now_at DOUBLE PRECISION := EXTRACT(EPOCH FROM clock_timestamp()) * 1000;
     c RECORD;
-    places DOUBLE PRECISION[] := '{}';
+    places DOUBLE PRECISION[];
   BEGIN
     SELECT s.seq, s.floor INTO began, highest FROM ${t}_state AS s FOR UPDATE;
-    head := began;
-    now_at := EXTRACT(EPOCH FROM clock_timestamp()) * 1000;
-    FOR e IN
-      WITH sent AS (DELETE FROM ${t}_outbox AS o RETURNING o.id, o.channel, o.key, o.data)
-      SELECT FALSE AS own, s.id AS i, s.channel AS channel, s.key AS key, s.data AS data FROM sent AS s
+    WITH sent AS (
+      DELETE FROM ${t}_outbox AS o RETURNING o.id, o.channel, o.key, o.data
+    ), events AS (
+      SELECT FALSE AS own, s.id AS i, s.channel, s.key, s.data FROM sent AS s
       UNION ALL
       SELECT TRUE, u.i, u.channel, u.key, u.data
         FROM UNNEST(channels, keys, datas) WITH ORDINALITY AS u(channel, key, data, i)
-      ORDER BY own, i
-    LOOP
-      place := NULL;
-      IF e.key IS NOT NULL THEN
-        SELECT k.seq INTO place FROM ${t}_keys AS k
-          WHERE k.channel = e.channel AND k.key = e.key AND k.at >= now_at - max_age;
-      END IF;
-      IF place IS NULL THEN
-        head := head + 1;
-        place := head;
-        INSERT INTO ${t}_channels AS k (channel, n, total, last, floor, at)
-          VALUES (e.channel, 1, LENGTH(e.data), head, 0, now_at)
-          ON CONFLICT (channel) DO UPDATE SET
-            n = k.n + 1, total = k.total + excluded.total, last = excluded.last, at = excluded.at
-          RETURNING k.n, k.total, k.floor INTO c;
-        INSERT INTO ${t} (seq, channel, data, size, at, n, total)
-          VALUES (head, e.channel, e.data, LENGTH(e.data), now_at, c.n, c.total);
-        IF e.key IS NOT NULL THEN
-          INSERT INTO ${t}_keys AS k (channel, key, seq, at) VALUES (e.channel, e.key, head, now_at)
-            ON CONFLICT (channel, key) DO UPDATE SET seq = excluded.seq, at = excluded.at;
-        END IF;
-        SELECT l.seq INTO kept FROM ${t} AS l WHERE l.channel = e.channel AND l.seq > c.floor AND (
-          l.seq = head OR (l.n > c.n - capacity AND l.total - l.size >= c.total - max_bytes)
+    ), marked AS (
+      SELECT v.*, k.seq AS known, ROW_NUMBER() OVER (PARTITION BY v.channel, v.key ORDER BY v.own, v.i) AS nth
+      FROM events AS v LEFT JOIN ${t}_keys AS k ON k.channel = v.channel AND k.key = v.key AND k.at >= now_at - max_age
+    ), fresh AS (
+      SELECT m.own, m.i, m.channel, m.key, m.data, LENGTH(m.data) AS size,
+        began + ROW_NUMBER() OVER (ORDER BY m.own, m.i) AS seq,
+        ROW_NUMBER() OVER (PARTITION BY m.channel ORDER BY m.own, m.i) AS n,
+        SUM(LENGTH(m.data)) OVER (PARTITION BY m.channel ORDER BY m.own, m.i) AS total
+      FROM marked AS m WHERE m.known IS NULL AND (m.key IS NULL OR m.nth = 1)
+    ), counted AS (
+      SELECT f.channel, COUNT(*) AS n, SUM(f.size) AS total, MAX(f.seq) AS last FROM fresh AS f GROUP BY f.channel
+    ), stored AS (
+      INSERT INTO ${t}_channels AS k (channel, n, total, last, floor, at)
+      SELECT f.channel, f.n, f.total, f.last, 0, now_at FROM counted AS f
+      ON CONFLICT (channel) DO UPDATE SET
+        n = k.n + excluded.n, total = k.total + excluded.total, last = excluded.last, at = excluded.at
+      RETURNING k.channel, k.n, k.total
+    ), inserted AS (
+      INSERT INTO ${t} (seq, channel, data, size, at, n, total)
+      SELECT f.seq, f.channel, f.data, f.size, now_at, s.n - g.n + f.n, s.total - g.total + f.total
+      FROM fresh AS f JOIN stored AS s ON s.channel = f.channel JOIN counted AS g ON g.channel = f.channel
+    ), noted AS (
+      INSERT INTO ${t}_keys AS k (channel, key, seq, at)
+      SELECT f.channel, f.key, f.seq, now_at FROM fresh AS f WHERE f.key IS NOT NULL
+      ON CONFLICT (channel, key) DO UPDATE SET seq = excluded.seq, at = excluded.at
+    )
+    SELECT ARRAY_AGG(COALESCE(m.known, f.seq, g.seq)::DOUBLE PRECISION ORDER BY m.i) FILTER (WHERE m.own), MAX(f.seq)
+      INTO places, head
+      FROM marked AS m
+      LEFT JOIN fresh AS f ON f.own = m.own AND f.i = m.i
+      LEFT JOIN fresh AS g ON g.channel = m.channel AND g.key = m.key;
+    IF head IS NOT NULL THEN
+      FOR c IN
+        SELECT k.channel, k.n, k.total, k.last, k.floor FROM ${t}_channels AS k
+        WHERE k.channel IN (SELECT l.channel FROM ${t} AS l WHERE l.seq > began)
+      LOOP
+        SELECT l.seq INTO kept FROM ${t} AS l WHERE l.channel = c.channel AND l.seq > c.floor AND (
+          l.seq = c.last OR (l.n > c.n - capacity AND l.total - l.size >= c.total - max_bytes)
         ) ORDER BY l.seq LIMIT 1;
-        SELECT l.seq INTO evicted FROM ${t} AS l WHERE l.channel = e.channel AND l.seq > c.floor AND l.seq < kept
+        SELECT l.seq INTO evicted FROM ${t} AS l WHERE l.channel = c.channel AND l.seq > c.floor AND l.seq < kept
           ORDER BY l.seq DESC LIMIT 1;
         IF evicted IS NOT NULL THEN
-          UPDATE ${t}_channels AS k SET floor = evicted WHERE k.channel = e.channel;
+          UPDATE ${t}_channels AS k SET floor = evicted WHERE k.channel = c.channel;
           highest := GREATEST(highest, evicted);
         END IF;
         DELETE FROM ${t} AS l
-          WHERE l.channel = e.channel AND l.seq <= LEAST(head - ${tailWindow}, COALESCE(evicted, c.floor));
-      END IF;
-      IF e.own THEN
-        places := places || place::DOUBLE PRECISION;
-      END IF;
-    END LOOP;
-    IF head > began THEN
+          WHERE l.channel = c.channel AND l.seq <= LEAST(head - ${tailWindow}, COALESCE(evicted, c.floor));
+      END LOOP;
       UPDATE ${t}_state SET seq = head, floor = highest;
       PERFORM pg_notify('${t}', head::TEXT);
     END IF;
-    RETURN places;
+    RETURN COALESCE(places, '{}');
   END
   $$`,
   `CREATE OR REPLACE FUNCTION ${t}_sweep(before DOUBLE PRECISION) RETURNS BIGINT LANGUAGE plpgsql AS $$
