@@ -243,13 +243,17 @@ const run = <R, E>(
     /** Notes the ends of channels, whose ids `complete` does not return. */
     const noteEnds = (log: EventLog.EventLog.Service): EventLog.EventLog.Service => ({
       ...log,
-      append: (channel, data) =>
+      appendAll: (events) =>
         Effect.suspend(() => {
           const began = moments++
-          return Effect.tap(log.append(channel, data), (at) =>
+          return Effect.tap(log.appendAll(events), (places) =>
             Effect.sync(() => {
-              if (!new TextDecoder().decode(data).startsWith("event: end\n")) return
-              history.push({ ...at, channel, isEnd: true, except: undefined, data: "end", began, ended: moments++ })
+              const ended = moments++
+              for (const [i, at] of places.entries()) {
+                const { channel = "", data } = events[i] ?? {}
+                if (!new TextDecoder().decode(data).startsWith("event: end\n")) continue
+                history.push({ ...at, channel, isEnd: true, except: undefined, data: "end", began, ended })
+              }
             }))
         })
     })

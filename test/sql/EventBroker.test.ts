@@ -8,7 +8,7 @@ import * as Postgres from "../support/postgres.js"
 import * as Sqlite from "../support/sqlite.js"
 
 // `npm run test:soak` runs more of them.
-const streams = Number(process.env.SCHEDULES ?? 15)
+const streams = Number(process.env.SCHEDULES ?? 4)
 const runs = { streams, sockets: Math.ceil(streams / 10) }
 const turn = Effect.flatMap(SqlClient.SqlClient, (sql) => Effect.orDie(Effect.asVoid(sql`SELECT 1`)))
 

@@ -1,6 +1,6 @@
 /**
- * The notifications of PostgreSQL. A node sends itself one each second, so that it notices a lost connection: the client
- * does not report one.
+ * The notifications of PostgreSQL. A node sends itself one each second, so that it notices a lost connection: the
+ * client does not report one.
  */
 import type * as SqlClient from "@effect/sql/SqlClient"
 import type { SqlError } from "@effect/sql/SqlError"
@@ -10,7 +10,8 @@ import * as Predicate from "effect/Predicate"
 import * as Schedule from "effect/Schedule"
 import * as Stream from "effect/Stream"
 
-import { type Cursor, EventLogError } from "../../../EventLog.js"
+import type { EventLogError } from "../../../EventLog.js"
+import { type Cursor } from "../../../EventLog.js"
 import { annotateWith } from "../../../internal/logging.js"
 import type { Statements } from "./statements.js"
 

@@ -2,7 +2,7 @@
  * The log in a database: its operations, and the fibers of a node.
  */
 import * as SqlClient from "@effect/sql/SqlClient"
-import * as Duration from "effect/Duration"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Schedule from "effect/Schedule"
@@ -36,8 +36,7 @@ export const make = Effect.fnUntraced(function*(settings: Settings & { readonly 
   /** Notes the head. A head before a place that was seen is that of a database that has lost its last events. */
   const onHead = (head: Cursor): Effect.Effect<void, EventLogError> =>
     head.epoch === seen.epoch && head.seq < seen.seq
-      ? Effect.flatMap(makeEpoch, (epoch) =>
-        Effect.zipRight(statements.begin(seen, epoch), Effect.sync(tails.wake)))
+      ? Effect.flatMap(makeEpoch, (epoch) => Effect.zipRight(statements.begin(seen, epoch), Effect.sync(tails.wake)))
       : Effect.sync(() => note(head))
 
   const write = yield* Writer.make((events) =>

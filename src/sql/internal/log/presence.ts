@@ -49,7 +49,8 @@ export const open = (
 
     yield* Effect.acquireRelease(
       Effect.void,
-      () => leave(node).pipe(Effect.interruptible, Effect.timeout("1 second"), Effect.ignore)
+      () =>
+        leave(node).pipe(Effect.interruptible, Effect.timeout("1 second"), Effect.ignore)
     )
     yield* Effect.forkScoped(Effect.zipRight(
       // A node without subscribers has no lease.
@@ -67,12 +68,14 @@ export const open = (
     return {
       set: (channel, count) =>
         Effect.sync(() => {
-          if (count === 0) counts.delete(channel)
-          else counts.set(channel, count)
+          if (count === 0) {
+            counts.delete(channel)
+          } else counts.set(channel, count)
           changed.add(channel)
           wake.unsafeOpen()
         }),
-      others: (channel) => others(node, channel)
+      others: (channel) =>
+        others(node, channel)
     }
   })
 

@@ -173,9 +173,7 @@ export const make = (
           ) AS places FROM ${table}_state
         `).pipe(
           Effect.flatMap(onlyRow),
-          Effect.map(({ epoch, places }) =>
-            Arr.map(places, (seq): Cursor => ({ epoch, seq: Number(seq) }))
-          )
+          Effect.map(({ epoch, places }) => Arr.map(places, (seq): Cursor => ({ epoch, seq: Number(seq) })))
         )
       : Effect.fnUntraced(function*(events: ReadonlyArray<NewEntry>) {
         const inserted = yield* append(sql<InsertedRow>`
@@ -265,7 +263,9 @@ export const make = (
       write(sql`
         INSERT INTO ${table}_presence (node, channel, matcher, slashes, count) VALUES ${
         sql.csv(counts.map(([channel, count]) =>
-          sql`(${node}, ${channel}, ${isPattern(channel) ? matcherOf(isPg, channel) : null}, ${slashesIn(channel)}, ${count})`
+          sql`(${node}, ${channel}, ${isPattern(channel) ? matcherOf(isPg, channel) : null}, ${
+            slashesIn(channel)
+          }, ${count})`
         ))
       } ON CONFLICT (channel, node) DO UPDATE SET count = excluded.count
       `),

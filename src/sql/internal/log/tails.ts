@@ -139,8 +139,7 @@ export const make = ({ find, head }: Statements): Tails => {
       return Deferred.await(join.followed).pipe(
         Effect.timeoutFail({
           duration: "15 seconds",
-          onTimeout: () =>
-            new EventLogError({ reason: "Unavailable", detail: "the database has not answered in time" })
+          onTimeout: () => new EventLogError({ reason: "Unavailable", detail: "the database has not answered in time" })
         }),
         Effect.ensuring(Effect.sync(() => joining.delete(join)))
       )
