@@ -18,7 +18,7 @@ export default defineConfig({
   test: {
     include: ["test/**/*.test.ts"],
     // Tests that take long have scripts of their own.
-    exclude: ["browser", "chaos", "processes", "soak"].map((name) => `test/${name}/**`),
+    exclude: ["browser", "chaos", "failover", "processes", "soak"].map((name) => `test/${name}/**`),
     // The files of a worker share the modules of packages, which take a second to load.
     isolate: false,
     setupFiles: ["test/support/setup.ts"],

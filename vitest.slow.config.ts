@@ -6,7 +6,7 @@ import config from "./vitest.config.js"
 export default defineConfig({
   ...config,
   test: {
-    include: ["test/{browser,chaos,processes,soak}/**/*.test.ts"],
+    include: ["test/{browser,chaos,failover,processes,soak}/**/*.test.ts"],
     fileParallelism: false,
     testTimeout: 120_000,
     hookTimeout: 60_000

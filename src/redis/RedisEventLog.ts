@@ -12,30 +12,25 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import type * as Redacted from "effect/Redacted"
+import type { AnyRedisClientOptions } from "redis"
 
 import * as EventLog from "../EventLog.js"
-import type { Settings } from "./internal/client.js"
+import type { Servers, Settings } from "./internal/client.js"
 import * as RedisLog from "./internal/log.js"
+import { makeKeys } from "./internal/scripts.js"
+import { bySentinel, fromCluster, fromOptions, fromUrls } from "./internal/servers.js"
 
 /**
- * The address of Redis, and the limits of the log in it.
+ * The place of a log in Redis, and its limits.
  *
  * @since 0.1.0
  * @category models
  */
-export interface Options {
+export interface LogOptions {
   /**
-   * The URL `redis://host:port/database`, or with `rediss:` for TLS. `redis://localhost:6379` by default.
+   * The sentinels that know the master. The log asks them for its address whenever it connects, and every `timeout`.
    */
-  readonly url?: string | undefined
-  /**
-   * The user of Redis. The one of the URL by default.
-   */
-  readonly username?: string | undefined
-  /**
-   * The password of the user. The one of the URL by default.
-   */
-  readonly password?: Redacted.Redacted | undefined
+  readonly sentinel?: Sentinel | undefined
   /**
    * The prefix, in braces, of the names of keys and channels in Redis. `effect-realtime` by default. Logs with
    * different prefixes, or in different databases, are separate. It must not be empty, nor contain braces.
@@ -58,6 +53,81 @@ export interface Options {
 }
 
 /**
+ * The addresses of Redis, and the limits of the log in it.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Options extends LogOptions {
+  /**
+   * The URL `redis://host:port/database`, or with `rediss:` for TLS. `redis://localhost:6379` by default. Of a cluster,
+   * the URLs of some nodes: one that answers is enough. With `sentinel`, the host and the port are not used.
+   */
+  readonly url?: string | ReadonlyArray<string> | undefined
+  /**
+   * The user of Redis. The one of the URL by default.
+   */
+  readonly username?: string | undefined
+  /**
+   * The password of the user. The one of the URL by default.
+   */
+  readonly password?: Redacted.Redacted | undefined
+}
+
+/**
+ * The sentinels of a master.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Sentinel {
+  /**
+   * The name of the master, as in `sentinel monitor mymaster …`.
+   */
+  readonly name: string
+  /**
+   * The URLs `redis://user:password@host:port` of the sentinels. They are asked all at once.
+   */
+  readonly urls: ReadonlyArray<string>
+}
+
+/**
+ * A client that the program has made, and the limits of the log.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface ClientOptions extends LogOptions {
+  /**
+   * A client, or a connected client of a cluster. It stays the program's own: the log makes connections with its
+   * address, TLS, user and credentials, and closes only these. It must have no `keyPrefix`: use `prefix`.
+   */
+  readonly client: Client | ClusterClient
+}
+
+/**
+ * A client that `createClient` of the package `redis` has made.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Client {
+  readonly options: AnyRedisClientOptions
+}
+
+/**
+ * A client that `createCluster` of the package `redis` has made.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface ClusterClient {
+  readonly isOpen: boolean
+  readonly exists: (key: string) => Promise<unknown>
+  readonly getNodeClientForKey: (key: string) => Promise<Client>
+}
+
+/**
  * Provides a log in Redis 7 or newer, shared by all nodes that use the same Redis, database and prefix. A node has
  * three connections, for any number of clients: one for commands, one for the announcements of the followed channels,
  * and one for pages of history. It reads two pages at once at most.
@@ -71,8 +141,9 @@ export interface Options {
  * A Redis that has lost its data begins another epoch. So does one that has lost its last events, as soon as a node
  * connects that knows a later place.
  *
- * All keys are in one slot of a Redis Cluster, since one script numbers, stores and announces an event in one step. So
- * a log is as fast as one shard. Use logs with different prefixes to use several shards.
+ * With `sentinel` the log follows the master. In a Redis Cluster it follows redirections, and all its keys are in one
+ * slot, since one script numbers, stores and announces an event in one step. So a log is as fast as one shard. Use logs
+ * with different prefixes to use several shards.
  *
  * @since 0.1.0
  * @category layers
@@ -90,7 +161,48 @@ export interface Options {
 export const layer = (options: Options = {}): Layer.Layer<EventLog.EventLog, EventLog.EventLogError> =>
   Layer.scoped(
     EventLog.EventLog,
-    toSettings(options).pipe(Effect.flatMap(RedisLog.make), Effect.map(EventLog.make))
+    Effect.gen(function*() {
+      const limits = yield* toLimits(options)
+      const urls = [options.url ?? "redis://localhost:6379"].flat()
+      yield* rule(urls.length > 0, "url must not be an empty list")
+      return yield* make(yield* fromUrls(urls, options.username, options.password), limits, options)
+    })
+  )
+
+/**
+ * Provides a log in Redis over connections like those of a client that the program has made, for what a URL cannot say:
+ * the certificate of an authority, a provider of credentials, the address map of a cluster. Otherwise it is as `layer`.
+ *
+ * @since 0.1.0
+ * @category layers
+ * @example
+ * ```ts
+ * import { Layer } from "effect"
+ * import { EventBroker } from "effect-realtime"
+ * import { RedisEventLog } from "effect-realtime/redis"
+ * import { createClient } from "redis"
+ *
+ * const client = createClient({ socket: { host: "redis.internal", port: 6380, tls: true } })
+ *
+ * const Broker = EventBroker.layer.pipe(
+ *   Layer.provide(RedisEventLog.layerWith({ client }))
+ * )
+ * ```
+ */
+export const layerWith = (options: ClientOptions): Layer.Layer<EventLog.EventLog, EventLog.EventLogError> =>
+  Layer.scoped(
+    EventLog.EventLog,
+    Effect.gen(function*() {
+      const { client } = options
+      const limits = yield* toLimits(options)
+      if ("getNodeClientForKey" in client) {
+        yield* rule(options.sentinel === undefined, "a cluster has no sentinel")
+        const key = makeKeys(limits.prefix, 0).base
+        return yield* make(fromCluster(client, key, limits.timeout), limits, options)
+      }
+      yield* rule(client.options.keyPrefix === undefined, "client must have no keyPrefix: use the option prefix")
+      return yield* make(fromOptions(client.options), limits, options)
+    })
   )
 
 /**
@@ -114,7 +226,17 @@ export const layerConfig = (
 ): Layer.Layer<EventLog.EventLog, EventLog.EventLogError | ConfigError> =>
   Layer.unwrapEffect(Effect.map(Config.unwrap(options), layer))
 
-const toSettings = Effect.fnUntraced(function*(options: Options) {
+type Limits = Omit<Settings, "servers">
+
+const make = Effect.fnUntraced(function*(servers: Servers, limits: Limits, { sentinel }: LogOptions) {
+  if (sentinel === undefined) return EventLog.make(yield* RedisLog.make({ servers, ...limits }))
+  yield* rule(sentinel.urls.length > 0 && sentinel.name !== "", "sentinel needs a name and the url of a sentinel")
+  const sentinels = yield* fromUrls(sentinel.urls, undefined, undefined)
+  const master = bySentinel(sentinels, sentinel.name, servers, limits.timeout)
+  return EventLog.make(yield* RedisLog.make({ servers: master, ...limits }))
+})
+
+const toLimits = Effect.fnUntraced(function*(options: LogOptions) {
   const prefix = options.prefix ?? "effect-realtime"
   yield* rule(
     /^[^{}]+$/.test(prefix) && prefix.isWellFormed(),
@@ -127,16 +249,8 @@ const toSettings = Effect.fnUntraced(function*(options: Options) {
   const timeout = millisOf(options.timeout ?? "5 seconds")
   // A ping has half of the timeout for its answer, and the longest timer of Node.js is 2^31 - 1 milliseconds.
   yield* rule(timeout >= 2 && timeout < 2 ** 31, "timeout must be two milliseconds or more, and less than 24 days")
-  const settings: Settings = {
-    url: options.url ?? "redis://localhost:6379",
-    username: options.username,
-    password: options.password,
-    prefix,
-    capacity,
-    maxAge: Math.min(maxAge, Number.MAX_SAFE_INTEGER),
-    timeout
-  }
-  return settings
+  const limits: Limits = { prefix, capacity, maxAge: Math.min(maxAge, Number.MAX_SAFE_INTEGER), timeout }
+  return limits
 })
 
 const millisOf = (duration: Duration.DurationInput): number =>

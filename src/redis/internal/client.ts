@@ -5,7 +5,7 @@ import { Buffer } from "node:buffer"
 
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
-import * as Redacted from "effect/Redacted"
+import type { AnyRedisClientOptions } from "redis"
 import { ClientClosedError, ClientOfflineError, createClient, ErrorReply, RESP_TYPES } from "redis"
 
 import { EventLogError } from "../../EventLog.js"
@@ -13,9 +13,7 @@ import { annotateWith } from "../../internal/logging.js"
 import * as Scripts from "./scripts.js"
 
 export interface Settings {
-  readonly url: string
-  readonly username: string | undefined
-  readonly password: Redacted.Redacted | undefined
+  readonly servers: Servers
   readonly prefix: string
   /** Events of one channel. */
   readonly capacity: number
@@ -25,13 +23,35 @@ export interface Settings {
   readonly timeout: number
 }
 
-/** Makes a client that has not connected yet. It throws if the URL is not valid. */
-const makeClient = ({ password, timeout, url, username }: Settings) =>
+/** The options of a connection to a server. The log overrides all other options of a client. */
+export type Server = Pick<
+  AnyRedisClientOptions,
+  | "socket"
+  | "username"
+  | "password"
+  | "credentialsProvider"
+  | "database"
+  | "name"
+  | "disableClientInfo"
+  | "clientInfoTag"
+>
+
+/** The servers that may have the log. */
+export interface Servers {
+  readonly database: number
+  /** The servers that are tried at the beginning of a session, all at once. */
+  readonly candidates: Effect.Effect<ReadonlyArray<Server>, EventLogError>
+  /** Returns true if the log is known to be on another server by now. */
+  readonly isOutdated: (server: Server) => Effect.Effect<boolean>
+}
+
+/** Makes a client that has not connected yet. */
+const makeClient = ({ socket, ...server }: Server, timeout: number) =>
   createClient({
-    url,
-    ...(username === undefined ? {} : { username }),
-    ...(password === undefined ? {} : { password: Redacted.value(password) }),
-    socket: { reconnectStrategy: false, connectTimeout: timeout },
+    ...server,
+    socket: { ...socket, reconnectStrategy: false, connectTimeout: timeout, socketTimeout: 0 },
+    // A listener receives answers too.
+    RESP: 3,
     // A lost connection is replaced, and its pending commands fail.
     disableOfflineQueue: true,
     commandsQueueMaxLength: maxPending,
@@ -55,27 +75,15 @@ const makeClient = ({ password, timeout, url, username }: Settings) =>
 
 export type Client = ReturnType<typeof makeClient>
 
-/** Returns the number of the database that the URL names. */
-export const databaseOf = (settings: Settings): Effect.Effect<number, EventLogError> =>
-  Effect.try({
-    try: () => makeClient(settings).options.database ?? 0,
-    // The error of the client quotes the URL, and the password in it.
-    catch: () =>
-      new EventLogError({
-        reason: "Unavailable",
-        detail: "the url of Redis must be redis: or rediss:, as in redis://host:port/database"
-      })
-  })
-
 /** Opens a connection, until the scope is closed. Any error of the connection fails `lost`. */
 export const connect = Effect.fnUntraced(
-  function*(settings: Settings, lost: Deferred.Deferred<never, EventLogError>) {
+  function*(server: Server, timeout: number, lost: Deferred.Deferred<never, EventLogError>) {
     const client = yield* Effect.acquireRelease(
-      Effect.sync(() => makeClient(settings)),
+      Effect.sync(() => makeClient(server, timeout)),
       (client) => Effect.sync(() => client.destroy())
     )
     client.on("error", (cause) => Deferred.unsafeDone(lost, Effect.fail(toError(cause))))
-    yield* answer(() => client.connect(), settings.timeout).pipe(
+    yield* answer(() => client.connect(), timeout).pipe(
       // No command has been sent yet, so a connection that fails is not a timeout of one.
       Effect.mapError((error) =>
         codeOf(error) === undefined
@@ -141,6 +149,25 @@ const codeIn = ({ message }: ErrorReply): string => /^[A-Z]+/.exec(message)?.[0]
 /** Returns true if Redis refuses writes. Reads and announcements remain possible. */
 export const isRefusedWrite = (error: EventLogError): boolean =>
   ["OOM", "READONLY", "NOREPLICAS", "MISCONF"].includes(codeOf(error) ?? "")
+
+/**
+ * Returns true if another shard of the cluster has the log, or is about to have it. The command has changed nothing.
+ */
+export const isRedirected = (error: EventLogError): boolean =>
+  ["MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN"].includes(codeOf(error) ?? "")
+
+/** Returns the server to which a redirection leads. */
+export const redirected = (server: Server, { cause }: EventLogError): Server | undefined => {
+  const [, host, port] = cause instanceof ErrorReply ? /^MOVED \d+ (\S*):(\d+)/.exec(cause.message) ?? [] : []
+  // A server that does not know its name is the one that has answered, on another port.
+  return port === undefined ? undefined : at(server, Number(port), host)
+}
+
+/** Returns the options of a connection to another address. */
+export const at = ({ socket, ...server }: Server, port: number, host = ""): Server => ({
+  ...server,
+  socket: { ...socket, port, ...(host === "" ? {} : { host }) }
+})
 
 /** Returns the permission that a reply names. The rest of the reply may contain values, so it is not shown. */
 const permissionOf = (reply: string): string => {

@@ -13,7 +13,7 @@ import { EventLogError } from "../../EventLog.js"
 import { backoff } from "../../internal/backoff.js"
 import { redisForeignEntries } from "../../Metrics.js"
 import type { Client, Settings } from "./client.js"
-import { answer, codeOf, databaseOf, logWarning, pageBytes, send } from "./client.js"
+import { answer, codeOf, isRedirected, logWarning, pageBytes, send } from "./client.js"
 import { makeNodes } from "./presence.js"
 import type { Read } from "./scripts.js"
 import { makeKeys } from "./scripts.js"
@@ -23,7 +23,7 @@ import { makeTails } from "./tails.js"
 
 export const make = Effect.fnUntraced(function*(settings: Settings) {
   const { timeout } = settings
-  const keys = makeKeys(settings.prefix, yield* databaseOf(settings))
+  const keys = makeKeys(settings.prefix, settings.servers.database)
   const connected = yield* Deferred.make<void, EventLogError>()
   const pagePermits = Effect.unsafeMakeSemaphore(maxReads)
   let session: Session | undefined
@@ -48,19 +48,39 @@ export const make = Effect.fnUntraced(function*(settings: Settings) {
       )
     })
 
-  const withSession = <A>(
-    use: (session: Session) => Effect.Effect<A, EventLogError>
-  ): Effect.Effect<A, EventLogError> =>
+  const once = <A>(use: (session: Session) => Effect.Effect<A, EventLogError>): Effect.Effect<A, EventLogError> =>
     Effect.suspend(() => {
       const current = session
       return current === undefined
         ? new EventLogError({ reason: "Unavailable", detail: "there is no connection to Redis" })
         : Effect.tapError(use(current), (error) =>
-          // The next session removes a key of another type.
-          error.reason === "Timeout" || codeOf(error) === "WRONGTYPE"
+          endsSession(error, current)
             ? Deferred.fail(current.lost, error)
             : Effect.void)
     })
+
+  const endsSession = (error: EventLogError, { openedAt }: Session) => {
+    const code = codeOf(error)
+    return error.reason === "Timeout" ||
+      // The next session removes a key of another type.
+      code === "WRONGTYPE" ||
+      // The next session finds the shard that has the log by now.
+      code === "MOVED" || code === "CLUSTERDOWN" ||
+      // The name of the server may lead to another one by now, after a failover.
+      (code === "READONLY" && performance.now() - openedAt > timeout)
+  }
+
+  /** Runs a command, again if a cluster has not run it because the log moves to another shard. */
+  const withSession = <A>(use: (session: Session) => Effect.Effect<A, EventLogError>) =>
+    Effect.catchIf(
+      once(use),
+      isRedirected,
+      () =>
+        Effect.retry(once(use), {
+          while: ({ reason }) => reason === "Unavailable",
+          schedule: Schedule.upTo(Schedule.spaced("20 millis"), timeout)
+        })
+    )
 
   const command = <A>(run: (commands: Client) => Promise<A>) => withSession(({ commands }) => send(() => run(commands)))
 
@@ -88,7 +108,15 @@ export const make = Effect.fnUntraced(function*(settings: Settings) {
       tails.run(opened),
       nodes.run(opened.commands),
       ping(answer(() => opened.commands.ping(), timeout / 2)),
-      ping(opened.pages.ping)
+      ping(opened.pages.ping),
+      Effect.schedule(
+        Effect.filterOrFail(
+          settings.servers.isOutdated(opened.server),
+          (isOutdated) => !isOutdated,
+          () => new EventLogError({ reason: "Unavailable", detail: "another server has replaced this one" })
+        ),
+        Schedule.spaced(timeout)
+      )
     ], { concurrency: "unbounded", discard: true })
   }).pipe(Effect.scoped)
 

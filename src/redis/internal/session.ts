@@ -10,11 +10,13 @@ import * as Effect from "effect/Effect"
 
 import type { Cursor } from "../../EventLog.js"
 import { EventLogError, makeEpoch } from "../../EventLog.js"
-import type { Client, Pages, Settings } from "./client.js"
-import { answer, codeOf, connect, isRefusedWrite, makePages } from "./client.js"
+import type { Client, Pages, Server, Settings } from "./client.js"
+import { answer, codeOf, connect, isRefusedWrite, makePages, redirected } from "./client.js"
 import * as Scripts from "./scripts.js"
 
 export interface Session {
+  readonly server: Server
+  readonly openedAt: number
   readonly commands: Client
   /** The connection for announcements. */
   readonly listener: Client
@@ -34,26 +36,35 @@ export interface Session {
 
 /** Opens a session, until the scope is closed. `seen` is the last place that this node knows of. */
 export const open = Effect.fnUntraced(function*(settings: Settings, keys: Scripts.Keys, seen: Cursor) {
-  const { timeout } = settings
+  const { servers, timeout } = settings
+  const candidates = yield* servers.candidates
+  const server = yield* Effect.raceAll(candidates.map((server) => find(server, keys, timeout)))
   const lost = yield* Deferred.make<never, EventLogError>()
-  const commands = yield* connect(settings, lost)
-  const listener = yield* connect(settings, lost)
-  const reads = yield* connect(settings, lost)
-  yield* checkPermissions(commands, listener, keys, timeout)
-  const server = yield* makeContext(settings, keys, crypto.randomUUID())
-  yield* answer(() => commands.eval(Scripts.makeMarker(server.run)), timeout)
-  if (!(yield* isRun(listener, server.run, timeout)) || !(yield* isRun(reads, server.run, timeout))) {
+  const commands = yield* connect(server, timeout, lost)
+  const listener = yield* connect(server, timeout, lost)
+  const reads = yield* connect(server, timeout, lost)
+  const unrecorded = yield* makeContext(settings, keys, crypto.randomUUID())
+  yield* answer(() => commands.eval(Scripts.makeMarker(unrecorded.run)), timeout)
+  if (!(yield* isRun(listener, unrecorded.run, timeout)) || !(yield* isRun(reads, unrecorded.run, timeout))) {
     return yield* unavailable("the connections led to different servers")
   }
   const opened = yield* record(commands, settings, keys, seen).pipe(
     Effect.map((recorded) => ({ ...recorded, isRecorded: true })),
     Effect.catchIf(isRefusedWrite, () =>
       Effect.map(
-        answer(() => commands.head(server), timeout),
-        (head) => ({ head, context: server, isRecorded: false })
+        answer(() => commands.head(unrecorded), timeout),
+        (head) => ({ head, context: unrecorded, isRecorded: false })
       ))
   )
-  const session: Session = { commands, listener, pages: makePages(reads, timeout), lost, ...opened }
+  const session: Session = {
+    server,
+    openedAt: performance.now(),
+    commands,
+    listener,
+    pages: makePages(reads, timeout),
+    lost,
+    ...opened
+  }
   return session
 })
 
@@ -71,20 +82,41 @@ export const recordRestart = (
 const makeContext = ({ capacity, maxAge }: Settings, keys: Scripts.Keys, run: string) =>
   Effect.map(makeEpoch, (epoch): Scripts.Context => ({ keys, epoch, run, capacity, maxAge }))
 
+/** Finds the server that has the log: it follows the redirections of a cluster. Fails if a permission is missing. */
+const find = (
+  server: Server,
+  keys: Scripts.Keys,
+  timeout: number,
+  redirections = 0
+): Effect.Effect<Server, EventLogError> =>
+  Effect.flatMap(Deferred.make<never, EventLogError>(), (lost) => connect(server, timeout, lost)).pipe(
+    Effect.flatMap((client) => checkPermissions(client, keys, timeout)),
+    Effect.scoped,
+    Effect.as(server),
+    Effect.catchAll((error) => {
+      const next = redirected(server, error)
+      return next === undefined || redirections === maxRedirections
+        ? error
+        : find(next, keys, timeout, redirections + 1)
+    })
+  )
+
+const maxRedirections = 5
+
 const checkPermissions = Effect.fnUntraced(
-  function*(commands: Client, listener: Client, keys: Scripts.Keys, timeout: number) {
-    const lacking = yield* answer(() => commands.lacking(keys), timeout)
+  function*(client: Client, keys: Scripts.Keys, timeout: number) {
+    const lacking = yield* answer(() => client.lacking(keys), timeout)
     if (lacking.length > 0) {
       return yield* unavailable(`Redis refused the command: NOPERM, the user lacks ${lacking.join(" ")}`)
     }
     const probe = `${keys.base}permissions`
     yield* answer(() =>
       Promise.all([
-        commands.ping(),
-        listener.subscribe(probe, ignore),
-        listener.pSubscribe(`${probe}*`, ignore),
-        listener.unsubscribe(probe),
-        listener.pUnsubscribe(`${probe}*`)
+        client.ping(),
+        client.subscribe(probe, ignore),
+        client.pSubscribe(`${probe}*`, ignore),
+        client.unsubscribe(probe),
+        client.pUnsubscribe(`${probe}*`)
       ]), timeout)
   }
 )
