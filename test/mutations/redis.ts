@@ -167,5 +167,45 @@ export default [
     replace: "",
     test,
     name: "that has replaced Redis announces"
+  },
+  {
+    promise: "a client with a key prefix is refused",
+    file: "src/redis/RedisEventLog.ts",
+    find: "rule(client.options.keyPrefix === undefined,",
+    replace: "rule(true,",
+    test,
+    name: "refuses a client with a keyPrefix"
+  },
+  {
+    promise: "the log overrides the protocol of a client",
+    file: client,
+    find: "    RESP: 3,\n",
+    replace: "    RESP: 2,\n",
+    test,
+    name: "options of a client"
+  },
+  {
+    promise: "a node connects again when its server has become a replica",
+    file: log,
+    find: "(code === \"READONLY\" && performance.now() - openedAt > timeout)",
+    replace: "false",
+    test,
+    name: "may lead to another server"
+  },
+  {
+    promise: "redirections of a cluster are followed",
+    file: client,
+    find: "port === undefined ? undefined : at(server, Number(port), host)",
+    replace: "port === undefined ? undefined : undefined",
+    test: "test/failover/redis.test.ts",
+    name: "follows a manual failover"
+  },
+  {
+    promise: "the master is the one that Sentinel names",
+    file: "src/redis/internal/servers.ts",
+    find: "[at(server, Number(port), host)]",
+    replace: "[server]",
+    test: "test/failover/redis.test.ts",
+    name: "still answers"
   }
 ] satisfies ReadonlyArray<Mutation>

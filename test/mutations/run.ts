@@ -35,7 +35,9 @@ symlinkSync(join(process.cwd(), "node_modules"), join(copy, "node_modules"))
 const print = (line: string) => process.stdout.write(`${line}\n`)
 
 const passes = ({ name, test }: Mutation): boolean => {
-  const config = /^test\/(browser|chaos|failover|processes|soak)\//.test(test) ? ["--config", "vitest.slow.config.ts"] : []
+  const config = /^test\/(browser|chaos|failover|processes|soak)\//.test(test)
+    ? ["--config", "vitest.slow.config.ts"]
+    : []
   const filter = name === undefined ? [] : ["-t", name.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")]
   const { signal, status, stdout } = spawnSync(join("node_modules", ".bin", "vitest"), [
     "run",

@@ -1,13 +1,27 @@
+import { execFileSync } from "node:child_process"
 import { readFileSync } from "node:fs"
 import * as Net from "node:net"
 import { join } from "node:path"
 
 import { assert, describe, layer } from "@effect/vitest"
-import { Cause, Config, ConfigProvider, Effect, Exit, Layer, Metric, Option, Redacted, Schedule, Scope } from "effect"
+import {
+  Cause,
+  Config,
+  ConfigProvider,
+  Context,
+  Effect,
+  Exit,
+  Layer,
+  Metric,
+  Option,
+  Redacted,
+  Schedule,
+  Scope
+} from "effect"
 import { EventLog } from "effect-realtime"
 import { redisForeignEntries } from "effect-realtime/Metrics"
 import { RedisEventLog } from "effect-realtime/redis"
-import { createClient } from "redis"
+import { createClient, createCluster } from "redis"
 
 import { suite } from "../EventLog/suite.js"
 import { describeRedis } from "../support/describeRedis.js"
@@ -780,6 +794,148 @@ describeRedis("RedisEventLog", () => {
           assert.notInclude(JSON.stringify(error), "secret")
         }
       }), 60_000)
+
+    /** Appends, follows, reads and counts over a log. */
+    const works = Effect.fnUntraced(function*(log: EventLog.EventLog.Service) {
+      const start = yield* log.head
+      const tail = yield* log.tail
+      yield* tail.follow("a/*")
+      yield* log.append("a/1", bytes("one"))
+      assert.deepStrictEqual(texts(yield* tail.take), ["one"])
+      assert.deepStrictEqual(texts((yield* log.read(["a/*"], start, 10)).entries), ["one"])
+      yield* (yield* log.presence).set("a/1", 1)
+      assert.strictEqual(yield* Effect.flatMap(log.presence, ({ others }) => others("b")), 0)
+    })
+
+    it.scoped("takes the options of a client that the program has made, and leaves the client alone", () =>
+      Effect.gen(function*() {
+        const { url } = yield* Redis.make(["--requirepass", "secret"])
+        for (
+          const client of [
+            // The log overrides what it relies on.
+            createClient({
+              url: `${url}/1`,
+              password: "secret",
+              RESP: 2,
+              socket: { reconnectStrategy: 10, socketTimeout: 50 },
+              commandOptions: { timeout: 1 },
+              disableOfflineQueue: false
+            }),
+            yield* Effect.promise(() =>
+              createClient({ url, password: "secret", name: "program" }).on("error", () => {}).connect()
+            )
+          ]
+        ) {
+          const wasOpen = client.isOpen
+          yield* Layer.build(RedisEventLog.layerWith({ client, timeout: "1 second" })).pipe(
+            Effect.flatMap((context) => works(Context.get(context, EventLog.EventLog))),
+            Effect.zipRight(Effect.sleep("100 millis")),
+            Effect.scoped
+          )
+          assert.strictEqual(client.isOpen, wasOpen)
+          if (!wasOpen) continue
+          assert.strictEqual(yield* Effect.promise(() => client.ping()), "PONG")
+          client.destroy()
+        }
+        const client = yield* admin(url.replace("//", "//:secret@"))
+        yield* Effect.promise(() => client.sendCommand(["CLIENT", "LIST"])).pipe(
+          Effect.repeat({
+            until: (list) => String(list).trim().split("\n").length === 1,
+            schedule: Schedule.spaced("20 millis")
+          }),
+          Effect.timeoutFail({ duration: "5 seconds", onTimeout: () => "connections of the log stay open" })
+        )
+        const inDatabase = yield* Effect.promise(() => client.info("keyspace"))
+        assert.include(inDatabase, "db0:")
+        assert.include(inDatabase, "db1:")
+      }))
+
+    it.effect("refuses a client with a keyPrefix, an empty list of urls, and a sentinel without a name", () =>
+      Effect.gen(function*() {
+        const client = createClient({ keyPrefix: "app:" })
+        for (
+          const [log, rule] of [
+            [RedisEventLog.layerWith({ client }), "keyPrefix"],
+            [RedisEventLog.layer({ url: [] }), "url"],
+            [RedisEventLog.layer({ sentinel: { name: "", urls: ["redis://localhost"] } }), "sentinel"],
+            [RedisEventLog.layer({ sentinel: { name: "a", urls: [] } }), "sentinel"]
+          ] as const
+        ) {
+          const exit = yield* Effect.exit(Effect.scoped(Layer.build(log)))
+          const defect = Exit.isFailure(exit) ? Cause.squash(exit.cause) : undefined
+          assert.isTrue(Cause.isIllegalArgumentException(defect), rule)
+          assert.include(String(defect), rule)
+        }
+      }))
+
+    it.effect("fails the layer for a client of a cluster that is not connected", () =>
+      Effect.gen(function*() {
+        const client = createCluster({ rootNodes: [{ url: "redis://localhost" }] })
+        const error = yield* Effect.flip(Effect.scoped(Layer.build(RedisEventLog.layerWith({ client }))))
+        assert.deepInclude(error, { _tag: "EventLogError", reason: "Unavailable" })
+        assert.include(error.detail, "not connected")
+      }))
+
+    it.scoped("runs over TLS, with the certificate of an authority of one's own", () =>
+      Effect.gen(function*() {
+        const [port, dir] = yield* Effect.all([freePort, Redis.directory])
+        const [key, cert] = [join(dir, "key.pem"), join(dir, "cert.pem")]
+        execFileSync("openssl", [
+          ...["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"],
+          ...["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-keyout", key, "-out", cert]
+        ], { stdio: "ignore" })
+        yield* Redis.make([
+          ...["--tls-port", String(port), "--tls-cert-file", cert, "--tls-key-file", key],
+          ...["--tls-ca-cert-file", cert, "--tls-auth-clients", "no"]
+        ])
+        const ca = readFileSync(cert)
+        const client = createClient({ socket: { host: "localhost", port, tls: true, ca } })
+        const context = yield* Layer.build(RedisEventLog.layerWith({ client, timeout: "2 seconds" }))
+        yield* works(Context.get(context, EventLog.EventLog))
+        const error = yield* Effect.flip(Effect.scoped(node({ url: `rediss://localhost:${port}` })))
+        assert.include(error.detail, "cannot be reached", "the authority is not known")
+      }))
+
+    it.scoped("needs no INFO, CLIENT, CONFIG or CLUSTER command", () =>
+      Effect.gen(function*() {
+        const commands = ["INFO", "CLIENT", "CONFIG", "CLUSTER", "SCRIPT", "KEYS", "FLUSHALL", "DEBUG", "ACL"]
+        const { url } = yield* Redis.make(commands.flatMap((command) => ["--rename-command", command, ""]))
+        yield* Effect.flatMap(node({ url }), works)
+      }))
+
+    it.scoped(
+      "connects again when the name of Redis may lead to another server: READONLY",
+      () =>
+        Effect.gen(function*() {
+          const [old, promoted] = yield* Effect.all([Redis.make(), Redis.make()])
+          let target = old.port
+          const name = Net.createServer((near) => {
+            const far = Net.connect(target, "127.0.0.1")
+            near.pipe(far).pipe(near)
+            near.on("error", () => far.destroy())
+            far.on("error", () => near.destroy())
+          })
+          yield* Effect.acquireRelease(
+            Effect.async<void>((resume) => void name.listen(0, "127.0.0.1", () => resume(Effect.void))),
+            () => Effect.sync(() => name.close())
+          )
+          const address = name.address()
+          const port = address !== null && typeof address === "object" ? address.port : 0
+          const log = yield* node({ url: `redis://127.0.0.1:${port}`, timeout: "300 millis" })
+          yield* log.append("a", bytes("one"))
+          target = promoted.port
+          const client = yield* admin(old.url)
+          yield* Effect.promise(() => client.sendCommand(["REPLICAOF", "127.0.0.1", String(promoted.port)]))
+          yield* untilAvailable(log.append("a", bytes("two")))
+          const keys = yield* Effect.promise(() => createClient({ url: promoted.url }).connect()).pipe(
+            Effect.flatMap((client) =>
+              Effect.promise(() => client.keys("*meta")).pipe(Effect.ensuring(Effect.sync(() => client.destroy())))
+            )
+          )
+          assert.lengthOf(keys, 1)
+        }),
+      30_000
+    )
 
     it.effect("dies with an option out of range", () =>
       Effect.gen(function*() {
