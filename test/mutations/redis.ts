@@ -177,14 +177,6 @@ export default [
     name: "refuses a client with a keyPrefix"
   },
   {
-    promise: "the log overrides the protocol of a client",
-    file: client,
-    find: "    RESP: 3,\n",
-    replace: "    RESP: 2,\n",
-    test,
-    name: "options of a client"
-  },
-  {
     promise: "a node connects again when its server has become a replica",
     file: log,
     find: "(code === \"READONLY\" && performance.now() - openedAt > timeout)",

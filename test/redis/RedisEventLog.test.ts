@@ -800,6 +800,7 @@ describeRedis("RedisEventLog", () => {
       const start = yield* log.head
       const tail = yield* log.tail
       yield* tail.follow("a/*")
+      yield* tail.follow("b") // The connection for announcements receives answers too.
       yield* log.append("a/1", bytes("one"))
       assert.deepStrictEqual(texts(yield* tail.take), ["one"])
       assert.deepStrictEqual(texts((yield* log.read(["a/*"], start, 10)).entries), ["one"])
@@ -907,7 +908,11 @@ describeRedis("RedisEventLog", () => {
       "connects again when the name of Redis may lead to another server: READONLY",
       () =>
         Effect.gen(function*() {
-          const [old, promoted] = yield* Effect.all([Redis.make(), Redis.make()])
+          const old = yield* Redis.make()
+          const promoted = yield* Redis.make([
+            ...["--replicaof", "127.0.0.1", String(old.port), "--repl-diskless-sync-delay", "0"]
+          ])
+          const [replica, client] = yield* Effect.all([admin(promoted.url), admin(old.url)])
           let target = old.port
           const name = Net.createServer((near) => {
             const far = Net.connect(target, "127.0.0.1")
@@ -923,16 +928,19 @@ describeRedis("RedisEventLog", () => {
           const port = address !== null && typeof address === "object" ? address.port : 0
           const log = yield* node({ url: `redis://127.0.0.1:${port}`, timeout: "300 millis" })
           yield* log.append("a", bytes("one"))
-          target = promoted.port
-          const client = yield* admin(old.url)
-          yield* Effect.promise(() => client.sendCommand(["REPLICAOF", "127.0.0.1", String(promoted.port)]))
-          yield* untilAvailable(log.append("a", bytes("two")))
-          const keys = yield* Effect.promise(() => createClient({ url: promoted.url }).connect()).pipe(
-            Effect.flatMap((client) =>
-              Effect.promise(() => client.keys("*meta")).pipe(Effect.ensuring(Effect.sync(() => client.destroy())))
-            )
+          yield* Effect.promise(() => replica.info("replication")).pipe(
+            Effect.repeat({
+              until: (info) => info.includes("master_link_status:up"),
+              schedule: Schedule.spaced("20 millis")
+            }),
+            Effect.timeoutFail({ duration: "10 seconds", onTimeout: () => "no replica" })
           )
-          assert.lengthOf(keys, 1)
+          target = promoted.port
+          yield* Effect.promise(() => replica.sendCommand(["REPLICAOF", "NO", "ONE"]))
+          yield* Effect.promise(() => client.sendCommand(["REPLICAOF", "127.0.0.1", String(promoted.port)]))
+          const error = yield* Effect.flip(log.append("a", bytes("refused")))
+          assert.include(error.detail, "READONLY")
+          yield* untilAvailable(log.append("a", bytes("two")))
         }),
       30_000
     )
