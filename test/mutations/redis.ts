@@ -60,7 +60,7 @@ export default [
   {
     promise: "connections that lead to two servers are refused: the listener",
     file: session,
-    find: "!(yield* isRun(listener, server.run, timeout)) || ",
+    find: "!(yield* isRun(listener, unrecorded.run, timeout)) || ",
     replace: "",
     test,
     name: "lead to two servers"
@@ -68,7 +68,7 @@ export default [
   {
     promise: "connections that lead to two servers are refused: the one for pages",
     file: session,
-    find: " || !(yield* isRun(reads, server.run, timeout))",
+    find: " || !(yield* isRun(reads, unrecorded.run, timeout))",
     replace: "",
     test,
     name: "lead to two servers"
