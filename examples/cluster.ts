@@ -30,12 +30,14 @@ const server = (port: number) =>
     Layer.provide(node)
   )
 
+const run = crypto.randomUUID()
+
 const publisher = Layer.scopedDiscard(
   Effect.iterate(1, {
     while: () => true,
     body: (n) =>
-      EventBroker.publish("news", { event: "headline", data: { n } }).pipe(
-        // Retries while Redis is unavailable. An event that was appended before a timeout is then published twice.
+      EventBroker.publish("news", { event: "headline", data: { n } }, { key: `${run}-${n}` }).pipe(
+        // Retries while Redis is unavailable. The key prevents that an event is appended twice after a timeout.
         Effect.retry({
           while: (error) => error._tag === "EventLogError" && error.isRetryable,
           schedule: Schedule.spaced("1 second")

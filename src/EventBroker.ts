@@ -12,7 +12,9 @@ import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import type * as DateTime from "effect/DateTime"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Effectable from "effect/Effectable"
 import * as Either from "effect/Either"
 import * as FiberId from "effect/FiberId"
 import * as Layer from "effect/Layer"
@@ -21,6 +23,7 @@ import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 
 import * as Admission from "./EventBroker/internal/admission.js"
+import * as Draining from "./EventBroker/internal/drain.js"
 import * as Hub from "./EventBroker/internal/hub.js"
 import * as Lifecycle from "./EventBroker/internal/lifecycle.js"
 import { logError } from "./EventBroker/internal/logError.js"
@@ -312,6 +315,29 @@ export interface Options<R = never> {
 }
 
 /**
+ * The options of a drain.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface DrainOptions {
+  /**
+   * Time over which the clients are sent away, in milliseconds or as a Duration. All at once without it.
+   */
+  readonly over: Duration.DurationInput
+}
+
+/**
+ * An effect that ends all connections at once, and a function that ends them over a time.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Drain<R = never> extends Effect.Effect<void, never, R> {
+  (options: DrainOptions): Effect.Effect<void, never, R>
+}
+
+/**
  * The service that publishes events to channels and subscribes clients to them.
  *
  * @since 0.1.0
@@ -360,7 +386,8 @@ export declare namespace EventBroker {
     readonly channels: Effect.Effect<ReadonlyArray<ChannelOrPattern>>
     readonly disconnect: (predicate: (subscriber: Subscriber) => boolean) => Effect.Effect<number>
     readonly disconnectOwner: (owner: string) => Effect.Effect<void, EventLog.EventLogError>
-    readonly drain: Effect.Effect<void>
+    readonly isReady: Effect.Effect<boolean>
+    readonly drain: Drain
   }
 }
 
@@ -676,13 +703,69 @@ export const disconnectOwner = (owner: string): Effect.Effect<void, EventLog.Eve
   Effect.flatMap(EventBroker, (broker) => broker.disconnectOwner(owner))
 
 /**
- * Ends all connections of this node with a `retry`, and refuses new ones. Returns when the clients have read their
- * queues, or after 1 second, when the remaining connections are cut off. A server on Node does this when it closes.
+ * True until the node begins to drain. It is meant for the readiness probe of a balancer, which then sends new clients
+ * to other nodes.
  *
  * @since 0.1.0
  * @category lifecycle
+ * @example
+ * ```ts
+ * import { HttpRouter, HttpServerResponse } from "@effect/platform"
+ * import { Effect } from "effect"
+ * import { EventBroker } from "effect-realtime"
+ *
+ * const router = HttpRouter.empty.pipe(
+ *   HttpRouter.get(
+ *     "/ready",
+ *     Effect.map(EventBroker.isReady, (isReady) => HttpServerResponse.empty({ status: isReady ? 204 : 503 }))
+ *   )
+ * )
+ * ```
  */
-export const drain: Effect.Effect<void, never, EventBroker> = Effect.flatMap(EventBroker, (broker) => broker.drain)
+export const isReady: Effect.Effect<boolean, never, EventBroker> = Effect.flatMap(
+  EventBroker,
+  (broker) => broker.isReady
+)
+
+/**
+ * Ends all connections of this node with a `retry`, and refuses new ones. Returns when the clients have read their
+ * queues, or after 1 second, when the remaining connections are cut off. A server on Node does this when it closes.
+ *
+ * With `over`, the clients are sent away evenly over this time, those first that have connected first, and receive
+ * events until then. Consumers of `stream` in this process continue until the end of that time. If it is interrupted,
+ * it ends all connections and returns at once. It dies with `IllegalArgumentException` if `over` is not finite or not
+ * longer than zero.
+ *
+ * @since 0.1.0
+ * @category lifecycle
+ * @example
+ * ```ts
+ * import { Effect, Layer } from "effect"
+ * import { EventBroker } from "effect-realtime"
+ *
+ * // Runs before the layers that were built before it are released, such as the server.
+ * const Deploys = Layer.scopedDiscard(Effect.addFinalizer(() => EventBroker.drain({ over: "5 minutes" })))
+ * ```
+ */
+export const drain: Drain<EventBroker> = makeDrain(
+  Effect.flatMap(EventBroker, (broker) => broker.drain),
+  (options) => Effect.flatMap(EventBroker, (broker) => broker.drain(options))
+)
+
+function makeDrain<R>(
+  atOnce: Effect.Effect<void, never, R>,
+  over: (options: DrainOptions) => Effect.Effect<void, never, R>
+): Drain<R> {
+  return Object.assign(
+    (options: DrainOptions) =>
+      Effect.suspend(() => {
+        Draining.checkOver(options.over)
+        return over(options)
+      }),
+    Effectable.CommitPrototype,
+    { commit: () => atOnce }
+  )
+}
 
 /**
  * Makes a broker over the `EventLog`. When the scope closes, its connections end as with `drain`.
@@ -715,12 +798,7 @@ export const make = Effect.fnUntraced(function*<R = never>(options: Options<R> =
   const clock = yield* Effect.clock
   const scope = yield* Effect.scope
 
-  const drain = admission.close.pipe(
-    Effect.zipRight(Effect.timeoutOption(Effect.interruptible(hub.empty.await), Lifecycle.grace)),
-    Effect.zipRight(Effect.sync(() => {
-      for (const connection of hub.connections()) connection.disconnect()
-    }))
-  )
+  const drain = Draining.make(hub, admission)
 
   const dispatch = (items: ReadonlyArray<EventLog.Item>) =>
     Effect.suspend(() => Effect.forEach(hub.dispatch(items), ({ catchUp }) => catchUp, { discard: true }))
@@ -744,7 +822,7 @@ export const make = Effect.fnUntraced(function*<R = never>(options: Options<R> =
   const supervise = <E>(task: Effect.Effect<unknown, E>) =>
     Effect.forever(task).pipe(
       Effect.catchAllCause((cause) =>
-        Effect.zipRight(logError("EventBroker stopped delivering: draining all connections", cause), drain)
+        Effect.zipRight(logError("EventBroker stopped delivering: draining all connections", cause), drain.atOnce)
       ),
       Effect.forkIn(scope)
     )
@@ -756,7 +834,7 @@ export const make = Effect.fnUntraced(function*<R = never>(options: Options<R> =
   // The tail still delivers what was just published. Real time is used, because the clock of a test does not advance.
   yield* Effect.addFinalizer(() =>
     Effect.zipRight(
-      hub.isEmpty ? admission.close : Effect.withClock(Effect.delay(drain, "10 millis"), Clock.make()),
+      hub.isEmpty ? admission.close : Effect.withClock(Effect.delay(drain.atOnce, "10 millis"), Clock.make()),
       lifecycle.awaitReleases
     )
   )
@@ -932,7 +1010,8 @@ export const make = Effect.fnUntraced(function*<R = never>(options: Options<R> =
     channels: Effect.sync(() => hub.channels),
     disconnect: (predicate) => disconnectWhere(admission, predicate),
     disconnectOwner: revocations.revoke,
-    drain
+    isReady: Effect.sync(() => admission.admitsClients),
+    drain: makeDrain(drain.atOnce, ({ over }) => drain.over(over))
   }
   return service
 })

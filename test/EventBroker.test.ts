@@ -14,6 +14,7 @@ import {
   Option,
   Record,
   Ref,
+  Schedule,
   Schema,
   Scope,
   Stream,
@@ -23,6 +24,7 @@ import {
 import { EventBroker, EventLog, EventStream, ServerSentEvent, Topic } from "effect-realtime"
 import { LeakCheck, TestEventSource } from "effect-realtime/testing"
 
+import * as ManualClock from "./support/manualClock.js"
 import { serveNode, serveWeb } from "./support/servers.js"
 import { stepTimeOfDay } from "./support/timeOfDay.js"
 
@@ -751,6 +753,100 @@ describe("EventBroker", () => {
       const late = yield* TestEventSource.make(url)
       assert.strictEqual(yield* TestEventSource.end(late), "clean")
       assert.strictEqual(yield* EventBroker.subscriberCount("a"), 0)
+    })))
+
+  it.effect("drains over a time: 1,000 clients leave evenly, the oldest first, and miss nothing", () => {
+    const clock = ManualClock.make()
+    return Effect.gen(function*() {
+      const left: Array<number> = []
+      const first = yield* EventBroker.make({
+        onLeave: ({ owner }) => Effect.sync(() => left.push(Number(Option.getOrThrow(owner))))
+      })
+      const second = yield* EventBroker.make()
+      const read = (text: Array<string>, stream: EventStream.EventStream) =>
+        EventStream.toStream(stream).pipe(
+          Stream.decodeText(),
+          Stream.takeUntil((part) => {
+            text.push(part)
+            return part.includes("data: end")
+          }),
+          Stream.runDrain
+        )
+      // Each 50th reads, and reconnects to the other node.
+      const readers = yield* Effect.forEach(Array.from({ length: 1_000 }, (_, i) => i), (i) =>
+        Effect.gen(function*() {
+          const stream = yield* first.subscribe("news", { owner: String(i), writeTimeout: "1 hour" })
+          if (i % 50 !== 49) return []
+          const text: Array<string> = []
+          const reader = yield* Effect.fork(Effect.gen(function*() {
+            yield* read(text, stream)
+            assert.match(text.join(""), /retry: \d+\n\n?$/)
+            const lastEventId = Array.from(text.join("").matchAll(/^id: (.*)$/gm)).at(-1)?.[1] ?? ""
+            yield* read(text, yield* second.subscribe("news", { lastEventId }))
+            return text.join("")
+          }))
+          return [reader]
+        }))
+      const draining = yield* Effect.fork(first.drain({ over: "5 minutes" }))
+      const turn = Effect.async<void>((resume) => void setImmediate(() => resume(Effect.void)))
+      yield* turn
+      for (let part = 1; part <= 10; part++) {
+        yield* second.publish("news", { data: String(part) })
+        for (let step = 1; step <= 5; step++) {
+          yield* Effect.zipRight(clock.advance("6 seconds"), turn)
+          assert.strictEqual(left.length, part * 100 - 100 + step * 20)
+        }
+      }
+      assert.deepStrictEqual(left, readers.map((_, i) => i))
+      // The streams that are not read are cut off.
+      yield* Effect.zipRight(clock.advance("1 second"), draining)
+      yield* second.publish("news", { data: "end" })
+      const expected = ["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "end"]
+      for (const reader of readers.flat()) {
+        const text = yield* reader
+        assert.deepStrictEqual(Array.from(text.matchAll(/^data: (.*)$/gm), ([, data]) => data), expected)
+      }
+    }).pipe(Effect.scoped, Effect.provide(EventLog.layerMemory), Effect.withClock(clock))
+  })
+
+  it.effect("drains over a time: until then clients receive events, but none is new, and an interruption ends it", () =>
+    run(Effect.gen(function*() {
+      const url = yield* serve(EventBroker.respond("a"))
+      const source = yield* TestEventSource.make(url)
+      yield* hasCursor(source)
+      const consumed = yield* EventBroker.stream("a", { from: "beginning" }).pipe(
+        Stream.take(1),
+        Stream.runCollect,
+        Effect.fork
+      )
+      assert.isTrue(yield* EventBroker.isReady)
+      const draining = yield* Effect.fork(EventBroker.drain({ over: "5 minutes" }))
+      yield* Effect.repeat(EventBroker.isReady, { until: (isReady) => !isReady, schedule: Schedule.forever })
+      const late = yield* TestEventSource.make(url)
+      assert.strictEqual(yield* TestEventSource.end(late), "clean")
+      assert.match(yield* TestEventSource.text(late), /retry: \d+\n/)
+      yield* EventBroker.publish("a", { data: "still here" })
+      assert.deepStrictEqual(data(yield* TestEventSource.take(source, 1)), ["still here"])
+      assert.strictEqual((yield* consumed).length, 1)
+      const again = yield* EventBroker.stream("a", { from: "beginning" }).pipe(Stream.take(1), Stream.runCollect)
+      assert.strictEqual(again.length, 1, "a consumer in this process is no client")
+      assert.isNull(draining.unsafePoll())
+      yield* Fiber.interrupt(draining)
+      assert.strictEqual(yield* TestEventSource.end(source), "clean")
+      assert.match(yield* TestEventSource.text(source), /retry: \d+\n$/)
+      assert.isFalse(yield* EventBroker.isReady)
+    })))
+
+  it.effect("drains over a time that is finite and longer than zero", () =>
+    run(Effect.gen(function*() {
+      for (const over of [0, -1, Number.POSITIVE_INFINITY, Number.NaN]) {
+        const exit = yield* Effect.exit(EventBroker.drain({ over }))
+        assert.isTrue(Exit.isFailure(exit) && Cause.isDie(exit.cause), String(over))
+      }
+      assert.isTrue(yield* EventBroker.isReady)
+      // Without clients there is nothing to wait for.
+      yield* EventBroker.drain({ over: "5 minutes" })
+      assert.isFalse(yield* EventBroker.isReady)
     })))
 
   // The clock stands still: a drain that waited for the connection would not end.

@@ -4,6 +4,7 @@ const broker = "src/EventBroker.ts"
 const admission = "src/EventBroker/internal/admission.ts"
 const lifecycle = "src/EventBroker/internal/lifecycle.ts"
 const hub = "src/EventBroker/internal/hub.ts"
+const drain = "src/EventBroker/internal/drain.ts"
 const eventLog = "src/EventLog.ts"
 const keys = "src/EventLog/internal/keys.ts"
 const test = "test/EventBroker.test.ts"
@@ -81,6 +82,46 @@ export default [
     replace: "const maxKeys = 65_537",
     test: "test/EventLog.test.ts",
     name: "the last 65,536 keys"
+  },
+  {
+    promise: "a drain over a time sends the oldest client first",
+    file: drain,
+    find: "Array.from(hub.subscribers).filter(({ isLocal }) => !isLocal)",
+    replace: "Array.from(hub.subscribers).filter(({ isLocal }) => !isLocal).reverse()",
+    test,
+    name: "the oldest first"
+  },
+  {
+    promise: "a drain over a time is even",
+    file: drain,
+    find: "Math.round(clients.length * (monotonicMillis(clock) - began) / millis)",
+    replace: "sent + 1",
+    test,
+    name: "the oldest first"
+  },
+  {
+    promise: "a node that drains admits no client",
+    file: admission,
+    find: "(admitsClients && hub.clients < maxConnections)",
+    replace: "(hub.clients < maxConnections)",
+    test,
+    name: "but none is new"
+  },
+  {
+    promise: "an interruption of a drain ends the connections",
+    file: drain,
+    find: "Effect.onInterrupt(() => admission.close)",
+    replace: "Effect.onInterrupt(() => Effect.void)",
+    test,
+    name: "an interruption ends it"
+  },
+  {
+    promise: "a drain lasts a finite time",
+    file: drain,
+    find: "Duration.isFinite(duration) && ",
+    replace: "",
+    test,
+    name: "finite and longer than zero"
   },
   {
     promise: "maxChannels is 128 by default",

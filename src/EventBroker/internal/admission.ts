@@ -59,8 +59,10 @@ export interface Pending {
  * 4. the limits leave room for it (`admits`).
  */
 export interface Admission {
-  /** True once all clients are refused. */
+  /** True once all subscribers are refused. */
   readonly isClosed: boolean
+  /** False once clients are refused. Consumers in this process may still be admitted. */
+  readonly admitsClients: boolean
   readonly authorize: <E, R>(
     requested: Channels,
     authorize: Authorize<E, R>
@@ -80,7 +82,9 @@ export interface Admission {
   readonly disconnect: (matches: Matches) => number
   /** Shuts down the subscribers whose owners match. Pending clients whose owners match are refused. */
   readonly disconnectOwners: (matches: (owner: string) => boolean) => void
-  /** Refuses all clients from now on, and shuts down the subscribers. */
+  /** Refuses clients from now on. */
+  readonly refuseClients: Effect.Effect<void>
+  /** Refuses all subscribers from now on, and shuts down those that there are. */
   readonly close: Effect.Effect<void>
 }
 
@@ -97,6 +101,7 @@ export const make = Effect.fnUntraced(function*(hub: Hub, limits: Limits) {
   const pendings = new Set<Pending>()
   const reauthorizations = Effect.unsafeMakeSemaphore(maxReauthorizations)
   let isClosed = false
+  let admitsClients = true
 
   const authorize: Admission["authorize"] = (requested, authorize) =>
     Effect.map(
@@ -131,6 +136,9 @@ export const make = Effect.fnUntraced(function*(hub: Hub, limits: Limits) {
     get isClosed() {
       return isClosed
     },
+    get admitsClients() {
+      return admitsClients
+    },
     authorize,
     reauthorize: ({ channels, connection, granted }, fn) =>
       Effect.map(
@@ -156,7 +164,7 @@ export const make = Effect.fnUntraced(function*(hub: Hub, limits: Limits) {
         !pending.isRefused &&
         !pending.disconnects.some((matches) => matches(subscriber)) &&
         expireAt(connection, granted.expiresAt) &&
-        (subscriber.isLocal || hub.clients < maxConnections) &&
+        (subscriber.isLocal || (admitsClients && hub.clients < maxConnections)) &&
         hub.hasRoomFor(channels) &&
         (owner === undefined || hub.countOfOwner(owner) < maxConnectionsPerOwner)
     },
@@ -176,8 +184,12 @@ export const make = Effect.fnUntraced(function*(hub: Hub, limits: Limits) {
         if (owner !== undefined && matches(owner)) connection.shutdown()
       }
     },
+    refuseClients: Effect.sync(() => {
+      admitsClients = false
+    }),
     close: Effect.sync(() => {
       isClosed = true
+      admitsClients = false
       for (const { connection } of Array.from(hub.subscribers)) connection.shutdown()
     })
   }
