@@ -1,8 +1,8 @@
 /**
  * Restarts four nodes on one Redis, one after another, while clients are connected to them through a balancer that
  * asks `/ready` and prefers the node with the fewest connections. Plots the connections that are accepted in each
- * second, and fails if there are more than a bound, if a client is sent `resync`, loses or repeats an event, or is without a stream
- * for longer than the time of a drain. Run with
+ * second, and fails if there are more than a bound, if a client is sent `resync`, loses or repeats an event, or is
+ * without a stream for longer than the time of a drain. Run with
  *
  *     npm run test:rolling
  *     CLIENTS=10000 OVER=60 npm run test:rolling
