@@ -125,6 +125,7 @@ const program = Effect.gen(function*() {
       "5 minutes"
     )
 
+  yield* until(() => nodes.every(({ isReady }) => isReady))
   yield* Effect.forEach(
     Arr.range(0, count - 1),
     (i) =>
