@@ -113,7 +113,7 @@ export default [
   {
     promise: "A broker that is released waits for readers that read",
     file: "src/EventBroker.ts",
-    find: "hub.isEmpty ? admission.close : Effect.withClock(Effect.delay(drain, \"10 millis\"), Clock.make())",
+    find: "hub.isEmpty ? admission.close : Effect.withClock(Effect.delay(drain.atOnce, \"10 millis\"), Clock.make())",
     replace: "admission.close",
     test: "test/EventStream/nodeShutdown.test.ts",
     name: "only the broker"
