@@ -1,6 +1,6 @@
 /**
- * The layers of the demo. Without settings it stores events in memory, and orders and devices in a SQLite file. With
- * `REDIS_URL` and `DATABASE_URL` (PostgreSQL) any number of nodes share one state.
+ * The layers of the demo. Without settings it stores everything in a SQLite file, so that a restart loses nothing. With
+ * `DATABASE_URL` (PostgreSQL) any number of nodes share one state, and with `REDIS_URL` Redis stores the events.
  */
 import { createServer } from "node:http"
 
@@ -11,9 +11,9 @@ import { LibsqlClient } from "@effect/sql-libsql"
 import { PgClient } from "@effect/sql-pg"
 import type { ConfigError } from "effect"
 import { Config, Effect, Layer, Option, Redacted, Schema } from "effect"
-import { EventBroker, EventLog, Notifier, VapidKeys, WebPush } from "effect-realtime"
+import { EventBroker, Notifier, VapidKeys, WebPush } from "effect-realtime"
 import { RedisEventLog } from "effect-realtime/redis"
-import { SqlSubscriptionStore } from "effect-realtime/sql"
+import { SqlEventLog, SqlSubscriptionStore } from "effect-realtime/sql"
 
 import { ApiLive } from "./api.js"
 import { PageLive } from "./page.js"
@@ -34,7 +34,7 @@ const Broker = EventBroker.layer.pipe(
   Layer.provide(Layer.unwrapEffect(
     Effect.map(
       Config.option(Config.string("REDIS_URL")),
-      Option.match({ onNone: () => EventLog.layerMemory, onSome: (url) => RedisEventLog.layer({ url }) })
+      Option.match({ onNone: () => SqlEventLog.layer, onSome: (url) => RedisEventLog.layer({ url }) })
     )
   ))
 )

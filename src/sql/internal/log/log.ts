@@ -23,7 +23,7 @@ export const make = Effect.fnUntraced(function*(settings: Settings & { readonly 
   const clock = yield* Effect.clock
   const statements = Statements.make(sql, clock, settings)
   const { append, find, hasUnknown, head, last, ping, send, sweep } = statements
-  const tails = Tails.make(statements)
+  const tails = Tails.make(statements, clock)
   const node = crypto.randomUUID()
   // The last place that this node knows of.
   let seen: Cursor = yield* head
@@ -78,7 +78,8 @@ export const make = Effect.fnUntraced(function*(settings: Settings & { readonly 
           ? Effect.map(send(events, node), (cursor) => events.map(() => cursor))
           // The page that the tails read next waits for the end of the transaction, or else they poll.
           : Effect.tap(append(events), () => Effect.sync(tails.wake)),
-      onFalse: () => write(events)
+      // The time limit does not depend on the clock of a caller.
+      onFalse: () => Effect.withClock(write(events), clock)
     })
 
   const log: EventLog.Backend = {

@@ -2,6 +2,7 @@
  * The tails of a node. One fiber reads what follows the position of the node, when it is woken, and offers it to all
  * tails. So the order is that of the log, and a wake-up that was missed is made good by the next one.
  */
+import type * as Clock from "effect/Clock"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as FiberId from "effect/FiberId"
@@ -40,7 +41,7 @@ export interface Tails {
   readonly run: Effect.Effect<never>
 }
 
-export const make = ({ find, head }: Statements): Tails => {
+export const make = ({ find, head }: Statements, clock: Clock.Clock): Tails => {
   const tails = new Set<Follower>()
   // The number of tails that follow a channel or a pattern. The log has counted the followers of each tail.
   const follows = new PatternMap<number>()
