@@ -16,6 +16,8 @@ const campaign = { file: "src/Campaign.ts", test: "test/Campaign.test.ts" }
 
 const campaignStorage = { ...campaign, file: "src/sql/SqlCampaign.ts" }
 
+const eventLog = { test: "test/sql/SqlEventLog.test.ts" }
+
 const migrate = { ...statement, file: "src/sql/internal/migrate.ts" }
 
 export default [
@@ -385,5 +387,37 @@ export default [
     find: "if (webPush.supportsPadding === false &&",
     replace: "if (webPush.supportsPadding === null &&",
     name: "SQLite refuses a campaign"
+  },
+  {
+    promise: "an event of a transaction is appended with its commit",
+    ...eventLog,
+    file: "src/sql/internal/log/log.ts",
+    find: "Effect.if(isInTransaction(sql), {",
+    replace: "Effect.if(Effect.succeed(false), {",
+    name: "appends what a transaction publishes with its commit"
+  },
+  {
+    promise: "a lost listener is noticed",
+    ...eventLog,
+    file: "src/sql/internal/log/listener.ts",
+    find: "- heardAt < silenceMillis)",
+    replace: "- heardAt < Infinity)",
+    name: "after it has lost the connection on which it listens"
+  },
+  {
+    promise: "the events of transactions that committed earlier are numbered first",
+    ...eventLog,
+    file: "src/sql/internal/log/tables.ts",
+    find: "DELETE FROM ${t}_outbox AS o RETURNING",
+    replace: "DELETE FROM ${t}_outbox AS o WHERE FALSE RETURNING",
+    name: "does not wait for the transaction of another publisher"
+  },
+  {
+    promise: "ids stay the same after a restart",
+    ...eventLog,
+    file: "src/sql/internal/log/tables.ts",
+    find: "ON CONFLICT (id) DO NOTHING`",
+    replace: "ON CONFLICT (id) DO UPDATE SET epoch = excluded.epoch`",
+    name: "PostgreSQL has the same ids after a restart"
   }
 ] satisfies ReadonlyArray<Mutation>

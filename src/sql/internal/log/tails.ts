@@ -142,6 +142,8 @@ export const make = ({ find, head }: Statements, clock: Clock.Clock): Tails => {
           duration: "15 seconds",
           onTimeout: () => new EventLogError({ reason: "Unavailable", detail: "the database has not answered in time" })
         }),
+        // The time limit does not depend on the clock of a caller.
+        Effect.withClock(clock),
         Effect.ensuring(Effect.sync(() => joining.delete(join)))
       )
     })
