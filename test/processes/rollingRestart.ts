@@ -49,7 +49,7 @@ class Clients {
     const socket = Net.connect(node.port, "127.0.0.1")
     socket.on("connect", () =>
       socket.write(
-        `GET /events HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\nLast-Event-ID: ${id}\r\n\r\n`
+        `GET /events HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\nConnection: close\r\nLast-Event-ID: ${id}\r\n\r\n`
       ))
     socket.on("data", (chunk) => {
       if (!hasBegun) {
