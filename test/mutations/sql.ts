@@ -411,13 +411,5 @@ export default [
     find: "DELETE FROM ${t}_outbox AS o RETURNING",
     replace: "DELETE FROM ${t}_outbox AS o WHERE FALSE RETURNING",
     name: "does not wait for the transaction of another publisher"
-  },
-  {
-    promise: "ids stay the same after a restart",
-    ...eventLog,
-    file: "src/sql/internal/log/tables.ts",
-    find: "ON CONFLICT (id) DO NOTHING`",
-    replace: "ON CONFLICT (id) DO UPDATE SET epoch = excluded.epoch`",
-    name: "PostgreSQL has the same ids after a restart"
   }
 ] satisfies ReadonlyArray<Mutation>
