@@ -409,7 +409,8 @@ const makePrepareFor = <S extends WebPushSubscription, R>(
           return Effect.isEffect(message)
             ? message.pipe(
               Effect.locally(HttpClient.currentTracerDisabledWhen, disabledWhen),
-              Effect.mapInputContext((_: Context.Context<never>) => context)
+              Effect.mapInputContext((_: Context.Context<never>) => context),
+              withOwnSettings
             )
             : Effect.succeed(message)
         }).pipe(
@@ -433,6 +434,18 @@ const makePrepareFor = <S extends WebPushSubscription, R>(
         )
     }
   )
+
+/** Restores the settings (FiberRefs) that an effect has changed, since its fiber makes the next message too. */
+const withOwnSettings = <A, E>(effect: Effect.Effect<A, E>): Effect.Effect<A, E> =>
+  Effect.withFiberRuntime((fiber) => {
+    const before = fiber.getFiberRefs()
+    const restore = Effect.updateFiberRefs(() => before)
+    // Not after an interruption, which is a setting of the fiber too.
+    return Effect.matchCauseEffect(effect, {
+      onFailure: (cause) => Effect.zipRight(restore, Effect.failCause(cause)),
+      onSuccess: (message) => Effect.as(restore, message)
+    })
+  })
 
 /** Builds a crowd that reports each outcome to `emit`. */
 type MakeCrowd<S extends WebPushSubscription> = (

@@ -14,6 +14,8 @@ import {
   Exit,
   FastCheck as fc,
   Fiber,
+  FiberRef,
+  HashMap,
   Layer,
   Metric,
   Option,
@@ -755,6 +757,24 @@ describe("a message for each subscription", () => {
       assert.strictEqual(all.flat().length, 10)
       assert.strictEqual(http.requests.length, 2)
       assert.strictEqual((yield* Metric.value(counter)).count - before.count, 8)
+    }).pipe(withWebPush(http))
+  })
+
+  it.effect("keeps the settings that its Effect changes from the next one", () => {
+    const http = stub()
+    return Effect.gen(function*() {
+      const annotations: Array<number> = []
+      yield* sendBoth(
+        ["a", "dies", "b"].map(fcm),
+        (subscription) =>
+          Effect.gen(function*() {
+            annotations.push(HashMap.size(yield* FiberRef.get(FiberRef.currentLogAnnotations)))
+            yield* FiberRef.update(FiberRef.currentLogAnnotations, HashMap.set("device", pathOf(subscription)))
+            return pathOf(subscription) === "dies" ? yield* Effect.die(new Error("no text")) : "hello"
+          }),
+        { concurrency: 1 }
+      )
+      assert.deepStrictEqual(annotations, Array(6).fill(0))
     }).pipe(withWebPush(http))
   })
 

@@ -304,6 +304,13 @@ export default [
   },
   {
     ...sender,
+    promise: "The Effect of a message changes no setting of the next message",
+    name: "keeps the settings that its Effect changes from the next one",
+    find: `Effect.updateFiberRefs(() => before)`,
+    replace: `Effect.void`
+  },
+  {
+    ...sender,
     promise: "A message of a crowd has a span only when asked",
     name: "are one for each call with its counts",
     find: `call.messageSpans === true ? traced : deliver`,
