@@ -769,7 +769,7 @@ describe("a message for each subscription", () => {
         (subscription) =>
           Effect.gen(function*() {
             annotations.push(HashMap.size(yield* FiberRef.get(FiberRef.currentLogAnnotations)))
-            yield* FiberRef.update(FiberRef.currentLogAnnotations, HashMap.set("device", pathOf(subscription)))
+            yield* FiberRef.set(FiberRef.currentLogAnnotations, HashMap.make(["device", pathOf(subscription)]))
             return pathOf(subscription) === "dies" ? yield* Effect.die(new Error("no text")) : "hello"
           }),
         { concurrency: 1 }
