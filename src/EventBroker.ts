@@ -322,7 +322,7 @@ export interface Options<R = never> {
  */
 export interface DrainOptions {
   /**
-   * Time over which the clients are sent away, in milliseconds or as a Duration. All at once without it.
+   * Time over which the clients are sent away, in milliseconds or as a Duration. Finite, and longer than zero.
    */
   readonly over: Duration.DurationInput
 }
@@ -731,7 +731,7 @@ export const isReady: Effect.Effect<boolean, never, EventBroker> = Effect.flatMa
  * Ends all connections of this node with a `retry`, and refuses new ones. Returns when the clients have read their
  * queues, or after 1 second, when the remaining connections are cut off. A server on Node does this when it closes.
  *
- * With `over`, the clients are sent away evenly over this time, those first that have connected first, and receive
+ * With `over`, the clients are sent away evenly over this time, the oldest first, and receive
  * events until then. Consumers of `stream` in this process continue until the end of that time. If it is interrupted,
  * it ends all connections and returns at once. It dies with `IllegalArgumentException` if `over` is not finite or not
  * longer than zero.
@@ -931,9 +931,8 @@ export const make = Effect.fnUntraced(function*<R = never>(options: Options<R> =
   const service: EventBroker.Service = {
     publish: (target, event, options) => {
       const channel = Admission.nameOf(target)
-      return Admission.checkPublished(channel).pipe(
-        Effect.zipRight(Replay.encode(event)),
-        Effect.flatMap((frame) => log.append(channel, StoredEvent.encode(frame, options?.except), options)),
+      return toEntry(channel, event, options).pipe(
+        Effect.flatMap(({ data }) => log.append(channel, data, options)),
         Effect.map((cursor) => {
           add(Metrics.eventsPublished, 1)
           return EventLog.formatEventId(cursor)
@@ -942,7 +941,8 @@ export const make = Effect.fnUntraced(function*<R = never>(options: Options<R> =
       )
     },
     publishAll: (events) =>
-      Effect.forEach(events, ({ channel, fields, options }) => toEntry(channel, fields, options)).pipe(
+      Effect.forEach(events, ({ channel, fields, options }) =>
+        Effect.flatMap(fields, (fields) => toEntry(Admission.nameOf(channel), fields, options))).pipe(
         Effect.flatMap(log.appendAll),
         Effect.map((cursors) => {
           add(Metrics.eventsPublished, cursors.length)
@@ -1018,17 +1018,14 @@ export const make = Effect.fnUntraced(function*<R = never>(options: Options<R> =
 
 /** Encodes an event, and refuses a channel of the brokers themselves. */
 const toEntry = (
-  target: string | Topic.Channel,
-  fields: Publication["fields"],
+  channel: string,
+  fields: ServerSentEvent.Fields,
   options: PublishOptions | undefined
-): Effect.Effect<EventLog.NewEntry, ServerSentEvent.InvalidServerSentEvent | EventLog.EventLogError> => {
-  const channel = Admission.nameOf(target)
-  return Admission.checkPublished(channel).pipe(
-    Effect.zipRight(fields),
-    Effect.flatMap(Replay.encode),
+): Effect.Effect<EventLog.NewEntry, ServerSentEvent.InvalidServerSentEvent | EventLog.EventLogError> =>
+  Admission.checkPublished(channel).pipe(
+    Effect.zipRight(Replay.encode(fields)),
     Effect.map((frame) => ({ channel, data: StoredEvent.encode(frame, options?.except), key: options?.key }))
   )
-}
 
 const isOneChannel = (channels: Admission.Channels): boolean =>
   channels.size === 1 && !Array.from(channels.values()).some(Topic.isPattern)

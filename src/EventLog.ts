@@ -194,7 +194,8 @@ export interface AppendOptions {
    * characters.
    *
    * The log remembers a key for as long as it stores entries by age, 10 minutes by default, even if the entry was
-   * evicted by count or size, and at most the last 65,536 keys. It forgets all keys when it begins another epoch.
+   * evicted by count or size. The memory log and `RedisEventLog` remember at most the last 65,536 keys, and forget all
+   * of them when another epoch begins.
    */
   readonly key?: string | undefined
 }

@@ -809,6 +809,19 @@ describe("EventBroker", () => {
     }).pipe(Effect.scoped, Effect.provide(EventLog.layerMemory), Effect.withClock(clock))
   })
 
+  it.effect("drains over a time: ends soon after the last client has left by itself", () => {
+    const clock = ManualClock.make()
+    return Effect.gen(function*() {
+      const broker = yield* EventBroker.make()
+      const client = yield* Scope.make()
+      yield* Scope.extend(broker.subscribe("news"), client)
+      const draining = yield* Effect.fork(broker.drain({ over: "5 minutes" }))
+      yield* Effect.repeat(broker.isReady, { until: (isReady) => !isReady, schedule: Schedule.forever })
+      yield* Scope.close(client, Exit.void)
+      yield* Effect.zipRight(clock.advance("100 millis"), draining)
+    }).pipe(Effect.scoped, Effect.provide(EventLog.layerMemory), Effect.withClock(clock))
+  })
+
   it.effect("drains over a time: until then clients receive events, but none is new, and an interruption ends it", () =>
     run(Effect.gen(function*() {
       const url = yield* serve(EventBroker.respond("a"))

@@ -46,8 +46,8 @@ export default [
   {
     promise: "an event of publish has its key",
     file: broker,
-    find: "log.append(channel, StoredEvent.encode(frame, options?.except), options)",
-    replace: "log.append(channel, StoredEvent.encode(frame, options?.except))",
+    find: "log.append(channel, data, options)",
+    replace: "log.append(channel, data)",
     test,
     name: "an event with a key once"
   },
@@ -98,6 +98,14 @@ export default [
     replace: "sent + 1",
     test,
     name: "the oldest first"
+  },
+  {
+    promise: "a drain over a time ends when no client is left",
+    file: drain,
+    find: "Effect.sleep(step)",
+    replace: "Effect.sleep(millis / clients.length)",
+    test,
+    name: "has left by itself"
   },
   {
     promise: "a node that drains admits no client",

@@ -33,7 +33,7 @@ export const make = (hub: Hub, admission: Admission): Drain => {
       const clock = yield* Effect.clock
       const began = monotonicMillis(clock)
       for (let sent = 0; sent < clients.length && hub.clients > 0;) {
-        yield* Effect.sleep(Math.max(minStep, millis / clients.length))
+        yield* Effect.sleep(step)
         const due = Math.round(clients.length * (monotonicMillis(clock) - began) / millis)
         for (const { connection } of clients.slice(sent, due)) connection.shutdown()
         sent = Math.max(sent, due)
@@ -63,5 +63,5 @@ export const checkOver = (over: Duration.DurationInput): void => {
   throw new Cause.IllegalArgumentException("EventBroker: over must be finite and longer than zero")
 }
 
-/** The time between two steps in milliseconds. Several clients leave in one step if they are many. */
-const minStep = 100
+/** The time between two steps in milliseconds. */
+const step = 100

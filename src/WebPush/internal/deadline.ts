@@ -58,7 +58,7 @@ export const make = (timeout: Duration.Duration): Effect.Effect<Limit, never, Sc
         const before = fiber.getFiberRefs()
         const one = { fiber, deadline: clock.unsafeCurrentTimeNanos() + (nanos ?? 0n), isOver: false }
         pending.add(one)
-        // The interruption is a setting of the fiber too, which runs on after that of a deadline.
+        // An interruption is stored in a FiberRef, too: that of a deadline ends with the effect, any other remains.
         const restoreRefs = Effect.updateFiberRefs((_, refs) => isInterruptedByOther(refs) ? refs : before)
         return Effect.uninterruptibleMask((restore) =>
           Effect.matchCauseEffect(restore(effect), {

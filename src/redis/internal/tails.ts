@@ -64,7 +64,7 @@ export const makeTails = ({ keys, note, seen, skip, timeout }: {
   const onMessage = (message: Buffer, name: Buffer) => {
     const item = parseAnnouncement(keys, message, name)
     if (item === undefined) unreadable++
-    // A replica has replaced the server, and the connection leads to another one, to which it forwards announcements.
+    // A replica has replaced the server, and forwards its announcements to the one on which this connection still is.
     // Some may be missing, so they are not delivered.
     else if (current !== undefined && Scripts.isOfLaterRun(item, current.head)) return replaced(current)
     else note(item)

@@ -10,8 +10,7 @@ import * as Predicate from "effect/Predicate"
 import * as Schedule from "effect/Schedule"
 import * as Stream from "effect/Stream"
 
-import type { EventLogError } from "../../../EventLog.js"
-import { type Cursor } from "../../../EventLog.js"
+import type { Cursor, EventLogError } from "../../../EventLog.js"
 import { annotateWith } from "../../../internal/logging.js"
 import type { Statements } from "./statements.js"
 
@@ -24,7 +23,7 @@ export const isListening = (sql: SqlClient.SqlClient): sql is SqlClient.SqlClien
   Predicate.hasProperty(sql, "listen") && Predicate.isFunction(sql.listen)
 
 /**
- * Listens for ever. `onHead` is called when the log may be further than before. `flush` appends the events that
+ * Listens until it is interrupted. `onHead` is called when the log may be further than before. `flush` appends the events that
  * transactions have left.
  */
 export const run = ({ flush, node, onHead, ping, sql, tableName, wake }: {
@@ -37,22 +36,22 @@ export const run = ({ flush, node, onHead, ping, sql, tableName, wake }: {
   readonly flush: Effect.Effect<void, EventLogError>
 }): Effect.Effect<void> => {
   const warn = (message: string) => Effect.logWarning(`SqlEventLog ${message}`).pipe(annotateWith("SqlEventLog"))
-  let heardAt = 0
-  let isListening = false
+  let notifiedAt = 0
+  let isReachable = false
   const pending = Effect.unsafeMakeLatch(false)
 
   const onNotification = (payload: string) =>
     Effect.flatMap(Clock.currentTimeMillis, (now) =>
       Effect.sync(() => {
         if (payload === node) pending.unsafeOpen()
-        else if (payload === `${node} ping`) heardAt = now
+        else if (payload === `${node} ping`) notifiedAt = now
         else if (/^\d+$/.test(payload)) wake(Number(payload))
       }))
 
   // The client reports neither an error nor the end of the connection.
   const untilLost = Effect.gen(function*() {
-    heardAt = yield* Clock.currentTimeMillis
-    while ((yield* Clock.currentTimeMillis) - heardAt < silenceMillis) yield* Effect.sleep("500 millis")
+    notifiedAt = yield* Clock.currentTimeMillis
+    while ((yield* Clock.currentTimeMillis) - notifiedAt < silenceMillis) yield* Effect.sleep("500 millis")
   })
 
   const listen = Effect.raceFirst(
@@ -70,13 +69,13 @@ export const run = ({ flush, node, onHead, ping, sql, tableName, wake }: {
     Effect.flatMap(({ hasSent, head }) => Effect.zipRight(Effect.when(flush, () => hasSent), onHead(head))),
     Effect.tap(() =>
       Effect.sync(() => {
-        isListening = true
+        isReachable = true
       })
     ),
     Effect.catchAll((error) =>
       Effect.suspend(() => {
-        const isFirst = isListening
-        isListening = false
+        const isFirst = isReachable
+        isReachable = false
         return Effect.when(warn(`cannot reach the database: trying again. ${error.detail}`), () => isFirst)
       })
     )

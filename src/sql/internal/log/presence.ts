@@ -33,24 +33,22 @@ export const open = (
         )
       }
     })
-    // Another node deletes what a node has announced that was stopped for long.
+    // Other nodes delete the numbers of a node that did not renew its lease for long.
     const renewLease = Effect.gen(function*() {
       if (yield* renew(node)) return
       yield* enter(node)
       for (const channel of counts.keys()) changed.add(channel)
       yield* announceChanges
     })
-    /** Repeats a step, although the database may be away. The next one announces what this one did not. */
+    /** Logs the failure of a step: the next one announces what this one did not. */
     const tried = (step: Effect.Effect<void, EventLogError>) =>
       Effect.catchAll(step, (error) =>
         Effect.logWarning(`SqlEventLog did not announce its subscribers: trying again. ${error.detail}`).pipe(
           annotateWith("SqlEventLog")
         ))
 
-    yield* Effect.acquireRelease(
-      Effect.void,
-      () =>
-        leave(node).pipe(Effect.interruptible, Effect.timeout("1 second"), Effect.ignore)
+    yield* Effect.addFinalizer(() =>
+      leave(node).pipe(Effect.interruptible, Effect.timeout("1 second"), Effect.ignore)
     )
     yield* Effect.forkScoped(Effect.zipRight(
       // A node without subscribers has no lease.
@@ -68,14 +66,12 @@ export const open = (
     return {
       set: (channel, count) =>
         Effect.sync(() => {
-          if (count === 0) {
-            counts.delete(channel)
-          } else counts.set(channel, count)
+          if (count === 0) counts.delete(channel)
+          else counts.set(channel, count)
           changed.add(channel)
           wake.unsafeOpen()
         }),
-      others: (channel) =>
-        others(node, channel)
+      others: (channel) => others(node, channel)
     }
   })
 

@@ -25,7 +25,7 @@ export interface Settings {
   readonly maxAge: number
 }
 
-/** The entries after a cursor, with what tells whether they are all. */
+/** The entries after a cursor, and the place up to which none is missing. */
 export interface Found {
   readonly head: Cursor
   /** True if an event after the cursor, of the channels that were asked for, was evicted. */
@@ -407,5 +407,5 @@ export const distinct = (channels: Iterable<string>): ReadonlyArray<string> =>
 const maxExamined = 8192
 export const leaseMillis = 15_000
 const graceMillis = 60_000
-// A cursor from before the last event of a channel that is not known is `Evicted`, so it is known for long.
+// A channel that the log has forgotten is `Evicted` for a cursor before its last event, so the log remembers it for long.
 const forgetMillis = 30 * 24 * 60 * 60 * 1000
