@@ -941,8 +941,11 @@ export const make = Effect.fnUntraced(function*<R = never>(options: Options<R> =
       )
     },
     publishAll: (events) =>
-      Effect.forEach(events, ({ channel, fields, options }) =>
-        Effect.flatMap(fields, (fields) => toEntry(Admission.nameOf(channel), fields, options))).pipe(
+      Effect.forEach(
+        events,
+        ({ channel, fields, options }) =>
+          Effect.flatMap(fields, (fields) => toEntry(Admission.nameOf(channel), fields, options))
+      ).pipe(
         Effect.flatMap(log.appendAll),
         Effect.map((cursors) => {
           add(Metrics.eventsPublished, cursors.length)

@@ -23,8 +23,8 @@ export const isListening = (sql: SqlClient.SqlClient): sql is SqlClient.SqlClien
   Predicate.hasProperty(sql, "listen") && Predicate.isFunction(sql.listen)
 
 /**
- * Listens until it is interrupted. `onHead` is called when the log may be further than before. `flush` appends the events that
- * transactions have left.
+ * Listens until it is interrupted. `onHead` is called when the log may be further than before. `flush` appends the
+ * events that transactions have left.
  */
 export const run = ({ flush, node, onHead, ping, sql, tableName, wake }: {
   readonly sql: Listening

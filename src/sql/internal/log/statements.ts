@@ -407,5 +407,5 @@ export const distinct = (channels: Iterable<string>): ReadonlyArray<string> =>
 const maxExamined = 8192
 export const leaseMillis = 15_000
 const graceMillis = 60_000
-// A channel that the log has forgotten is `Evicted` for a cursor before its last event, so the log remembers it for long.
+// A cursor before the last event of a forgotten channel is `Evicted`, so the log remembers a channel for long.
 const forgetMillis = 30 * 24 * 60 * 60 * 1000
