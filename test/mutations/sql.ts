@@ -400,8 +400,8 @@ export default [
     promise: "a lost listener is noticed",
     ...eventLog,
     file: "src/sql/internal/log/listener.ts",
-    find: "- heardAt < silenceMillis)",
-    replace: "- heardAt < Infinity)",
+    find: "- notifiedAt < silenceMillis)",
+    replace: "- notifiedAt < Infinity)",
     name: "after it has lost the connection on which it listens"
   },
   {
