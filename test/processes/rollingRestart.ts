@@ -88,9 +88,9 @@ class Clients {
 const program = Effect.gen(function*() {
   const count = yield* Config.integer("CLIENTS").pipe(Config.withDefault(400))
   const over = yield* Config.integer("OVER").pipe(Config.withDefault(10))
-  // A third of the clients is on a node that drains. After a busy machine has paused it, it sends away at once those
-  // that are due: six seconds may fall into one.
-  const bound = yield* Config.integer("BOUND").pipe(Config.withDefault(Math.ceil(6 * count / 3 / over) + 20))
+  // A third of the clients is on a node that drains. One that was paused sends away at once those that are due: three
+  // seconds may fall into one.
+  const bound = yield* Config.integer("BOUND").pipe(Config.withDefault(Math.ceil(count / over) + 20))
   const redis = yield* Redis.make()
   const nodes = yield* Effect.replicateEffect(
     Effect.map(freePort, (port): Node => ({ port, isReady: false, connections: 0 })),

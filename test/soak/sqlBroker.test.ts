@@ -7,8 +7,7 @@ import { suite } from "../EventBroker/suite.js"
 import * as Postgres from "../support/postgres.js"
 import * as Sqlite from "../support/sqlite.js"
 
-// `npm run test:soak` runs more of them.
-const streams = Number(process.env.SCHEDULES ?? 4)
+const streams = Number(process.env.SQL_SCHEDULES ?? 20)
 const runs = { streams, sockets: Math.ceil(streams / 10) }
 const turn = Effect.flatMap(SqlClient.SqlClient, (sql) => Effect.orDie(Effect.asVoid(sql`SELECT 1`)))
 
