@@ -344,7 +344,7 @@ const normalize = <A extends UpsertOptions | Filter>(options: A): Effect.Effect<
  */
 export const checkFilter = (filter: Filter): Effect.Effect<Filter, SubscriptionStoreError> => {
   for (const [name, value] of Object.entries(filter.attributes ?? {})) {
-    if (value !== undefined && !["string", "number", "boolean"].includes(typeof value)) {
+    if (value !== undefined && !["string", "boolean"].includes(typeof value) && !Number.isFinite(value)) {
       return invalidInput(`attributes.${name}`, "a text, a number or a boolean in a filter")
     }
   }

@@ -439,6 +439,9 @@ export const suite = <R, E>(
         const nestedError = yield* Effect.flip(Stream.runCollect(store.matching({ attributes: nested })))
         assert.deepInclude(nestedError, { reason: "InvalidInput" })
         assert.match(nestedError.detail, /^attributes\.plan must be a text/)
+        // JSON has none, and writes null.
+        const noNumber = yield* Effect.flip(Stream.runCollect(store.matching({ attributes: { plan: NaN } })))
+        assert.match(noNumber.detail, /^attributes\.plan must be a text/)
       })
     ))
 
