@@ -111,7 +111,7 @@ const suite = <R, E>(it: Vitest.MethodsNonLive<R, true>, client: Layer.Layer<Sql
           ttl: "1 hour"
         })
         const progress = yield* Effect.fork(Stream.runCollect(node.progress(id)))
-        assert.strictEqual(yield* node.run, 4)
+        assert.strictEqual(yield* node.run, 3)
         const status = yield* node.status(id)
         assert.deepStrictEqual(
           [status.state, status.accepted, status.gone, status.failed],

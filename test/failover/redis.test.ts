@@ -10,7 +10,7 @@ import * as Redis from "../support/redis.js"
 
 const bytes = (text: string) => new TextEncoder().encode(text)
 const text = (entry: EventLog.Entry) => new TextDecoder().decode(entry.data)
-const runs = Number(process.env["SCHEDULES"] ?? 100)
+const runs = Number(process.env["SCHEDULES"] ?? 20)
 
 const node = <E>(log: Layer.Layer<EventLog.EventLog, E>) =>
   Effect.map(Layer.build(log), (context) => Context.get(context, EventLog.EventLog))
@@ -120,7 +120,7 @@ describeRedis("RedisEventLog over Sentinel", () => {
         Effect.gen(function*() {
           const { master, urls } = yield* Redis.sentinel
           const log = yield* node(
-            RedisEventLog.layer({ sentinel: { name: Redis.masterName, urls }, timeout: "1 second" })
+            RedisEventLog.layer({ sentinel: { name: Redis.masterName, urls }, timeout: "10 seconds" })
           )
           const tail = yield* log.tail
           yield* tail.follow("a")

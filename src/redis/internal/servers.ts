@@ -6,7 +6,7 @@ import * as Effect from "effect/Effect"
 import * as Redacted from "effect/Redacted"
 import * as Struct from "effect/Struct"
 import type { AnyRedisClientOptions } from "redis"
-import { createClient } from "redis"
+import { RedisClient } from "redis"
 
 import { EventLogError } from "../../EventLog.js"
 import type { Server, Servers } from "./client.js"
@@ -23,13 +23,12 @@ export const fromUrls = (
   Effect.try({
     try: (): Servers => {
       const candidates = urls.map((url) =>
-        toServer(
-          createClient({
-            url,
-            ...(username === undefined ? {} : { username }),
-            ...(password === undefined ? {} : { password: Redacted.value(password) })
-          }).options
-        )
+        toServer({
+          // A client for each URL would take tens of milliseconds.
+          ...RedisClient.parseURL(url),
+          ...(username === undefined ? {} : { username }),
+          ...(password === undefined ? {} : { password: Redacted.value(password) })
+        })
       )
       return {
         database: candidates[0]?.database ?? 0,
