@@ -43,7 +43,7 @@ class Clients {
 
   connect(i: number, lastEventId = "", leftAt = performance.now()): void {
     const [node] = this.nodes.filter(({ isReady }) => isReady).sort((a, b) => a.connections - b.connections)
-    if (node === undefined) return void setTimeout(() => this.connect(i, lastEventId, leftAt), 100)
+    if (node === undefined) return void setTimeout(() => this.connect(i, lastEventId, leftAt), 100).unref()
     let [id, retry, rest, hasBegun] = [lastEventId, 1000, "", false]
     node.connections++
     const socket = Net.connect(node.port, "127.0.0.1")
