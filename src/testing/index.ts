@@ -1,6 +1,6 @@
 /**
- * Modules for tests: a client that behaves as a browser does, and as badly as a client can; a check for leaks; and a
- * push service for Web Push.
+ * Modules for tests: a client that behaves as a browser does, and as badly as a client can; a check for leaks; a push
+ * service for Web Push; and the promises of an event log.
  *
  * @since 0.1.0
  */
@@ -11,6 +11,13 @@
  * @since 0.1.0
  */
 export * as LeakCheck from "./LeakCheck.js"
+
+/**
+ * Promises of every `EventLog`, for the tests of a backend.
+ *
+ * @since 0.1.0
+ */
+export * as TestEventLog from "./TestEventLog.js"
 
 /**
  * Client of an event stream, over a real socket.

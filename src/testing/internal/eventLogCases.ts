@@ -1,0 +1,635 @@
+/**
+ * The promises of every engine of `EventLog`, as programs that need no test runner.
+ */
+import assert from "node:assert/strict"
+
+import * as Clock from "effect/Clock"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as fc from "effect/FastCheck"
+import * as FiberSet from "effect/FiberSet"
+import type * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
+import * as Schedule from "effect/Schedule"
+import * as Scope from "effect/Scope"
+
+import * as EventLog from "../../EventLog.js"
+
+const bytes = (text: string) => new TextEncoder().encode(text)
+const text = (entry: EventLog.Entry) => new TextDecoder().decode(entry.data)
+const missing = (page: EventLog.Page) => Option.getOrUndefined(page.missing)
+
+/** Returns the error of an operation that must fail. */
+const refusal = <A, R>(operation: Effect.Effect<A, EventLog.EventLogError, R>) =>
+  Effect.flip(operation).pipe(Effect.orDieWith(() => new assert.AssertionError({ message: "it was not refused" })))
+
+const channels = ["a/1", "a/2", "b/1", "c"]
+const patterns = [...channels, "a/*", "b/*", "*/1", "*/*", "*"]
+const isIn = (pattern: string, channel: string) => new RegExp(`^${pattern.replaceAll("*", "[^/]*")}$`).test(channel)
+const isInSome = (patterns: Iterable<string>, channel: string) =>
+  Array.from(patterns).some((pattern) => isIn(pattern, channel))
+
+const capacity = 5
+
+const index = (length: number) => fc.nat({ max: length - 1 })
+const steps = fc.array(
+  fc.oneof(
+    { weight: 5, arbitrary: fc.record({ do: fc.constant("append"), channel: index(channels.length) }) },
+    { weight: 2, arbitrary: fc.record({ do: fc.constant("follow"), pattern: index(patterns.length) }) },
+    { weight: 1, arbitrary: fc.record({ do: fc.constant("unfollow"), pattern: index(patterns.length) }) },
+    { weight: 2, arbitrary: fc.record({ do: fc.constant("take") }) },
+    {
+      weight: 3,
+      arbitrary: fc.record({
+        do: fc.constant("read"),
+        patterns: fc.array(index(patterns.length), { maxLength: 4 }),
+        back: fc.nat({ max: 12 }),
+        limit: fc.integer({ min: 1, max: 8 })
+      })
+    }
+  ),
+  { maxLength: 60, size: "max" }
+)
+
+/** The cases of a log whose layer builds a new, empty log each time. Each property is tried with `runs` schedules. */
+export const make = <E, R>(
+  layer: (limits: { readonly capacity: number }) => Layer.Layer<EventLog.EventLog, E, R>,
+  runs: number
+): ReadonlyArray<{
+  readonly name: string
+  readonly run: Effect.Effect<void, E | EventLog.EventLogError, R>
+}> => {
+  type Body = (log: EventLog.EventLog.Service) => Effect.Effect<void, EventLog.EventLogError, Scope.Scope>
+
+  const withLog = (body: Body) =>
+    EventLog.EventLog.pipe(
+      Effect.flatMap(body),
+      Effect.scoped,
+      Effect.provide(layer({ capacity })),
+      // The log and its cases take real time, even in a runner that gives each test a clock of its own.
+      Effect.withClock(Clock.make())
+    )
+
+  const over = (name: string, body: Body) => ({ name, run: withLog(body) })
+
+  const property = <A>(
+    name: string,
+    arbitrary: fc.Arbitrary<A>,
+    body: (log: EventLog.EventLog.Service, value: A) => ReturnType<Body>
+  ) => ({
+    name,
+    run: Effect.scoped(
+      Effect.flatMap(FiberSet.makeRuntimePromise<R>(), (run) =>
+        Effect.promise(() =>
+          fc.assert(
+            fc.asyncProperty(arbitrary, (value) => run(withLog((log) => body(log, value)))),
+            { numRuns: runs }
+          )
+        ))
+    )
+  })
+
+  return [
+    over(
+      "returns the last entries of channels, unless they are larger than the limit",
+      (log) =>
+        Effect.gen(function*() {
+          yield* log.append("a/1", bytes("first"))
+          const at = yield* log.append("a/1", bytes("last"))
+          yield* log.append("b/1", bytes("too long"))
+          const { entries, head } = yield* log.last(["a/1", "b/1", "c", "a/1"], 5)
+          assert.deepStrictEqual(head, yield* log.head)
+          assert.deepStrictEqual(entries.map((entry) => [entry.channel, entry.epoch, entry.seq, text(entry)]), [
+            ["a/1", at.epoch, at.seq, "last"]
+          ])
+          const isCurrent = (channels: Iterable<string>, after?: EventLog.Cursor) =>
+            Effect.map(log.last(channels, 5, after), (last) => last.isCurrent)
+          assert.strictEqual(yield* isCurrent(["a/1"], at), true)
+          assert.strictEqual(yield* isCurrent(["a/1", "b/1"], head), true)
+          assert.strictEqual(yield* isCurrent(["a/1", "b/1"], at), false)
+          assert.strictEqual(yield* isCurrent(["a/1"], { epoch: "other", seq: at.seq }), false)
+          assert.strictEqual(yield* isCurrent(["a/1"], { epoch: at.epoch, seq: head.seq + 1 }), false)
+          assert.strictEqual(yield* isCurrent(["a/1"]), false)
+          const refused = yield* refusal(log.last(["a/*"], 5))
+          assert.strictEqual(refused.reason, "InvalidChannel")
+        })
+    ),
+
+    over("assigns each event the next place in one sequence over all channels", (log) =>
+      Effect.gen(function*() {
+        const start = yield* log.head
+        assert.strictEqual(Option.isSome(EventLog.parseEventId(EventLog.formatEventId(start))), true)
+        const first = yield* log.append("a/1", bytes("one"))
+        const second = yield* log.append("b/1", bytes("two"))
+        assert.strictEqual(first.epoch, start.epoch)
+        assert.strictEqual(first.seq, start.seq + 1)
+        assert.strictEqual(second.seq, start.seq + 2)
+        assert.deepStrictEqual(yield* log.head, second)
+
+        const page = yield* log.read(["b/1", "a/1"], start, 10)
+        assert.deepStrictEqual(page.entries.map((entry) => [entry.channel, entry.epoch, entry.seq, text(entry)]), [
+          ["a/1", start.epoch, first.seq, "one"],
+          ["b/1", start.epoch, second.seq, "two"]
+        ])
+        assert.deepStrictEqual(page.position, second)
+        assert.strictEqual(page.more, false)
+        assert.strictEqual(missing(page), undefined)
+      })),
+
+    over("appends events of several channels in one step, and in their order", (log) =>
+      Effect.gen(function*() {
+        const tail = yield* log.tail
+        yield* tail.follow("a/*")
+        const start = yield* log.head
+        const names = ["a/1", "b/1", "a/2", "a/1"]
+        const places = yield* log.appendAll(names.map((channel, i) => ({ channel, data: bytes(String(i)) })))
+        assert.deepStrictEqual(places, names.map((_, i) => ({ epoch: start.epoch, seq: start.seq + i + 1 })))
+        assert.deepStrictEqual(yield* log.head, places[3])
+        const page = yield* log.read(["a/1", "a/2", "b/1"], start, 10)
+        assert.deepStrictEqual(page.entries.map((entry) => [entry.channel, text(entry)]), [
+          ["a/1", "0"],
+          ["b/1", "1"],
+          ["a/2", "2"],
+          ["a/1", "3"]
+        ])
+        const taken: Array<EventLog.Item> = []
+        while (taken.length < 3) taken.push(...yield* tail.take)
+        assert.deepStrictEqual(taken.map((item) => item._tag === "Entry" ? text(item) : item), ["0", "2", "3"])
+        const { seq } = yield* log.append("a/1", bytes("next"))
+        assert.strictEqual(seq, start.seq + 5)
+
+        assert.deepStrictEqual(yield* log.appendAll([]), [])
+        const many = yield* log.appendAll(Array.from({ length: 9000 }, () => ({ channel: "c", data: bytes("") })))
+        assert.strictEqual(many.at(-1)?.seq, seq + 9000)
+        assert.strictEqual((yield* log.read(["c"], many.at(-1 - capacity) ?? start, 10)).entries.length, capacity)
+      })),
+
+    over("appends all events of a call or none", (log) =>
+      Effect.gen(function*() {
+        const start = yield* log.head
+        const [first, last] = [{ channel: "a/1", data: bytes("") }, { channel: "b/1", data: bytes("") }]
+        for (const bad of [{ ...first, channel: "a/*" }, { ...first, key: "" }]) {
+          yield* refusal(log.appendAll([first, bad, last]))
+        }
+        assert.deepStrictEqual(yield* log.head, start)
+      })),
+
+    over("appends an event with a key once in its channel", (log) =>
+      Effect.gen(function*() {
+        const tail = yield* log.tail
+        yield* tail.follow("a/*")
+        const start = yield* log.head
+        const first = yield* log.append("a/1", bytes("first"), { key: "k" })
+        assert.deepStrictEqual(yield* log.append("a/1", bytes("again"), { key: "k" }), first)
+        const other = yield* log.append("a/2", bytes("another channel"), { key: "k" })
+        // Within one call, an earlier event counts.
+        const [known, fresh, same, keyless] = yield* log.appendAll([
+          { channel: "a/1", data: bytes("again"), key: "k" },
+          { channel: "a/1", data: bytes("another key"), key: "l" },
+          { channel: "a/1", data: bytes("again"), key: "l" },
+          { channel: "a/1", data: bytes("no key") }
+        ])
+        assert.deepStrictEqual([known, fresh?.seq, same, keyless?.seq], [first, other.seq + 1, fresh, other.seq + 2])
+
+        const expected = ["first", "another channel", "another key", "no key"]
+        assert.deepStrictEqual((yield* log.read(["a/*"], start, 10)).entries.map(text), expected)
+        const taken: Array<EventLog.Item> = []
+        while (taken.length < 4) taken.push(...yield* tail.take)
+        assert.deepStrictEqual(taken.map((item) => item._tag === "Entry" ? text(item) : item), expected)
+
+        // A key outlives its entry, which is evicted by count.
+        yield* Effect.repeatN(log.append("a/1", bytes("more")), capacity)
+        assert.deepStrictEqual(yield* log.append("a/1", bytes("again"), { key: "k" }), first)
+        assert.strictEqual((yield* log.head).seq, other.seq + 3 + capacity)
+      })),
+
+    over(
+      "appends an event with a key once, though it is appended many times at the same time",
+      (log) =>
+        Effect.gen(function*() {
+          const start = yield* log.head
+          const places = yield* Effect.forEach(
+            Array.from({ length: 20 }),
+            () => log.append("a/1", bytes("once"), { key: "k" }),
+            { concurrency: "unbounded" }
+          )
+          assert.deepStrictEqual(new Set(places.map(({ seq }) => seq)), new Set([start.seq + 1]))
+          assert.deepStrictEqual((yield* log.head).seq, start.seq + 1)
+        })
+    ),
+
+    over("refuses a key that breaks a rule, and states the rule", (log) =>
+      Effect.gen(function*() {
+        const bad: ReadonlyArray<readonly [string, RegExp]> = [
+          ["", /a key must not be empty/],
+          ["x".repeat(257), /a key must be at most 256 bytes/],
+          ["é".repeat(129), /a key must be at most 256 bytes/],
+          ["a\nb", /control characters/],
+          ["a\uD800", /lone surrogates/]
+        ]
+        for (const [key, rule] of bad) {
+          const refused = yield* refusal(log.append("a/1", bytes(""), { key }))
+          assert.strictEqual(refused.reason, "InvalidKey")
+          assert.strictEqual(refused.isRetryable, false)
+          assert.match(refused.message, rule)
+        }
+        for (const key of ["x".repeat(256), "é".repeat(128), "*", "a/1"]) {
+          const place = yield* log.append("a/1", bytes(""), { key })
+          assert.deepStrictEqual(yield* log.append("a/1", bytes(""), { key }), place)
+        }
+      })),
+
+    over("stores any bytes unchanged", (log) =>
+      Effect.gen(function*() {
+        const start = yield* log.head
+        const all = Uint8Array.from({ length: 256 }, (_, i) => i)
+        yield* log.append("a/1", all)
+        yield* log.append("a/1", new Uint8Array())
+        const page = yield* log.read(["a/1"], start, 10)
+        assert.deepStrictEqual(page.entries.map((entry) => Array.from(entry.data)), [Array.from(all), []])
+      })),
+
+    over("begins each page where the previous one ended", (log) =>
+      Effect.gen(function*() {
+        const start = yield* log.head
+        for (const channel of ["a/1", "b/1", "a/2", "c", "a/1", "b/1"]) yield* log.append(channel, bytes(channel))
+        let page = yield* log.read(["a/*", "c"], start, 2)
+        assert.deepStrictEqual(page.entries.map(text), ["a/1", "a/2"])
+        assert.strictEqual(page.more, true)
+        page = yield* log.read(["a/*", "c"], page.position, 2)
+        assert.deepStrictEqual(page.entries.map(text), ["c", "a/1"])
+        assert.strictEqual(page.more, false)
+        assert.deepStrictEqual(page.position, yield* log.head)
+        page = yield* log.read(["a/*", "c"], page.position, 2)
+        assert.deepStrictEqual(page.entries, [])
+        assert.strictEqual(page.more, false)
+      })),
+
+    over("bounds a page in bytes, unless its first entry alone is larger", (log) =>
+      Effect.gen(function*() {
+        const start = yield* log.head
+        for (const [channel, size] of [["a/1", 40], ["a/2", 60], ["a/1", 1], ["a/2", 500], ["a/1", 0]] as const) {
+          yield* log.append(channel, new Uint8Array(size))
+        }
+        const end = yield* log.head
+        for (const names of [["a/1", "a/2"], ["a/*"]]) {
+          const pages: Array<ReadonlyArray<number>> = []
+          let [position, more]: [EventLog.Cursor, boolean] = [start, true]
+          while (more) {
+            const page = yield* log.read(names, position, 4, 100)
+            pages.push(page.entries.map(({ data }) => data.length))
+            ;({ more, position } = page)
+          }
+          assert.deepStrictEqual(pages, [[40, 60], [1], [500], [0]])
+          assert.deepStrictEqual(position, end)
+        }
+        assert.strictEqual((yield* log.read(["a/*"], start, 4)).entries.length, 4)
+      })),
+
+    over("returns the documented outcome for each cursor", (log) =>
+      Effect.gen(function*() {
+        const start = yield* log.head
+        for (let i = 0; i <= capacity; i++) yield* log.append("a/1", bytes(String(i)))
+        const end = yield* log.head
+        const at = (seq: number, epoch = end.epoch) => log.read(["a/1"], { epoch, seq }, 10)
+
+        assert.deepStrictEqual((yield* at(end.seq)).entries, [])
+        assert.deepStrictEqual((yield* at(end.seq - 1)).entries.map(text), [String(capacity)])
+        const whole = yield* at(start.seq + 1)
+        assert.strictEqual(missing(whole), undefined)
+        assert.strictEqual(whole.entries.length, capacity)
+
+        for (
+          const [reason, page] of [
+            ["Evicted", yield* at(start.seq)],
+            ["OtherEpoch", yield* at(end.seq, "another")],
+            ["OtherEpoch", yield* at(end.seq + 1, "another")],
+            ["Future", yield* at(end.seq + 1)],
+            ["Future", yield* at(Number.MAX_SAFE_INTEGER)]
+          ] as const
+        ) {
+          assert.strictEqual(missing(page), reason)
+          assert.deepStrictEqual(page.entries, [])
+          assert.deepStrictEqual(page.position, end)
+          assert.strictEqual(page.more, false)
+        }
+        const other = yield* log.read(["a/2"], start, 10)
+        assert.strictEqual(missing(other), undefined, "another channel has lost nothing")
+        assert.strictEqual(missing(yield* log.read(["a/2", "a/*"], start, 10)), "Evicted")
+      })),
+
+    over("matches a star with one whole segment only", (log) =>
+      Effect.gen(function*() {
+        const start = yield* log.head
+        for (const channel of ["o", "o/1", "o/1/x", "o/", "o/a*b", "/1", "o.1", "O/1"]) {
+          yield* log.append(channel, bytes(channel))
+        }
+        const found = (...patterns: Array<string>) =>
+          Effect.map(log.read(patterns, start, 100), (page) => page.entries.map(text))
+        assert.deepStrictEqual(yield* found("o/*"), ["o/1", "o/", "o/a*b"])
+        assert.deepStrictEqual(yield* found("*/1"), ["o/1", "/1", "O/1"])
+        assert.deepStrictEqual(yield* found("*"), ["o", "o.1"])
+        assert.deepStrictEqual(yield* found("o/*/x"), ["o/1/x"])
+        assert.deepStrictEqual(yield* found("o/a*b"), ["o/a*b"])
+        assert.deepStrictEqual(yield* found("o/a*"), [])
+        assert.deepStrictEqual(yield* found("o/1", "o/*", "*/1", "o/1"), ["o/1", "o/", "o/a*b", "/1", "O/1"])
+        assert.deepStrictEqual(yield* found(), [])
+      })),
+
+    over("refuses a name that breaks a rule, and states the rule", (log) =>
+      Effect.gen(function*() {
+        const start = yield* log.head
+        const tail = yield* log.tail
+        const bad: ReadonlyArray<readonly [string, RegExp]> = [
+          ["", /empty/],
+          ["x".repeat(513), /512 bytes/],
+          ["é".repeat(257), /512 bytes/],
+          ["a\nb", /control characters/],
+          ["a\0", /control characters/],
+          ["a\x85", /control characters/],
+          ["a\uD800", /lone surrogates/]
+        ]
+        for (const [channel, rule] of bad) {
+          for (
+            const refused of [
+              yield* refusal(log.append(channel, bytes(""))),
+              yield* refusal(log.read(["a/1", channel], start, 1)),
+              yield* refusal(tail.follow(channel))
+            ]
+          ) {
+            assert.strictEqual(refused._tag, "EventLogError")
+            assert.strictEqual(refused.reason, "InvalidChannel")
+            assert.strictEqual(refused.isRetryable, false)
+            assert.match(refused.message, rule)
+          }
+        }
+        for (const channel of ["*", "a/*", "*/1", "a/*/b"]) {
+          const refused = yield* refusal(log.append(channel, bytes("")))
+          assert.match(refused.message, /as a segment/)
+        }
+        for (const channel of ["x".repeat(512), "é".repeat(256), "日本/😀", "a b", "a*", "a//b"]) {
+          yield* log.append(channel, bytes(""))
+        }
+      })),
+
+    over("emits each entry that is appended after a follow once", (log) =>
+      Effect.gen(function*() {
+        const tail = yield* log.tail
+        const other = yield* log.tail
+        yield* log.append("a/1", bytes("before"))
+        const [one, first, second] = yield* Effect.all([Scope.make(), Scope.make(), Scope.make()])
+        yield* Scope.extend(tail.follow("a/1"), one)
+        yield* Scope.extend(tail.follow("a/*"), first)
+        yield* Scope.extend(tail.follow("a/*"), second)
+        yield* other.follow("b/1")
+        yield* log.append("b/1", bytes("elsewhere"))
+        const { seq } = yield* log.append("a/1", bytes("one"))
+        const taken = yield* tail.take
+        assert.deepStrictEqual(
+          taken.map((item) => item._tag === "Entry" ? [item.channel, item.seq, text(item)] : item),
+          [
+            ["a/1", seq, "one"]
+          ]
+        )
+
+        yield* Scope.close(one, Exit.void)
+        yield* Scope.close(first, Exit.void)
+        const waiting = yield* Effect.fork(tail.take)
+        yield* Effect.yieldNow()
+        assert.strictEqual(waiting.unsafePoll(), null)
+        yield* log.append("a/2", bytes("two"))
+        assert.deepStrictEqual((yield* waiting).map((item) => item._tag === "Entry" ? text(item) : item), ["two"])
+
+        yield* Scope.close(second, Exit.void)
+        yield* tail.follow("c")
+        yield* log.append("a/1", bytes("no longer"))
+        yield* log.append("c", bytes("three"))
+        assert.deepStrictEqual((yield* tail.take).map((item) => item._tag === "Entry" ? text(item) : item), ["three"])
+        assert.deepStrictEqual((yield* other.take).map((item) => item._tag === "Entry" ? text(item) : item), [
+          "elsewhere"
+        ])
+      })),
+
+    over("emits Lost to a tail that was not taken from for too long", (log) =>
+      Effect.gen(function*() {
+        const tail = yield* log.tail
+        yield* tail.follow("a/*")
+        yield* tail.follow("b/1")
+        const large = new Uint8Array(1024 * 1024)
+        const start = yield* log.head
+        yield* Effect.repeatN(log.append("a/1", large), 39)
+        yield* log.append("b/1", bytes("last"))
+
+        // The entries and the gaps together are the whole sequence, in order.
+        let covered = start.seq
+        let lost = 0
+        let size = 0
+        const end = yield* log.head
+        while (covered < end.seq) {
+          for (const item of yield* tail.take) {
+            if (item._tag === "Entry") {
+              assert.strictEqual(item.seq, covered + 1)
+              size += item.data.length
+              covered = item.seq
+            } else {
+              // All followed names if too much was pending, one if an event was gone before it was read.
+              assert.ok(item.channels.includes("a/*"))
+              assert.ok(item.position.seq > covered)
+              lost++
+              covered = item.position.seq
+            }
+          }
+        }
+        assert.ok(lost >= 1)
+        assert.ok(size < 32 * large.length)
+
+        yield* log.append("a/1", bytes("again"))
+        assert.deepStrictEqual((yield* tail.take).map((item) => item._tag === "Entry" ? text(item) : item), ["again"])
+      })),
+
+    over("matches a name that begins with a dollar sign with no pattern", (log) =>
+      Effect.gen(function*() {
+        const start = yield* log.head
+        const [all, one] = yield* Effect.all([log.tail, log.tail])
+        yield* all.follow("*")
+        yield* one.follow("$own")
+        yield* log.append("$own", bytes("hidden"))
+        yield* log.append("a", bytes("shown"))
+        const texts = (items: ReadonlyArray<EventLog.Item>) =>
+          items.map((item) => item._tag === "Entry" ? text(item) : item)
+        assert.deepStrictEqual(texts((yield* log.read(["*"], start, 10)).entries), ["shown"])
+        assert.deepStrictEqual(texts((yield* log.read(["$own"], start, 10)).entries), ["hidden"])
+        assert.deepStrictEqual(texts(yield* all.take), ["shown"])
+        assert.deepStrictEqual(texts(yield* one.take), ["hidden"])
+      })),
+
+    over("counts the subscribers of other nodes", (log) =>
+      Effect.gen(function*() {
+        const self = yield* log.presence
+        const others = (channel: string, expected: number) =>
+          self.others(channel).pipe(
+            Effect.repeat({ until: (count) => count === expected, schedule: Schedule.spaced("5 millis") }),
+            Effect.timeout("5 seconds"),
+            Effect.catchTag(
+              "TimeoutException",
+              () => Effect.die(new assert.AssertionError({ message: `${channel} has not ${expected} subscribers` }))
+            )
+          )
+        yield* self.set("a/1", 100)
+        const scope = yield* Scope.make()
+        const other = yield* Scope.extend(log.presence, scope)
+        const third = yield* log.presence
+        yield* other.set("a/1", 2)
+        yield* other.set("a/*", 3)
+        yield* other.set("$own", 4)
+        yield* third.set("*/1", 10)
+        yield* third.set("*", 1000)
+        yield* others("a/1", 15)
+        yield* others("a/2", 3)
+        yield* others("b/1", 10)
+        yield* others("$own", 4)
+        assert.strictEqual(yield* self.others("a/1/x"), 0)
+        yield* other.set("a/*", 1)
+        yield* other.set("a/1", 0)
+        yield* others("a/1", 11)
+        yield* Scope.close(scope, Exit.void)
+        yield* others("a/1", 10)
+        yield* others("$own", 0)
+      })),
+
+    property("behaves like its model", steps, (log, steps) =>
+      Effect.gen(function*() {
+        const tail = yield* log.tail
+        const start = yield* log.head
+        const history: Array<{ readonly channel: string; readonly seq: number }> = []
+        const followers = Array<{ readonly pattern: string; readonly scope: Scope.CloseableScope }>()
+        const isFollowed = (channel: string) => isInSome(followers.map(({ pattern }) => pattern), channel)
+        let due: typeof history = []
+        let possible: typeof history = []
+
+        const take = Effect.gen(function*() {
+          const taken: Array<number> = []
+          while (due.some(({ seq }) => !taken.includes(seq))) {
+            for (const item of yield* tail.take) {
+              if (item._tag === "Lost") return assert.fail("nothing was lost")
+              assert.deepStrictEqual(
+                [...due, ...possible].find(({ seq }) => seq === item.seq),
+                { channel: item.channel, seq: item.seq }
+              )
+              assert.ok(item.seq > (taken.at(-1) ?? 0))
+              assert.strictEqual(text(item), String(item.seq))
+              taken.push(item.seq)
+            }
+          }
+          due = []
+          possible = possible.filter(({ seq }) => seq > (taken.at(-1) ?? 0))
+        })
+
+        for (const step of steps) {
+          if ("channel" in step) {
+            const channel = channels[step.channel] ?? "c"
+            const seq = start.seq + history.length + 1
+            assert.deepStrictEqual(yield* log.append(channel, bytes(String(seq))), { epoch: start.epoch, seq })
+            history.push({ channel, seq })
+            if (isFollowed(channel)) due.push({ channel, seq })
+          } else if ("pattern" in step) {
+            const pattern = patterns[step.pattern] ?? "*"
+            if (step.do === "follow") {
+              const scope = yield* Scope.make()
+              yield* Scope.extend(tail.follow(pattern), scope)
+              followers.push({ pattern, scope })
+            } else {
+              const [follower] = followers.splice(step.pattern % Math.max(1, followers.length), 1)
+              if (follower !== undefined) yield* Scope.close(follower.scope, Exit.void)
+              possible.push(...due.filter(({ channel }) => !isFollowed(channel)))
+              due = due.filter(({ channel }) => isFollowed(channel))
+            }
+          } else if ("patterns" in step) {
+            const chosen = step.patterns.map((i) => patterns[i] ?? "*")
+            const head = yield* log.head
+            const after = { epoch: start.epoch, seq: Math.max(start.seq, head.seq - step.back) }
+            const page = yield* log.read(chosen, after, step.limit)
+            const expected = history.filter(({ channel, seq }) => seq > after.seq && isInSome(chosen, channel))
+            if (missing(page) === undefined) {
+              const found = page.entries.map(({ channel, seq }) => ({ channel, seq }))
+              assert.deepStrictEqual(found, expected.slice(0, step.limit))
+              assert.strictEqual(page.more, expected.length > step.limit)
+              assert.strictEqual(page.position.seq, page.more ? found.at(-1)?.seq : head.seq)
+            } else {
+              assert.strictEqual(missing(page), "Evicted")
+              assert.ok(
+                channels.some((name) => expected.filter(({ channel }) => channel === name).length > capacity),
+                "nothing of it was evicted"
+              )
+              assert.deepStrictEqual(page, { ...page, entries: [], position: head, more: false })
+            }
+          } else {
+            yield* take
+          }
+        }
+        yield* take
+      })),
+
+    property(
+      "lets readers join at any time without a loss, a duplicate or a reorder",
+      fc.array(fc.record({ channel: index(channels.length), readers: fc.nat({ max: 2 }) }), {
+        maxLength: 30,
+        size: "max"
+      }),
+      (log, schedule) =>
+        Effect.gen(function*() {
+          const done = Effect.unsafeMakeLatch(false)
+
+          const appended = new Map<number, string>()
+
+          // Follows, reads and takes, like a broker, up to an event that is appended last.
+          const reader = (pattern: string) =>
+            Effect.scoped(Effect.gen(function*() {
+              const from = yield* log.head
+              const tail = yield* log.tail
+              yield* tail.follow(pattern)
+              const seen: Array<number> = []
+              let position = from
+              for (let more = true; more;) {
+                yield* Effect.yieldNow()
+                const page = yield* log.read([pattern], position, 2)
+                if (missing(page) === "Evicted") return
+                assert.strictEqual(missing(page), undefined)
+                seen.push(...page.entries.map(({ seq }) => seq))
+                position = page.position
+                more = page.more
+              }
+              yield* done.await
+              const last = yield* log.append(pattern.replaceAll("*", "last"), bytes(""))
+              while ((seen.at(-1) ?? 0) < last.seq) {
+                for (const item of yield* tail.take) {
+                  if (item._tag === "Lost") return assert.fail("nothing was lost")
+                  if (item.seq > position.seq) seen.push(item.seq)
+                }
+              }
+              const expected = Array.from(appended)
+                .filter(([seq, channel]) => seq > from.seq && isIn(pattern, channel))
+                .map(([seq]) => seq)
+                .sort((a, b) => a - b)
+              assert.deepStrictEqual(seen.filter((seq) => appended.has(seq)), expected)
+            }))
+
+          const readers = yield* Effect.forEach(schedule, (step, i) =>
+            Effect.gen(function*() {
+              const channel = channels[step.channel] ?? "c"
+              const forked = yield* Effect.forEach(
+                Array.from({ length: step.readers }, (_, j) => patterns[(i + j * 3) % patterns.length] ?? "*"),
+                (pattern) => Effect.fork(reader(pattern))
+              )
+              const { seq } = yield* log.append(channel, bytes(channel))
+              appended.set(seq, channel)
+              yield* Effect.yieldNow()
+              return forked
+            }), { concurrency: 3 })
+          yield* done.open
+          for (const fiber of readers.flat()) yield* fiber
+          assert.strictEqual(appended.size, schedule.length)
+        })
+    )
+  ]
+}
