@@ -633,11 +633,12 @@ export interface MemoryOptions {
 /**
  * Provides a log in the memory of this process. It ends with the layer: the next one begins another epoch.
  *
- * Age alone bounds the number of channels: the log forgets a channel whose last event is older than `maxAge`. No fiber
- * runs for this. Each append to any channel examines 2 to 10,000 channels, so that all are examined within `maxAge`. So
- * memory is proportional to the events of the last two `maxAge`, up to `capacity` events and `maxBytes` of each
- * channel. One number remains of all forgotten channels together. Its price: a cursor from before the last event of a
- * forgotten channel gets `Evicted` for each channel that the log does not know.
+ * Age alone bounds the number of channels. No fiber runs for this. Each append to any channel examines 2 to 10,000
+ * channels, so that all are examined within `maxAge`. So memory is proportional to the events of the last two `maxAge`,
+ * up to `capacity` events and `maxBytes` of each channel. Of a channel whose last event is too old, the name remains,
+ * so that a channel that has lost nothing is never `Evicted`. Of more than 65,536 such channels, the log forgets the
+ * first. One number remains of all forgotten channels together: a cursor from before the last event of one of them
+ * gets `Evicted` for each channel that the log does not know.
  *
  * A read finds its place by binary search, and its cost is proportional to the page. A read by pattern also walks the
  * entries of other channels in between, 8,192 in one call at most.
@@ -686,6 +687,8 @@ const makeMemory = Effect.fnUntraced(function*(options: MemoryOptions) {
   if (!(maxAge > 0)) yield* illegal("maxAge must be longer than zero")
   const epoch = yield* makeEpoch
   const rings = new Map<string, Ring<Entry>>()
+  // The rings of the channels whose events were all evicted by age.
+  const past = new Map<string, Ring<Entry>>()
   const sequence = new Sequence<Entry>()
   const tails = new Set<TailBuffer>()
   const nodes = new Set<PatternMap<number>>()
@@ -711,10 +714,19 @@ const makeMemory = Effect.fnUntraced(function*(options: MemoryOptions) {
       evict(ring, now)
       if (ring.size > 0) continue
       rings.delete(channel)
-      ring.isForgotten = true
-      forgotten = Math.max(forgotten, ring.floor)
+      past.set(channel, ring)
+      if (past.size > maxPast) forgetOne()
     }
   }
+  const forgetOne = () => {
+    for (const [channel, ring] of past) {
+      past.delete(channel)
+      ring.isForgotten = true
+      forgotten = Math.max(forgotten, ring.floor)
+      return
+    }
+  }
+  const find = (channel: string) => rings.get(channel) ?? past.get(channel)
   const timed = <A>(f: (now: number) => A): Effect.Effect<A> =>
     Effect.clockWith((clock) => Effect.sync(() => f(monotonicMillis(clock))))
   const head = (): Cursor => ({ epoch, seq })
@@ -723,7 +735,11 @@ const makeMemory = Effect.fnUntraced(function*(options: MemoryOptions) {
     seq++
     const entry: Entry = { _tag: "Entry", channel, epoch, seq, data }
     let ring = rings.get(channel)
-    if (ring === undefined) rings.set(channel, ring = new Ring(channel, forgotten))
+    if (ring === undefined) {
+      ring = past.get(channel) ?? new Ring(channel, forgotten)
+      past.delete(channel)
+      rings.set(channel, ring)
+    }
     sequence.push(ring.push(entry, now))
     evict(ring, now)
     sweepSome(now)
@@ -757,7 +773,7 @@ const makeMemory = Effect.fnUntraced(function*(options: MemoryOptions) {
         for (const channel of channels) {
           names.set(channel, true)
           if (isPattern(channel)) hasPattern = true
-          const ring = rings.get(channel)
+          const ring = find(channel)
           if (ring !== undefined) {
             named.add(ring)
             evict(ring, now)
@@ -794,7 +810,7 @@ const makeMemory = Effect.fnUntraced(function*(options: MemoryOptions) {
       timed((now) => {
         let isCurrent = after !== undefined && after.epoch === epoch && after.seq <= seq
         const entries = Array.from(new Set(channels)).flatMap((channel) => {
-          const ring = rings.get(channel)
+          const ring = find(channel)
           const slot = ring?.last
           if (after !== undefined && Math.max(slot?.seq ?? 0, ring?.floor ?? forgotten) > after.seq) isCurrent = false
           return slot?.entry === undefined || slot.at < now - maxAge || slot.entry.data.length > maxBytes
@@ -844,6 +860,8 @@ const illegal = (rule: string) => Effect.die(new Cause.IllegalArgumentException(
 
 // The number of entries, of any channels, that one read by pattern examines at most.
 const maxExamined = 8192
+// The number of channels without events that the log knows at most.
+const maxPast = 65_536
 
 /**
  * Formats the `id` of an event, or of any other place in a log.

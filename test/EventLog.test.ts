@@ -189,7 +189,7 @@ describe("EventLog.layerMemory", () => {
       assert.strictEqual((yield* append(0, 1))[0]?.seq, 65_538)
     }).pipe(Effect.provide(EventLog.layerMemory)))
 
-  it.effect("reports the evicted events of a forgotten channel", () =>
+  it.effect("reports the evicted events of a channel whose events are all too old, and of no other", () =>
     Effect.gen(function*() {
       const log = yield* EventLog.EventLog
       const start = yield* log.head
@@ -197,13 +197,38 @@ describe("EventLog.layerMemory", () => {
       const end = yield* log.head
       yield* TestClock.adjust("61 seconds")
       for (let i = 0; i < 3; i++) yield* log.append("other", event(1))
-      for (const channel of ["user/0", "user/999", "user/*", "never/seen"]) {
+      for (const channel of ["user/0", "user/999", "user/*"]) {
         assert.strictEqual(missing(yield* log.read([channel], start, 10)), "Evicted", channel)
         assert.isUndefined(missing(yield* log.read([channel], end, 10)), channel)
+      }
+      for (const channel of ["never/seen", "never/*"]) {
+        assert.isUndefined(missing(yield* log.read([channel], start, 10)), channel)
       }
       const again = yield* log.append("user/0", event(1))
       assert.strictEqual(missing(yield* log.read(["user/0"], start, 10)), "Evicted")
       assert.deepStrictEqual((yield* log.read(["user/0"], end, 10)).entries.map(({ seq }) => seq), [again.seq])
+    }).pipe(Effect.provide(EventLog.layerMemoryWith({ maxAge: "1 minute" }))))
+
+  it.effect("knows 65,536 channels whose events are all too old", () =>
+    Effect.gen(function*() {
+      const log = yield* EventLog.EventLog
+      const start = yield* log.head
+      const appendTo = (from: number, to: number) =>
+        Effect.gen(function*() {
+          const channels = Array.from({ length: to - from }, (_, i) => `user/${from + i}`)
+          const places = yield* log.appendAll(channels.map((channel) => ({ channel, data: event(1) })))
+          for (let i = 0; i < 8; i++) {
+            yield* TestClock.adjust("61 seconds")
+            yield* log.append("other", event(1))
+          }
+          return places.at(-1) ?? start
+        })
+      const unknown = (after: EventLog.Cursor) => Effect.map(log.read(["never/seen"], after, 10), missing)
+      yield* appendTo(0, 65_536)
+      assert.isUndefined(yield* unknown(start))
+      const end = yield* appendTo(65_536, 65_537)
+      assert.strictEqual(yield* unknown(start), "Evicted")
+      assert.isUndefined(yield* unknown(end))
     }).pipe(Effect.provide(EventLog.layerMemoryWith({ maxAge: "1 minute" }))))
 
   it.effect("stores at most maxBytes of a channel, and delivers larger events", () =>

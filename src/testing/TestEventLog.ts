@@ -28,6 +28,23 @@ export interface Case<E = never, R = never> {
 }
 
 /**
+ * The limits of a log that a case needs.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Limits {
+  /**
+   * The number of events of one channel.
+   */
+  readonly capacity: number
+  /**
+   * The age of an event in milliseconds. Minutes, if it is absent.
+   */
+  readonly maxAge?: number | undefined
+}
+
+/**
  * The log that the cases try.
  *
  * @since 0.1.0
@@ -35,10 +52,10 @@ export interface Case<E = never, R = never> {
  */
 export interface CasesOptions<E, R> {
   /**
-   * Returns the layer of the log. Each build of it is a new, empty log that stores the last `capacity` events of each
-   * channel, and has no other limit that is reached within minutes.
+   * Returns the layer of the log. Each build of it is a new, empty log that has these limits, and no other limit that
+   * is reached within minutes.
    */
-  readonly layer: (limits: { readonly capacity: number }) => Layer.Layer<EventLog, E, R>
+  readonly layer: (limits: Limits) => Layer.Layer<EventLog, E, R>
   /**
    * The number of random schedules of each property. 100 by default.
    */

@@ -5,7 +5,7 @@ import { TestEventLog } from "effect-realtime/testing"
 
 /** Runs the cases of every `EventLog`. They stand in `src/testing/internal/eventLogCases.ts`. */
 export const suite = <R, E>(it: Vitest.MethodsNonLive<R, true>, options: {
-  readonly layer: (limits: { readonly capacity: number }) => Layer.Layer<EventLog.EventLog, E, R>
+  readonly layer: (limits: TestEventLog.Limits) => Layer.Layer<EventLog.EventLog, E, R>
   /** The number of random schedules of each property. */
   readonly runs: number
 }): void => {

@@ -76,13 +76,13 @@ describeRedis("RedisEventLog over Sentinel", () => {
   layer(Layer.scoped(Servers, Redis.sentinel), { excludeTestServices: true, timeout: "60 seconds" })((it) => {
     let logs = 0
     suite(it, {
-      layer: ({ capacity }) =>
+      layer: (limits) =>
         Layer.unwrapEffect(
           Effect.map(Servers, ({ urls }) =>
             RedisEventLog.layer({
               sentinel: { name: Redis.masterName, urls },
               prefix: `suite-${logs++}`,
-              capacity
+              ...limits
             }))
         ),
       runs
@@ -194,10 +194,10 @@ describeRedis("RedisEventLog over a cluster", () => {
   layer(Layer.scoped(Servers, Redis.cluster), { excludeTestServices: true, timeout: "60 seconds" })((it) => {
     let logs = 0
     suite(it, {
-      layer: ({ capacity }) =>
+      layer: (limits) =>
         Layer.unwrapEffect(
           Effect.map(Servers, ({ second }) =>
-            RedisEventLog.layer({ url: second.url, prefix: `suite-${logs++}`, capacity }))
+            RedisEventLog.layer({ url: second.url, prefix: `suite-${logs++}`, ...limits }))
         ),
       runs
     })

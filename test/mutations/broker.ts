@@ -463,5 +463,21 @@ export default [
     replace: "",
     test: "test/EventBroker.test.ts",
     name: "a stream that no response carries"
+  },
+  {
+    promise: "The memory log reports no missing event of a channel that has lost nothing",
+    file: eventLog,
+    find: "rings.get(channel) ?? past.get(channel)",
+    replace: "rings.get(channel)",
+    test: "test/EventLog/memory.test.ts",
+    name: "of the channels alone whose events are too old"
+  },
+  {
+    promise: "The memory log knows a bounded number of channels whose events are too old",
+    file: eventLog,
+    find: "if (past.size > maxPast) forgetOne()",
+    replace: "",
+    test: "test/EventLog.test.ts",
+    name: "knows 65,536 channels"
   }
 ] satisfies ReadonlyArray<Mutation>

@@ -199,5 +199,29 @@ export default [
     replace: "[server]",
     test: "test/failover/redis.test.ts",
     name: "still answers"
+  },
+  {
+    promise: "a channel that has lost nothing is not Evicted when another one has become idle",
+    file: scripts,
+    find: "tonumber(redis.call('ZSCORE', past, channel) or forgotten)",
+    replace: "math.max(idle, forgotten)",
+    test,
+    name: "of the channels alone whose events are too old"
+  },
+  {
+    promise: "a pattern is Evicted when a channel that it matches has become idle",
+    file: scripts,
+    find: "      if wants(channel) then return done('Evicted') end\n    end\n  end\n",
+    replace: "    end\n  end\n",
+    test,
+    name: "of the channels alone whose events are too old"
+  },
+  {
+    promise: "the names of idle channels that Redis has evicted count as forgotten",
+    file: scripts,
+    find: "    or idle > forgotten and redis.call('EXISTS', past) == 0 and idle\n",
+    replace: "",
+    test,
+    name: "and forgets channels"
   }
 ] satisfies ReadonlyArray<Mutation>

@@ -58,9 +58,9 @@ describeRedis("RedisEventLog", () => {
   layer(Redis.SharedRedis.layer, { excludeTestServices: true, timeout: "60 seconds" })((it) => {
     let logs = 0
     suite(it, {
-      layer: ({ capacity }) =>
+      layer: (limits) =>
         Layer.unwrapEffect(
-          Effect.map(Redis.SharedRedis, ({ url }) => RedisEventLog.layer({ url, prefix: `suite-${logs++}`, capacity }))
+          Effect.map(Redis.SharedRedis, ({ url }) => RedisEventLog.layer({ url, prefix: `suite-${logs++}`, ...limits }))
         ),
       runs: 100
     })
@@ -396,6 +396,10 @@ describeRedis("RedisEventLog", () => {
         assert.deepStrictEqual(yield* Effect.promise(() => client.keys("*:stream:old/*")), [])
         assert.strictEqual(missing(yield* log.read(["old/1"], start, 10)), "Evicted")
         assert.isUndefined(missing(yield* log.read(["old/1", "*"], end, 10)))
+        assert.isUndefined(missing(yield* log.read(["never"], start, 10)))
+        yield* Effect.promise(() => client.del("{effect-realtime}:past"))
+        assert.strictEqual(missing(yield* log.read(["never"], start, 10)), "Evicted")
+        assert.isUndefined(missing(yield* log.read(["never"], end, 10)))
       }))
 
     it.scoped("stores a log in one slot of a Redis Cluster", () =>

@@ -13,12 +13,15 @@ import type { Cursor, Missing, NewEntry } from "../../EventLog.js"
  * several of them in one step.
  *
  * - `meta`, a hash: the epoch, the last seq, the seq of the last event (`last`), the seq up to which events are too old
- *   (`aged`), the last seq of all forgotten channels (`forgotten`), and the recorded run of the server (`run`).
+ *   (`aged`), the seq up to which idle channels have moved to `past` (`idle`), the last seq of all forgotten channels
+ *   (`forgotten`), and the recorded run of the server (`run`).
  * - `index`, a sorted set: the channels by the seq of their last event.
  * - `marks`, a sorted set: spans of time by the seq of the last event in each. They determine the age of events.
  * - `gaps`, a sorted set: the places after which a run of the server may have lost events, by the end of the gap.
  * - `order`, a stream: the channel of each event, with the distance to the event before it. Reads by pattern use it.
  * - `keys`, a sorted set: the idempotency keys, each with its channel, by the seq of their events.
+ * - `past`, a sorted set: the channels whose events are all too old, by the seq of their last event. The log forgets the
+ *   first of more than 65,536. The empty name is always the first, so that Redis has evicted a set that is not there.
  * - `stream:<channel>`, a stream: the events of a channel. The id is the seq, and each event has the seq of the
  *   previous one, so that a reader finds a missing event, for any reason.
  * - `nodes`, a sorted set: the nodes that are alive, by the time at which they expire.
@@ -34,7 +37,7 @@ export const makeKeys = (prefix: string, database: number) => {
   return {
     base,
     never: `${base}never`,
-    state: [`${base}meta`, `${base}index`, `${base}marks`, `${base}gaps`, `${base}order`, `${base}keys`],
+    state: ["meta", "index", "marks", "gaps", "order", "keys", "past"].map((name) => base + name),
     streams: `${base}stream:`,
     announcements: database === 0 ? `${base}event:` : `${base}${database}:event:`,
     nodes: `${base}nodes`,
@@ -70,33 +73,37 @@ const pushContext = (
  * The common part of the scripts. It writes only if there is no log, so that a server that refuses writes can be read.
  */
 const prelude = `
-local meta, index, marks, gaps, order, keys = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local meta, index, marks, gaps, order, keys, past = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
 local streams, newEpoch, run, capacity, maxAge = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
 local function int(n) return string.format('%.0f', n) end
 
-local known = redis.call('HMGET', meta, 'epoch', 'seq', 'aged', 'forgotten', 'run', 'last')
+local known = redis.call('HMGET', meta, 'epoch', 'seq', 'aged', 'forgotten', 'run', 'last', 'idle')
 local epoch, seq = known[1], tonumber(known[2])
 local aged, forgotten, last = tonumber(known[3]) or 0, tonumber(known[4]) or 0, tonumber(known[6]) or 0
+local idle = tonumber(known[7]) or 0
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
 local function begin()
   epoch, seq = newEpoch .. string.format('%x', now), seq or 0
-  aged, forgotten, last = seq, seq, seq
+  aged, forgotten, last, idle = seq, seq, seq, seq
   redis.call('HSET', meta, 'epoch', epoch, 'seq', int(seq), 'aged', int(seq), 'forgotten', int(seq), 'last', int(seq),
-    'run', run)
-  redis.call('UNLINK', index, marks, gaps, order, keys)
+    'idle', int(seq), 'run', run)
+  redis.call('UNLINK', index, marks, gaps, order, keys, past)
 end
 if not epoch or not seq then begin() end
 
--- Redis has evicted the index, so that no read finds the events up to here.
+-- Redis has evicted the index, so that no read finds the events up to here, or the names of idle channels.
 local function forgetAll()
-  if seq > forgotten and redis.call('EXISTS', index) == 0 then
-    forgotten = seq
-    return true
-  end
+  local lost = seq > forgotten and redis.call('EXISTS', index) == 0 and seq
+    or idle > forgotten and redis.call('EXISTS', past) == 0 and idle
+  forgotten = lost or forgotten
+  return lost
 end
+
+-- The last place of a channel that is not in the index.
+local function pastOf(channel) return tonumber(redis.call('ZSCORE', past, channel) or forgotten) end
 
 local function isInGap(place)
   local gap = redis.call('ZRANGE', gaps, '(' .. int(place), '+inf', 'BYSCORE', 'LIMIT', 0, 1)
@@ -138,7 +145,7 @@ export const makeMarker = (run: string): string => `return '${run}'`
  */
 export const open = defineScript({
   SCRIPT: `
-for i, expected in ipairs({'hash', 'zset', 'zset', 'zset', 'stream', 'zset'}) do
+for i, expected in ipairs({'hash', 'zset', 'zset', 'zset', 'stream', 'zset', 'zset'}) do
   local type = redis.call('TYPE', KEYS[i]).ok
   if type ~= expected and type ~= 'none' then redis.call('DEL', KEYS[i]) end
 end
@@ -181,7 +188,7 @@ local isCurrent = ARGV[7] == epoch and after <= seq and not isInGap(after)
 forgetAll()
 local reply = {epoch, int(seq), ''}
 for i = 9, #ARGV do
-  if tonumber(redis.call('ZSCORE', index, ARGV[i]) or forgotten) > after then isCurrent = false end
+  if tonumber(redis.call('ZSCORE', index, ARGV[i]) or pastOf(ARGV[i])) > after then isCurrent = false end
   local item = redis.pcall('XREVRANGE', streams .. ARGV[i], '+', '-', 'COUNT', 1)[1]
   local place = item and tonumber(string.match(item[1], '^(%d+)%-0$'))
   local data = item and item[2][4]
@@ -245,7 +252,7 @@ local function append(stream, channel, data)
     -- Its events are of another epoch, or no read finds them.
     redis.call('UNLINK', stream)
   end
-  local previousPlace = int(previous and tonumber(previous) or forgotten)
+  local previousPlace = int(tonumber(previous) or pastOf(channel))
   local refused = add(stream, 'MAXLEN', capacity, place .. '-0', 'p', previousPlace, 'd', data)
     or add(order, 'MAXLEN', '~', '1000000', place .. '-0', 'c', channel, 'd', int(seq + 1 - last))
   if refused then return refused end
@@ -253,11 +260,12 @@ local function append(stream, channel, data)
   redis.call('PEXPIRE', stream, life)
   redis.call('HSET', meta, 'seq', place, 'last', place)
   redis.call('ZADD', index, place, channel)
+  if not previous then redis.call('ZREM', past, channel) end
   if aged > 0 then redis.call('XTRIM', stream, 'MINID', int(aged + 1)) end
   redis.call('PUBLISH', announcements .. channel, epoch .. ' ' .. place .. (#data > maxAnnounced and '' or '\\n' .. data))
 end
-for i = 7, #KEYS - 1 do
-  local at = 10 + (i - 7) * 3
+for i = 8, #KEYS - 1 do
+  local at = 10 + (i - 8) * 3
   local channel, data, key = ARGV[at], ARGV[at + 1], ARGV[at + 2]
   local member = key ~= '' and channel .. '\\n' .. key
   local known = member and tonumber(redis.call('ZSCORE', keys, member) or 0)
@@ -285,11 +293,17 @@ if seq > first then
 end
 if seq > first and aged > 0 then
   redis.call('XTRIM', order, 'MINID', '~', int(aged + 1))
-  local idle = redis.call('ZRANGE', index, '-inf', int(aged), 'BYSCORE', 'LIMIT', 0, 32, 'WITHSCORES')
-  for i = 1, #idle, 2 do
-    redis.call('UNLINK', streams .. idle[i])
-    redis.call('ZREM', index, idle[i])
-    redis.call('HSET', meta, 'forgotten', int(math.max(forgotten, tonumber(idle[i + 1]))))
+  local idlers = redis.call('ZRANGE', index, '-inf', int(aged), 'BYSCORE', 'LIMIT', 0, 32, 'WITHSCORES')
+  for i = 1, #idlers, 2 do
+    redis.call('UNLINK', streams .. idlers[i])
+    redis.call('ZREM', index, idlers[i])
+    redis.call('ZADD', past, 0, '', idlers[i + 1], idlers[i])
+    idle = math.max(idle, tonumber(idlers[i + 1]))
+  end
+  if #idlers > 0 then
+    local over = redis.call('ZRANGE', past, -65538, -65538, 'WITHSCORES')
+    redis.call('ZREMRANGEBYRANK', past, 1, -65538)
+    redis.call('HSET', meta, 'idle', int(idle), 'forgotten', int(math.max(forgotten, tonumber(over[2]) or 0)))
   end
 end
 reply[2] = int(foreign)
@@ -357,7 +371,7 @@ end
 local isWanted, names, patterns = {}, {}, {}
 for i = 10, #ARGV do
   local latest = redis.call('ZSCORE', index, ARGV[i])
-  if not latest and after < forgotten then return done('Evicted') end
+  if not latest and after < pastOf(ARGV[i]) then return done('Evicted') end
   if latest and tonumber(latest) > after then names[#names + 1] = ARGV[i] end
   isWanted[ARGV[i]] = true
   if string.find('/' .. ARGV[i] .. '/', '/*/', 1, true) then
@@ -419,6 +433,13 @@ local function readOrder()
 end
 
 if isPatterned then
+  if after < idle then
+    local idlers = redis.call('ZRANGE', past, '(' .. int(after), '+inf', 'BYSCORE', 'LIMIT', 0, 4097)
+    if #idlers > 4096 then return done('Evicted') end
+    for _, channel in ipairs(idlers) do
+      if wants(channel) then return done('Evicted') end
+    end
+  end
   local most = isOrdered and 512 or 4096
   local recent = redis.call('ZRANGE', index, '(' .. int(after), '+inf', 'BYSCORE', 'LIMIT', 0, most + 1)
   if #recent > most then return isOrdered and readOrder() or done('Evicted') end

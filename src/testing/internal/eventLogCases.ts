@@ -53,7 +53,7 @@ const steps = fc.array(
 
 /** The cases of a log whose layer builds a new, empty log each time. Each property is tried with `runs` schedules. */
 export const make = <E, R>(
-  layer: (limits: { readonly capacity: number }) => Layer.Layer<EventLog.EventLog, E, R>,
+  layer: (limits: { readonly capacity: number; readonly maxAge?: number }) => Layer.Layer<EventLog.EventLog, E, R>,
   runs: number
 ): ReadonlyArray<{
   readonly name: string
@@ -61,16 +61,16 @@ export const make = <E, R>(
 }> => {
   type Body = (log: EventLog.EventLog.Service) => Effect.Effect<void, EventLog.EventLogError, Scope.Scope>
 
-  const withLog = (body: Body) =>
+  const withLog = (body: Body, maxAge?: number) =>
     EventLog.EventLog.pipe(
       Effect.flatMap(body),
       Effect.scoped,
-      Effect.provide(layer({ capacity })),
+      Effect.provide(layer(maxAge === undefined ? { capacity } : { capacity, maxAge })),
       // The log and its cases take real time, even in a runner that gives each test a clock of its own.
       Effect.withClock(Clock.make())
     )
 
-  const over = (name: string, body: Body) => ({ name, run: withLog(body) })
+  const over = (name: string, body: Body, maxAge?: number) => ({ name, run: withLog(body, maxAge) })
 
   const property = <A>(
     name: string,
@@ -317,6 +317,51 @@ export const make = <E, R>(
         assert.strictEqual(missing(other), undefined, "another channel has lost nothing")
         assert.strictEqual(missing(yield* log.read(["a/2", "a/*"], start, 10)), "Evicted")
       })),
+
+    over("reports no missing event of a channel that has lost nothing", (log) =>
+      Effect.gen(function*() {
+        const start = yield* log.head
+        yield* log.append("few/1", bytes("one"))
+        yield* Effect.repeatN(log.append("busy/1", bytes("")), 2 * capacity)
+        yield* log.append("few/2", bytes("two"))
+        yield* Effect.repeatN(log.append("busy/2", bytes("")), 2 * capacity)
+        for (const names of [["few/1"], ["never"], ["few/2", "never"], ["few/*"], ["never/*"], ["few/*", "never"]]) {
+          const page = yield* log.read(names, start, 10)
+          assert.strictEqual(missing(page), undefined, String(names))
+          const own = [...isInSome(names, "few/1") ? ["one"] : [], ...isInSome(names, "few/2") ? ["two"] : []]
+          assert.deepStrictEqual(page.entries.map(text), own)
+        }
+        for (const names of [["busy/1"], ["few/1", "busy/2"], ["busy/*"], ["*/1"], ["*/*"]]) {
+          assert.strictEqual(missing(yield* log.read(names, start, 10)), "Evicted", String(names))
+        }
+      })),
+
+    over(
+      "reports missing events of the channels alone whose events are too old",
+      (log) =>
+        Effect.gen(function*() {
+          const start = yield* log.head
+          yield* log.append("old/1", bytes(""))
+          yield* log.append("old/2", bytes(""))
+          const end = yield* log.head
+          for (let i = 0; i < 3; i++) {
+            yield* Effect.sleep("60 millis")
+            yield* log.append("old/3", bytes(""))
+          }
+          for (const names of [["never"], ["never/*"], ["never", "also/never"]]) {
+            assert.strictEqual(missing(yield* log.read(names, start, 10)), undefined, String(names))
+          }
+          assert.strictEqual((yield* log.last(["never"], 10, start)).isCurrent, true)
+          for (const names of [["old/1"], ["never", "old/2"], ["old/*"], ["*/1"]]) {
+            assert.strictEqual(missing(yield* log.read(names, start, 10)), "Evicted", String(names))
+          }
+          assert.strictEqual(missing(yield* log.read(["old/1", "old/2"], end, 10)), undefined)
+          // The channel has another event, and remembers that it has lost one.
+          yield* log.append("old/1", bytes(""))
+          assert.strictEqual(missing(yield* log.read(["old/1"], start, 10)), "Evicted")
+        }),
+      50
+    ),
 
     over("matches a star with one whole segment only", (log) =>
       Effect.gen(function*() {
