@@ -20,8 +20,8 @@ import type { Cursor, Missing, NewEntry } from "../../EventLog.js"
  * - `gaps`, a sorted set: the places after which a run of the server may have lost events, by the end of the gap.
  * - `order`, a stream: the channel of each event, with the distance to the event before it. Reads by pattern use it.
  * - `keys`, a sorted set: the idempotency keys, each with its channel, by the seq of their events.
- * - `past`, a sorted set: the channels whose events are all too old, by the seq of their last event. The log forgets the
- *   first of more than 65,536. The empty name is always the first, so that Redis has evicted a set that is not there.
+ * - `past`, a sorted set: the channels whose events are all too old, by the seq of their last event. The log forgets
+ *   the first of more than 65,536. The empty name is always there: without it, Redis has evicted the set.
  * - `stream:<channel>`, a stream: the events of a channel. The id is the seq, and each event has the seq of the
  *   previous one, so that a reader finds a missing event, for any reason.
  * - `nodes`, a sorted set: the nodes that are alive, by the time at which they expire.
