@@ -23,6 +23,7 @@ import * as Stream from "effect/Stream"
 
 import { decode as decodeDuration } from "./internal/duration.js"
 import { annotateWith, reasonOf } from "./internal/logging.js"
+import { ruleOfPadding } from "./internal/padding.js"
 import type { Device, Filter, SubscriptionStoreError } from "./SubscriptionStore.js"
 import { checkFilter, Locale, SubscriptionStore } from "./SubscriptionStore.js"
 import type { Message, SendOptions } from "./WebPush.js"
@@ -452,9 +453,8 @@ const makeWithSignal = Effect.fnUntraced(function*<E, R>(
   const campaigns = Campaign.of({
     start: Effect.fnUntraced(function*(message, options = {}) {
       const matching = yield* Effect.mapError(checkFilter(options.matching ?? {}), ({ detail }) => invalid(detail))
-      if (webPush.supportsPadding === false && options.padding !== undefined && options.padding > 0) {
-        return yield* invalid("padding must be 0 with this layer of WebPushCrypto")
-      }
+      const rule = ruleOfPadding(webPush, options.padding)
+      if (rule !== undefined) return yield* invalid(rule)
       const content = yield* encode(message, { ...options, matching })
       const id = crypto.randomUUID()
       yield* storage.insert({

@@ -17,6 +17,7 @@ import * as Either from "effect/Either"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
+import * as ParseResult from "effect/ParseResult"
 import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
@@ -24,8 +25,10 @@ import * as Stream from "effect/Stream"
 
 import { decode as decodeDuration } from "./internal/duration.js"
 import { annotateWith, reasonOf } from "./internal/logging.js"
+import { ruleOfPadding } from "./internal/padding.js"
 import * as Attempt from "./NotificationOutbox/internal/attempt.js"
 import * as Entry from "./NotificationOutbox/internal/entry.js"
+import { findLost } from "./NotificationOutbox/internal/json.js"
 import * as Message from "./NotificationOutbox/internal/message.js"
 import type { NotifyContent, NotifyOptions } from "./Notifier.js"
 import { Notifier } from "./Notifier.js"
@@ -46,6 +49,8 @@ export interface Template<in A, out R = never> {
   readonly name: string
   /** Returns the push with this data, for `enqueue`. */
   readonly make: (data: A) => TemplatePush
+  /** Fails if data in JSON does not conform to the Schema. */
+  readonly check: (json: string) => Effect.Effect<void, NotificationOutboxError>
   /** Makes the message of a device from the data in JSON. Dies if the data does not conform to the Schema. */
   readonly render: (json: string, device: Device) => Effect.Effect<PushMessage, never, R>
 }
@@ -188,7 +193,8 @@ export declare namespace NotificationOutbox {
      * repetition replaces an earlier message that is not delivered yet.
      *
      * The push may be of one of the `templates`, which makes a message for each device. A device for which the template
-     * throws or dies gets no push: it is in a dead letter, as `Rejected`.
+     * throws or dies gets no push: it is in a dead letter, as `Rejected`. One whose template does not end within the
+     * `timeout` of the options is tried again, as `Unavailable`.
      */
     readonly enqueue: (
       owner: string,
@@ -309,7 +315,8 @@ export interface Storage {
 
 /**
  * Makes a template: a name that no other template of the outbox has, the Schema of its data, and the function from the
- * data and a device to the message, which may be an Effect that cannot fail.
+ * data and a device to the message, which may be an Effect that cannot fail. `enqueue` refuses data that is not the
+ * same after JSON: the Schema must encode it to texts, booleans, finite numbers, arrays and plain objects.
  *
  * @since 0.1.0
  * @category templates
@@ -336,19 +343,29 @@ export const template = <A, I, R = never>(
   schema: Schema.Schema<A, I>,
   render: (data: A, device: Device) => PushMessage | Effect.Effect<PushMessage, never, R>
 ): Template<A, R> => {
-  const json = Schema.parseJson(schema)
-  const encode = Schema.encodeEither(json)
-  const decode = Schema.decode(json)
+  const encode = Schema.encodeEither(schema)
+  const decode = Schema.decode(Schema.parseJson(schema))
+  // Without the value: an error shows no data.
+  const refused = (error: ParseResult.ParseError) => {
+    const [issue] = ParseResult.ArrayFormatter.formatErrorSync(error)
+    const field = Arr.join(Arr.map(["data", ...issue?.path ?? []], String), ".")
+    return invalid(`push must have data that conforms to the Schema of its template, in ${field}`)
+  }
   return {
     name,
     make: (data) => ({
       _tag: "TemplatePush",
       template: name,
-      data: Either.mapLeft(
-        encode(data),
-        () => invalid("push must have data that conforms to the Schema of its template")
-      )
+      data: Either.gen(function*() {
+        const encoded = yield* Either.mapLeft(encode(data), refused)
+        const json = yield* Either.mapLeft(encodeJson(encoded), refused)
+        const lost = findLost("data", encoded)
+        return lost === undefined
+          ? json
+          : yield* Either.left(invalid(`push must have data that JSON preserves, unlike ${lost}`))
+      })
     }),
+    check: (text) => Effect.mapError(Effect.asVoid(decode(text)), refused),
     render: (text, device) =>
       decode(text).pipe(
         // The error of a schema quotes the data, and is dropped.
@@ -360,6 +377,8 @@ export const template = <A, I, R = never>(
       )
   }
 }
+
+const encodeJson = Schema.encodeEither(Schema.parseJson(Schema.Unknown))
 
 const decodeEntry = Schema.decodeUnknownEither(Entry.Entry)
 
@@ -595,11 +614,14 @@ const makeWithSignal = Effect.fnUntraced(function*<E, R, R2>(
 
   const storedPush = (
     push: PushMessage | TemplatePush
-  ): Either.Either<PushMessage | Message.Templated, NotificationOutboxError> => {
-    if (isMessage(push)) return Either.right(push)
-    return Predicate.isTagged(push, "TemplatePush") && byName.has(push.template)
-      ? Either.map(push.data, (data) => ({ template: push.template, data }))
-      : Either.left(invalid("push must be a text, bytes, a payload, or of a template of this outbox"))
+  ): Effect.Effect<PushMessage | Message.Templated, NotificationOutboxError> => {
+    if (isMessage(push)) return Effect.succeed(push)
+    const template = Predicate.isTagged(push, "TemplatePush") && Either.isEither(push.data)
+      ? byName.get(push.template)
+      : undefined
+    return template === undefined
+      ? invalid("push must be a text, bytes, a payload, or of a template of this outbox")
+      : Effect.flatMap(push.data, (data) => Effect.as(template.check(data), { template: push.template, data }))
   }
 
   const outbox = NotificationOutbox.of({
@@ -608,9 +630,8 @@ const makeWithSignal = Effect.fnUntraced(function*<E, R, R2>(
         if (!isOwner(owner)) {
           return yield* invalid("owner must be well-formed text without NUL, of at most 1,024 bytes in UTF-8")
         }
-        if (webPush.supportsPadding === false && options.padding !== undefined && options.padding > 0) {
-          return yield* invalid("padding must be 0 with this layer of WebPushCrypto")
-        }
+        const rule = ruleOfPadding(webPush, options.padding)
+        if (rule !== undefined) return yield* invalid(rule)
         const push = yield* storedPush(notification.push)
         const message = yield* Either.mapLeft(
           Message.encode({ ...notification, push }, { ...options, ttl: options.ttl ?? webPush.ttl }),

@@ -104,8 +104,8 @@ export class Device extends WebPushSubscription.extend<Device>("effect-realtime/
  * A request that the store did not execute:
  *
  * - `InvalidInput`: a text that some databases cannot store unchanged (a lone surrogate, a NUL), an owner of more than
- *   1,024 bytes in UTF-8, a locale that is not a BCP 47 tag, or attributes that are no JSON object of at most 4,096
- *   bytes.
+ *   1,024 bytes in UTF-8, a locale that is not a BCP 47 tag, attributes that are no JSON object of at most 4,096 bytes,
+ *   or a `limit` of a page that is not a whole number from 1 to 10,000.
  * - `EndpointTaken`: the endpoint belongs to another owner, and the keys are not those of the device.
  * - `Gone`: a push service reported the subscription as gone, and it was pruned. Only the browser can make a new one.
  * - `Unavailable`: the database failed; `detail` is the error code.
@@ -268,8 +268,8 @@ export declare namespace SubscriptionStore {
     /** The devices that match, read in pages. */
     readonly matching: (filter: Filter) => Stream.Stream<Device, SubscriptionStoreError>
     /**
-     * Returns at most `limit` devices that match and come after the cursor, in an order that does not change: a device
-     * that is stored throughout is in one of the pages.
+     * Returns at most `limit` devices, 1 to 10,000, that match and come after the cursor, in an order that does not
+     * change: a device that is stored throughout is in one of the pages.
      */
     readonly page: (
       filter: Filter,
@@ -385,7 +385,9 @@ export const make = (
     }
     if (owners !== "one" && owners !== "several") return yield* illegal("owners must be one or several")
     const page: SubscriptionStore.Service["page"] = (filter, after, limit) =>
-      Effect.flatMap(checkFilter(filter), (filter) => operations.page(filter, after, limit))
+      Number.isSafeInteger(limit) && limit >= 1 && limit <= maxPage
+        ? Effect.flatMap(checkFilter(filter), (filter) => operations.page(filter, after, limit))
+        : invalidInput("limit", "a whole number from 1 to 10,000")
     const matching: SubscriptionStore.Service["matching"] = (filter) =>
       Stream.paginateChunkEffect(Option.none<string>(), (after) =>
         Effect.map(
@@ -434,6 +436,9 @@ const haveSameKeys = (a: WebPushSubscription, b: WebPushSubscription): boolean =
   a.keys.p256dh === b.keys.p256dh && a.keys.auth === b.keys.auth
 
 const pageSize = 1000
+
+/** The largest `limit` of a page, which is in memory as a whole. */
+const maxPage = 10_000
 
 /**
  * The number of pruned subscriptions that a store remembers, so that it can refuse them with `Gone`. One that it has

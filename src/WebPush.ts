@@ -58,7 +58,9 @@ export type Message = string | Uint8Array | WebPushPayload
  * A message for many subscriptions: the same for each, or a function that returns the message of one subscription,
  * such as a text in the language of the device. The function is called once for each subscription, when its turn to be
  * sent has come. It may return an Effect that cannot fail. A function that throws or dies concerns its subscription
- * only: the outcome is the `WebPushFailure` `Rejected` with the detail `MESSAGE`, and nothing is sent.
+ * only: the outcome is the `WebPushFailure` `Rejected` with the detail `MESSAGE`, and nothing is sent. An Effect that
+ * has not ended after the `timeout` of the options is interrupted, and the outcome is `Unavailable` with the detail
+ * `MESSAGE_TIMEOUT`.
  *
  * @since 0.1.0
  * @category models
@@ -103,8 +105,11 @@ export interface SendOptions {
    */
   readonly topic?: string | undefined
   /**
-   * Time limit of one request, as a Duration: name resolution, connection, and the response with its body. 10 seconds
-   * by default.
+   * Time limit of one request, as a Duration: name resolution, connection, and the response with its body. Another such
+   * time is the limit of the Effect that makes a message. 10 seconds by default.
+   *
+   * The limit interrupts. A part of a client, or of that Effect, that is uninterruptible ends first, and a fiber that
+   * it has forked without joining it ends with the call.
    */
   readonly timeout?: Duration.DurationInput | undefined
   /**
@@ -391,13 +396,16 @@ const makeAroundRequests = Effect.map(
   }
 )
 
+const tooLate = "the Effect that makes the message has not ended within its timeout"
+
 /**
  * Returns a function from subscriptions to their messages. The user's Effect runs in the context of the caller, and not
  * in that of the requests: its own requests are traced, and follow redirects.
  */
 const makePrepareFor = <S extends WebPushSubscription, R>(
   messageOf: Exclude<MessageFor<S, R>, Message>,
-  prepared: Prepared
+  prepared: Prepared,
+  limit: Deadline.Limit
 ): Effect.Effect<(subscription: S) => Effect.Effect<Prepared, WebPushFailure>, never, R> =>
   Effect.map(
     Effect.all([Effect.context<R>(), FiberRef.get(HttpClient.currentTracerDisabledWhen)]),
@@ -410,16 +418,18 @@ const makePrepareFor = <S extends WebPushSubscription, R>(
             ? message.pipe(
               Effect.locally(HttpClient.currentTracerDisabledWhen, disabledWhen),
               Effect.mapInputContext((_: Context.Context<never>) => context),
-              withOwnSettings
+              // Restores the settings (FiberRefs) that the Effect has changed: its fiber makes the next message too.
+              (message) => limit(message, () => tooLate)
             )
             : Effect.succeed(message)
         }).pipe(
           Effect.map((message): Prepared => ({ ...prepared, bytes: toMessageBytes(message) })),
           Effect.catchAllCause((cause) => {
+            const isLate = Option.contains(Cause.failureOption(cause), tooLate)
             const failure = new WebPushFailure({
-              reason: "Rejected",
+              reason: isLate ? "Unavailable" : "Rejected",
               endpointId: subscription.endpointId,
-              detail: "MESSAGE",
+              detail: isLate ? "MESSAGE_TIMEOUT" : "MESSAGE",
               neverSent: true
             })
             if (isLogged) return failure
@@ -434,18 +444,6 @@ const makePrepareFor = <S extends WebPushSubscription, R>(
         )
     }
   )
-
-/** Restores the settings (FiberRefs) that an effect has changed, since its fiber makes the next message too. */
-const withOwnSettings = <A, E>(effect: Effect.Effect<A, E>): Effect.Effect<A, E> =>
-  Effect.withFiberRuntime((fiber) => {
-    const before = fiber.getFiberRefs()
-    const restore = Effect.updateFiberRefs(() => before)
-    // Not after an interruption, which is a setting of the fiber too.
-    return Effect.matchCauseEffect(effect, {
-      onFailure: (cause) => Effect.zipRight(restore, Effect.failCause(cause)),
-      onSuccess: (message) => Effect.as(restore, message)
-    })
-  })
 
 /** Builds a crowd that reports each outcome to `emit`. */
 type MakeCrowd<S extends WebPushSubscription> = (
@@ -612,7 +610,7 @@ export const make: (
         policy,
         services,
         count,
-        message: isFunction ? yield* makePrepareFor(messageFor, message) : message,
+        message: isFunction ? yield* makePrepareFor(messageFor, message, limit) : message,
         deliver: (subscription: S, prepared: Delivery.Prepared) => deliverOne(subscription, prepared, limit)
       }
       const makeCrowd: MakeCrowd<S> = (emit) => Crowd.make({ ...crowdOptions, emit })

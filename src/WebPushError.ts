@@ -49,7 +49,9 @@ export class WebPushGone extends Schema.TaggedError<WebPushGone>("effect-realtim
  * - `Timeout`: no complete response arrived within `timeout`. The service may have the message, unless `neverSent`.
  * - `Transport`: the connection failed; `detail` is the error code. The service may have the message, unless
  *   `neverSent`.
- * - `Unavailable`: the service failed (5xx) or refused the message temporarily (408, 421, 425).
+ * - `Unavailable`: the service failed (5xx) or refused the message temporarily (408, 421, 425). Two details are those
+ *   of a message that was not sent: `CIRCUIT_OPEN`, since the service has not answered for a while, and
+ *   `MESSAGE_TIMEOUT`, since the Effect that makes the message did not end in time.
  * - `Rejected`: any other response; `detail` is the error name of the service, if it is a known one. `MESSAGE` is the
  *   detail of a message whose function threw or died: it was never sent.
  *

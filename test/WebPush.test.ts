@@ -760,6 +760,41 @@ describe("a message for each subscription", () => {
     }).pipe(withWebPush(http))
   })
 
+  it.effect("that does not end in time is the outcome of its subscription only, and opens no circuit", () => {
+    const http = stub()
+    return Effect.gen(function*() {
+      const interrupted: Array<string> = []
+      const slow = Array.from({ length: 12 }, (_, i) => `slow-${i}`)
+      const fiber = yield* Effect.fork(
+        sendBoth([...slow, "quick"].map(fcm), (subscription) => {
+          const path = pathOf(subscription)
+          return path === "quick"
+            ? "hello"
+            : Effect.onInterrupt(Effect.never, () => Effect.sync(() => interrupted.push(path)))
+        }, { concurrency: 4 })
+      )
+      // The limit is the time-out of a request, 10 seconds by default: of four messages at once, three times, twice.
+      yield* TestClock.adjust("9 seconds")
+      assert.deepStrictEqual(interrupted, [])
+      for (const count of [4, 8, 12, 16, 20, 24]) {
+        yield* TestClock.adjust("10 seconds")
+        assert.strictEqual(interrupted.length, count)
+      }
+      for (const outcomes of yield* Fiber.join(fiber)) {
+        assert.strictEqual(outcomes.length, 13)
+        for (const { path, result } of outcomes) {
+          if (path === "quick") assert.isTrue(Either.isRight(result))
+          else {
+            const error = Either.getOrThrow(Either.flip(result))
+            assert.include(error.message, "Unavailable (MESSAGE_TIMEOUT)")
+            assert.isTrue(error._tag === "WebPushFailure" && error.neverSent && error.isRetryable && !error.isFinal)
+          }
+        }
+      }
+      assert.strictEqual(http.requests.length, 2)
+    }).pipe(withWebPush(http))
+  })
+
   it.effect("keeps the settings that its Effect changes from the next one", () => {
     const http = stub()
     return Effect.gen(function*() {

@@ -119,13 +119,14 @@ export function useEvents(
   })
 
   useEffect(() => {
+    // Also when it is disabled, so that it does not begin as `open` when it is enabled again.
+    setState((state) =>
+      state.key === key && state.status === "connecting" ? state : { key, status: "connecting", error: undefined }
+    )
     if (!enabled) return
     const isResumed = connection.current.address === address
     const position = isResumed ? connection.current.position : { current: lastEventId }
     connection.current = { key, address, position }
-    setState((state) =>
-      state.key === key && state.status === "connecting" ? state : { key, status: "connecting", error: undefined }
-    )
     return subscribe(address, live, {
       ...values,
       lastEventId: position,

@@ -34,6 +34,7 @@ import * as TestPushService from "effect-realtime/testing/TestPushService"
 import { WebPushFailure } from "effect-realtime/WebPushError"
 import type { WebPushSubscription } from "effect-realtime/WebPushSubscription"
 
+import * as ManualClock from "../support/manualClock.js"
 import type { Row } from "../support/memoryStorage.js"
 
 const news: Notifier.NotifyContent = { event: { event: "paid", data: { n: 1 } }, push: "SECRET-PUSH" }
@@ -260,6 +261,85 @@ export const suite = <R, E>(
           Effect.sandbox(NotificationOutbox.make(Effect.succeed(storage), { templates: [Paid, Paid] }))
         )
         assert.match(Cause.pretty(cause), /NotificationOutbox: templates must have different names/)
+      })
+    ))
+
+  it.effect("refuses data that JSON does not preserve, and names its field", () =>
+    run(({ storage }) =>
+      Effect.gen(function*() {
+        const any = NotificationOutbox.template("any", Schema.Unknown, (data) => JSON.stringify(data))
+        const total = NotificationOutbox.template("total", Schema.Struct({ n: Schema.Number }), ({ n }) => `${n}`)
+        const byDate = NotificationOutbox.template("date", Schema.DateFromSelf, (date) => date.toISOString())
+        const outbox = yield* NotificationOutbox.make(Effect.succeed(storage), {
+          templates: [Paid, any, total, byDate]
+        })
+        const handMade = (push: unknown) => JSON.parse(JSON.stringify(push))
+        const cyclic: Record<string, unknown> = {}
+        cyclic.self = cyclic
+        const refused: ReadonlyArray<readonly [NotificationOutbox.TemplatePush, RegExp]> = [
+          [total.make({ n: NaN }), /JSON preserves, unlike data\.n$/],
+          [total.make({ n: -Infinity }), /JSON preserves, unlike data\.n$/],
+          [byDate.make(new Date(0)), /JSON preserves, unlike data$/],
+          [any.make(undefined), /conforms to the Schema of its template, in data$/],
+          [any.make({ list: ["a", undefined] }), /unlike data\.list\.1$/],
+          [any.make(Array(2)), /unlike data\.0$/],
+          [any.make({ deep: [{ at: new Date(0) }] }), /unlike data\.deep\.0\.at$/],
+          [any.make({ call: () => 1 }), /unlike data\.call$/],
+          [any.make(new Map()), /unlike data$/],
+          [any.make(1n), /conforms to the Schema of its template, in data$/],
+          [any.make(cyclic), /conforms to the Schema of its template, in data$/],
+          [handMade({ _tag: "TemplatePush" }), /push must be a text/],
+          [handMade({ _tag: "TemplatePush", template: "any" }), /push must be a text/],
+          [handMade({ _tag: "TemplatePush", template: "any", data: "1" }), /push must be a text/],
+          [{ _tag: "TemplatePush", template: "paid", data: Either.right("{}") }, /template, in data\.at$/]
+        ]
+        for (const [push, rule] of refused) {
+          const error = yield* Effect.flip(outbox.enqueue("anna", { event: {}, push }))
+          assert.isTrue(error._tag === "NotificationOutboxError" && error.reason === "InvalidNotification")
+          assert.match(error.message, rule)
+        }
+        assert.strictEqual(yield* count, 0)
+        yield* outbox.enqueue("anna", {
+          event: {},
+          push: any.make({ zero: -0, none: null, gone: undefined, list: [true, "a"] })
+        })
+        assert.strictEqual(yield* outbox.drain, 1)
+        const sent = `{"zero":0,"none":null,"list":[true,"a"]}`
+        assert.deepStrictEqual((yield* texts).map((text) => text.split(" ")[0]), [sent, sent])
+      })
+    ))
+
+  it.effect("tries a device again whose template does not end in time", () =>
+    run(({ advance, laptop, phone, storage }) =>
+      Effect.gen(function*() {
+        const started = yield* Deferred.make<void>()
+        const clock = ManualClock.make()
+        let interrupted = 0
+        const slow = NotificationOutbox.template(
+          "slow",
+          Schema.String,
+          (text) =>
+            interrupted === 0
+              ? Deferred.succeed(started, undefined).pipe(
+                Effect.zipRight(Effect.never),
+                Effect.onInterrupt(() => Effect.sync(() => interrupted++))
+              )
+              : Effect.succeed(text)
+        )
+        const outbox = yield* NotificationOutbox.make(Effect.succeed(storage), { templates: [slow] })
+        yield* outbox.enqueue("anna", { event: {}, push: slow.make("paid") }, { exclude: [laptop.endpoint] })
+        // The tokens are valid, and the notification is due.
+        yield* clock.advance(Date.now())
+        const draining = yield* Effect.fork(Effect.withClock(outbox.drain, clock))
+        yield* Deferred.await(started)
+        // The default of `timeout`.
+        yield* clock.advance("10 seconds")
+        assert.strictEqual(yield* Fiber.join(draining), 1)
+        assert.strictEqual(interrupted, 1)
+        yield* advance(30_000)
+        assert.strictEqual(yield* outbox.drain, 1)
+        assert.strictEqual(yield* count, 0)
+        assert.deepStrictEqual(yield* texts, [`paid ${phone.endpointId}`])
       })
     ))
 

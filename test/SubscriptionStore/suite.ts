@@ -445,6 +445,19 @@ export const suite = <R, E>(
       })
     ))
 
+  it.effect("refuses a limit of a page that is not a whole number from 1 to 10,000", () =>
+    withStore((store) =>
+      Effect.gen(function*() {
+        yield* store.upsert("anna", newSubscription())
+        for (const limit of [0, -1, 1.5, NaN, Infinity, 10_001, 1e9]) {
+          const error = yield* Effect.flip(store.page({}, Option.none(), limit))
+          assert.strictEqual(error.reason, "InvalidInput")
+          assert.strictEqual(error.detail, "limit must be a whole number from 1 to 10,000")
+        }
+        assert.strictEqual((yield* store.page({}, Option.none(), 10_000)).devices.length, 1)
+      })
+    ))
+
   it.effect("gives a cursor only if another page follows", () =>
     withStore((store) =>
       Effect.gen(function*() {

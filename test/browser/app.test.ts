@@ -42,6 +42,8 @@ const openWindow = (url: string, { colorScheme, height, width }: View = desktop)
       Effect.promise(() => browser.newContext({ colorScheme, viewport: { width, height } })),
       (context) => Effect.promise(() => context.close())
     )
+    // A limit of Playwright's waits that a busy machine does not reach.
+    context.setDefaultTimeout(100_000)
     const complaints: Array<string> = []
     context.on("console", (message) => {
       if (message.type() === "error" || message.type() === "warning") complaints.push(message.text())
@@ -65,7 +67,7 @@ const order = (page: Page, name: string) =>
 
 /** Waits until a column of the board has a ticket with the text. */
 const ticket = (page: Page, status: string, text: string) =>
-  Effect.promise(() => page.locator(`#${status} .ticket`, { hasText: text }).first().waitFor({ timeout: 60_000 }))
+  Effect.promise(() => page.locator(`#${status} .ticket`, { hasText: text }).first().waitFor())
 
 /** Waits until the number of a plot satisfies the predicate. */
 const plot = (page: Page, name: string, predicate: (value: number) => boolean) =>
@@ -74,6 +76,20 @@ const plot = (page: Page, name: string, predicate: (value: number) => boolean) =
     Effect.repeat({ until: predicate, schedule: Schedule.spaced("200 millis") }),
     Effect.timeoutFail({ duration: "60 seconds", onTimeout: () => `the plot ${name} did not reach the number` })
   )
+
+/** Returns the highest number that a plot shows from now on: it may show it for a moment only. */
+const peak = (page: Page, name: string) =>
+  Effect.promise(() =>
+    page.evaluate((name) => {
+      globalThis.peak = 0
+      const plots = document.querySelector("#plots") ?? document.body
+      const read = () => {
+        const text = plots.querySelector(`[data-plot=${name}] output`)?.textContent
+        globalThis.peak = Math.max(globalThis.peak, Number(text?.replace(/\D/g, "")))
+      }
+      new MutationObserver(read).observe(plots, { childList: true })
+    }, name)
+  ).pipe(Effect.as(Effect.promise(() => page.evaluate(() => globalThis.peak))))
 
 const violations = (page: Page) =>
   Effect.promise(async () => {
@@ -87,6 +103,8 @@ const violations = (page: Page) =>
 declare global {
   // Defined by the source of axe-core.
   var axe: Pick<typeof Axe, "run">
+  // Defined by `peak`.
+  var peak: number
 }
 
 const run = <A, E>(
@@ -146,15 +164,21 @@ describe.skipIf(Chromium.isMissing)("the demo", () => {
       yield* plot(page, "connections", (n) => n === 2)
       yield* Effect.promise(() => page.click("#slow"))
       yield* plot(page, "connections", (n) => n === 3)
+      const longestQueue = yield* peak(page, "queued")
       yield* Effect.promise(() => page.click("#burst"))
-      yield* plot(page, "queued", (n) => n > 0)
+      yield* Effect.repeat(longestQueue, { until: (n) => n > 0, schedule: Schedule.spaced("200 millis") })
       yield* plot(page, "dropped", (n) => n > 0)
-      yield* Effect.promise(() => page.locator("#wire", { hasText: "\"n\":3000" }).waitFor({ timeout: 60_000 }))
+      yield* Effect.promise(() => page.locator("#wire", { hasText: "\"n\":3000" }).waitFor())
       yield* plot(page, "connections", (n) => n === 2)
-      // The page receives the events of its absence after it has reconnected.
+      // The page cannot reconnect before the order is placed, and receives the events of its absence then.
+      const mayReconnect = yield* Effect.makeLatch()
+      const reconnect = Effect.runPromise(mayReconnect.await)
+      yield* Effect.promise(() => page.route("**/events", (route) => reconnect.then(() => route.continue())))
       yield* Effect.promise(() => page.click("#drop"))
       yield* until(page, () => document.querySelector<HTMLElement>("#connection")?.dataset["state"] === "lost")
       yield* order(another.page, "Rui")
+      yield* ticket(another.page, "placed", "Rui")
+      yield* mayReconnect.open
       yield* ticket(page, "placed", "Rui")
       yield* plot(page, "resumes", (n) => n > 0)
     })

@@ -57,7 +57,7 @@ const render = (page: Page, props: Props) =>
 
 const shows = (page: Page, text: string) =>
   Effect.promise(() =>
-    page.waitForFunction((text) => globalThis.reactApi.text() === text, text, { timeout: 30_000 }).then(() => {})
+    page.waitForFunction((text) => globalThis.reactApi.text() === text, text, { timeout: 100_000 }).then(() => {})
   )
 
 const suite = (browser: typeof Chromium | typeof Firefox, react: keyof typeof versions) =>
@@ -114,6 +114,8 @@ const suite = (browser: typeof Chromium | typeof Firefox, react: keyof typeof ve
           yield* render(page, { url: url("/a"), factor: 1, enabled: true })
           yield* shows(page, "open - 1")
           assert.deepStrictEqual(server.requests.map(({ lastEventId }) => lastEventId), [undefined, "1"])
+          const texts = yield* Effect.promise(() => page.evaluate(() => globalThis.reactApi.texts))
+          assert.deepStrictEqual(texts.slice(-3), ["disabled - 1", "connecting - 1", "open - 1"])
         }))
 
       it.scoped("shows a lost connection, an end, and an error that is final", () =>

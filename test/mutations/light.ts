@@ -10,6 +10,17 @@ const inChromium = "test/browser/react.test.ts"
 
 export default [
   {
+    promise: "a hook that is enabled again does not show the state of its last connection",
+    file: hook,
+    find: `    setState((state) =>
+      state.key === key && state`,
+    replace: `    if (!enabled) return
+    setState((state) =>
+      state.key === key && state`,
+    test: inChromium,
+    name: "connects while it is enabled"
+  },
+  {
     promise: "two topics with an event of one name do not collide",
     file: client,
     find: "rest === undefined ? undefined : Params.paramsOf(path, channel)",

@@ -21,6 +21,20 @@ const pacing = { file: "src/WebPush/internal/pacing.ts", test: "test/WebPush/pac
 
 export default [
   {
+    ...sender,
+    promise: "The Effect that makes a message has a time limit",
+    name: "that does not end in time",
+    find: `limit(message, () => tooLate)`,
+    replace: `message`
+  },
+  {
+    ...sender,
+    promise: "A message that is not made in time may be tried again",
+    name: "that does not end in time",
+    find: `reason: isLate ? "Unavailable" : "Rejected"`,
+    replace: `reason: "Rejected"`
+  },
+  {
     ...pacing,
     promise: "A change of the time of day does not stop a pace",
     find: `Effect.map(Effect.clock, monotonicMillis)`,

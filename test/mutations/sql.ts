@@ -22,6 +22,36 @@ const migrate = { ...statement, file: "src/sql/internal/migrate.ts" }
 
 export default [
   {
+    ...outbox,
+    promise: "Template data that JSON replaces is refused at enqueue",
+    name: "refuses data that JSON does not preserve",
+    file: "src/NotificationOutbox/internal/json.ts",
+    find: `if (isLost(value)) return path`,
+    replace: ``
+  },
+  {
+    ...outbox,
+    promise: "Template data that the Schema cannot decode is refused at enqueue",
+    name: "refuses data that JSON does not preserve",
+    find: `Effect.as(template.check(data), {`,
+    replace: `Effect.as(Effect.void, {`
+  },
+  {
+    ...outbox,
+    promise: "A template push without data is refused, and is no defect",
+    name: "refuses data that JSON does not preserve",
+    find: ` && Either.isEither(push.data)`,
+    replace: ``
+  },
+  {
+    ...store,
+    promise: "A page has at most 10,000 devices",
+    name: "refuses a limit of a page",
+    file: "src/SubscriptionStore.ts",
+    find: ` && limit <= maxPage`,
+    replace: ` && limit <= 1e4 * maxPage`
+  },
+  {
     ...store,
     promise: "A full page at the end of the devices has no cursor",
     name: "gives a cursor only if another page follows",
