@@ -43,7 +43,7 @@ const openWindow = (url: string, { colorScheme, height, width }: View = desktop)
       (context) => Effect.promise(() => context.close())
     )
     // A limit of Playwright's waits that a busy machine does not reach.
-    context.setDefaultTimeout(100_000)
+    context.setDefaultTimeout(240_000)
     const complaints: Array<string> = []
     context.on("console", (message) => {
       if (message.type() === "error" || message.type() === "warning") complaints.push(message.text())
@@ -74,7 +74,7 @@ const plot = (page: Page, name: string, predicate: (value: number) => boolean) =
   Effect.promise(() => page.textContent(`[data-plot=${name}] output`)).pipe(
     Effect.map((text) => Number(text?.replace(/\D/g, ""))),
     Effect.repeat({ until: predicate, schedule: Schedule.spaced("200 millis") }),
-    Effect.timeoutFail({ duration: "60 seconds", onTimeout: () => `the plot ${name} did not reach the number` })
+    Effect.timeoutFail({ duration: "240 seconds", onTimeout: () => `the plot ${name} did not reach the number` })
   )
 
 /** Returns the highest number that a plot shows from now on: it may show it for a moment only. */
@@ -110,7 +110,7 @@ declare global {
 const run = <A, E>(
   name: string,
   body: Effect.Effect<A, E, Browser | TestPushService | HttpClient.HttpClient | WebPushCrypto | Scope.Scope>
-) => it.scopedLive(name, () => Effect.provide(body, Layer.merge(Chromium.layer, TestPush.layer)))
+) => it.scopedLive(name, () => Effect.provide(body, Layer.merge(Chromium.layer, TestPush.layer)), 300_000)
 
 describe.skipIf(Chromium.isMissing)("the demo", () => {
   run(
@@ -165,7 +165,8 @@ describe.skipIf(Chromium.isMissing)("the demo", () => {
       yield* Effect.promise(() => page.click("#slow"))
       yield* plot(page, "connections", (n) => n === 3)
       const longestQueue = yield* peak(page, "queued")
-      yield* Effect.promise(() => page.click("#burst"))
+      // Without the wait of Playwright for a navigation, which the burst delays.
+      yield* Effect.promise(() => page.evaluate(() => document.querySelector<HTMLElement>("#burst")?.click()))
       yield* Effect.repeat(longestQueue, { until: (n) => n > 0, schedule: Schedule.spaced("200 millis") })
       yield* plot(page, "dropped", (n) => n > 0)
       yield* Effect.promise(() => page.locator("#wire", { hasText: "\"n\":3000" }).waitFor())

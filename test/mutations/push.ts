@@ -318,10 +318,11 @@ export default [
   },
   {
     ...sender,
+    file: "src/WebPush/internal/deadline.ts",
     promise: "The Effect of a message changes no setting of the next message",
     name: "keeps the settings that its Effect changes from the next one",
-    find: `Effect.updateFiberRefs(() => before)`,
-    replace: `Effect.void`
+    find: `isInterruptedByOther(refs) ? refs : before`,
+    replace: `refs`
   },
   {
     ...sender,

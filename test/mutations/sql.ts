@@ -400,22 +400,22 @@ export default [
   {
     promise: "Only a template of the outbox is stored",
     ...outbox,
-    find: "&& byName.has(push.template)",
-    replace: "",
+    find: "? byName.get(push.template)",
+    replace: "? byName.get(push.template) ?? templates[0] ?? { check: () => Effect.void }",
     name: "refuses a template that it does not have"
   },
   {
     promise: "Padding that is not supported is refused at enqueue",
     ...outbox,
-    find: "if (webPush.supportsPadding === false &&",
-    replace: "if (webPush.supportsPadding === null &&",
+    find: "const rule = ruleOfPadding(webPush, options.padding)",
+    replace: "const rule = ruleOfPadding({}, options.padding)",
     name: "refuses a template that it does not have"
   },
   {
     promise: "Padding that is not supported is refused when a campaign starts",
     ...campaign,
-    find: "if (webPush.supportsPadding === false &&",
-    replace: "if (webPush.supportsPadding === null &&",
+    find: "const rule = ruleOfPadding(webPush, options.padding)",
+    replace: "const rule = ruleOfPadding({}, options.padding)",
     name: "SQLite refuses a campaign"
   },
   {
