@@ -512,7 +512,10 @@ export const suite = <R, E>(it: Vitest.MethodsNonLive<R, true>, options: {
    * clock of the system. By default it has the clock of the schedule, and a turn is one of Effect's scheduler.
    */
   readonly turn?: Effect.Effect<void, never, R> | undefined
+  /** The number of schedules that run concurrently, because they wait for brokers that are released. 4 by default. */
+  readonly concurrency?: number | undefined
 }): void => {
+  const { concurrency = 4 } = options
   const newLog = Layer.build(options.layer(limits)).pipe(
     Effect.map(Context.get(EventLog.EventLog)),
     options.turn === undefined ? identity : Effect.withClock(Clock.make())
@@ -521,23 +524,23 @@ export const suite = <R, E>(it: Vitest.MethodsNonLive<R, true>, options: {
     it.effect(title, () =>
       Effect.gen(function*() {
         const runtime = yield* Effect.runtime<R>()
+        const ownTurn = Effect.provide(turn, runtime.context)
         const property = fc.asyncProperty(schedules, (schedule) =>
           // The test runner needs a turn of the event loop after each schedule.
           Runtime.runPromise(
             runtime,
-            Effect.zipLeft(run(newLog, transport, Effect.provide(turn, runtime), schedule), eventLoopTurn)
+            Effect.zipLeft(run(newLog, transport, ownTurn, schedule), eventLoopTurn)
           ))
         const seed = Number(process.env.FC_SEED ?? 1)
-        // Four run concurrently, because a schedule waits for brokers that are released.
         yield* Effect.promise(() =>
           Promise.all(
             Array.from(
-              { length: 4 },
-              (_, i) => fc.assert(property, { numRuns: Math.ceil(numRuns / 4), seed: seed + i })
+              { length: concurrency },
+              (_, i) => fc.assert(property, { numRuns: Math.ceil(numRuns / concurrency), seed: seed + i })
             )
           )
         )
-      }), 600_000)
+      }), 600_000 + numRuns * 500)
 
   holds("loses, repeats and reorders nothing", streams, options.turn ?? Effect.yieldNow(), options.runs.streams)
   holds("loses, repeats and reorders nothing over sockets", sockets, eventLoopTurn, options.runs.sockets)

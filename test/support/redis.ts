@@ -178,3 +178,22 @@ export const cluster = Effect.gen(function*() {
 export class SharedRedis extends Context.Tag("test/SharedRedis")<SharedRedis, Redis>() {
   static readonly layer = Layer.scoped(SharedRedis, make())
 }
+
+/**
+ * Makes a turn in which a server answers. All that wait for it at the same time share one request.
+ */
+export const turns = (url: string): Effect.Effect<Effect.Effect<void>, never, Scope.Scope> =>
+  Effect.acquireRelease(
+    Effect.promise(() => createClient({ url, commandOptions: { timeout: 0 } }).connect()),
+    (client) => Effect.sync(() => client.destroy())
+  ).pipe(Effect.map((client) => {
+    let waiting: Array<() => void> = []
+    const answer = () => {
+      const answered = waiting
+      waiting = []
+      client.ping().then(() => answered.forEach((resume) => resume()))
+    }
+    return Effect.async<void>((resume) => {
+      if (waiting.push(() => resume(Effect.void)) === 1) setImmediate(answer)
+    })
+  }))
