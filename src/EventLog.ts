@@ -21,6 +21,7 @@ import * as Encoding from "effect/Encoding"
 import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
+import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
 
@@ -312,8 +313,9 @@ export declare namespace EventLog {
 /**
  * Makes a log from a backend, which need neither check names and keys nor count followers. An operation with a name
  * that breaks a rule fails with `EventLogError` (`InvalidChannel`) before it reaches the backend, and an append of no
- * events does not reach it. A tail of the backend follows each channel once at most, and is not asked to follow a
- * channel before it has unfollowed it.
+ * events does not reach it. Data that is no `Uint8Array`, a cursor that is none, and a limit or a count that is not a
+ * whole number die with `IllegalArgumentException`. A tail of the backend follows each channel once at most, and is not
+ * asked to follow a channel before it has unfollowed it.
  *
  * @since 0.1.0
  * @category constructors
@@ -344,10 +346,11 @@ export const make = (backend: EventLog.Backend): EventLog.Service => ({
     }),
   appendAll: (events) =>
     Effect.suspend((): Effect.Effect<ReadonlyArray<Cursor>, EventLogError> => {
+      if (!Array.isArray(events)) return illegal("events must be an array")
       if (events.length === 0) return Effect.succeed([])
       for (const event of events) {
-        const error = invalid(event)
-        if (error !== undefined) return error
+        const failure = invalid(event)
+        if (failure !== undefined) return failure
       }
       return backend.appendAll(events)
     }),
@@ -355,6 +358,9 @@ export const make = (backend: EventLog.Backend): EventLog.Service => ({
   read: (channels, after, limit, maxBytes = maxPageBytes) =>
     Effect.suspend(() => {
       const names = Array.from(channels)
+      if (!isCursor(after)) return illegal("after must be a cursor")
+      if (!isCount(limit) || limit === 0) return illegal("limit must be a whole number, one or more")
+      if (!(maxBytes >= 0)) return illegal("maxBytes must be a number, zero or more")
       return valid(
         names.map(patternFault).find((fault) => fault !== undefined),
         () => backend.read(names, after, limit, maxBytes)
@@ -363,6 +369,8 @@ export const make = (backend: EventLog.Backend): EventLog.Service => ({
   last: (channels, maxBytes, after) =>
     Effect.suspend(() => {
       const names = Array.from(channels)
+      if (after !== undefined && !isCursor(after)) return illegal("after must be a cursor")
+      if (!(maxBytes >= 0)) return illegal("maxBytes must be a number, zero or more")
       return valid(
         names.map(channelFault).find((fault) => fault !== undefined),
         () => backend.last(names, maxBytes, after)
@@ -373,7 +381,12 @@ export const make = (backend: EventLog.Backend): EventLog.Service => ({
     return { follow: (channel) => valid(patternFault(channel), () => follow(channel)), take: tail.take }
   }),
   presence: Effect.map(backend.presence, (presence) => ({
-    set: presence.set,
+    set: (channel, count) =>
+      Effect.suspend(() => {
+        const fault = patternFault(channel)
+        if (fault !== undefined) return illegal(`a channel ${fault}`)
+        return isCount(count) ? presence.set(channel, count) : illegal("count must be a whole number, zero or more")
+      }),
     others: (channel) => valid(channelFault(channel), () => presence.others(channel))
   }))
 })
@@ -459,13 +472,22 @@ const countFollowers = (tail: Tail): Tail["follow"] => {
 
 const noCursor = "EventLog: the backend has appended an event, and returned no cursor"
 
-/** Returns the error of an event that breaks a rule, or undefined. */
-const invalid = ({ channel, key }: NewEntry): EventLogError | undefined => {
+/** Returns the failure of an event that breaks a rule, or undefined. A program in JavaScript may append any value. */
+const invalid = (event: NewEntry): Effect.Effect<never, EventLogError> | undefined => {
+  if (!Predicate.hasProperty(event, "data") || !Predicate.isUint8Array(event.data)) {
+    return illegal("data must be a Uint8Array")
+  }
+  const { channel, key } = event
   const ofChannel = channelFault(channel)
   if (ofChannel !== undefined) return new EventLogError({ reason: "InvalidChannel", detail: `a channel ${ofChannel}` })
   const ofKey = key === undefined ? undefined : keyFault(key)
   return ofKey === undefined ? undefined : new EventLogError({ reason: "InvalidKey", detail: `a key ${ofKey}` })
 }
+
+const isCursor = (cursor: Cursor): boolean =>
+  Predicate.isObject(cursor) && typeof cursor.epoch === "string" && Number.isSafeInteger(cursor.seq)
+
+const isCount = (count: number): boolean => Number.isSafeInteger(count) && count >= 0
 
 const valid = <A, R>(
   fault: string | undefined,

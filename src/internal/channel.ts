@@ -16,7 +16,10 @@ export const patternFault = (pattern: string): string | undefined => fault(patte
 export const keyFault = (key: string): string | undefined => fault(key, maxKeyBytes)
 
 const fault = (name: string, maxBytes: number): string | undefined =>
-  name === "" ?
+  // A program in JavaScript may pass any value.
+  typeof name !== "string" ?
+    "must be a string" :
+    name === "" ?
     "must not be empty" :
     !isShort(name, maxBytes) ?
     `must be at most ${maxBytes} bytes long` :

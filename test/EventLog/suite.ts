@@ -9,5 +9,5 @@ export const suite = <R, E>(it: Vitest.MethodsNonLive<R, true>, options: {
   /** The number of random schedules of each property. */
   readonly runs: number
 }): void => {
-  for (const { name, run } of TestEventLog.cases(options)) it.effect(name, () => run, 120_000)
+  for (const { name, run } of TestEventLog.cases(options)) it.effect(name, () => run, 120_000 + options.runs * 200)
 }

@@ -48,13 +48,17 @@ const during = <A, E>(
         Effect.repeat({ until: () => isDone }),
         Effect.forkScoped
       )
-    yield* Effect.sleep("300 millis")
+    const awaitMore = (when: string) =>
+      Effect.suspend(() => {
+        const count = appended.length + 20
+        return Effect.sleep("20 millis").pipe(
+          Effect.repeat({ until: () => appended.length > count }),
+          Effect.timeoutFail({ duration: "30 seconds", onTimeout: () => `no event was appended ${when} the fault` })
+        )
+      })
+    yield* awaitMore("before")
     yield* fault
-    const before = appended.length
-    yield* Effect.sleep("20 millis").pipe(
-      Effect.repeat({ until: () => appended.length > before + 20 }),
-      Effect.timeoutFail({ duration: "30 seconds", onTimeout: () => "no event was appended after the fault" })
-    )
+    yield* awaitMore("after")
     isDone = true
     yield* Fiber.join(writing)
     yield* append(writer, "a/last", "last")
@@ -229,10 +233,16 @@ describeRedis("RedisEventLog over a cluster", () => {
           const { first, idOf, reader, second, writer } = yield* open
           const slot = String(yield* Redis.send(first, "CLUSTER", "KEYSLOT", "{effect-realtime}:"))
           const [from, to] = [yield* idOf(first), yield* idOf(second)]
+          // The scripts that the first shard has not run, because it has a part of the keys.
+          const redirections = Effect.map(
+            Redis.send(first, "INFO", "commandstats"),
+            (stats) => Number(/cmdstat_evalsha:.*rejected_calls=(\d+)/.exec(String(stats))?.[1])
+          )
           const move = Effect.gen(function*() {
             yield* Redis.send(second, "CLUSTER", "SETSLOT", slot, "IMPORTING", from)
             yield* Redis.send(first, "CLUSTER", "SETSLOT", slot, "MIGRATING", to)
             while (true) {
+              const before = yield* redirections
               const keys = yield* Redis.send(first, "CLUSTER", "GETKEYSINSLOT", slot, "2")
               if (!Array.isArray(keys) || keys.length === 0) break
               yield* Redis.send(
@@ -246,7 +256,10 @@ describeRedis("RedisEventLog over a cluster", () => {
                 "KEYS",
                 ...keys.map(String)
               )
-              yield* Effect.sleep("50 millis")
+              yield* redirections.pipe(
+                Effect.repeat({ until: (count) => count > before, schedule: Schedule.spaced("10 millis") }),
+                Effect.timeoutFail({ duration: "10 seconds", onTimeout: () => "no script was redirected" })
+              )
             }
             yield* Redis.send(second, "CLUSTER", "SETSLOT", slot, "NODE", to)
             yield* Redis.send(first, "CLUSTER", "SETSLOT", slot, "NODE", to)

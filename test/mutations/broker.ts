@@ -237,6 +237,30 @@ export default [
     name: "while the log is unavailable"
   },
   {
+    promise: "Data that is no Uint8Array is refused before it reaches the backend",
+    file: "src/EventLog.ts",
+    find: "!Predicate.isUint8Array(event.data)",
+    replace: "false",
+    test: "test/EventLog/memory.test.ts",
+    name: "refuses a value of another type"
+  },
+  {
+    promise: "A key or a channel that is no text is refused with a reason",
+    file: "src/internal/channel.ts",
+    find: "typeof name !== \"string\"",
+    replace: "name === undefined",
+    test: "test/EventLog/memory.test.ts",
+    name: "refuses a value of another type"
+  },
+  {
+    promise: "A cursor of another type is refused before it reaches the backend",
+    file: "src/EventLog.ts",
+    find: "typeof cursor.epoch === \"string\" && Number.isSafeInteger(cursor.seq)",
+    replace: "true",
+    test: "test/EventLog/memory.test.ts",
+    name: "refuses a value of another type"
+  },
+  {
     promise: "A page is bounded in bytes",
     file: "src/EventLog.ts",
     find: "(bytes > maxBytes && entries.length > 0)",

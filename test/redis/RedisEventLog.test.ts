@@ -815,6 +815,7 @@ describeRedis("RedisEventLog", () => {
     it.scoped("takes the options of a client that the program has made, and leaves the client alone", () =>
       Effect.gen(function*() {
         const { url } = yield* Redis.make(["--requirepass", "secret"])
+        const observer = yield* admin(url.replace("//", "//:secret@"))
         for (
           const client of [
             // The log overrides what it relies on.
@@ -832,9 +833,24 @@ describeRedis("RedisEventLog", () => {
           ]
         ) {
           const wasOpen = client.isOpen
+          const numbers = Effect.map(Effect.promise(() => observer.info()), (info) => ({
+            connections: Number(/total_connections_received:(\d+)/.exec(info)?.[1]),
+            pings: Number(/cmdstat_ping:calls=(\d+)/.exec(info)?.[1] ?? 0)
+          }))
           yield* Layer.build(RedisEventLog.layerWith({ client, timeout: "1 second" })).pipe(
             Effect.flatMap((context) => works(Context.get(context, EventLog.EventLog))),
-            Effect.zipRight(Effect.sleep("100 millis")),
+            // Its connections have been idle for half of the timeout when it pings again.
+            Effect.zipRight(numbers),
+            Effect.flatMap((before) =>
+              numbers.pipe(
+                Effect.repeat({
+                  until: ({ pings }) => pings >= before.pings + 2,
+                  schedule: Schedule.spaced("20 millis")
+                }),
+                Effect.timeoutFail({ duration: "5 seconds", onTimeout: () => "the log has not pinged" }),
+                Effect.map(({ connections }) => assert.strictEqual(connections, before.connections, "no reconnection"))
+              )
+            ),
             Effect.scoped
           )
           assert.strictEqual(client.isOpen, wasOpen)
@@ -842,15 +858,14 @@ describeRedis("RedisEventLog", () => {
           assert.strictEqual(yield* Effect.promise(() => client.ping()), "PONG")
           client.destroy()
         }
-        const client = yield* admin(url.replace("//", "//:secret@"))
-        yield* Effect.promise(() => client.sendCommand(["CLIENT", "LIST"])).pipe(
+        yield* Effect.promise(() => observer.sendCommand(["CLIENT", "LIST"])).pipe(
           Effect.repeat({
             until: (list) => String(list).trim().split("\n").length === 1,
             schedule: Schedule.spaced("20 millis")
           }),
           Effect.timeoutFail({ duration: "5 seconds", onTimeout: () => "connections of the log stay open" })
         )
-        const inDatabase = yield* Effect.promise(() => client.info("keyspace"))
+        const inDatabase = yield* Effect.promise(() => observer.info("keyspace"))
         assert.include(inDatabase, "db0:")
         assert.include(inDatabase, "db1:")
       }))

@@ -3,6 +3,7 @@
  */
 import assert from "node:assert/strict"
 
+import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -22,6 +23,12 @@ const missing = (page: EventLog.Page) => Option.getOrUndefined(page.missing)
 /** Returns the error of an operation that must fail. */
 const refusal = <A, R>(operation: Effect.Effect<A, EventLog.EventLogError, R>) =>
   Effect.flip(operation).pipe(Effect.orDieWith(() => new assert.AssertionError({ message: "it was not refused" })))
+
+/** Calls an operation as a program in JavaScript may do. */
+const call = (
+  operation: (...args: Array<never>) => unknown,
+  ...args: ReadonlyArray<unknown>
+): Effect.Effect<unknown, EventLog.EventLogError, Scope.Scope> => Reflect.apply(operation, undefined, args)
 
 const channels = ["a/1", "a/2", "b/1", "c"]
 const patterns = [...channels, "a/*", "b/*", "*/1", "*/*", "*"]
@@ -237,6 +244,59 @@ export const make = <E, R>(
           const place = yield* log.append("a/1", bytes(""), { key })
           assert.deepStrictEqual(yield* log.append("a/1", bytes(""), { key }), place)
         }
+      })),
+
+    over("refuses a value of another type, and remains usable", (log) =>
+      Effect.gen(function*() {
+        const start = yield* log.head
+        const { append, appendAll, last, read } = log
+        const { set } = yield* log.presence
+        const { follow } = yield* log.tail
+        const data = bytes("")
+        const channel = "a/1"
+        for (
+          const [name, operation, ...args] of [
+            ["data", append, channel, null],
+            ["data", append, channel, "text"],
+            ["data", append, channel, [1]],
+            ["data", append, channel, new Uint8Array(1).buffer],
+            ["data", appendAll, [{ channel, data }, { channel, data: null }]],
+            ["data", appendAll, [null]],
+            ["events", appendAll, { channel, data }],
+            ["after", read, [channel], null, 1],
+            ["after", read, [channel], { epoch: null, seq: 0 }, 1],
+            ["after", read, [channel], { ...start, seq: "0" }, 1],
+            ["limit", read, [channel], start, Number.NaN],
+            ["limit", read, [channel], start, 0],
+            ["maxBytes", read, [channel], start, 1, Number.NaN],
+            ["after", last, [channel], 1, { epoch: null, seq: 0 }],
+            ["maxBytes", last, [channel], "many"],
+            ["a channel", set, null, 1],
+            ["count", set, channel, Number.NaN]
+          ] as const
+        ) {
+          const exit = yield* Effect.exit(call(operation, ...args))
+          const defect = Exit.isFailure(exit) ? Cause.squash(exit.cause) : undefined
+          assert.ok(Cause.isIllegalArgumentException(defect), `${name} is not refused`)
+          assert.match(defect.message, new RegExp(`^EventLog: ${name} must`))
+        }
+        for (
+          const [reason, operation, ...args] of [
+            ["InvalidKey", append, channel, data, { key: null }],
+            ["InvalidKey", append, channel, data, { key: [] }],
+            ["InvalidKey", appendAll, [{ channel, data, key: 7 }]],
+            ["InvalidChannel", append, null, data],
+            ["InvalidChannel", appendAll, [{ channel: [], data }]],
+            ["InvalidChannel", read, [null], start, 1],
+            ["InvalidChannel", last, [7], 1],
+            ["InvalidChannel", follow, null]
+          ] as const
+        ) {
+          const refused = yield* refusal(call(operation, ...args))
+          assert.strictEqual(refused.reason, reason)
+          assert.match(refused.detail, /must be a string/)
+        }
+        assert.deepStrictEqual(yield* log.append(channel, data), { ...start, seq: start.seq + 1 })
       })),
 
     over("stores any bytes unchanged", (log) =>
