@@ -12,8 +12,9 @@ const bytes = (text: string) => new TextEncoder().encode(text)
 const text = (entry: EventLog.Entry) => new TextDecoder().decode(entry.data)
 const runs = Number(process.env["SCHEDULES"] ?? 20)
 
+// On a busy machine the first connection may take longer than a short timeout.
 const node = <E>(log: Layer.Layer<EventLog.EventLog, E>) =>
-  Effect.map(Layer.build(log), (context) => Context.get(context, EventLog.EventLog))
+  Effect.map(Layer.build(Layer.retry(log, Schedule.recurs(5))), (context) => Context.get(context, EventLog.EventLog))
 
 /** Appends until it succeeds: an event may be appended twice, as the guide says, so the key makes it happen once. */
 const append = (log: EventLog.EventLog.Service, channel: string, data: string) =>

@@ -833,7 +833,7 @@ describeRedis("RedisEventLog", () => {
           ]
         ) {
           const wasOpen = client.isOpen
-          const numbers = Effect.map(Effect.promise(() => observer.info()), (info) => ({
+          const numbers = Effect.map(Effect.promise(() => observer.info("everything")), (info) => ({
             connections: Number(/total_connections_received:(\d+)/.exec(info)?.[1]),
             pings: Number(/cmdstat_ping:calls=(\d+)/.exec(info)?.[1] ?? 0)
           }))
@@ -848,6 +848,7 @@ describeRedis("RedisEventLog", () => {
                   schedule: Schedule.spaced("20 millis")
                 }),
                 Effect.timeoutFail({ duration: "5 seconds", onTimeout: () => "the log has not pinged" }),
+                Effect.zipRight(numbers),
                 Effect.map(({ connections }) => assert.strictEqual(connections, before.connections, "no reconnection"))
               )
             ),
