@@ -62,8 +62,8 @@ export default [
   {
     promise: "an append of several events is refused as a whole",
     file: eventLog,
-    find: "if (error !== undefined) return error\n",
-    replace: "if (error !== undefined) break\n",
+    find: "if (failure !== undefined) return failure\n",
+    replace: "if (failure !== undefined) break\n",
     test: "test/EventLog/memory.test.ts",
     name: "all events of a call or none"
   },
