@@ -108,8 +108,8 @@ export interface SendOptions {
    * Time limit of one request, as a Duration: name resolution, connection, and the response with its body. Another such
    * time is the limit of the Effect that makes a message. 10 seconds by default.
    *
-   * The limit interrupts. A part of a client, or of that Effect, that is uninterruptible ends first, and a fiber that
-   * it has forked without joining it ends with the call.
+   * The limit interrupts. A part of a client, or of that Effect, that is uninterruptible ends first. A fiber that one
+   * of them forks without joining it may outlive it, and ends with the call at the latest.
    */
   readonly timeout?: Duration.DurationInput | undefined
   /**

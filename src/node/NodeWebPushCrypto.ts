@@ -34,8 +34,7 @@ export interface WorkersOptions {
 }
 
 /**
- * Builds the service. An encryption blocks the event loop for a fifth of a millisecond, so that a turn of the event
- * loop does eight at most.
+ * Builds the service. An encryption blocks the event loop, so that a turn of the event loop does eight at most.
  *
  * @since 0.1.0
  * @category constructors
