@@ -223,11 +223,19 @@ const toFrame = (
   return { event, data: `${path}\n${JSON.stringify(data)}`, id }
 }
 
+/** The units in which time passes in a schedule. */
+interface Turns {
+  /** Other fibers make progress. */
+  readonly step: Effect.Effect<void>
+  /** The log answers. */
+  readonly answer: Effect.Effect<void>
+}
+
 /** Runs the steps of a schedule, and fails with the first fault. */
 const run = <R, E>(
   newLog: Effect.Effect<EventLog.EventLog.Service, E, R | Scope.Scope>,
   transport: Effect.Effect<Subscribe, never, Scope.Scope>,
-  turn: Effect.Effect<void>,
+  { answer, step }: Turns,
   schedule: Schedule
 ) => {
   const clock = ManualClock.make()
@@ -238,7 +246,7 @@ const run = <R, E>(
     const publishers: Array<Fiber.RuntimeFiber<void>> = []
     let moments = 0
     let published = 0
-    const turns = (n: number) => n === 0 ? Effect.void : Effect.repeatN(turn, n - 1)
+    const pass = (n: number) => n === 0 ? Effect.void : Effect.repeatN(step, n - 1)
 
     /** Notes the ends of channels, whose ids `complete` does not return. */
     const noteEnds = (log: EventLog.EventLog.Service): EventLog.EventLog.Service => ({
@@ -261,7 +269,7 @@ const run = <R, E>(
     const startNode = (log: EventLog.EventLog.Service) =>
       Effect.gen(function*() {
         const scope = yield* Scope.fork(life, ExecutionStrategy.sequential)
-        const trouble = TroubledLog.make(schedule.pace, turn)
+        const trouble = TroubledLog.make(schedule.pace, step)
         const broker = yield* EventBroker.make().pipe(
           Effect.provideService(EventLog.EventLog, TroubledLog.wrap(noteEnds(log), trouble)),
           Scope.extend(scope)
@@ -284,7 +292,7 @@ const run = <R, E>(
       Effect.gen(function*() {
         const { epoch, log } = node
         const { seq } = yield* log.head
-        yield* turn
+        yield* step
         const last = Model.entriesOf(history, { channels: client.options.channels, epoch }).at(-1)
         const state: Model.State = last === undefined || client.options.snapshot === "without an id"
           ? { at: undefined, seq }
@@ -440,7 +448,6 @@ const run = <R, E>(
         isWhole
       )
 
-    /** Reconnects the clients until each has received everything. */
     /** True if the client is connected, or all of its channels have ended and it has received everything. */
     const isSettled = (client: Client) => {
       if (isConnected(client)) return true
@@ -451,15 +458,21 @@ const run = <R, E>(
         faultOf(connection, true) === undefined
     }
 
+    const hasAll = () =>
+      clients.every((client) =>
+        isSettled(client) && client.connection !== undefined && faultOf(client.connection, true) === undefined
+      )
+
+    /** Reconnects the clients until each has received everything. */
     const settle = Effect.gen(function*() {
       yield* Fiber.joinAll(publishers)
       for (let round = 0; round < 50; round++) {
         yield* Effect.forEach(clients, (client) => isSettled(client) ? Effect.void : connect(client, "last"))
-        yield* turns(10 + round * 10)
-        const lacking = clients.filter(({ connection }) =>
-          connection === undefined || faultOf(connection, true) !== undefined
-        )
-        if (lacking.length === 0 && clients.every(isSettled)) return
+        yield* pass(10)
+        for (let n = 0; n <= round * 10; n++) {
+          if (hasAll()) return
+          yield* answer
+        }
         yield* clock.advance("1 second")
       }
       for (const [i, { connection }] of clients.entries()) {
@@ -469,9 +482,10 @@ const run = <R, E>(
       assert.isTrue(clients.every(isSettled), "a client cannot stay connected")
     })
 
-    for (const [step, n] of schedule.steps) {
-      yield* take(step)
-      yield* turns(n)
+    for (const [next, n] of schedule.steps) {
+      yield* take(next)
+      yield* pass(n)
+      for (let answers = 0; answers < Math.floor(n / 5); answers++) yield* answer
     }
     node.trouble.isOut = false
     for (const { permits } of clients) yield* permits.release(unlimited)
@@ -483,7 +497,7 @@ const run = <R, E>(
       if (fault !== undefined) assert.fail(`${fault}: ${JSON.stringify({ connection, history }, undefined, 1)}`)
     }
     yield* Fiber.interruptAll(clients.flatMap(({ fiber }) => fiber ?? []))
-    for (let n = 0; n < 1000 && (yield* node.broker.channels).length + node.trouble.followed.size > 0; n++) yield* turn
+    for (let n = 0; n < 1000 && (yield* node.broker.channels).length + node.trouble.followed.size > 0; n++) yield* answer
     assert.deepStrictEqual(yield* node.broker.channels, [])
     assert.deepStrictEqual([...node.trouble.followed], [], "channels are followed without a subscriber")
     yield* Scope.close(node.scope, Exit.void)
@@ -508,28 +522,28 @@ export const suite = <R, E>(it: Vitest.MethodsNonLive<R, true>, options: {
   /** The number of random schedules of clients in this process, and of clients over sockets. */
   readonly runs: { readonly streams: number; readonly sockets: number }
   /**
-   * A turn in which a log that waits for another process, or for the event loop, makes progress. Such a log has the
-   * clock of the system. By default it has the clock of the schedule, and a turn is one of Effect's scheduler.
+   * Waits as long as a log that needs another process, or the event loop, takes for an answer. Such a log has the clock
+   * of the system. By default it has the clock of the schedule, and answers within a turn of Effect's scheduler.
    */
-  readonly turn?: Effect.Effect<void, never, R> | undefined
+  readonly answer?: Effect.Effect<void, never, R> | undefined
   /** The number of schedules that run concurrently, because they wait for brokers that are released. 4 by default. */
   readonly concurrency?: number | undefined
 }): void => {
   const { concurrency = 4 } = options
   const newLog = Layer.build(options.layer(limits)).pipe(
     Effect.map(Context.get(EventLog.EventLog)),
-    options.turn === undefined ? identity : Effect.withClock(Clock.make())
+    options.answer === undefined ? identity : Effect.withClock(Clock.make())
   )
-  const holds = (title: string, transport: typeof sockets, turn: Effect.Effect<void, never, R>, numRuns: number) =>
+  const holds = (title: string, transport: typeof sockets, step: Effect.Effect<void>, numRuns: number) =>
     it.effect(title, () =>
       Effect.gen(function*() {
         const runtime = yield* Effect.runtime<R>()
-        const ownTurn = Effect.provide(turn, runtime.context)
+        const answer = Effect.provide(options.answer ?? step, runtime.context)
         const property = fc.asyncProperty(schedules, (schedule) =>
           // The test runner needs a turn of the event loop after each schedule.
           Runtime.runPromise(
             runtime,
-            Effect.zipLeft(run(newLog, transport, ownTurn, schedule), eventLoopTurn)
+            Effect.zipLeft(run(newLog, transport, { step, answer }, schedule), eventLoopTurn)
           ))
         const seed = Number(process.env.FC_SEED ?? 1)
         yield* Effect.promise(() =>
@@ -542,6 +556,7 @@ export const suite = <R, E>(it: Vitest.MethodsNonLive<R, true>, options: {
         )
       }), 600_000 + numRuns * 500)
 
-  holds("loses, repeats and reorders nothing", streams, options.turn ?? Effect.yieldNow(), options.runs.streams)
+  const step = options.answer === undefined ? Effect.yieldNow() : eventLoopTurn
+  holds("loses, repeats and reorders nothing", streams, step, options.runs.streams)
   holds("loses, repeats and reorders nothing over sockets", sockets, eventLoopTurn, options.runs.sockets)
 }

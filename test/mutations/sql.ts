@@ -205,16 +205,16 @@ export default [
     promise: "A statement in a transaction of the caller is not retried",
     ...statement,
     test: storage.test,
-    find: "onTrue: () => statement,",
-    replace: "onTrue: () => Effect.retry(statement, { schedule: untilFree, while: isConflict }),",
+    find: "isNested, () => statement)",
+    replace: "isNested, () => Effect.retry(statement, { schedule: untilFree, while: isConflict }))",
     name: "fails at once in a transaction"
   },
   {
     promise: "The first failure in a transaction of PostgreSQL reaches the caller",
     ...statement,
     test: storage.test,
-    find: "Effect.map(Effect.serviceOption(SqlClient.TransactionConnection), Option.isSome)",
-    replace: "Effect.succeed(Option.isSome(Option.none()))",
+    find: "const transactions = [SqlClient.TransactionConnection.key, ",
+    replace: "const transactions = [",
     name: "fails with the code of the deadlock"
   },
   {
@@ -241,8 +241,8 @@ export default [
   {
     promise: "Reads of one client run side by side",
     ...statement,
-    find: "          const retried = retry(runSqlite(",
-    replace: "          const retried = timeout.permit.withPermits(1)(retry(runSqlite(",
+    find: "Effect.catchIf(retry(runSqlite(sql, timeout, access, statement)),",
+    replace: "Effect.catchIf(timeout.permit.withPermits(1)(retry(runSqlite(sql, timeout, access, statement))),",
     name: "while another read of the client is not answered"
   },
   {
@@ -422,7 +422,7 @@ export default [
     promise: "an event of a transaction is appended with its commit",
     ...eventLog,
     file: "src/sql/internal/log/log.ts",
-    find: "Effect.if(isInTransaction(sql), {",
+    find: "Effect.if(isInTransaction, {",
     replace: "Effect.if(Effect.succeed(false), {",
     name: "appends what a transaction publishes with its commit"
   },

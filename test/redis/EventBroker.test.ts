@@ -41,7 +41,7 @@ describeRedis("EventBroker over Redis", () => {
         ),
       // `npm run test:redis` runs more of them.
       runs: { streams: 20, sockets: 4 },
-      turn: Effect.flatMap(Client, (client) => Effect.promise(() => client.ping()))
+      answer: Effect.flatMap(Client, (client) => Effect.promise(() => client.ping()))
     })
 
     it.scoped("asks Redis once for a connection that is new or has missed nothing, to a channel that the node follows", () =>

@@ -1,24 +1,25 @@
 import { SqlClient } from "@effect/sql"
 import { describe, layer } from "@effect/vitest"
-import { Effect, Layer } from "effect"
-import { SqlEventLog } from "effect-realtime/sql"
+import { Context, Effect, Layer } from "effect"
 
-import { suite } from "../EventBroker/suite.js"
+import { eventLoopTurn, suite } from "../EventBroker/suite.js"
 import * as Postgres from "../support/postgres.js"
 import * as Sqlite from "../support/sqlite.js"
+import * as SqlLogs from "../support/sqlLogs.js"
 
-const streams = Number(process.env.SQL_SCHEDULES ?? 20)
+// `npm run test:soak:sql` runs more of them.
+const streams = Number(process.env.SQL_SCHEDULES ?? 100)
 const runs = { streams, sockets: Math.ceil(streams / 10) }
-const turn = Effect.flatMap(SqlClient.SqlClient, (sql) => Effect.orDie(Effect.asVoid(sql`SELECT 1`)))
+
+// Nothing in this process outlives a crash of the machine.
+const layerSqlite = Layer.tap(
+  Layer.orDie(Sqlite.layerClient),
+  (context) => Effect.orDie(Context.get(context, SqlClient.SqlClient)`PRAGMA synchronous = OFF`)
+)
 
 describe("EventBroker over SQLite", () => {
-  layer(Layer.orDie(Sqlite.layerClient), { excludeTestServices: true })((it) => {
-    let logs = 0
-    suite(it, {
-      layer: (limits) => Layer.suspend(() => SqlEventLog.layerWith({ ...limits, tableName: `log_${logs++}` })),
-      runs,
-      turn
-    })
+  layer(layerSqlite, { excludeTestServices: true })((it) => {
+    suite(it, { layer: SqlLogs.makeLayers(), runs, answer: eventLoopTurn })
   })
 })
 
@@ -27,11 +28,10 @@ describe.skipIf(Postgres.isMissing)("EventBroker over PostgreSQL", () => {
     excludeTestServices: true,
     timeout: "60 seconds"
   })((it) => {
-    let logs = 0
     suite(it, {
-      layer: (limits) => Layer.suspend(() => SqlEventLog.layerWith({ ...limits, tableName: `log_${logs++}` })),
+      layer: SqlLogs.makeLayers(),
       runs,
-      turn
+      answer: Effect.flatMap(SqlClient.SqlClient, (sql) => Effect.orDie(Effect.asVoid(sql`SELECT 1`)))
     })
   })
 })

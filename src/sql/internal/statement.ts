@@ -1,8 +1,8 @@
 import * as SqlClient from "@effect/sql/SqlClient"
 import { SqlError } from "@effect/sql/SqlError"
+import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import { globalValue } from "effect/GlobalValue"
-import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
 import * as Schedule from "effect/Schedule"
 
@@ -128,12 +128,16 @@ const withRestored = <A>(
   )
 }
 
-// SQLite refuses the pragma inside any transaction. Outside of a transaction the pragma has no effect.
-export const isInTransaction = (sql: SqlClient.SqlClient): Effect.Effect<boolean> =>
-  sql.onDialectOrElse({
-    sqlite: () => Effect.isFailure(untraced(sql`PRAGMA temp.synchronous = 1`)),
-    orElse: () => Effect.map(Effect.serviceOption(SqlClient.TransactionConnection), Option.isSome)
-  })
+// `LibsqlClient` does not export the tag of its transactions.
+const transactions = [SqlClient.TransactionConnection.key, "@effect/sql-libsql/LibsqlClient/LibsqlTransaction"]
+
+/** True inside of `withTransaction`. */
+export const isInTransaction: Effect.Effect<boolean> = Effect.contextWith(({ unsafeMap }: Context.Context<never>) =>
+  transactions.some((tag) => unsafeMap.has(tag))
+)
+
+// A transaction that the caller has begun by a statement of its own.
+const isNested = ({ cause }: SqlError): boolean => /transaction within a transaction/.test(String(cause))
 
 /** The state that all statements of a client share, whichever adapter runs them. */
 interface Shared {
@@ -182,13 +186,13 @@ export const run = <A>(
 ): Effect.Effect<A, SqlError> => {
   const retry = (statement: Effect.Effect<A, SqlError>) =>
     Effect.retry(statement, { schedule: untilFree, while: isConflict })
-  return Effect.if(isInTransaction(sql), {
+  return Effect.if(isInTransaction, {
     onTrue: () => statement,
     onFalse: () =>
       sql.onDialectOrElse({
         sqlite: () => {
           const { timeout, writes } = sharedOf(sql)
-          const retried = retry(runSqlite(sql, timeout, access, statement))
+          const retried = Effect.catchIf(retry(runSqlite(sql, timeout, access, statement)), isNested, () => statement)
           return access === "write" ? afterEarlierWrites(writes, retried) : retried
         },
         orElse: () => retry(statement)

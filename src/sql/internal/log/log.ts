@@ -72,7 +72,7 @@ export const make = Effect.fnUntraced(function*(settings: Settings & { readonly 
   )
 
   const appendAll = (events: ReadonlyArray<NewEntry>): Effect.Effect<ReadonlyArray<Cursor>, EventLogError> =>
-    Effect.if(isInTransaction(sql), {
+    Effect.if(isInTransaction, {
       onTrue: () =>
         Listener.isListening(sql)
           ? Effect.map(send(events, node), (cursor) => events.map(() => cursor))

@@ -186,11 +186,11 @@ export const make = (
           WHERE column2 IS NULL OR NOT EXISTS (
             SELECT 1 FROM ${table}_keys WHERE channel = column1 AND key = column2 AND at >= ${nowAt} - ${maxAge}
           )
-          RETURNING seq, channel, key
+          RETURNING seq, channel, key, (SELECT epoch FROM ${table}_state) AS epoch
         `)
-        const { epoch } = yield* state
+        const { epoch } = inserted[0] ?? (yield* state)
         const keyed = events.flatMap(({ channel, key }) => key === undefined ? [] : [sql`(${channel}, ${key})`])
-        const known = keyed.length === 0 ? [] : yield* append(sql<InsertedRow>`
+        const known = keyed.length === 0 ? [] : yield* append(sql<KeyRow>`
           SELECT seq, channel, key FROM ${table}_keys WHERE (channel, key) IN (VALUES ${sql.csv(keyed)})
         `)
         return toPlaces(events, inserted, known).map((seq): Cursor => ({ epoch, seq }))
@@ -318,10 +318,14 @@ interface AppendRow {
   readonly places: ReadonlyArray<unknown>
 }
 
-interface InsertedRow {
+interface KeyRow {
   readonly seq: unknown
   readonly channel: string
   readonly key: string | null
+}
+
+interface InsertedRow extends KeyRow {
+  readonly epoch: string
 }
 
 const number = (sql: SqlClient.SqlClient, column: string) => sql`CAST(${sql.literal(column)} AS DOUBLE PRECISION)`
@@ -374,8 +378,8 @@ const withoutRepeated = (events: ReadonlyArray<NewEntry>): ReadonlyArray<NewEntr
 /** Returns the place of each event: of the row that was inserted for it, in their order, or of the row of its key. */
 const toPlaces = (
   events: ReadonlyArray<NewEntry>,
-  inserted: ReadonlyArray<InsertedRow>,
-  known: ReadonlyArray<InsertedRow>
+  inserted: ReadonlyArray<KeyRow>,
+  known: ReadonlyArray<KeyRow>
 ): ReadonlyArray<number> => {
   const byKey = new Map(known.map(({ channel, key, seq }) => [`${channel}\n${key}`, Number(seq)]))
   const unkeyed = inserted.filter(({ key }) => key === null).map(({ seq }) => Number(seq)).sort((a, b) => a - b)

@@ -18,6 +18,8 @@ export const make = Effect.fnUntraced(function*(
   append: (events: ReadonlyArray<NewEntry>) => Effect.Effect<ReadonlyArray<Cursor>, EventLogError>
 ) {
   let pending: Array<Request> = []
+  let current: ReadonlyArray<Request> = []
+  let isClosed = false
   const wake = Effect.unsafeMakeLatch(false)
 
   /** Takes the requests of the next statement. */
@@ -34,8 +36,9 @@ export const make = Effect.fnUntraced(function*(
     return batch
   }
 
-  const appendBatch = (batch: ReadonlyArray<Request>) =>
-    append(batch.flatMap(({ events }) => events)).pipe(
+  const appendBatch = (batch: ReadonlyArray<Request>) => {
+    current = batch
+    return append(batch.flatMap(({ events }) => events)).pipe(
       Effect.exit,
       Effect.map((exit) => {
         let next = 0
@@ -47,6 +50,7 @@ export const make = Effect.fnUntraced(function*(
         }
       })
     )
+  }
 
   yield* Effect.gen(function*() {
     while (true) {
@@ -54,17 +58,20 @@ export const make = Effect.fnUntraced(function*(
       wake.unsafeClose()
       for (let batch = takeBatch(); batch.length > 0; batch = takeBatch()) yield* appendBatch(batch)
     }
-  }).pipe(
-    Effect.onExit(() =>
-      Effect.sync(() => {
-        for (const { done } of pending) Deferred.unsafeDone(done, unavailable("the log has been closed"))
-      })
-    ),
-    Effect.forkScoped
+  }).pipe(Effect.forkScoped)
+  // Before the interruption, which may wait for a database that does not answer.
+  yield* Effect.addFinalizer(() =>
+    Effect.sync(() => {
+      isClosed = true
+      for (const { done } of current) Deferred.unsafeDone(done, timeout("the log has been closed before the answer"))
+      for (const { done } of pending) Deferred.unsafeDone(done, closed)
+      pending = []
+    })
   )
 
   return (events: ReadonlyArray<NewEntry>): Effect.Effect<ReadonlyArray<Cursor>, EventLogError> =>
     Effect.suspend(() => {
+      if (isClosed) return closed
       const request: Request = { events, done: Deferred.unsafeMake(FiberId.none) }
       pending.push(request)
       wake.unsafeOpen()
@@ -74,9 +81,7 @@ export const make = Effect.fnUntraced(function*(
           onTimeout: () => {
             const isPending = pending.includes(request)
             remove(request)
-            return isPending
-              ? unavailable("the database has not answered in time")
-              : new EventLogError({ reason: "Timeout", detail: "the database has not answered in time" })
+            return (isPending ? unavailable : timeout)("the database has not answered in time")
           }
         }),
         // An append that is not under way yet is not made.
@@ -90,6 +95,8 @@ export const make = Effect.fnUntraced(function*(
 })
 
 const unavailable = (detail: string) => new EventLogError({ reason: "Unavailable", detail })
+const timeout = (detail: string) => new EventLogError({ reason: "Timeout", detail })
+const closed = unavailable("the log has been closed")
 
 const maxBatch = 256
 const maxBatchBytes = 1024 * 1024
