@@ -9,10 +9,10 @@ import * as Redis from "../support/redis.js"
 // `npm run test:redis:full` runs more of them.
 const streams = Number(process.env["SCHEDULES"] ?? 60)
 
-/** The options that lead to the servers, and a turn in which the server that has the logs answers. */
+/** The options that lead to the servers, and a command that the server of the logs answers. */
 class Servers extends Context.Tag("test/Servers")<Servers, {
   readonly options: RedisEventLog.Options
-  readonly turn: Effect.Effect<void>
+  readonly answer: Effect.Effect<void>
 }>() {}
 
 const broker = <E>(name: string, servers: Layer.Layer<Servers, E>) =>
@@ -33,7 +33,7 @@ const broker = <E>(name: string, servers: Layer.Layer<Servers, E>) =>
               }))
           ),
         runs: { streams, sockets: Math.ceil(streams / 10) },
-        turn: Effect.flatMap(Servers, ({ turn }) => turn),
+        answer: Effect.flatMap(Servers, ({ answer }) => answer),
         concurrency: 16
       })
     })
@@ -43,7 +43,7 @@ broker(
   "EventBroker over one Redis",
   Layer.scoped(
     Servers,
-    Effect.flatMap(Redis.make(), ({ url }) => Effect.map(Redis.turns(url), (turn) => ({ options: { url }, turn })))
+    Effect.flatMap(Redis.make(), ({ url }) => Effect.map(Redis.turns(url), (answer) => ({ options: { url }, answer })))
   )
 )
 
@@ -54,7 +54,7 @@ broker(
     Effect.flatMap(Redis.sentinel, ({ master, urls }) =>
       Effect.map(
         Redis.turns(master.url),
-        (turn) => ({ options: { sentinel: { name: Redis.masterName, urls } }, turn })
+        (answer) => ({ options: { sentinel: { name: Redis.masterName, urls } }, answer })
       ))
   )
 )
@@ -65,6 +65,6 @@ broker(
     Servers,
     Effect.flatMap(Redis.cluster, ({ first, second }) =>
       // The second node redirects to the first one, which has the slots.
-      Effect.map(Redis.turns(first.url), (turn) => ({ options: { url: second.url }, turn })))
+      Effect.map(Redis.turns(first.url), (answer) => ({ options: { url: second.url }, answer })))
   )
 )

@@ -205,8 +205,8 @@ export default [
     promise: "A statement in a transaction of the caller is not retried",
     ...statement,
     test: storage.test,
-    find: "isNested, () => statement)",
-    replace: "isNested, () => Effect.retry(statement, { schedule: untilFree, while: isConflict }))",
+    find: "onTrue: () => statement,",
+    replace: "onTrue: () => Effect.retry(statement, { schedule: untilFree, while: isConflict }),",
     name: "fails at once in a transaction"
   },
   {
@@ -241,8 +241,8 @@ export default [
   {
     promise: "Reads of one client run side by side",
     ...statement,
-    find: "Effect.catchIf(retry(runSqlite(sql, timeout, access, statement)),",
-    replace: "Effect.catchIf(timeout.permit.withPermits(1)(retry(runSqlite(sql, timeout, access, statement))),",
+    find: "          const retried = retry(runSqlite(",
+    replace: "          const retried = timeout.permit.withPermits(1)(retry(runSqlite(",
     name: "while another read of the client is not answered"
   },
   {
@@ -441,5 +441,93 @@ export default [
     find: "DELETE FROM ${t}_outbox AS o RETURNING",
     replace: "DELETE FROM ${t}_outbox AS o WHERE FALSE RETURNING",
     name: "does not wait for the transaction of another publisher"
+  },
+  {
+    promise: "An append is under way no longer than its log",
+    ...eventLog,
+    file: "src/sql/internal/log/writer.ts",
+    find: "for (const { done } of current)",
+    replace: "for (const { done } of [])",
+    name: "ends its appends when it is closed"
+  },
+  {
+    promise: "A closed log accepts no append",
+    ...eventLog,
+    file: "src/sql/internal/log/writer.ts",
+    find: "if (isClosed) return closed",
+    replace: "",
+    name: "ends its appends when it is closed"
+  },
+  {
+    promise: "A node appends the events that a dead node has left",
+    ...eventLog,
+    file: "src/sql/internal/log/listener.ts",
+    find: "Effect.when(flush, () => hasSent)",
+    replace: "Effect.when(flush, () => hasSent && isReachable === undefined)",
+    name: "appends the events of a node that has died"
+  },
+  {
+    promise: "SQLite evicts by bytes",
+    ...eventLog,
+    file: "src/sql/internal/log/tables.ts",
+    find: "kept.total - kept.size >= ${t}_channels.total - NEW.max_bytes",
+    replace: "kept.total >= 0",
+    name: "SQLite retains the newest events of a channel up to maxBytes"
+  },
+  {
+    promise: "PostgreSQL evicts by bytes",
+    ...eventLog,
+    file: "src/sql/internal/log/tables.ts",
+    find: "l.total - l.size >= c.total - max_bytes",
+    replace: "l.total >= 0",
+    name: "PostgreSQL retains the newest events of a channel up to maxBytes"
+  },
+  {
+    promise: "An event that is too old is not read",
+    ...eventLog,
+    file: "src/sql/internal/log/statements.ts",
+    find: "Number(first?.evicted) === 1 || Number(first?.aged) === 1",
+    replace: "Number(first?.evicted) === 1",
+    name: "SQLite does not read an event that is older than maxAge"
+  },
+  {
+    promise: "A deleted event is known to be missing",
+    ...eventLog,
+    file: "src/sql/internal/log/tables.ts",
+    find: "SET floor = GREATEST(k.floor, floors.seq) FROM floors",
+    replace: "SET floor = k.floor FROM floors",
+    name: "PostgreSQL does not read an event that is older than maxAge"
+  },
+  {
+    promise: "A tail learns of another epoch",
+    ...eventLog,
+    file: "src/sql/internal/log/tails.ts",
+    find: "found.head.epoch !== after.epoch || found.head.seq < after.seq",
+    replace: "found.head.seq < after.seq",
+    name: "SQLite begins an epoch when its tables are created again"
+  },
+  {
+    promise: "A database that has lost events begins an epoch",
+    ...eventLog,
+    file: "src/sql/internal/log/log.ts",
+    find: "Effect.zipRight(statements.begin(seen, epoch), Effect.sync(tails.wake))",
+    replace: "Effect.as(Effect.sync(tails.wake), epoch)",
+    name: "SQLite begins an epoch when the database has lost events"
+  },
+  {
+    promise: "The subscribers of a node without a lease do not count",
+    ...eventLog,
+    file: "src/sql/internal/log/statements.ts",
+    find: "WHERE n.expires > ${nowAt} AND p.node",
+    replace: "WHERE p.node",
+    name: "SQLite does not count the subscribers of a node"
+  },
+  {
+    promise: "A node whose lease was deleted announces all of its subscribers",
+    ...eventLog,
+    file: "src/sql/internal/log/presence.ts",
+    find: "if (yield* renew(node)) return",
+    replace: "if ((yield* renew(node)) || node !== undefined) return",
+    name: "SQLite does not count the subscribers of a node"
   }
 ] satisfies ReadonlyArray<Mutation>

@@ -7,8 +7,8 @@ import * as Postgres from "../support/postgres.js"
 import * as Sqlite from "../support/sqlite.js"
 import * as SqlLogs from "../support/sqlLogs.js"
 
-// `npm run test:soak:sql` runs more of them.
-const streams = Number(process.env.SQL_SCHEDULES ?? 100)
+// `npm run test:soak:full` runs more of them.
+const streams = Number(process.env.SQL_SCHEDULES ?? 200)
 const runs = { streams, sockets: Math.ceil(streams / 10) }
 
 // Nothing in this process outlives a crash of the machine.
@@ -19,7 +19,7 @@ const layerSqlite = Layer.tap(
 
 describe("EventBroker over SQLite", () => {
   layer(layerSqlite, { excludeTestServices: true })((it) => {
-    suite(it, { layer: SqlLogs.makeLayers(), runs, answer: eventLoopTurn })
+    suite(it, { layer: SqlLogs.makeLayers(), runs, answer: eventLoopTurn, concurrency: 16 })
   })
 })
 
@@ -31,7 +31,8 @@ describe.skipIf(Postgres.isMissing)("EventBroker over PostgreSQL", () => {
     suite(it, {
       layer: SqlLogs.makeLayers(),
       runs,
-      answer: Effect.flatMap(SqlClient.SqlClient, (sql) => Effect.orDie(Effect.asVoid(sql`SELECT 1`)))
+      answer: Effect.flatMap(SqlClient.SqlClient, (sql) => Effect.orDie(Effect.asVoid(sql`SELECT 1`))),
+      concurrency: 16
     })
   })
 })

@@ -2,11 +2,12 @@ import { SqlClient } from "@effect/sql"
 import { LibsqlClient } from "@effect/sql-libsql"
 import type { Vitest } from "@effect/vitest"
 import { assert, describe, layer } from "@effect/vitest"
-import { Cause, Context, Deferred, Effect, Exit, Fiber, Layer, Option, Random, Scope } from "effect"
+import { Cause, Context, Deferred, Effect, Exit, Fiber, Layer, Option, Random, Schedule, Scope } from "effect"
 import { EventLog } from "effect-realtime"
 import { SqlEventLog } from "effect-realtime/sql"
 
 import { suite } from "../EventLog/suite.js"
+import * as ManualClock from "../support/manualClock.js"
 import * as Postgres from "../support/postgres.js"
 import * as Sqlite from "../support/sqlite.js"
 
@@ -150,6 +151,128 @@ const transactions = <R, E>(
     }))
 }
 
+/** The promises of retention, epochs and leases. They change the tables, as time and other nodes would. */
+const tables = <R, E>(
+  it: Vitest.MethodsNonLive<R, true>,
+  client: Effect.Effect<SqlClient.SqlClient, E, R | Scope.Scope>
+): void => {
+  const missing = ({ missing }: EventLog.Page) => Option.getOrUndefined(missing)
+  let logs = 0
+  const setUp = Effect.gen(function*() {
+    const sql = yield* client
+    const tableName = `table_${logs++}`
+    return {
+      sql,
+      table: sql.literal(tableName),
+      node: (options: SqlEventLog.Options = {}) =>
+        Effect.provideService(open({ ...options, tableName }), SqlClient.SqlClient, sql)
+    }
+  })
+
+  it.scoped("retains the newest events of a channel up to maxBytes, and at least one", () =>
+    Effect.gen(function*() {
+      const { node } = yield* setUp
+      const log = yield* node({ capacity: Infinity, maxBytes: 7 })
+      const start = yield* log.head
+      yield* log.append("a/2", bytes("other"))
+      const first = yield* log.append("a/1", bytes("one"))
+      yield* log.append("a/1", bytes("two"))
+      assert.isUndefined(missing(yield* log.read(["a/1"], start, 9)))
+      yield* log.append("a/1", bytes("six"))
+      assert.strictEqual(missing(yield* log.read(["a/1"], start, 9)), "Evicted")
+      assert.deepStrictEqual((yield* log.read(["a/1"], first, 9)).entries.map(text), ["two", "six"])
+      assert.deepStrictEqual((yield* log.read(["a/2"], start, 9)).entries.map(text), ["other"])
+      const before = yield* log.append("a/1", bytes("of 7 B."))
+      assert.strictEqual(missing(yield* log.read(["a/1"], first, 9)), "Evicted")
+      yield* log.append("a/1", bytes("more than seven"))
+      assert.deepStrictEqual((yield* log.read(["a/1"], before, 9)).entries.map(text), ["more than seven"])
+    }))
+
+  it.scoped("does not read an event that is older than maxAge, and deletes it a minute later", () =>
+    Effect.gen(function*() {
+      const { node, sql, table } = yield* setUp
+      const clock = ManualClock.make()
+      const log = yield* Effect.withClock(node({ maxAge: "1 hour" }), clock)
+      const start = yield* log.head
+      const old = yield* log.append("a/1", bytes("old"))
+      const age = (minutes: number) => sql`UPDATE ${table} SET at = at - ${minutes * 60_000} WHERE seq = ${old.seq}`
+      yield* age(59)
+      yield* log.append("a/1", bytes("new"))
+      assert.deepStrictEqual(yield* readAll(log, start), ["old", "new"])
+      yield* age(1.5)
+      assert.strictEqual(missing(yield* log.read(["a/1"], start, 9)), "Evicted")
+      assert.deepStrictEqual(yield* readAll(log, old), ["new"])
+      const count = Effect.map(sql`SELECT seq FROM ${table}`, ({ length }) => length)
+      yield* clock.advance("40 seconds")
+      assert.strictEqual(yield* count, 2)
+      yield* age(1)
+      while ((yield* count) > 1) yield* Effect.zipRight(clock.advance("40 seconds"), Effect.sleep("5 millis"))
+      assert.strictEqual(missing(yield* log.read(["a/1"], start, 9)), "Evicted")
+      assert.deepStrictEqual(yield* readAll(log, old), ["new"])
+    }))
+
+  it.scoped("begins an epoch when its tables are created again, and a cursor of the last one is not honoured", () =>
+    Effect.gen(function*() {
+      const { node, sql, table } = yield* setUp
+      const reader = yield* node()
+      const tail = yield* reader.tail
+      yield* tail.follow("a/*")
+      const before = yield* reader.append("a/1", bytes("before"))
+      assert.deepStrictEqual(yield* takeUntil(tail, "before"), ["before"])
+      for (const suffix of ["", "_state", "_channels", "_keys", "_nodes", "_presence", "_outbox", "_migrations"]) {
+        yield* sql`DROP TABLE IF EXISTS ${table}${sql.literal(suffix)}`
+      }
+      const other = yield* node()
+      const after = yield* other.append("a/1", bytes("after"))
+      assert.notStrictEqual(after.epoch, before.epoch)
+      assert.strictEqual(missing(yield* other.read(["a/1"], before, 9)), "OtherEpoch")
+      const [first] = yield* tail.take
+      assert.strictEqual(first._tag, "Lost")
+      yield* other.append("a/1", bytes("last"))
+      assert.strictEqual((yield* takeUntil(tail, "last")).at(-1), "last")
+    }))
+
+  it.scoped("begins an epoch when the database has lost events that a node has seen", () =>
+    Effect.gen(function*() {
+      const { node, sql, table } = yield* setUp
+      const log = yield* node()
+      const tail = yield* log.tail
+      yield* tail.follow("a/*")
+      yield* log.append("a/1", bytes("one"))
+      const lost = yield* log.append("a/1", bytes("two"))
+      assert.deepStrictEqual(yield* takeUntil(tail, "two"), ["one", "two"])
+      // A backup that was made before the second event.
+      yield* sql`UPDATE ${table}_state SET seq = 1`
+      let items = yield* tail.take
+      while (items[0]._tag !== "Lost") items = yield* tail.take
+      assert.notStrictEqual((yield* log.head).epoch, lost.epoch)
+      assert.strictEqual(missing(yield* log.read(["a/1"], lost, 9)), "OtherEpoch")
+    }))
+
+  it.scoped("does not count the subscribers of a node that does not renew its lease, until it does", () =>
+    Effect.gen(function*() {
+      const { node, sql, table } = yield* setUp
+      const clock = ManualClock.make()
+      const [log, other] = [yield* Effect.withClock(node(), clock), yield* node()]
+      const [mine, others] = [yield* log.presence, yield* other.presence]
+      yield* mine.set("a/1", 2)
+      const becomes = (count: number) =>
+        Effect.repeat(Effect.zipLeft(others.others("a/1"), clock.advance("1 second")), {
+          schedule: Schedule.spaced("5 millis"),
+          until: (total) => total === count
+        })
+      yield* becomes(2)
+      yield* sql`UPDATE ${table}_nodes SET expires = 0`
+      assert.strictEqual(yield* others.others("a/1"), 0)
+      yield* becomes(2)
+      // Another node has deleted the numbers of a node that was stopped for minutes.
+      yield* sql`DELETE FROM ${table}_nodes`
+      yield* sql`DELETE FROM ${table}_presence`
+      assert.strictEqual(yield* others.others("a/1"), 0)
+      yield* becomes(2)
+    }))
+}
+
 describe("SqlEventLog over SQLite", () => {
   layer(Layer.empty, { excludeTestServices: true, timeout: "60 seconds" })((it) => {
     suite(it, {
@@ -167,6 +290,11 @@ describe("SqlEventLog over SQLite", () => {
         (url) => Effect.map(Layer.build(LibsqlClient.layer({ url })), Context.get(SqlClient.SqlClient))
       ),
       { publishers: 1, publishes: 100 }
+    )
+
+    tables(
+      it,
+      Effect.flatMap(File, (url) => Effect.map(Layer.build(Sqlite.layerOf(url)), Context.get(SqlClient.SqlClient)))
     )
 
     it.effect("refuses another dialect and limits that cannot be, when the layer is built", () =>
@@ -194,6 +322,24 @@ describe("SqlEventLog over SQLite", () => {
   })
 })
 
+/** Holds the lock of a log until its connection is terminated. */
+const hold = (sql: SqlClient.SqlClient, tableName: string) =>
+  Effect.gen(function*() {
+    const locked = yield* Deferred.make<unknown>()
+    yield* Effect.forkScoped(Effect.ignore(sql.withTransaction(
+      sql`SELECT pg_backend_pid() AS pid FROM ${sql.literal(tableName)}_state FOR UPDATE`.pipe(
+        Effect.flatMap(([row]) => Deferred.succeed(locked, row?.pid)),
+        Effect.zipRight(Effect.never)
+      )
+    ).pipe(Effect.sandbox)))
+    const pid = yield* Deferred.await(locked)
+    const waited = Effect.repeat(
+      sql`SELECT pid FROM pg_stat_activity WHERE ${Number(pid)} = ANY(pg_blocking_pids(pid))`,
+      { schedule: Schedule.spaced("5 millis"), until: ({ length }) => length > 0 }
+    )
+    return { pid, waited }
+  })
+
 describe.skipIf(Postgres.isMissing)("SqlEventLog over PostgreSQL", () => {
   layer(Layer.provideMerge(Postgres.layerClient, Postgres.Postgres.layer), {
     excludeTestServices: true,
@@ -206,6 +352,51 @@ describe.skipIf(Postgres.isMissing)("SqlEventLog over PostgreSQL", () => {
     })
 
     transactions(it, SqlClient.SqlClient, { publishers: 5, publishes: 300 })
+
+    tables(it, SqlClient.SqlClient)
+
+    it.scoped("appends the events of a node that has died after the commit of their transaction", () =>
+      Effect.gen(function*() {
+        const sql = yield* SqlClient.SqlClient
+        const tableName = `log_${logs++}`
+        const log = yield* open({ tableName })
+        const tail = yield* log.tail
+        yield* tail.follow("a/*")
+        yield* sql`INSERT INTO ${sql.literal(tableName)}_outbox (channel, data) VALUES ('a/1', ${bytes("left")})`
+        assert.deepStrictEqual(yield* takeUntil(tail, "left"), ["left"])
+      }))
+
+    it.scoped("appends after the death of a node that held the lock of the order", () =>
+      Effect.gen(function*() {
+        const sql = yield* SqlClient.SqlClient
+        const tableName = `log_${logs++}`
+        const log = yield* open({ tableName })
+        const { pid, waited } = yield* hold(sql, tableName)
+        const append = yield* Effect.fork(log.append("a/1", bytes("one")))
+        yield* waited
+        yield* sql`SELECT pg_terminate_backend(${pid})`
+        assert.strictEqual((yield* append).seq, 1)
+      }))
+
+    it.scoped("ends its appends when it is closed, and says which ones may be in the log", () =>
+      Effect.gen(function*() {
+        const sql = yield* SqlClient.SqlClient
+        const tableName = `log_${logs++}`
+        const scope = yield* Scope.make()
+        const log = yield* Scope.extend(open({ tableName }), scope)
+        const { waited } = yield* hold(sql, tableName)
+        const reason = (append: Effect.Effect<unknown, EventLog.EventLogError>) =>
+          Effect.map(Effect.flip(append), ({ reason }) => reason)
+        const first = yield* Effect.fork(reason(log.append("a/1", bytes("one"))))
+        yield* waited
+        const second = yield* Effect.fork(reason(log.append("a/1", bytes("two"))))
+        yield* Effect.yieldNow()
+        yield* Scope.close(scope, Exit.void)
+        // An answer that never arrives ends an append after 15 seconds.
+        const ended = Effect.timeoutFail(Fiber.join(Fiber.zip(first, second)), { duration: "10 seconds", onTimeout: () => "too late" })
+        assert.deepStrictEqual(yield* ended, ["Timeout", "Unavailable"])
+        assert.strictEqual(yield* reason(log.append("a/1", bytes("three"))), "Unavailable")
+      }))
 
     it.scoped("does not wait for the transaction of another publisher", () =>
       Effect.gen(function*() {

@@ -131,13 +131,24 @@ const withRestored = <A>(
 // `LibsqlClient` does not export the tag of its transactions.
 const transactions = [SqlClient.TransactionConnection.key, "@effect/sql-libsql/LibsqlClient/LibsqlTransaction"]
 
-/** True inside of `withTransaction`. */
+/** True inside of `withTransaction`. No statement is needed to find out. */
 export const isInTransaction: Effect.Effect<boolean> = Effect.contextWith(({ unsafeMap }: Context.Context<never>) =>
   transactions.some((tag) => unsafeMap.has(tag))
 )
 
-// A transaction that the caller has begun by a statement of its own.
-const isNested = ({ cause }: SqlError): boolean => /transaction within a transaction/.test(String(cause))
+/**
+ * True inside of a transaction that the caller has begun by a statement, too. SQLite refuses the pragma inside any
+ * transaction. Outside of a transaction the pragma has no effect.
+ */
+const isInAnyTransaction = (sql: SqlClient.SqlClient): Effect.Effect<boolean> =>
+  sql.onDialectOrElse({
+    sqlite: () =>
+      Effect.if(isInTransaction, {
+        onTrue: () => Effect.succeed(true),
+        onFalse: () => Effect.isFailure(untraced(sql`PRAGMA temp.synchronous = 1`))
+      }),
+    orElse: () => isInTransaction
+  })
 
 /** The state that all statements of a client share, whichever adapter runs them. */
 interface Shared {
@@ -186,13 +197,13 @@ export const run = <A>(
 ): Effect.Effect<A, SqlError> => {
   const retry = (statement: Effect.Effect<A, SqlError>) =>
     Effect.retry(statement, { schedule: untilFree, while: isConflict })
-  return Effect.if(isInTransaction, {
+  return Effect.if(isInAnyTransaction(sql), {
     onTrue: () => statement,
     onFalse: () =>
       sql.onDialectOrElse({
         sqlite: () => {
           const { timeout, writes } = sharedOf(sql)
-          const retried = Effect.catchIf(retry(runSqlite(sql, timeout, access, statement)), isNested, () => statement)
+          const retried = retry(runSqlite(sql, timeout, access, statement))
           return access === "write" ? afterEarlierWrites(writes, retried) : retried
         },
         orElse: () => retry(statement)
