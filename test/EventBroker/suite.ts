@@ -497,7 +497,9 @@ const run = <R, E>(
       if (fault !== undefined) assert.fail(`${fault}: ${JSON.stringify({ connection, history }, undefined, 1)}`)
     }
     yield* Fiber.interruptAll(clients.flatMap(({ fiber }) => fiber ?? []))
-    for (let n = 0; n < 1000 && (yield* node.broker.channels).length + node.trouble.followed.size > 0; n++) yield* answer
+    for (let n = 0; n < 1000 && (yield* node.broker.channels).length + node.trouble.followed.size > 0; n++) {
+      yield* answer
+    }
     assert.deepStrictEqual(yield* node.broker.channels, [])
     assert.deepStrictEqual([...node.trouble.followed], [], "channels are followed without a subscriber")
     yield* Scope.close(node.scope, Exit.void)

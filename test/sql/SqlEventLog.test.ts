@@ -326,12 +326,14 @@ describe("SqlEventLog over SQLite", () => {
 const hold = (sql: SqlClient.SqlClient, tableName: string) =>
   Effect.gen(function*() {
     const locked = yield* Deferred.make<unknown>()
-    yield* Effect.forkScoped(Effect.ignore(sql.withTransaction(
-      sql`SELECT pg_backend_pid() AS pid FROM ${sql.literal(tableName)}_state FOR UPDATE`.pipe(
-        Effect.flatMap(([row]) => Deferred.succeed(locked, row?.pid)),
-        Effect.zipRight(Effect.never)
-      )
-    ).pipe(Effect.sandbox)))
+    yield* Effect.forkScoped(Effect.ignore(
+      sql.withTransaction(
+        sql`SELECT pg_backend_pid() AS pid FROM ${sql.literal(tableName)}_state FOR UPDATE`.pipe(
+          Effect.flatMap(([row]) => Deferred.succeed(locked, row?.pid)),
+          Effect.zipRight(Effect.never)
+        )
+      ).pipe(Effect.sandbox)
+    ))
     const pid = yield* Deferred.await(locked)
     const waited = Effect.repeat(
       sql`SELECT pid FROM pg_stat_activity WHERE ${Number(pid)} = ANY(pg_blocking_pids(pid))`,
@@ -393,7 +395,10 @@ describe.skipIf(Postgres.isMissing)("SqlEventLog over PostgreSQL", () => {
         yield* Effect.yieldNow()
         yield* Scope.close(scope, Exit.void)
         // An answer that never arrives ends an append after 15 seconds.
-        const ended = Effect.timeoutFail(Fiber.join(Fiber.zip(first, second)), { duration: "10 seconds", onTimeout: () => "too late" })
+        const ended = Effect.timeoutFail(Fiber.join(Fiber.zip(first, second)), {
+          duration: "10 seconds",
+          onTimeout: () => "too late"
+        })
         assert.deepStrictEqual(yield* ended, ["Timeout", "Unavailable"])
         assert.strictEqual(yield* reason(log.append("a/1", bytes("three"))), "Unavailable")
       }))

@@ -3,8 +3,8 @@ import { Effect, Layer } from "effect"
 import { SqlEventLog } from "effect-realtime/sql"
 
 /**
- * Returns a function that makes layers of empty logs in one database. A log that is closed leaves its tables to the next
- * one: to create them takes longer than a short test.
+ * Returns a function that makes layers of empty logs in one database. A log that is closed leaves its tables to the
+ * next one: to create them takes longer than a short test.
  */
 export const makeLayers = () => {
   const free: Array<string> = []
