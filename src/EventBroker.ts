@@ -931,8 +931,8 @@ export const make = Effect.fnUntraced(function*<R = never>(options: Options<R> =
   const service: EventBroker.Service = {
     publish: (target, event, options) => {
       const channel = Admission.nameOf(target)
-      return toEntry(channel, event, options).pipe(
-        Effect.flatMap(({ data }) => log.append(channel, data, options)),
+      return toEntry(target, event, options).pipe(
+        Effect.flatMap((entry) => log.append(channel, entry.data, entry)),
         Effect.map((cursor) => {
           add(Metrics.eventsPublished, 1)
           return EventLog.formatEventId(cursor)
@@ -943,8 +943,7 @@ export const make = Effect.fnUntraced(function*<R = never>(options: Options<R> =
     publishAll: (events) =>
       Effect.forEach(
         events,
-        ({ channel, fields, options }) =>
-          Effect.flatMap(fields, (fields) => toEntry(Admission.nameOf(channel), fields, options))
+        ({ channel, fields, options }) => Effect.flatMap(fields, (fields) => toEntry(channel, fields, options))
       ).pipe(
         Effect.flatMap(log.appendAll),
         Effect.map((cursors) => {
@@ -1002,7 +1001,7 @@ export const make = Effect.fnUntraced(function*<R = never>(options: Options<R> =
     complete: (target) => {
       const channel = Admission.nameOf(target)
       return Admission.checkPublished(channel).pipe(
-        Effect.zipRight(log.append(channel, StoredEvent.end)),
+        Effect.zipRight(log.append(channel, StoredEvent.end, { retention: retentionOf(target) })),
         Effect.withSpan("EventBroker.complete", { attributes: { channel }, captureStackTrace: false })
       )
     },
@@ -1021,14 +1020,22 @@ export const make = Effect.fnUntraced(function*<R = never>(options: Options<R> =
 
 /** Encodes an event, and refuses a channel of the brokers themselves. */
 const toEntry = (
-  channel: string,
+  target: string | Topic.Channel,
   fields: ServerSentEvent.Fields,
   options: PublishOptions | undefined
 ): Effect.Effect<EventLog.NewEntry, ServerSentEvent.InvalidServerSentEvent | EventLog.EventLogError> =>
-  Admission.checkPublished(channel).pipe(
+  Admission.checkPublished(Admission.nameOf(target)).pipe(
     Effect.zipRight(Replay.encode(fields)),
-    Effect.map((frame) => ({ channel, data: StoredEvent.encode(frame, options?.except), key: options?.key }))
+    Effect.map((frame) => ({
+      channel: Admission.nameOf(target),
+      data: StoredEvent.encode(frame, options?.except),
+      key: options?.key,
+      retention: retentionOf(target)
+    }))
   )
+
+const retentionOf = (target: string | Topic.Channel): EventLog.Retention | undefined =>
+  typeof target === "string" ? undefined : target.topic.retention
 
 const isOneChannel = (channels: Admission.Channels): boolean =>
   channels.size === 1 && !Array.from(channels.values()).some(Topic.isPattern)

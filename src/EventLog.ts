@@ -29,6 +29,7 @@ import { Keys } from "./EventLog/internal/keys.js"
 import { merge, Ring, Sequence } from "./EventLog/internal/rings.js"
 import { channelFault, isPattern, keyFault, patternFault, PatternMap } from "./internal/channel.js"
 import { monotonicMillis } from "./internal/clock.js"
+import { limitFault } from "./internal/retention.js"
 
 /**
  * A place in a log: after the event with this `seq`, or before all events if it is 0. A log that has lost its events
@@ -182,6 +183,28 @@ export interface NewEntry extends AppendOptions {
 }
 
 /**
+ * The limits of the events that a log stores of one channel. Each limit that is absent is that of the log.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Retention {
+  /**
+   * The number of events, a whole number from 1, or Infinity.
+   */
+  readonly capacity?: number | undefined
+  /**
+   * The size of the events in bytes, a whole number from 1, or Infinity. An event that is larger alone is delivered to
+   * tails. A log may store it until the next event of the channel, or not at all.
+   */
+  readonly maxBytes?: number | undefined
+  /**
+   * The age of an event in milliseconds, longer than zero, or Infinity. An older event is not read.
+   */
+  readonly maxAge?: number | undefined
+}
+
+/**
  * The options of an append.
  *
  * @since 0.1.0
@@ -199,6 +222,13 @@ export interface AppendOptions {
    * of them when another epoch begins.
    */
   readonly key?: string | undefined
+  /**
+   * The limits of the channel, in place of those of the log. The last append decides: its `capacity` and `maxBytes`, or
+   * without them those of the log, apply to all events of the channel from now on. `maxAge` is that of this event. So
+   * two nodes with different limits for a channel both get theirs until the other one appends. A limit that is out of
+   * range is a defect (`IllegalArgumentException`).
+   */
+  readonly retention?: Retention | undefined
 }
 
 /**
@@ -337,7 +367,7 @@ export declare namespace EventLog {
 export const make = (backend: EventLog.Backend): EventLog.Service => ({
   append: (channel, data, options) =>
     Effect.suspend(() => {
-      const event: NewEntry = { channel, data, key: options?.key }
+      const event: NewEntry = { channel, data, key: options?.key, retention: options?.retention }
       return invalid(event) ??
         Effect.flatMap(
           backend.appendAll([event]),
@@ -477,7 +507,9 @@ const invalid = (event: NewEntry): Effect.Effect<never, EventLogError> | undefin
   if (!Predicate.hasProperty(event, "data") || !Predicate.isUint8Array(event.data)) {
     return illegal("data must be a Uint8Array")
   }
-  const { channel, key } = event
+  const { channel, key, retention } = event
+  const ofRetention = retention === undefined ? undefined : limitFault(retention)
+  if (ofRetention !== undefined) return illegal(ofRetention)
   const ofChannel = channelFault(channel)
   if (ofChannel !== undefined) return new EventLogError({ reason: "InvalidChannel", detail: `a channel ${ofChannel}` })
   const ofKey = key === undefined ? undefined : keyFault(key)
@@ -631,7 +663,8 @@ const maxPending = 16_384
 const maxPendingBytes = 16 * 1024 * 1024
 
 /**
- * The limits of a log in memory. It stores the last events of each channel that exceed none of the three.
+ * The limits of a log in memory. It stores the last events of each channel that exceed none of the three, unless an
+ * append states limits of its own.
  *
  * @since 0.1.0
  * @category models
@@ -702,11 +735,8 @@ export const layerMemoryWith = (options: MemoryOptions): Layer.Layer<EventLog> =
 const makeMemory = Effect.fnUntraced(function*(options: MemoryOptions) {
   const limits = { capacity: options.capacity ?? 1000, maxBytes: options.maxBytes ?? 1024 * 1024 }
   const maxAge = Duration.toMillis(options.maxAge ?? "10 minutes")
-  for (const [name, limit] of Object.entries(limits)) {
-    if (limit === Number.POSITIVE_INFINITY || (Number.isSafeInteger(limit) && limit >= 1)) continue
-    yield* illegal(`${name} must be a whole number, one or more, or Infinity`)
-  }
-  if (!(maxAge > 0)) yield* illegal("maxAge must be longer than zero")
+  const fault = limitFault({ ...limits, maxAge })
+  if (fault !== undefined) yield* illegal(fault)
   const epoch = yield* makeEpoch
   const rings = new Map<string, Ring<Entry>>()
   // The rings of the channels whose events were all evicted by age.
@@ -721,7 +751,7 @@ const makeMemory = Effect.fnUntraced(function*(options: MemoryOptions) {
   let sweep = rings.entries()
   let sweptAt = 0
 
-  const evict = (ring: Ring<Entry>, now: number) => sequence.noteEvicted(ring.evict(limits, now - maxAge))
+  const evict = (ring: Ring<Entry>, now: number) => sequence.noteEvicted(ring.evict(now))
   // Examines the next channels in turn, at least two, and so many that all are examined within maxAge.
   const sweepSome = (now: number) => {
     const share = Math.ceil(rings.size * (now - sweptAt) / Math.max(1, maxAge))
@@ -753,16 +783,19 @@ const makeMemory = Effect.fnUntraced(function*(options: MemoryOptions) {
     Effect.clockWith((clock) => Effect.sync(() => f(monotonicMillis(clock))))
   const head = (): Cursor => ({ epoch, seq })
 
-  const append = ({ channel, data }: NewEntry, now: number): Cursor => {
+  const append = ({ channel, data, retention }: NewEntry, now: number): Cursor => {
     seq++
     const entry: Entry = { _tag: "Entry", channel, epoch, seq, data }
     let ring = rings.get(channel)
     if (ring === undefined) {
-      ring = past.get(channel) ?? new Ring(channel, forgotten)
+      ring = past.get(channel) ?? new Ring(channel, forgotten, limits)
       past.delete(channel)
       rings.set(channel, ring)
     }
-    sequence.push(ring.push(entry, now))
+    ring.limits = retention === undefined
+      ? limits
+      : { capacity: retention.capacity ?? limits.capacity, maxBytes: retention.maxBytes ?? limits.maxBytes }
+    sequence.push(ring.push(entry, now, now + (retention?.maxAge ?? maxAge)))
     evict(ring, now)
     sweepSome(now)
     for (const tail of tails) tail.offer(entry)
@@ -816,8 +849,8 @@ const makeMemory = Effect.fnUntraced(function*(options: MemoryOptions) {
           }
           examined = slot.seq
           if (hasPattern && !names.has(slot.ring.channel)) continue
-          const { at, entry } = slot
-          if (entry === undefined || at < now - maxAge) return incomplete("Evicted")
+          const { entry, until } = slot
+          if (entry === undefined || until < now) return incomplete("Evicted")
           bytes += entry.data.length
           if (entries.length >= limit || (bytes > maxBytes && entries.length > 0)) {
             more = true
@@ -835,7 +868,7 @@ const makeMemory = Effect.fnUntraced(function*(options: MemoryOptions) {
           const ring = find(channel)
           const slot = ring?.last
           if (after !== undefined && Math.max(slot?.seq ?? 0, ring?.floor ?? forgotten) > after.seq) isCurrent = false
-          return slot?.entry === undefined || slot.at < now - maxAge || slot.entry.data.length > maxBytes
+          return slot?.entry === undefined || slot.until < now || slot.entry.data.length > maxBytes
             ? []
             : [slot.entry]
         })

@@ -6,6 +6,7 @@
  */
 import * as Arr from "effect/Array"
 import * as Cause from "effect/Cause"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Encoding from "effect/Encoding"
@@ -21,6 +22,8 @@ import * as Schema from "effect/Schema"
 import * as AST from "effect/SchemaAST"
 
 import { channelFault } from "./internal/channel.js"
+import { decode as decodeDuration } from "./internal/duration.js"
+import { limitFault } from "./internal/retention.js"
 import { encodeSegment } from "./internal/segment.js"
 import * as StreamBody from "./internal/streamBody.js"
 import type { Fields, ReservedName, ServerSentEvent } from "./ServerSentEvent.js"
@@ -54,6 +57,52 @@ export interface Topic<out Path extends string, out Events extends Topic.Events>
    * The schema of the data of each event, by the name of the event.
    */
   readonly events: Events
+  /**
+   * The limits of the events that a log stores of each channel, with the age in milliseconds.
+   */
+  readonly retention: Retention & { readonly maxAge?: number | undefined } | undefined
+}
+
+/**
+ * The limits of the events that a log stores of one channel of a topic. A limit of the topic replaces the one that the
+ * log has for each channel, and may be larger or smaller. A limit that is absent is that of the log. No log has a limit
+ * for all channels together.
+ *
+ * The limits come to the log with each event that is published on a `Channel` of the topic. Those of the last event
+ * decide, also if two nodes have different ones, and an event on the plain name of a channel brings those of the log.
+ * The age is that of the event with which it came.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Retention {
+  /**
+   * The number of events, a whole number from 1, or Infinity.
+   */
+  readonly capacity?: number | undefined
+  /**
+   * The size of the events in bytes, a whole number from 1, or Infinity. An event that is larger alone is delivered,
+   * but a client that reconnects may receive `resync` in its place.
+   */
+  readonly maxBytes?: number | undefined
+  /**
+   * The age of an event, in milliseconds or as a Duration, longer than zero. Infinity stores an event until another
+   * limit evicts it.
+   */
+  readonly maxAge?: Duration.DurationInput | undefined
+}
+
+/**
+ * The options of a topic.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Options {
+  /**
+   * The limits of the history of each channel, in place of those of the log.
+   */
+  readonly retention?: Retention | undefined
 }
 
 /**
@@ -283,7 +332,8 @@ export const isChannel = (u: unknown): u is Channel => u instanceof ChannelOf
  *
  * A path that is empty, that begins with a slash, that has `*` as a segment, a parameter without a name or one in
  * braces, does not compile. Nor does an event with a reserved name. Other mistakes throw, such as two parameters with
- * the same name. An event whose schema encodes to undefined, such as `Schema.Void`, has empty data.
+ * the same name, or a limit of `retention` that is out of range (`IllegalArgumentException`). An event whose schema
+ * encodes to undefined, such as `Schema.Void`, has empty data.
  *
  * @since 0.1.0
  * @category constructors
@@ -298,13 +348,19 @@ export const isChannel = (u: unknown): u is Channel => u instanceof ChannelOf
  * })
  *
  * Topic.channel(Orders, { orderId: "42" }).name // "orders/42"
+ *
+ * // An answer of many small events, of which a reader finds all for a day.
+ * const Answers = Topic.make("answers/:id", { token: Schema.String }, {
+ *   retention: { capacity: 100_000, maxBytes: Infinity, maxAge: "1 day" }
+ * })
  * ```
  */
 export function make<const Path extends string, Events extends Topic.Events>(
   path: Topic.CheckPath<Path>,
-  events: Events & Topic.CheckEvents<Events>
+  events: Events & Topic.CheckEvents<Events>,
+  options?: Options
 ): Topic<Path, Events>
-export function make(path: string, events: Topic.Events): Topic.Any {
+export function make(path: string, events: Topic.Events, options: Options = {}): Topic.Any {
   const fault = channelFault(path)
   if (fault !== undefined) throw new Cause.IllegalArgumentException(`Topic: the path ${fault}`)
   if (path.startsWith("/")) {
@@ -327,8 +383,22 @@ export function make(path: string, events: Topic.Events): Topic.Any {
     [TypeId]: TypeId,
     path,
     events,
+    retention: options.retention === undefined ? undefined : toLimits(options.retention),
     pipe: Prototype.pipe
   }
+}
+
+const toLimits = ({ capacity, maxAge, maxBytes }: Retention) => {
+  const retention = {
+    capacity,
+    maxBytes,
+    maxAge: maxAge === undefined
+      ? undefined
+      : Option.match(decodeDuration(maxAge), { onNone: () => Number.NaN, onSome: Duration.toMillis })
+  }
+  const fault = limitFault(retention)
+  if (fault !== undefined) throw new Cause.IllegalArgumentException(`Topic: ${fault}`)
+  return retention
 }
 
 /**

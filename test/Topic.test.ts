@@ -106,6 +106,13 @@ describe("Topic", () => {
   describe("make", () => {
     it("throws for mistakes that do not compile, and for those that do", () => {
       const none = {}
+      for (const retention of [{ capacity: 0 }, { maxBytes: 1.5 }, { maxAge: 0 }, { maxAge: Number.NaN }]) {
+        assert.throws(() => Topic.make("orders", none, { retention }), /Topic: (capacity|maxBytes|maxAge) must be/)
+      }
+      assert.deepStrictEqual(
+        Topic.make("orders", none, { retention: { maxAge: "1 day" } }).retention?.maxAge,
+        86_400_000
+      )
       assert.throws(() => Topic.make("orders/:id/:id", none), /different names/)
       assert.throws(() => Topic.make("orders/\n", none), /control characters/)
       // @ts-expect-error a parameter without a name

@@ -353,6 +353,29 @@ describe("EventBroker with local consumers and forgotten channels", () => {
     })))
 })
 
+it.effect("EventBroker stores the events of a channel within the limits of the topic, in place of those of the log", () =>
+  run(
+    Effect.gen(function*() {
+      const Answers = Topic.make("answers/:id", { token: Schema.Number }, {
+        retention: { capacity: 20, maxAge: "1 day" }
+      })
+      const answer = Topic.channel(Answers, { id: "7" })
+      for (let n = 0; n < 15; n++) yield* EventBroker.publish(answer, "token", n)
+      yield* EventBroker.publishAll([
+        EventBroker.event(answer, "token", 15),
+        EventBroker.event("answers/7/plain", { data: "" })
+      ])
+      yield* EventBroker.complete(answer)
+      yield* TestClock.adjust("23 hours")
+      const found = yield* Stream.runCollect(EventBroker.stream(answer, { from: "beginning" }))
+      assert.deepStrictEqual(
+        Array.from(found, ({ data }) => data),
+        Array.from({ length: 16 }, (_, n) => n)
+      )
+    }),
+    { capacity: 5, maxAge: "1 minute" }
+  ))
+
 describe("EventBroker.stream", () => {
   it.effect("returns typed messages with their channel and parameters, and resumes after an id", () =>
     run(Effect.gen(function*() {

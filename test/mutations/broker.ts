@@ -503,5 +503,29 @@ export default [
     replace: "",
     test: "test/EventLog.test.ts",
     name: "knows 65,536 channels"
+  },
+  {
+    promise: "A channel of the memory log has the limits of its last append",
+    file: eventLog,
+    find: "{ capacity: retention.capacity ?? limits.capacity,",
+    replace: "{ capacity: limits.capacity,",
+    test: "test/EventLog/memory.test.ts",
+    name: "within the limits of its last append"
+  },
+  {
+    promise: "An event of the memory log is stored for the age with which it was appended",
+    file: eventLog,
+    find: "now + (retention?.maxAge ?? maxAge)",
+    replace: "now + maxAge",
+    test: "test/EventLog/memory.test.ts",
+    name: "the age with which it was appended"
+  },
+  {
+    promise: "The limits of a topic come to the log with each event and with the end",
+    file: "src/EventBroker.ts",
+    find: "typeof target === \"string\" ? undefined : target.topic.retention",
+    replace: "typeof target === \"string\" ? undefined : undefined",
+    test: "test/EventBroker/channels.test.ts",
+    name: "within the limits of the topic"
   }
 ] satisfies ReadonlyArray<Mutation>

@@ -223,5 +223,29 @@ export default [
     replace: "",
     test,
     name: "and forgets channels"
+  },
+  {
+    promise: "an event of Redis is stored for the age with which it was appended",
+    file: scripts,
+    find: "if expiry then return expiry >= now end",
+    replace: "",
+    test,
+    name: "the age with which it was appended"
+  },
+  {
+    promise: "a channel of Redis has the size of its last append",
+    file: scripts,
+    find: "    evict(stream, seq, total, maxBytes or math.huge)\n",
+    replace: "",
+    test,
+    name: "within the limits of its last append"
+  },
+  {
+    promise: "a channel of Redis has the number of events of its last append",
+    file: scripts,
+    find: "tonumber(most) and most or capacity",
+    replace: "capacity",
+    test,
+    name: "within the limits of its last append"
   }
 ] satisfies ReadonlyArray<Mutation>

@@ -478,7 +478,7 @@ export default [
     promise: "PostgreSQL evicts by bytes",
     ...eventLog,
     file: "src/sql/internal/log/tables.ts",
-    find: "l.total - l.size >= c.total - max_bytes",
+    find: "l.total - l.size >= c.total - c.max_bytes",
     replace: "l.total >= 0",
     name: "PostgreSQL retains the newest events of a channel up to maxBytes"
   },
@@ -486,7 +486,7 @@ export default [
     promise: "An event that is too old is not read",
     ...eventLog,
     file: "src/sql/internal/log/statements.ts",
-    find: "Number(first?.evicted) === 1 || Number(first?.aged) === 1",
+    find: "Number(first?.evicted) === 1 || rows.some(({ aged }) => Number(aged) === 1)",
     replace: "Number(first?.evicted) === 1",
     name: "SQLite does not read an event that is older than maxAge"
   },
@@ -529,5 +529,37 @@ export default [
     find: "if (yield* renew(node)) return",
     replace: "if ((yield* renew(node)) || node !== undefined) return",
     name: "SQLite does not count the subscribers of a node"
+  },
+  {
+    promise: "an event of SQL is stored for the age with which it was appended",
+    ...eventLog,
+    file: "src/sql/internal/log/statements.ts",
+    find: "CASE WHEN COALESCE(e.expires, e.at + ${maxAge}) < ${nowAt}",
+    replace: "CASE WHEN e.at + ${maxAge} < ${nowAt}",
+    name: "the age with which it was appended"
+  },
+  {
+    promise: "a channel of PostgreSQL has the limits of its last append",
+    ...eventLog,
+    file: "src/sql/internal/log/tables.ts",
+    find: "(l.n > c.n - c.capacity AND",
+    replace: "(l.n > c.n - capacity AND",
+    name: "within the limits of its last append"
+  },
+  {
+    promise: "a channel of SQLite has the limits of its last append",
+    ...eventLog,
+    file: "src/sql/internal/log/statements.ts",
+    find: "COALESCE(column5, ${capacity})",
+    replace: "${capacity}",
+    name: "within the limits of its last append"
+  },
+  {
+    promise: "long-lived events do not stop the deletion of others",
+    ...eventLog,
+    file: "src/sql/internal/log/tables.ts",
+    find: "WHERE seq >= ${start} AND expires IS NULL ORDER BY seq LIMIT 1000",
+    replace: "WHERE seq >= ${start} ORDER BY seq LIMIT 1000",
+    name: "deletes what is too old"
   }
 ] satisfies ReadonlyArray<Mutation>

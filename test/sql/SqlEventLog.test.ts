@@ -2,7 +2,21 @@ import { SqlClient } from "@effect/sql"
 import { LibsqlClient } from "@effect/sql-libsql"
 import type { Vitest } from "@effect/vitest"
 import { assert, describe, layer } from "@effect/vitest"
-import { Cause, Context, Deferred, Effect, Exit, Fiber, Layer, Option, Random, Schedule, Scope } from "effect"
+import {
+  Cause,
+  Clock,
+  Context,
+  Deferred,
+  Duration,
+  Effect,
+  Exit,
+  Fiber,
+  Layer,
+  Option,
+  Random,
+  Schedule,
+  Scope
+} from "effect"
 import { EventLog } from "effect-realtime"
 import { SqlEventLog } from "effect-realtime/sql"
 
@@ -133,6 +147,35 @@ const transactions = <R, E>(
       }).pipe(Effect.withRandom(Random.make("transactions"))),
     600_000
   )
+
+  it.scoped("deletes what is too old, beside events that are stored for longer", () =>
+    Effect.gen(function*() {
+      const sql = yield* client
+      const real = Clock.make()
+      // The log deletes every 30 seconds.
+      const hasty = Object.assign(Clock.make(), {
+        sleep: (duration: Duration.Duration) =>
+          real.sleep(Duration.greaterThan(duration, "20 seconds") ? Duration.millis(50) : duration)
+      })
+      const log = yield* Effect.withClock(open({ tableName: "sweeping", capacity: Infinity }), hasty).pipe(
+        Effect.provideService(SqlClient.SqlClient, sql)
+      )
+      const start = yield* log.head
+      const long = { channel: "a/long", data: bytes(""), retention: { maxAge: 86_400_000 } }
+      yield* log.appendAll(Array.from({ length: 1100 }, () => long))
+      yield* log.append("a/short", bytes(""), { retention: { maxAge: 1 } })
+      yield* log.append("a/old", bytes(""))
+      yield* sql`UPDATE sweeping SET at = at - 10000000, expires = expires - 10000000`
+      yield* sql`SELECT COUNT(*) AS count FROM sweeping`.pipe(
+        Effect.repeat({ until: ([row]) => Number(row?.count) === 1100, schedule: Schedule.spaced("20 millis") }),
+        Effect.timeout("20 seconds")
+      )
+      const page = yield* log.read(["a/long"], start, 2000)
+      assert.strictEqual(page.entries.length, 1100)
+      for (const name of ["a/short", "a/old"]) {
+        assert.deepStrictEqual((yield* log.read([name], start, 10)).missing, Option.some("Evicted"))
+      }
+    }), 60_000)
 
   it.scoped("has the same ids after a restart", () =>
     Effect.gen(function*() {

@@ -22,9 +22,17 @@ export interface Slot<A extends Stored> {
   readonly seq: number
   /** The time of the append, in milliseconds of a clock that is never set. */
   readonly at: number
+  /** The time until which the entry is stored. */
+  readonly until: number
   readonly ring: Ring<A>
   /** The entry, or undefined after its eviction. */
   entry: A | undefined
+}
+
+/** The bounds of the entries of one channel. */
+export interface Limits {
+  readonly capacity: number
+  readonly maxBytes: number
 }
 
 /** The last entries of one channel, in the order of their seq, which is also the order of their age. */
@@ -33,13 +41,15 @@ export class Ring<A extends Stored> {
   /** The seq of the last entry that was evicted. All later entries are present. */
   floor: number
   isForgotten = false
+  limits: Limits
   private slots: Array<Slot<A> | undefined> = []
   private first = 0
   private bytes = 0
 
-  constructor(channel: string, floor: number) {
+  constructor(channel: string, floor: number, limits: Limits) {
     this.channel = channel
     this.floor = floor
+    this.limits = limits
   }
 
   get size(): number {
@@ -50,18 +60,18 @@ export class Ring<A extends Stored> {
     return this.slots.at(-1)
   }
 
-  push(entry: A, at: number): Slot<A> {
-    const slot: Slot<A> = { seq: entry.seq, at, ring: this, entry }
+  push(entry: A, at: number, until: number): Slot<A> {
+    const slot: Slot<A> = { seq: entry.seq, at, until, ring: this, entry }
     this.slots.push(slot)
     this.bytes += entry.data.length
     return slot
   }
 
-  /** Evicts entries until no limit is exceeded and none is older than `notBefore`. Returns their number. */
-  evict(limits: { readonly capacity: number; readonly maxBytes: number }, notBefore: number): number {
+  /** Evicts entries until no limit is exceeded and the first is not too old. Returns their number. */
+  evict(now: number): number {
     let evicted = 0
     for (let slot = this.slots[this.first]; slot !== undefined; slot = this.slots[this.first]) {
-      if (slot.at >= notBefore && this.size <= limits.capacity && this.bytes <= limits.maxBytes) break
+      if (slot.until >= now && this.size <= this.limits.capacity && this.bytes <= this.limits.maxBytes) break
       this.floor = slot.seq
       this.bytes -= slot.entry?.data.length ?? 0
       slot.entry = undefined

@@ -6,7 +6,7 @@ import { Buffer } from "node:buffer"
 import type { CommandParser } from "redis"
 import { defineScript } from "redis"
 
-import type { Cursor, Missing, NewEntry } from "../../EventLog.js"
+import type { Cursor, Missing, NewEntry, Retention } from "../../EventLog.js"
 
 /**
  * Makes the keys of a log. The braces are a hash tag: all keys are in one slot of a cluster, so that a script can use
@@ -22,8 +22,10 @@ import type { Cursor, Missing, NewEntry } from "../../EventLog.js"
  * - `keys`, a sorted set: the idempotency keys, each with its channel, by the seq of their events.
  * - `past`, a sorted set: the channels whose events are all too old, by the seq of their last event. The log forgets
  *   the first of more than 65,536. The empty name is always there: without it, Redis has evicted the set.
+ * - `kept`, a sorted set: the channels with events that have an age of their own, by the time when the last expires.
  * - `stream:<channel>`, a stream: the events of a channel. The id is the seq, and each event has the seq of the
- *   previous one, so that a reader finds a missing event, for any reason.
+ *   previous one (`p`), so that a reader finds a missing event, for any reason, its data (`d`), and the time (`t`).
+ *   With limits of its own it has the time when it expires (`x`) and the bytes of the channel up to it (`b`).
  * - `nodes`, a sorted set: the nodes that are alive, by the time at which they expire.
  * - `node:<id>`, a hash: the number of subscribers on each channel and pattern of a node.
  * - `never`: it never exists. While its slot moves to another shard of a cluster, Redis refuses a script with a key
@@ -37,7 +39,7 @@ export const makeKeys = (prefix: string, database: number) => {
   return {
     base,
     never: `${base}never`,
-    state: ["meta", "index", "marks", "gaps", "order", "keys", "past"].map((name) => base + name),
+    state: ["meta", "index", "marks", "gaps", "order", "keys", "past", "kept"].map((name) => base + name),
     streams: `${base}stream:`,
     announcements: database === 0 ? `${base}event:` : `${base}${database}:event:`,
     nodes: `${base}nodes`,
@@ -73,7 +75,7 @@ const pushContext = (
  * The common part of the scripts. It writes only if there is no log, so that a server that refuses writes can be read.
  */
 const prelude = `
-local meta, index, marks, gaps, order, keys, past = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
+local meta, index, marks, gaps, order, keys, past, kept = unpack(KEYS)
 local streams, newEpoch, run, capacity, maxAge = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
 local function int(n) return string.format('%.0f', n) end
 
@@ -90,7 +92,7 @@ local function begin()
   aged, forgotten, last, idle = seq, seq, seq, seq
   redis.call('HSET', meta, 'epoch', epoch, 'seq', int(seq), 'aged', int(seq), 'forgotten', int(seq), 'last', int(seq),
     'idle', int(seq), 'run', run)
-  redis.call('UNLINK', index, marks, gaps, order, keys, past)
+  redis.call('UNLINK', index, marks, gaps, order, keys, past, kept)
 end
 if not epoch or not seq then begin() end
 
@@ -117,6 +119,13 @@ local mark = redis.call('ZRANGE', marks, 0, 0, 'WITHSCORES')
 while mark[1] and tonumber(mark[1]) < firstSpan do
   aged, spansOver = math.max(aged, tonumber(mark[2])), spansOver + 1
   mark = redis.call('ZRANGE', marks, spansOver, spansOver, 'WITHSCORES')
+end
+
+-- The fields are those of an event of the log, which is not too old.
+local function isAlive(place, fields)
+  local expiry = tonumber(fields[8])
+  if expiry then return expiry >= now end
+  return place > aged
 end
 `
 
@@ -145,7 +154,7 @@ export const makeMarker = (run: string): string => `return '${run}'`
  */
 export const open = defineScript({
   SCRIPT: `
-for i, expected in ipairs({'hash', 'zset', 'zset', 'zset', 'stream', 'zset', 'zset'}) do
+for i, expected in ipairs({'hash', 'zset', 'zset', 'zset', 'stream', 'zset', 'zset', 'zset'}) do
   local type = redis.call('TYPE', KEYS[i]).ok
   if type ~= expected and type ~= 'none' then redis.call('DEL', KEYS[i]) end
 end
@@ -192,7 +201,7 @@ for i = 9, #ARGV do
   local item = redis.pcall('XREVRANGE', streams .. ARGV[i], '+', '-', 'COUNT', 1)[1]
   local place = item and tonumber(string.match(item[1], '^(%d+)%-0$'))
   local data = item and item[2][4]
-  if place and data and place > aged and place <= seq and #data <= tonumber(ARGV[6]) then
+  if place and data and isAlive(place, item[2]) and place <= seq and #data <= tonumber(ARGV[6]) then
     reply[#reply + 1], reply[#reply + 2], reply[#reply + 3] = int(place), ARGV[i], data
   end
 end
@@ -233,7 +242,9 @@ export const append = defineScript({
 -- The server has lost events: a replica has replaced it behind a proxy that did not end the connection.
 if ARGV[8] == epoch and tonumber(ARGV[9]) > seq then begin() end
 local announcements, maxAnnounced, foreign, reply = ARGV[6], tonumber(ARGV[7]), 0, {epoch, ''}
-local life, first = int(math.min(2 * maxAge, 9007199254740991)), seq
+local hasKept, first = redis.call('EXISTS', kept) == 1, seq
+local function lifeOf(age) return int(math.min(2 * age, 9007199254740991)) end
+local life = lifeOf(maxAge)
 local function add(key, ...)
   local added = redis.pcall('XADD', key, ...)
   if added.err and (string.find(added.err, 'WRONGTYPE') or string.find(added.err, 'equal or smaller')
@@ -244,7 +255,19 @@ local function add(key, ...)
   end
   return added.err and added
 end
-local function append(stream, channel, data)
+-- Evicts the first events of a stream until none is too old, and the rest up to the newest has at most maxBytes.
+local function evict(stream, newest, total, maxBytes)
+  local from, over = '-', nil
+  while true do
+    local item = redis.call('XRANGE', stream, from, '+', 'COUNT', 1)[1]
+    local place, fields = tonumber(string.match(item[1], '^%d+')), item[2]
+    local bytes = total - (tonumber(fields[10]) or 0) + #(fields[4] or '')
+    if place >= newest or (isAlive(place, fields) and bytes <= maxBytes) then break end
+    from, over = '(' .. item[1], place
+  end
+  if over then redis.call('XTRIM', stream, 'MINID', int(over + 1)) end
+end
+local function append(stream, channel, data, limits)
   local place = int(seq + 1)
   local previous = redis.call('ZSCORE', index, channel)
   if not previous then
@@ -253,26 +276,41 @@ local function append(stream, channel, data)
     redis.call('UNLINK', stream)
   end
   local previousPlace = int(tonumber(previous) or pastOf(channel))
-  local refused = add(stream, 'MAXLEN', capacity, place .. '-0', 'p', previousPlace, 'd', data)
+  local fields = {'p', previousPlace, 'd', data, 't', int(now)}
+  local most, maxBytes, age = string.match(limits, '^(%d*) (%d*) (%d*)$')
+  maxBytes, age = tonumber(maxBytes), tonumber(age)
+  local total, keptTo = 0, hasKept and tonumber(redis.call('ZSCORE', kept, channel))
+  if age then keptTo, hasKept = math.max(keptTo or 0, now + age), true end
+  if age or maxBytes then
+    local newest = redis.pcall('XREVRANGE', stream, '+', '-', 'COUNT', 1)[1]
+    total = (newest and tonumber(newest[2][10]) or 0) + #data
+    for _, field in ipairs({'x', age and int(now + age) or '', 'b', int(total)}) do fields[#fields + 1] = field end
+  end
+  local refused = add(stream, 'MAXLEN', tonumber(most) and most or capacity, place .. '-0', unpack(fields))
     or add(order, 'MAXLEN', '~', '1000000', place .. '-0', 'c', channel, 'd', int(seq + 1 - last))
   if refused then return refused end
   seq, last = seq + 1, seq + 1
-  redis.call('PEXPIRE', stream, life)
+  redis.call('PEXPIRE', stream, keptTo and lifeOf(math.max(maxAge, keptTo - now)) or life)
+  if age then redis.call('ZADD', kept, int(keptTo), channel) end
   redis.call('HSET', meta, 'seq', place, 'last', place)
   redis.call('ZADD', index, place, channel)
   if not previous then redis.call('ZREM', past, channel) end
-  if aged > 0 then redis.call('XTRIM', stream, 'MINID', int(aged + 1)) end
+  if keptTo or maxBytes then
+    evict(stream, seq, total, maxBytes or math.huge)
+  elseif aged > 0 then
+    redis.call('XTRIM', stream, 'MINID', int(aged + 1))
+  end
   redis.call('PUBLISH', announcements .. channel, epoch .. ' ' .. place .. (#data > maxAnnounced and '' or '\\n' .. data))
 end
-for i = 8, #KEYS - 1 do
-  local at = 10 + (i - 8) * 3
+for i = 9, #KEYS - 1 do
+  local at = 10 + (i - 9) * 4
   local channel, data, key = ARGV[at], ARGV[at + 1], ARGV[at + 2]
   local member = key ~= '' and channel .. '\\n' .. key
   local known = member and tonumber(redis.call('ZSCORE', keys, member) or 0)
   if known and known > aged then
     reply[#reply + 1] = int(known)
   else
-    local refused = append(KEYS[i], channel, data)
+    local refused = append(KEYS[i], channel, data, ARGV[at + 3])
     if refused then return refused end
     reply[#reply + 1] = int(seq)
     if member then
@@ -291,16 +329,26 @@ if seq > first then
   end
   redis.call('ZADD', marks, int(seq), int(math.floor(now / spanLength)))
 end
+local function retire(channel, place)
+  redis.call('UNLINK', streams .. channel)
+  redis.call('ZREM', index, channel)
+  redis.call('ZADD', past, 0, '', place, channel)
+end
 if seq > first and aged > 0 then
   redis.call('XTRIM', order, 'MINID', '~', int(aged + 1))
-  local idlers = redis.call('ZRANGE', index, '-inf', int(aged), 'BYSCORE', 'LIMIT', 0, 32, 'WITHSCORES')
+  local idlers = redis.call('ZRANGE', index, '(' .. int(idle), int(aged), 'BYSCORE', 'LIMIT', 0, 32, 'WITHSCORES')
   for i = 1, #idlers, 2 do
-    redis.call('UNLINK', streams .. idlers[i])
-    redis.call('ZREM', index, idlers[i])
-    redis.call('ZADD', past, 0, '', idlers[i + 1], idlers[i])
-    idle = math.max(idle, tonumber(idlers[i + 1]))
+    local keptTo = hasKept and tonumber(redis.call('ZSCORE', kept, idlers[i])) or 0
+    if keptTo < now then retire(idlers[i], idlers[i + 1]) end
+    idle = tonumber(idlers[i + 1])
   end
-  if #idlers > 0 then
+  local expired = hasKept and redis.call('ZRANGE', kept, '-inf', '(' .. int(now), 'BYSCORE', 'LIMIT', 0, 32) or {}
+  for _, channel in ipairs(expired) do
+    redis.call('ZREM', kept, channel)
+    local place = tonumber(redis.call('ZSCORE', index, channel))
+    if place and place <= idle then retire(channel, int(place)) end
+  end
+  if #idlers + #expired > 0 then
     local over = redis.call('ZRANGE', past, -65538, -65538, 'WITHSCORES')
     redis.call('ZREMRANGEBYRANK', past, 1, -65538)
     redis.call('HSET', meta, 'idle', int(idle), 'forgotten', int(math.max(forgotten, tonumber(over[2]) or 0)))
@@ -311,8 +359,8 @@ return reply`,
   parseCommand: (parser: CommandParser, context: Context, events: ReadonlyArray<NewEntry>, seen: Cursor) => {
     pushContext(parser, context, ...events.map(({ channel }) => context.keys.streams + channel))
     parser.push(context.keys.announcements, String(maxAnnounced), seen.epoch, String(seen.seq))
-    for (const { channel, data, key = "" } of events) {
-      parser.push(channel, Buffer.from(data.buffer, data.byteOffset, data.byteLength), key)
+    for (const { channel, data, key = "", retention } of events) {
+      parser.push(channel, Buffer.from(data.buffer, data.byteOffset, data.byteLength), key, limitsOf(retention))
     }
   },
   transformReply: ([epoch, foreign, ...places]: ReadonlyArray<Buffer>) => ({
@@ -320,6 +368,12 @@ return reply`,
     foreign: Number(String(foreign))
   })
 })
+
+/** Returns the limits, separated by spaces. One that is absent is empty, and that of the log applies. */
+const limitsOf = ({ capacity, maxAge, maxBytes }: Retention = {}): string =>
+  [capacity, maxBytes, maxAge].map((limit) =>
+    limit === undefined ? "" : String(Math.min(Math.ceil(limit), Number.MAX_SAFE_INTEGER))
+  ).join(" ")
 
 // The size of an announcement in bytes.
 const maxAnnounced = 64 * 1024
@@ -404,8 +458,8 @@ end
 ${ordered}
 local function toEvent(channel, item)
   local place, fields = tonumber(string.match(item[1], '^(%d+)%-0$')), item[2]
-  local previous = #fields == 4 and fields[1] == 'p' and fields[3] == 'd' and tonumber(fields[2])
-  if place and place <= seq and previous then return {place, channel, fields[4], previous} end
+  local previous = #fields >= 4 and fields[1] == 'p' and fields[3] == 'd' and tonumber(fields[2])
+  if place and place <= seq and previous then return {place, channel, fields[4], previous, isAlive(place, fields)} end
   foreign = foreign + 1
 end
 
@@ -418,8 +472,8 @@ local function readOrder()
       local place, channel = tonumber(string.match(item[1], '^%d+')), item[2][2]
       if wants(channel) then
         local items = redis.pcall('XRANGE', streams .. channel, int(place), int(place))
-        local event = place > aged and not items.err and items[1] and toEvent(channel, items[1])
-        if not event then return done('Evicted') end
+        local event = not items.err and items[1] and toEvent(channel, items[1])
+        if not event or not event[5] then return done('Evicted') end
         bytes = bytes + #event[3]
         if #found == limit or (#found > 0 and bytes > maxBytes) then return done('', found, at) end
         found[#found + 1] = event
@@ -465,7 +519,7 @@ local function keepFirst()
   if count > limit or (bytes > maxBytes and count > 1) then horizon = found[count][1] end
 end
 for _, channel in ipairs(names) do
-  local at, from, count, own, size = after, '(' .. int(math.max(after, aged)), 0, 0, 1
+  local at, from, count, own, size = after, '(' .. int(after), 0, 0, 1
   local batch, isFull
   repeat
     local to = horizon and count > 0 and int(horizon) or '+'
@@ -477,7 +531,7 @@ for _, channel in ipairs(names) do
       from = '(' .. item[1]
       local event = toEvent(channel, item)
       if event then
-        if event[4] > at then return done('Evicted') end
+        if event[4] > at or not event[5] then return done('Evicted') end
         at, count, own = event[1], count + 1, own + #event[3]
         if not horizon or at <= horizon then
           found[#found + 1], bytes = event, bytes + #event[3]
@@ -581,7 +635,7 @@ for i = 2, #KEYS do
   local place = ARGV[i + 1] .. '-0'
   local items = redis.pcall('XRANGE', KEYS[i], place, place)
   local fields = not items.err and items[1] and items[1][2] or {}
-  local data = #fields == 4 and fields[3] == 'd' and fields[4]
+  local data = #fields >= 4 and fields[3] == 'd' and fields[4]
   bytes = bytes + (data and #data or 0)
   if i > 2 and bytes > tonumber(ARGV[2]) then break end
   found[i - 1] = data
@@ -614,7 +668,8 @@ for _, command in ipairs({
   {'HSET', key, 'a', '1'}, {'HGET', key, 'a'}, {'HMGET', key, 'a'}, {'HDEL', key, 'a'},
   {'ZADD', key, 'XX', '1', 'a'}, {'ZSCORE', key, 'a'}, {'ZRANGE', key, '0', '0'}, {'ZREM', key, 'a'},
   {'ZREMRANGEBYRANK', key, '0', '0'}, {'ZREMRANGEBYSCORE', key, '0', '0'},
-  {'XADD', key, 'NOMKSTREAM', '1-0', 'a', '1'}, {'XRANGE', key, '-', '+', 'COUNT', '1'}, {'XTRIM', key, 'MINID', '1'},
+  {'XADD', key, 'NOMKSTREAM', '1-0', 'a', '1'}, {'XRANGE', key, '-', '+', 'COUNT', '1'},
+  {'XREVRANGE', key, '+', '-', 'COUNT', '1'}, {'XTRIM', key, 'MINID', '1'},
   {'PEXPIRE', key, '1'}, {'UNLINK', key}, {'DEL', key}, {'PUBLISH', ARGV[1], ''}
 }) do
   local reply = redis.pcall(unpack(command))

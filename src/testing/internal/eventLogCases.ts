@@ -58,6 +58,16 @@ const steps = fc.array(
   { maxLength: 60, size: "max" }
 )
 
+const appends = fc.array(
+  fc.record({
+    channel: index(2),
+    size: fc.integer({ min: 0, max: 10 }),
+    capacity: fc.constantFrom(1, 2, 4, Number.POSITIVE_INFINITY),
+    maxBytes: fc.constantFrom(10, 25, Number.POSITIVE_INFINITY)
+  }),
+  { maxLength: 30, size: "max" }
+)
+
 /** The cases of a log whose layer builds a new, empty log each time. Each property is tried with `runs` schedules. */
 export const make = <E, R>(
   layer: (limits: { readonly capacity: number; readonly maxAge?: number }) => Layer.Layer<EventLog.EventLog, E, R>,
@@ -423,6 +433,96 @@ export const make = <E, R>(
       50
     ),
 
+    over("stores the events of a channel within the limits of its last append", (log) =>
+      Effect.gen(function*() {
+        const append = (channel: string, retention?: EventLog.Retention, size = 1) =>
+          log.append(channel, new Uint8Array(size), { retention })
+        /** Returns the number of the last events that the log has, and checks that it reports the one before them. */
+        const stored = Effect.fnUntraced(function*(channel: string, places: ReadonlyArray<EventLog.Cursor>) {
+          let found = 0
+          for (const place of Array.from(places).reverse()) {
+            const page = yield* log.read([channel], { epoch: place.epoch, seq: place.seq - 1 }, 100)
+            if (missing(page) !== undefined) {
+              assert.strictEqual(missing(page), "Evicted")
+              return found
+            }
+            assert.strictEqual(page.entries.length, ++found)
+          }
+          return found
+        })
+        const repeat = <A, Err>(count: number, effect: Effect.Effect<A, Err>) =>
+          Effect.forEach(Array.from({ length: count }), () => effect)
+
+        const more = yield* repeat(12, append("own/1", { capacity: 8 }))
+        const plain = yield* repeat(12, append("plain"))
+        const fewer = yield* repeat(12, append("own/2", { capacity: 2 }))
+        const all = yield* repeat(12, append("own/3", { capacity: Number.POSITIVE_INFINITY }))
+        const [first] = yield* log.appendAll([{ channel: "own/4", data: bytes(""), retention: { capacity: 1 } }])
+        assert.deepStrictEqual(
+          [
+            yield* stored("own/1", more),
+            yield* stored("plain", plain),
+            yield* stored("own/2", fewer),
+            yield* stored("own/3", all),
+            yield* stored("own/4", first === undefined ? [] : [first])
+          ],
+          [8, capacity, 2, 12, 1]
+        )
+        assert.strictEqual(missing(yield* log.read(["own/*"], more[0] ?? assert.fail(), 100)), "Evicted")
+        more.push(yield* append("own/1"))
+        assert.strictEqual(yield* stored("own/1", more), capacity)
+        more.push(yield* append("own/1", { capacity: 8 }))
+        assert.strictEqual(yield* stored("own/1", more), capacity + 1)
+
+        const limits = { maxBytes: 100, capacity: 8 }
+        const sized = [yield* append("sized", limits, 40), yield* append("sized", limits, 60)]
+        assert.strictEqual(yield* stored("sized", sized), 2)
+        sized.push(yield* append("sized", limits, 1))
+        assert.strictEqual(yield* stored("sized", sized), 2)
+        sized.push(yield* append("sized", limits, 99))
+        assert.strictEqual(yield* stored("sized", sized), 2)
+        // The log may store it, or not.
+        yield* append("sized", limits, 101)
+        assert.strictEqual(missing(yield* log.read(["sized"], sized[2] ?? assert.fail(), 100)), "Evicted")
+
+        for (const retention of [{ capacity: 0 }, { maxBytes: 1.5 }, { maxAge: 0 }, { maxAge: Number.NaN }]) {
+          const exit = yield* Effect.exit(append("own/1", retention))
+          assert.ok(Exit.isFailure(exit) && Cause.isDie(exit.cause), JSON.stringify(retention))
+        }
+      })),
+
+    over(
+      "stores an event for the age with which it was appended",
+      (log) =>
+        Effect.gen(function*() {
+          const start = yield* log.head
+          const long = { retention: { maxAge: 3_600_000 } }
+          yield* log.append("long/1", bytes("first"), long)
+          yield* log.append("short", bytes(""), { retention: { maxAge: 1 } })
+          yield* log.append("long/2", bytes("second"), long)
+          yield* log.append("plain", bytes(""))
+          for (let i = 0; i < 3; i++) {
+            yield* Effect.sleep("60 millis")
+            yield* log.append("other", bytes(""))
+          }
+          for (const name of ["short", "plain", "other", "*"]) {
+            assert.strictEqual(missing(yield* log.read([name], start, 10)), "Evicted", name)
+          }
+          for (const names of [["long/1", "long/2"], ["long/*"], ["long/*", "never"]]) {
+            const page = yield* log.read(names, start, 10)
+            assert.deepStrictEqual([missing(page), page.entries.map(text)], [undefined, ["first", "second"]])
+          }
+          assert.deepStrictEqual((yield* log.last(["long/1", "short"], 10)).entries.map(text), ["first"])
+          // An older event with a longer age does not hide that a younger one is gone.
+          yield* log.append("long/1", bytes("third"), { retention: { maxAge: 1 } })
+          yield* Effect.sleep("10 millis")
+          assert.strictEqual(missing(yield* log.read(["long/1"], start, 10)), "Evicted")
+          yield* log.append("long/2", bytes("fourth"), { retention: { maxAge: Number.POSITIVE_INFINITY } })
+          assert.deepStrictEqual((yield* log.read(["long/2"], start, 10)).entries.map(text), ["second", "fourth"])
+        }),
+      50
+    ),
+
     over("matches a star with one whole segment only", (log) =>
       Effect.gen(function*() {
         const start = yield* log.head
@@ -674,6 +774,36 @@ export const make = <E, R>(
         }
         yield* take
       })),
+
+    property(
+      "evicts like its model, by the limits of the last append",
+      appends,
+      (log, appends) =>
+        Effect.gen(function*() {
+          const start = yield* log.head
+          const stored = new Map<string, Array<{ readonly seq: number; readonly size: number }>>()
+          const floors = new Map<string, number>()
+          for (const { channel, size, ...retention } of appends) {
+            const name = channels[channel] ?? "c"
+            const { seq } = yield* log.append(name, new Uint8Array(size), { retention })
+            const events = stored.get(name) ?? []
+            stored.set(name, events)
+            events.push({ seq, size })
+            const bytes = () => events.reduce((sum, event) => sum + event.size, 0)
+            while (events.length > retention.capacity || bytes() > retention.maxBytes) {
+              floors.set(name, events.shift()?.seq ?? 0)
+            }
+          }
+          for (const [name, events] of stored) {
+            const floor = floors.get(name)
+            const page = yield* log.read([name], floor === undefined ? start : { epoch: start.epoch, seq: floor }, 100)
+            assert.strictEqual(missing(page), undefined)
+            assert.deepStrictEqual(page.entries.map((entry) => entry.seq), events.map(({ seq }) => seq))
+            if (floor === undefined) continue
+            assert.strictEqual(missing(yield* log.read([name], { epoch: start.epoch, seq: floor - 1 }, 100)), "Evicted")
+          }
+        })
+    ),
 
     property(
       "lets readers join at any time without a loss, a duplicate or a reorder",

@@ -9,11 +9,11 @@ import * as Arr from "effect/Array"
 import type * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 
-import type { Cursor, Entry, NewEntry } from "../../../EventLog.js"
+import type { Cursor, Entry, NewEntry, Retention } from "../../../EventLog.js"
 import { EventLogError } from "../../../EventLog.js"
 import { isHidden, isPattern, withoutCovered } from "../../../internal/channel.js"
 import * as Statement from "../statement.js"
-import { now } from "./tables.js"
+import { now, tooOld } from "./tables.js"
 
 export interface Settings {
   readonly tableName: string
@@ -52,6 +52,8 @@ export const make = (
   { capacity, maxAge, maxBytes, tableName }: Settings
 ) => {
   const table = sql.literal(tableName)
+  // The place of the first event that may have no age of its own. Those with a longer one remain before it.
+  let swept = 0
   const nowAt = now(sql)
   const isPg = sql.onDialectOrElse({ pg: () => true, orElse: () => false })
   const refused = (code: string) =>
@@ -124,7 +126,7 @@ export const make = (
           ) THEN 1 ELSE 0 END AS evicted,
           (SELECT COUNT(*) FROM places) AS found,
           ${number(sql, "e.seq")} AS seq, e.channel AS channel, e.data AS data,
-          CASE WHEN e.at < ${nowAt} - ${maxAge} THEN 1 ELSE 0 END AS aged
+          CASE WHEN COALESCE(e.expires, e.at + ${maxAge}) < ${nowAt} THEN 1 ELSE 0 END AS aged
         FROM ${table}_state AS s LEFT JOIN (
           page JOIN ${table} AS e ON e.seq = page.seq AND page.i <= ${limit} AND
             (page.i = 1 OR page.total <= ${maxBytes})
@@ -158,7 +160,7 @@ export const make = (
         FROM ${table}_state AS s LEFT JOIN (
           SELECT channel, last, floor FROM ${table}_channels WHERE ${isIn(names)}
         ) AS c ON 1 = 1
-        LEFT JOIN ${table} AS e ON e.seq = c.last AND e.size <= ${maxBytes} AND e.at >= ${nowAt} - ${maxAge}
+        LEFT JOIN ${table} AS e ON e.seq = c.last AND e.size <= ${maxBytes} AND COALESCE(e.expires, e.at + ${maxAge}) >= ${nowAt}
         ORDER BY c.last
       `),
     /** Appends events outside of a transaction, and returns their places. */
@@ -169,6 +171,9 @@ export const make = (
             ARRAY[${list(sql, events, ({ channel }) => channel)}]::TEXT[],
             ARRAY[${list(sql, events, ({ key }) => key ?? null)}]::TEXT[],
             ARRAY[${list(sql, events, ({ data }) => toBuffer(data))}]::BYTEA[],
+            ${limitsOf(events, (retention) => finite(retention.capacity))}::BIGINT[],
+            ${limitsOf(events, (retention) => finite(retention.maxBytes))}::BIGINT[],
+            ${limitsOf(events, (retention) => finite(retention.maxAge))}::DOUBLE PRECISION[],
             ${capacity}, ${maxBytes}, ${maxAge}
           ) AS places FROM ${table}_state
         `).pipe(
@@ -177,12 +182,10 @@ export const make = (
         )
       : Effect.fnUntraced(function*(events: ReadonlyArray<NewEntry>) {
         const inserted = yield* append(sql<InsertedRow>`
-          INSERT INTO ${table} (channel, key, data, size, at, capacity, max_bytes)
-          SELECT column1, column2, column3, LENGTH(column3), ${nowAt}, ${capacity}, ${maxBytes}
-          FROM (VALUES ${
-          sql.csv(Arr.map(withoutRepeated(events), ({ channel, data, key }) =>
-            sql`(${channel}, ${key ?? null}, ${toBuffer(data)})`))
-        })
+          INSERT INTO ${table} (channel, key, data, size, at, expires, capacity, max_bytes)
+          SELECT column1, column2, column3, LENGTH(column3), ${nowAt}, ${nowAt} + column4,
+            COALESCE(column5, ${capacity}), COALESCE(column6, ${maxBytes})
+          FROM (VALUES ${sql.csv(Arr.map(withoutRepeated(events), (event) => rowOf(sql, event)))})
           WHERE column2 IS NULL OR NOT EXISTS (
             SELECT 1 FROM ${table}_keys WHERE channel = column1 AND key = column2 AND at >= ${nowAt} - ${maxAge}
           )
@@ -202,8 +205,8 @@ export const make = (
     send: (events: ReadonlyArray<NewEntry>, node: string) =>
       append(sql<StateRow>`
         WITH sent AS (
-          INSERT INTO ${table}_outbox (channel, key, data) VALUES ${
-        sql.csv(Arr.map(events, ({ channel, data, key }) => sql`(${channel}, ${key ?? null}, ${toBuffer(data)})`))
+          INSERT INTO ${table}_outbox (channel, key, data, max_age, capacity, max_bytes) VALUES ${
+        sql.csv(Arr.map(events, (event) => rowOf(sql, event)))
       }
         )
         SELECT epoch, ${number(sql, "seq")} AS head, pg_notify(${tableName}, ${node}) FROM ${table}_state
@@ -224,16 +227,32 @@ export const make = (
     /** Deletes what is too old: events, keys, the leases of dead nodes, and channels that are no longer used. */
     sweep: Effect.gen(function*() {
       const before = sql`${nowAt} - ${maxAge + graceMillis}`
+      const expired = sql`${nowAt} - ${graceMillis}`
       let deleted: number
       do {
+        const [first] = yield* read(sql<{ readonly seq: unknown }>`
+          SELECT CAST(MIN(seq) AS DOUBLE PRECISION) AS seq FROM (
+            SELECT seq FROM ${table} WHERE seq >= ${swept} AND expires IS NULL ORDER BY seq LIMIT 1
+          ) AS first
+        `)
+        swept = Number(first?.seq ?? swept)
         const gone = isPg
-          ? yield* write(sql<{ readonly deleted: unknown }>`SELECT ${table}_sweep(${before}) AS deleted`)
+          ? yield* write(sql<{ readonly deleted: unknown }>`
+            SELECT ${table}_sweep(${swept}, ${before}, ${expired}) AS deleted
+          `)
           : yield* write(sql`
-            DELETE FROM ${table} WHERE at < ${before} AND seq IN (SELECT seq FROM ${table} ORDER BY seq LIMIT 1000)
-            RETURNING seq
+            WITH bounds AS (SELECT ${swept} AS begin, ${before} AS before, ${expired} AS expired)
+            DELETE FROM ${table} WHERE seq IN (${
+            sql.literal(tooOld(
+              tableName,
+              "(SELECT begin FROM bounds)",
+              "(SELECT before FROM bounds)",
+              "(SELECT expired FROM bounds)"
+            ))
+          }) RETURNING seq
           `)
         deleted = isPg ? Number(gone[0]?.deleted) : gone.length
-      } while (deleted === 1000)
+      } while (deleted >= 1000)
       yield* write(sql`DELETE FROM ${table}_keys WHERE at < ${nowAt} - ${maxAge}`)
       const dead = sql`SELECT node FROM ${table}_nodes WHERE expires < ${nowAt} - ${graceMillis}`
       yield* write(sql`DELETE FROM ${table}_presence WHERE node IN (${dead})`)
@@ -333,6 +352,24 @@ const number = (sql: SqlClient.SqlClient, column: string) => sql`CAST(${sql.lite
 const list = (sql: SqlClient.SqlClient, events: ReadonlyArray<NewEntry>, f: (event: NewEntry) => unknown) =>
   sql.csv(events.map((event) => sql`${f(event)}`))
 
+/** Makes a row of values. Numbers are part of the text: a call may have more events than a statement has parameters. */
+const rowOf = (sql: SqlClient.SqlClient, { channel, data, key, retention = {} }: NewEntry): Fragment =>
+  sql`(${channel}, ${key ?? null}, ${toBuffer(data)}, ${
+    sql.literal(
+      [retention.maxAge, retention.capacity, retention.maxBytes].map((limit) => finite(limit) ?? "NULL").join(", ")
+    )
+  })`
+
+/** Makes an array of PostgreSQL, which is empty if no event has limits of its own. */
+const limitsOf = (events: ReadonlyArray<NewEntry>, f: (retention: Retention) => number | undefined): string =>
+  events.some(({ retention }) => retention !== undefined)
+    ? `{${events.map(({ retention = {} }) => f(retention) ?? "NULL").join(",")}}`
+    : "{}"
+
+/** Returns the limit as a number that the database has. */
+const finite = (limit: number | undefined): number | undefined =>
+  limit === undefined ? undefined : Math.min(limit, Number.MAX_SAFE_INTEGER)
+
 const toBuffer = (data: Uint8Array) => Buffer.from(data.buffer, data.byteOffset, data.byteLength)
 
 /** Returns the bytes of a column, which the clients represent differently. */
@@ -357,7 +394,7 @@ const toFound = (rows: ReadonlyArray<FoundRow>, after: number): Found => {
   return {
     head,
     entries,
-    isEvicted: Number(first?.evicted) === 1 || Number(first?.aged) === 1,
+    isEvicted: Number(first?.evicted) === 1 || rows.some(({ aged }) => Number(aged) === 1),
     floor: Number(first?.floor),
     forgotten: Number(first?.forgotten),
     end: isCut ? entries.at(-1)?.seq ?? after : isWalking ? Number(first.walked) : head.seq,

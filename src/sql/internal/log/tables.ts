@@ -2,7 +2,8 @@
  * The tables of a log:
  *
  * - `log`: an event for each row. `n` and `total` count the events and the bytes of its channel up to it, so that the
- *   first event within the limits is found by its values alone.
+ *   first event within the limits is found by its values alone. `expires` is the time until which an event is stored
+ *   that was appended with an age of its own.
  * - `log_channels`: the last event of each channel, and its floor: the last event that was evicted.
  * - `log_state`: one row. The epoch, the head, the highest floor, and the last event of all forgotten channels.
  * - `log_keys`: the idempotency keys.
@@ -61,6 +62,9 @@ const common = (t: string): ReadonlyArray<string> => [
   `CREATE INDEX IF NOT EXISTS ${t}_presence_by_node ON ${t}_presence (node)`
 ]
 
+// An event without an age of its own is not in it, and costs nothing.
+const byExpiry = (t: string) => `CREATE INDEX IF NOT EXISTS ${t}_by_expiry ON ${t} (expires) WHERE expires IS NOT NULL`
+
 const sqlite = (t: string): ReadonlyArray<string> => [
   `CREATE TABLE IF NOT EXISTS ${t} (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -69,12 +73,14 @@ const sqlite = (t: string): ReadonlyArray<string> => [
     data BLOB NOT NULL,
     size INTEGER NOT NULL,
     at DOUBLE PRECISION NOT NULL,
+    expires DOUBLE PRECISION,
     capacity INTEGER NOT NULL,
     max_bytes INTEGER NOT NULL,
     n INTEGER NOT NULL DEFAULT 0,
     total INTEGER NOT NULL DEFAULT 0
   )`,
   `CREATE INDEX IF NOT EXISTS ${t}_by_channel ON ${t} (channel, seq)`,
+  byExpiry(t),
   // A deletion by age: the events of a channel are deleted in their order.
   `CREATE TRIGGER IF NOT EXISTS ${t}_deleted AFTER DELETE ON ${t} BEGIN
     UPDATE ${t}_channels SET floor = OLD.seq WHERE channel = OLD.channel AND floor < OLD.seq;
@@ -115,19 +121,27 @@ const pg = (t: string): ReadonlyArray<string> => [
     data BYTEA NOT NULL,
     size BIGINT NOT NULL,
     at DOUBLE PRECISION NOT NULL,
+    expires DOUBLE PRECISION,
+    capacity BIGINT NOT NULL,
+    max_bytes BIGINT NOT NULL,
     n BIGINT NOT NULL,
     total BIGINT NOT NULL
   )`,
   `CREATE INDEX IF NOT EXISTS ${t}_by_channel ON ${t} (channel, seq)`,
+  byExpiry(t),
   `CREATE TABLE IF NOT EXISTS ${t}_outbox (
     id BIGSERIAL PRIMARY KEY,
     channel TEXT NOT NULL,
     key TEXT,
-    data BYTEA NOT NULL
+    data BYTEA NOT NULL,
+    capacity BIGINT,
+    max_bytes BIGINT,
+    max_age DOUBLE PRECISION
   )`,
   // The lock on the state orders all appends. Each statement after it sees the transactions that committed before it.
   `CREATE OR REPLACE FUNCTION ${t}_append(
-    channels TEXT[], keys TEXT[], datas BYTEA[], capacity BIGINT, max_bytes BIGINT, max_age DOUBLE PRECISION
+    channels TEXT[], keys TEXT[], datas BYTEA[], capacities BIGINT[], sizes BIGINT[], ages DOUBLE PRECISION[],
+    capacity BIGINT, max_bytes BIGINT, max_age DOUBLE PRECISION
   ) RETURNS DOUBLE PRECISION[] LANGUAGE plpgsql AS $$
   DECLARE
     began BIGINT;
@@ -141,17 +155,19 @@ const pg = (t: string): ReadonlyArray<string> => [
   BEGIN
     SELECT s.seq, s.floor INTO began, highest FROM ${t}_state AS s FOR UPDATE;
     WITH sent AS (
-      DELETE FROM ${t}_outbox AS o RETURNING o.id, o.channel, o.key, o.data
+      DELETE FROM ${t}_outbox AS o RETURNING o.*
     ), events AS (
-      SELECT FALSE AS own, s.id AS i, s.channel, s.key, s.data FROM sent AS s
+      SELECT FALSE AS own, s.id AS i, s.channel, s.key, s.data, s.capacity AS cap, s.max_bytes AS most, s.max_age AS age
+        FROM sent AS s
       UNION ALL
-      SELECT TRUE, u.i, u.channel, u.key, u.data
-        FROM UNNEST(channels, keys, datas) WITH ORDINALITY AS u(channel, key, data, i)
+      SELECT TRUE, u.i, u.channel, u.key, u.data, u.cap, u.most, u.age
+        FROM UNNEST(channels, keys, datas, capacities, sizes, ages) WITH ORDINALITY
+          AS u(channel, key, data, cap, most, age, i)
     ), marked AS (
       SELECT v.*, k.seq AS known, ROW_NUMBER() OVER (PARTITION BY v.channel, v.key ORDER BY v.own, v.i) AS nth
       FROM events AS v LEFT JOIN ${t}_keys AS k ON k.channel = v.channel AND k.key = v.key AND k.at >= now_at - max_age
     ), fresh AS (
-      SELECT m.own, m.i, m.channel, m.key, m.data, LENGTH(m.data) AS size,
+      SELECT m.own, m.i, m.channel, m.key, m.data, m.cap, m.most, m.age, LENGTH(m.data) AS size,
         began + ROW_NUMBER() OVER (ORDER BY m.own, m.i) AS seq,
         ROW_NUMBER() OVER (PARTITION BY m.channel ORDER BY m.own, m.i) AS n,
         SUM(LENGTH(m.data)) OVER (PARTITION BY m.channel ORDER BY m.own, m.i) AS total
@@ -165,8 +181,9 @@ const pg = (t: string): ReadonlyArray<string> => [
         n = k.n + excluded.n, total = k.total + excluded.total, last = excluded.last, at = excluded.at
       RETURNING k.channel, k.n, k.total
     ), inserted AS (
-      INSERT INTO ${t} (seq, channel, data, size, at, n, total)
-      SELECT f.seq, f.channel, f.data, f.size, now_at, s.n - g.n + f.n, s.total - g.total + f.total
+      INSERT INTO ${t} (seq, channel, data, size, at, expires, capacity, max_bytes, n, total)
+      SELECT f.seq, f.channel, f.data, f.size, now_at, now_at + f.age,
+        COALESCE(f.cap, capacity), COALESCE(f.most, max_bytes), s.n - g.n + f.n, s.total - g.total + f.total
       FROM fresh AS f JOIN stored AS s ON s.channel = f.channel JOIN counted AS g ON g.channel = f.channel
     ), noted AS (
       INSERT INTO ${t}_keys AS k (channel, key, seq, at)
@@ -180,11 +197,11 @@ const pg = (t: string): ReadonlyArray<string> => [
       LEFT JOIN fresh AS g ON g.channel = m.channel AND g.key = m.key;
     IF head IS NOT NULL THEN
       FOR c IN
-        SELECT k.channel, k.n, k.total, k.last, k.floor FROM ${t}_channels AS k
-        WHERE k.channel IN (SELECT l.channel FROM ${t} AS l WHERE l.seq > began)
+        SELECT k.channel, k.n, k.total, k.last, k.floor, e.capacity, e.max_bytes
+        FROM ${t} AS e JOIN ${t}_channels AS k ON k.channel = e.channel AND k.last = e.seq WHERE e.seq > began
       LOOP
         SELECT l.seq INTO kept FROM ${t} AS l WHERE l.channel = c.channel AND l.seq > c.floor AND (
-          l.seq = c.last OR (l.n > c.n - capacity AND l.total - l.size >= c.total - max_bytes)
+          l.seq = c.last OR (l.n > c.n - c.capacity AND l.total - l.size >= c.total - c.max_bytes)
         ) ORDER BY l.seq LIMIT 1;
         SELECT l.seq INTO evicted FROM ${t} AS l WHERE l.channel = c.channel AND l.seq > c.floor AND l.seq < kept
           ORDER BY l.seq DESC LIMIT 1;
@@ -201,13 +218,14 @@ const pg = (t: string): ReadonlyArray<string> => [
     RETURN COALESCE(places, '{}');
   END
   $$`,
-  `CREATE OR REPLACE FUNCTION ${t}_sweep(before DOUBLE PRECISION) RETURNS BIGINT LANGUAGE plpgsql AS $$
+  `CREATE OR REPLACE FUNCTION ${t}_sweep(start BIGINT, before DOUBLE PRECISION, expired DOUBLE PRECISION)
+  RETURNS BIGINT LANGUAGE plpgsql AS $$
   DECLARE
     deleted BIGINT;
   BEGIN
     PERFORM 1 FROM ${t}_state FOR UPDATE;
     WITH gone AS (
-      DELETE FROM ${t} AS l WHERE l.at < before AND l.seq IN (SELECT o.seq FROM ${t} AS o ORDER BY o.seq LIMIT 1000)
+      DELETE FROM ${t} AS l WHERE l.seq IN (${tooOld(t, "start", "before", "expired")})
       RETURNING l.channel, l.seq
     ), floors AS (
       SELECT channel, MAX(seq) AS seq FROM gone GROUP BY channel
@@ -221,6 +239,18 @@ const pg = (t: string): ReadonlyArray<string> => [
   END
   $$`
 ]
+
+/**
+ * Selects the places of events that are too old: the first 1,000 from a place on without an age of their own, if they
+ * are from before a time, and 1,000 that have expired before another time.
+ */
+export const tooOld = (t: string, start: string, before: string, expired: string): string =>
+  `SELECT o.seq FROM (
+    SELECT seq, at FROM ${t} WHERE seq >= ${start} AND expires IS NULL ORDER BY seq LIMIT 1000
+  ) AS o WHERE o.at < ${before}
+  UNION ALL SELECT e.seq FROM (
+    SELECT seq FROM ${t} WHERE expires < ${expired} ORDER BY expires LIMIT 1000
+  ) AS e`
 
 /** Creates the tables, unless the database has them. */
 export const create = (tableName: string): Effect.Effect<void, SqlError, SqlClient.SqlClient> =>
