@@ -46,16 +46,16 @@ export default [
   {
     promise: "an event of publish has its key",
     file: broker,
-    find: "log.append(channel, data, options)",
-    replace: "log.append(channel, data)",
+    find: "log.append(channel, entry.data, entry)",
+    replace: "log.append(channel, entry.data)",
     test,
     name: "an event with a key once"
   },
   {
     promise: "an event of publishAll has its key",
     file: broker,
-    find: ", key: options?.key }",
-    replace: " }",
+    find: "      key: options?.key,\n",
+    replace: "",
     test,
     name: "an event with a key once"
   },
