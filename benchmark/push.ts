@@ -110,7 +110,7 @@ const prepare = async () => {
     "effect-realtime, the same work": async () => {
       const authorize = await Effect.runPromise(VapidToken.makeAuthorization(crypto, vapid, subject))
       for (const subscription of subscriptions) {
-        Effect.runSync(authorize(policy(subscription.endpoint)?.origin ?? ""))
+        Effect.runSync(authorize(policy(subscription.endpoint)?.origin ?? "", Date.now()))
         encrypt(Buffer.from(message), subscription.keys, 0)
       }
     },

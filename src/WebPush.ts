@@ -404,8 +404,7 @@ const tooLate = "the Effect that makes the message has not ended within its time
  */
 const makePrepareFor = <S extends WebPushSubscription, R>(
   messageOf: Exclude<MessageFor<S, R>, Message>,
-  prepared: Prepared,
-  limit: Deadline.Limit
+  prepared: Prepared
 ): Effect.Effect<(subscription: S) => Effect.Effect<Prepared, WebPushFailure>, never, R> =>
   Effect.map(
     Effect.all([Effect.context<R>(), FiberRef.get(HttpClient.currentTracerDisabledWhen)]),
@@ -418,8 +417,7 @@ const makePrepareFor = <S extends WebPushSubscription, R>(
             ? message.pipe(
               Effect.locally(HttpClient.currentTracerDisabledWhen, disabledWhen),
               Effect.mapInputContext((_: Context.Context<never>) => context),
-              // Restores the settings (FiberRefs) that the Effect has changed: its fiber makes the next message too.
-              (message) => limit(message, () => tooLate)
+              Effect.timeoutFail({ duration: prepared.timeout, onTimeout: () => tooLate })
             )
             : Effect.succeed(message)
         }).pipe(
@@ -581,7 +579,7 @@ export const make: (
       ({ field, reason }) => new WebPushConfigError({ field: `vapid.${field}`, reason })
     )
     const policy = EndpointPolicy.make(options.hosts ?? [])
-    const { count, deliver, traced } = yield* Delivery.make({
+    const { count, deliver, provide } = yield* Delivery.make({
       crypto,
       policy,
       pairs,
@@ -589,6 +587,27 @@ export const make: (
       transmission: Transmission
     })
     const aroundRequests = yield* makeAroundRequests
+
+    /** Delivers one message within a span. */
+    const traced = (subscription: WebPushSubscription, message: Prepared) =>
+      Effect.suspend(() => {
+        const endpoint = policy(subscription.endpoint)
+        return Effect.flatten(
+          Deadline.runOne<Delivery.Result, WebPushFailure>(
+            message.timeout,
+            (limit) => deliver(subscription, message, limit)
+          )
+        ).pipe(
+          Effect.mapInputContext(provide),
+          Effect.withSpan("WebPush.send", {
+            kind: "client",
+            captureStackTrace: false,
+            attributes: endpoint === undefined
+              ? { service: "other" }
+              : { service: endpoint.vendor, "server.address": endpoint.host }
+          })
+        )
+      })
 
     const prepared = (message: Message, call: SendManyOptions = {}) =>
       Effect.map(checkOptions(call, crypto), () => prepare(message, options, call))
@@ -600,8 +619,7 @@ export const make: (
     ) {
       const isFunction = typeof messageFor === "function"
       const message = yield* prepared(isFunction ? "" : messageFor, call)
-      const limit = yield* Deadline.make(message.timeout)
-      const deliverOne = call.messageSpans === true ? traced : deliver
+      const limit = yield* Deadline.make<WebPushFailure>(message.timeout)
       const retry = call.retry ?? options.retry ?? retryPolicy
       const crowdOptions = {
         concurrency: message.concurrency,
@@ -609,15 +627,26 @@ export const make: (
         intervals: Pacing.parse({ ...options.pace, ...call.pace }),
         policy,
         services,
+        limit,
+        provide,
         count,
-        message: isFunction ? yield* makePrepareFor(messageFor, message, limit) : message,
-        deliver: (subscription: S, prepared: Delivery.Prepared) => deliverOne(subscription, prepared, limit)
+        message: isFunction ? yield* makePrepareFor(messageFor, message) : message,
+        deliver: (subscription: S, prepared: Delivery.Prepared) =>
+          call.messageSpans === true
+            ? Effect.either(traced(subscription, { ...message, ...prepared }))
+            : deliver(subscription, prepared, limit)
       }
       const makeCrowd: MakeCrowd<S> = (emit) => Crowd.make({ ...crowdOptions, emit })
       return { concurrency: message.concurrency, makeCrowd }
     })
 
     const intervals = Pacing.parse(options.pace ?? {})
+
+    const countOne = (subscription: WebPushSubscription, result: Delivery.Result) =>
+      Effect.map(
+        FiberRef.get(FiberRef.currentMetricLabels),
+        (labels) => count(policy(subscription.endpoint), result, labels)
+      )
 
     return WebPush.of({
       publicKey: pairs[0].publicKey,
@@ -633,7 +662,10 @@ export const make: (
               services.around(
                 () => policy(subscription.endpoint),
                 intervals,
-                Deadline.runOne(message.timeout, (limit) => traced(subscription, message, limit))
+                Effect.tapBoth(traced(subscription, message), {
+                  onSuccess: (receipt) => countOne(subscription, Either.right(receipt)),
+                  onFailure: (error) => countOne(subscription, Either.left(error))
+                })
               )
             )
         ),

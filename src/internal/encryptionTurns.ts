@@ -3,8 +3,8 @@ import * as Effect from "effect/Effect"
 // An encryption blocks the event loop for a fifth of a millisecond, and a thousand fibers may be ready for one at once.
 const encryptionsPerTurn = 8
 
-/** Returns an effect that waits until the current turn of the event loop has room for one more encryption. */
-export const make = (): Effect.Effect<void> => {
+/** Returns a function that runs an encryption when the current turn of the event loop has room for it. */
+export const make = () => {
   const waiting: Array<() => void> = []
   let left = encryptionsPerTurn
   const nextTurn = () => {
@@ -21,10 +21,11 @@ export const make = (): Effect.Effect<void> => {
       if (index !== -1) waiting.splice(index, 1)
     })
   })
-  return Effect.suspend(() => {
-    if (left === encryptionsPerTurn) setImmediate(nextTurn)
-    if (left === 0) return wait
-    left--
-    return Effect.void
-  })
+  return <A, E>(encryption: () => Effect.Effect<A, E>): Effect.Effect<A, E> =>
+    Effect.suspend(() => {
+      if (left === encryptionsPerTurn) setImmediate(nextTurn)
+      if (left === 0) return Effect.flatMap(wait, encryption)
+      left--
+      return encryption()
+    })
 }

@@ -44,13 +44,13 @@ export const make: Effect.Effect<WebPushCrypto.Service> = Effect.sync(() => {
   return WebPushCrypto.of({
     supportsPadding: true,
     encrypt: (message, keys, padding) =>
-      Effect.zipRight(
-        turn,
-        Effect.try({
-          try: () => encrypt(message, keys, padding),
-          catch: () => new WebPushCryptoError({ reason: "InvalidSubscription" })
-        })
-      ),
+      turn(() => {
+        try {
+          return Effect.succeed(encrypt(message, keys, padding))
+        } catch {
+          return new WebPushCryptoError({ reason: "InvalidSubscription" })
+        }
+      }),
     signer: ({ privateKey, publicKey }) =>
       Effect.sync(() => {
         // Parsed once, since parsing costs many times a signature.

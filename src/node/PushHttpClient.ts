@@ -9,11 +9,12 @@ import type * as Net from "node:net"
 
 import * as HttpClient from "@effect/platform/HttpClient"
 import * as HttpClientError from "@effect/platform/HttpClientError"
-import * as HttpClientResponse from "@effect/platform/HttpClientResponse"
+import type * as HttpClientResponse from "@effect/platform/HttpClientResponse"
 import * as UrlParams from "@effect/platform/UrlParams"
 import * as Cause from "effect/Cause"
 import * as Config from "effect/Config"
 import type * as ConfigError from "effect/ConfigError"
+import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Layer from "effect/Layer"
@@ -25,6 +26,7 @@ import { Transmission } from "../WebPush.js"
 import * as AddressPolicy from "./internal/addressPolicy.js"
 import type { Exchange } from "./internal/exchange.js"
 import * as HttpProxy from "./internal/proxy.js"
+import { PushResponse } from "./internal/pushResponse.js"
 import * as PushTransport from "./internal/pushTransport.js"
 
 /**
@@ -147,8 +149,9 @@ export const make = (options: Options = {}): Effect.Effect<HttpClient.HttpClient
       // Not `HttpClient.make`: its span contains the URL, and its AbortController is a cost without a use here.
       HttpClient.makeWith<HttpClientError.HttpClientError, never, HttpClientError.HttpClientError, never>(
         Effect.flatMap((request) =>
-          Effect.flatMap(Effect.serviceOption(Transmission), (known) =>
-            Effect.async<HttpClientResponse.HttpClientResponse, HttpClientError.RequestError>((resume) => {
+          Effect.withFiberRuntime<HttpClientResponse.HttpClientResponse, HttpClientError.RequestError>((fiber) =>
+            Effect.async((resume) => {
+              const known = Context.getOption(fiber.currentContext, Transmission)
               const transmission = Option.getOrElse(known, (): Transmission["Type"] => ({ sent: 0 }))
               transmission.sent ??= 0
               const fail = (reason: "Transport" | "Encode" | "InvalidUrl", cause?: unknown) =>
@@ -158,8 +161,7 @@ export const make = (options: Options = {}): Effect.Effect<HttpClient.HttpClient
               if (request.body._tag !== "Uint8Array" && request.body._tag !== "Empty") {
                 return fail("Encode")
               }
-              const settled = () =>
-                transport.exchanges.delete(exchange)
+              const settled = () => transport.exchanges.delete(exchange)
               const exchange: Exchange = {
                 method: request.method,
                 url,
@@ -168,7 +170,7 @@ export const make = (options: Options = {}): Effect.Effect<HttpClient.HttpClient
                 transmission,
                 succeed: (answer) => {
                   settled()
-                  resume(Effect.succeed(HttpClientResponse.fromWeb(request, answer)))
+                  resume(Effect.succeed(new PushResponse(request, answer)))
                 },
                 fail: (cause) => {
                   settled()
@@ -181,7 +183,8 @@ export const make = (options: Options = {}): Effect.Effect<HttpClient.HttpClient
                 settled()
                 exchange.cancel()
               })
-            }))
+            })
+          )
         ),
         Effect.succeed
       )

@@ -37,16 +37,17 @@ export const make: Effect.Effect<WebPushCrypto.Service> = Effect.sync(() => {
       if (padding > 0) {
         return Effect.die(new Cause.IllegalArgumentException("WebPushLibrary: web-push cannot pad a message"))
       }
-      const encrypted = Effect.try({
-        try: () => {
-          // The package accepts a longer secret and a hybrid point.
-          P256.checkReceiver(Buffer.from(p256dh, "base64url"), Buffer.from(auth, "base64url"))
-          const bytes = Buffer.from(message.buffer, message.byteOffset, message.byteLength)
-          return webPush.encrypt(p256dh, auth, bytes, "aes128gcm").cipherText
-        },
-        catch: () => new WebPushCryptoError({ reason: "InvalidSubscription" })
-      })
-      return Effect.zipRight(turn, encrypted)
+      return turn(() =>
+        Effect.try({
+          try: () => {
+            // The package accepts a longer secret and a hybrid point.
+            P256.checkReceiver(Buffer.from(p256dh, "base64url"), Buffer.from(auth, "base64url"))
+            const bytes = Buffer.from(message.buffer, message.byteOffset, message.byteLength)
+            return webPush.encrypt(p256dh, auth, bytes, "aes128gcm").cipherText
+          },
+          catch: () => new WebPushCryptoError({ reason: "InvalidSubscription" })
+        })
+      )
     },
     signer: ({ privateKey, publicKey }) =>
       Effect.succeed(({ audience, expiresAt, subject }) =>

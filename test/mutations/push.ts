@@ -24,7 +24,7 @@ export default [
     ...sender,
     promise: "The Effect that makes a message has a time limit",
     name: "that does not end in time",
-    find: `limit(message, () => tooLate)`,
+    find: `Effect.timeoutFail({ duration: prepared.timeout, onTimeout: () => tooLate })`,
     replace: `message`
   },
   {
@@ -167,7 +167,7 @@ export default [
     ...http2,
     promise: "421 retires the connection of HTTP/2",
     name: "(421)",
-    find: `if (headers[":status"] === 421) retire(connection)`,
+    find: `if (status === 421) retire(connection)`,
     replace: ``
   },
   {
@@ -296,52 +296,40 @@ export default [
     file: "src/WebPush/internal/deadline.ts",
     promise: "A message fails at its deadline",
     name: "fails after its timeout",
-    find: `one.fiber.unsafeInterruptAsFork(self)`,
+    find: `one.fiber.unsafeInterruptAsFork(FiberId.none)`,
     replace: ``
   },
   {
-    ...delivery,
-    file: "src/WebPush/internal/deadline.ts",
-    promise: "A deadline ends its message, and not the fiber that sends the next ones",
+    promise: "A deadline ends its message, and not the others of the call",
+    file: "src/WebPush/internal/crowd.ts",
+    test: "test/WebPush.test.ts",
     name: "sends the messages after one that timed out",
-    find: `isInterruptedByOther(refs) ? refs : before`,
-    replace: `isInterruptedByOther(refs) ? before : refs`
+    find: `if (failure !== undefined) return run(`,
+    replace: `if (failure !== undefined && queued < 0) return run(`
   },
   {
     ...delivery,
     file: "src/WebPush/internal/deadline.ts",
     promise: "A deadline interrupts no fiber of the caller",
     name: "interrupts no fiber of the caller at its timeout",
-    find: `Effect.flatMap(Effect.forkScoped(Effect.exit(run(limit))), ({ await: exit }) =>
-        Effect.flatten(Effect.flatten(exit)))`,
-    replace: `run(limit)`
-  },
-  {
-    ...sender,
-    file: "src/WebPush/internal/deadline.ts",
-    promise: "The Effect of a message changes no setting of the next message",
-    name: "keeps the settings that its Effect changes from the next one",
-    find: `isInterruptedByOther(refs) ? refs : before`,
-    replace: `refs`
+    find: `Effect.forkScoped(Effect.exit(run(limit)))`,
+    replace: `Effect.map(Effect.exit(run(limit)), (exit) => ({ await: Effect.succeed(Exit.succeed(exit)) }))`
   },
   {
     ...sender,
     promise: "A message of a crowd has a span only when asked",
     name: "are one for each call with its counts",
-    find: `call.messageSpans === true ? traced : deliver`,
-    replace: `traced`
+    find: `call.messageSpans === true
+`,
+    replace: `call.messageSpans !== false
+`
   },
   {
     ...delivery,
     promise: "The timeout of a message begins after its encryption",
     name: "excludes the encryption of other messages",
-    find: `      Effect.matchEffect(crypto.encrypt(message.bytes, subscription.keys, message.padding), {`,
-    replace: `      Effect.matchEffect(
-        limit(
-          Effect.mapError(crypto.encrypt(message.bytes, subscription.keys, message.padding), ({ reason }) =>
-            failure(reason)),
-          () => failure("Timeout")
-        ), {`
+    find: `      let endLimit = () => {}`,
+    replace: `      let endLimit = limit.begin(fiber, () => failure("Timeout"))`
   },
   {
     ...sender,
@@ -412,8 +400,8 @@ export default [
     test: "test/WebPushCrypto.test.ts",
     promise: "web-push encrypts a few messages in a turn of the event loop",
     name: "an engine that blocks the event loop",
-    find: `return Effect.zipRight(turn, encrypted)`,
-    replace: `return encrypted`
+    find: `return turn(() =>`,
+    replace: `return Effect.suspend(() =>`
   },
   {
     file: "src/internal/p256.ts",
@@ -621,9 +609,9 @@ export default [
     promise: "A message that waits for its retry occupies no place",
     file: "src/WebPush/internal/crowd.ts",
     find:
-      "          fork(\n            Effect.map(Effect.sleep(delay), () => {\n              retrying--\n              add(job)\n            })\n          )\n          return Effect.void\n",
+      "          fork(Effect.sleep(delay), (exit) => {\n            retrying--\n            if (Exit.isSuccess(exit)) add(job)\n          })\n          return Effect.void\n",
     replace:
-      "          return Effect.map(Effect.sleep(delay), () => {\n              retrying--\n              add(job)\n            })\n",
+      "          return Effect.map(Effect.sleep(delay), () => {\n            retrying--\n            add(job)\n          })\n",
     test: "test/WebPush/pacing.test.ts",
     name: "occupies no place meanwhile"
   },
@@ -670,16 +658,16 @@ export default [
   {
     promise: "A message that is held back counts in the metric",
     file: "src/WebPush/internal/crowd.ts",
-    find: "            count(job.subscription, error),\n",
-    replace: "            Effect.void,\n",
+    find: "          count(sender.endpoint, result, labels)\n",
+    replace: "",
     test: "test/WebPush/pacing.test.ts",
     name: "gets one probe after 30 seconds"
   },
   {
     promise: "A subscription whose message could not be made counts in the metric",
     file: "src/WebPush/internal/crowd.ts",
-    find: "(error) => count(subscription, error)",
-    replace: "() => Effect.void",
+    find: "onFailure: (error) => settle(lane, job, Either.left(error)),",
+    replace: "onFailure: (error) => emit(subscription, Either.left(error)),",
     test: "test/WebPush.test.ts",
     name: "that throws, dies or is no message"
   },

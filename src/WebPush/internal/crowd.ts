@@ -1,21 +1,27 @@
 /**
- * Sends to many subscriptions at once. Each origin has a lane: its own queue and its own workers, so that a service
- * that hangs, pauses or is paced occupies no place of another one. A message that waits for its retry occupies none.
+ * Sends to many subscriptions at once. Each origin has a lane: its own queue and its own places, so that a service that
+ * hangs, pauses or is paced occupies no place of another one. A message that waits for its retry occupies none.
+ *
+ * Each message is sent in a fiber of its own, which costs less than to restore the settings (FiberRefs) of a fiber that
+ * sends one after another.
  */
 import * as Clock from "effect/Clock"
+import type * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
-import * as ExecutionStrategy from "effect/ExecutionStrategy"
-import * as MutableQueue from "effect/MutableQueue"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as FiberRef from "effect/FiberRef"
+import type * as MetricLabel from "effect/MetricLabel"
 import * as Runtime from "effect/Runtime"
 import type * as Schedule from "effect/Schedule"
 import * as ScheduleDecision from "effect/ScheduleDecision"
 import * as Intervals from "effect/ScheduleIntervals"
-import * as Scope from "effect/Scope"
 
 import type { WebPushFailure, WebPushGone } from "../../WebPushError.js"
 import type { WebPushSubscription } from "../../WebPushSubscription.js"
+import type { Limit } from "./deadline.js"
 import type { Prepared } from "./delivery.js"
 import type { Endpoint } from "./endpoint.js"
 import * as Pacing from "./pacing.js"
@@ -38,10 +44,16 @@ interface Options<S extends WebPushSubscription> {
   readonly intervals: Pacing.Intervals | undefined
   readonly policy: (endpoint: string) => Endpoint | undefined
   readonly services: Pacing.Services
+  readonly limit: Limit<WebPushFailure>
   readonly message: Prepared | ((subscription: S) => Effect.Effect<Prepared, WebPushFailure>)
-  readonly deliver: (subscription: S, message: Prepared) => Effect.Effect<{ readonly status: number }, Failure>
-  /** Counts an attempt that was not delivered. */
-  readonly count: (subscription: S, error: Failure) => Effect.Effect<void>
+  readonly deliver: (subscription: S, message: Prepared) => Effect.Effect<Result>
+  /** Adds the services that each message has for itself. */
+  readonly provide: (context: Context.Context<never>) => Context.Context<never>
+  readonly count: (
+    endpoint: Endpoint | undefined,
+    result: Result,
+    labels: ReadonlyArray<MetricLabel.MetricLabel>
+  ) => void
   readonly emit: (subscription: S, result: Result) => Effect.Effect<void>
 }
 
@@ -56,12 +68,11 @@ interface Lane<S> {
   readonly origin: string
   /** `undefined` if nothing may be sent to the origin. */
   readonly sender: Pacing.Sender | undefined
-  readonly queue: MutableQueue.MutableQueue<Job<S>>
+  /** Not a linked list, whose removed nodes keep all later ones from the collection of young objects. */
+  readonly queue: Set<Job<S>>
   /** Lets one message at a time wait for its turn. */
   readonly turn: Effect.Semaphore
-  workers: number
-  /** `true` while a worker has been started that has not taken a message yet. */
-  isStarting: boolean
+  running: number
 }
 
 /** Returns the time for which the circuit of a message is still open, whatever the schedule says. */
@@ -72,31 +83,48 @@ const circuitMillis = (error: Failure): number =>
 
 /** Builds a crowd, whose fibers end with the scope. */
 export const make = Effect.fnUntraced(function*<S extends WebPushSubscription>(
-  { concurrency, count, deliver, emit, intervals, message, policy, retry, services }: Options<S>
+  { concurrency, count, deliver, emit, intervals, limit, message, policy, provide, retry, services }: Options<S>
 ) {
-  const scope = yield* Scope.fork(yield* Effect.scope, ExecutionStrategy.parallel)
-  // Each fiber starts with the settings of the call: one that a worker forks would copy all that the worker changed.
-  const runFork = Runtime.runFork(yield* Effect.runtime<never>())
+  const runtime = yield* Effect.runtime<never>()
+  const labels = yield* FiberRef.get(FiberRef.currentMetricLabels)
   const progress = Effect.unsafeMakeLatch()
   const lanes = new Map<string, Lane<S>>()
-  let workers = 0
+  const fibers = new Set<Fiber.RuntimeFiber<void>>()
+  let running = 0
   let queued = 0
   let retrying = 0
   /** Number of lanes in which no message waits for a place. */
   let idle = 0
   let isEnding = false
+  let isClosed = false
   /** Fails as the first fiber that has died, or that its client has interrupted: its message gets no outcome. */
   let fault: Effect.Effect<never> | undefined
 
-  const fork = (effect: Effect.Effect<void>) =>
-    runFork(
-      Effect.catchAllCause(effect, (cause) =>
-        Effect.sync(() => {
-          fault ??= Effect.failCause(cause)
-          progress.unsafeOpen()
-        })),
-      { scope }
-    )
+  yield* Effect.addFinalizer(() =>
+    Effect.suspend(() => {
+      isClosed = true
+      return Fiber.interruptAll(fibers)
+    })
+  )
+
+  const fork = (
+    effect: Effect.Effect<void>,
+    onExit: (exit: Exit.Exit<void>, fiber: Fiber.RuntimeFiber<void>) => void
+  ) => {
+    if (isClosed) return
+    const fiber = Runtime.runFork({ ...runtime, context: provide(runtime.context) }, effect, { immediate: false })
+    fibers.add(fiber)
+    fiber.addObserver((exit) => {
+      fibers.delete(fiber)
+      onExit(exit, fiber)
+    })
+  }
+
+  const fail = (exit: Exit.Exit<void>): void => {
+    if (Exit.isSuccess(exit)) return
+    fault ??= Effect.failCause(exit.cause)
+    progress.unsafeOpen()
+  }
 
   const laneOf = (endpoint: string): Lane<S> => {
     const end = endpoint.indexOf("/", "https://".length)
@@ -112,21 +140,20 @@ export const make = Effect.fnUntraced(function*<S extends WebPushSubscription>(
         waits: retry !== undefined,
         patience: Pacing.maxPauseMillis
       },
-      queue: MutableQueue.unbounded(),
+      queue: new Set(),
       turn: Effect.unsafeMakeSemaphore(1),
-      workers: 0,
-      isStarting: false
+      running: 0
     }
     lanes.set(origin, lane)
     idle++
     return lane
   }
 
-  const isEmpty = () => workers + queued + retrying === 0
+  const isEmpty = () => running + queued + retrying === 0
 
   // A source is read further only while a service can take more.
   const isFull = () =>
-    workers >= concurrency * maxOrigins || queued + retrying >= maxWaiting || (queued >= concurrency && idle === 0)
+    running >= concurrency * maxOrigins || queued + retrying >= maxWaiting || (queued >= concurrency && idle === 0)
 
   /** Continues the source after some progress, and not after each message. */
   const wake = () => {
@@ -139,82 +166,86 @@ export const make = Effect.fnUntraced(function*<S extends WebPushSubscription>(
     return Effect.zipRight(progress.await, Effect.suspend(() => fault ?? Effect.void))
   })
 
-  /** Adds a message to its lane, and starts a worker if none is about to take it. */
+  /** Adds a message to its lane. */
   const add = (job: Job<S>): void => {
     const lane = laneOf(job.subscription.endpoint)
-    if (MutableQueue.isEmpty(lane.queue)) idle--
-    MutableQueue.offer(lane.queue, job)
+    if (lane.queue.size === 0) idle--
+    lane.queue.add(job)
     queued++
     start(lane)
   }
 
+  /** Starts the messages of a lane that have a place. */
   const start = (lane: Lane<S>): void => {
-    if (lane.isStarting || lane.workers === concurrency) return
-    lane.isStarting = true
-    lane.workers++
-    workers++
-    fork(
-      Effect.suspend(() => {
-        lane.isStarting = false
-        return work(lane)
-      })
-    )
+    for (const job of lane.queue) {
+      if (lane.running === concurrency) return
+      lane.queue.delete(job)
+      queued--
+      if (lane.queue.size === 0) idle++
+      lane.running++
+      running++
+      run(lane, job, send(lane, job))
+    }
   }
 
-  // A worker starts the next one, so that a client that responds at once needs one, and not one for each message.
-  const work = (lane: Lane<S>): Effect.Effect<void> =>
-    Effect.suspend(() => {
-      const job = MutableQueue.poll(lane.queue, undefined)
-      if (job === undefined) {
-        lane.workers--
-        workers--
-        if (lane.workers === 0 && lanes.size > maxIdleLanes) {
-          lanes.delete(lane.origin)
-          idle--
-        }
-        wake()
-        return Effect.void
+  const run = (lane: Lane<S>, job: Job<S>, effect: Effect.Effect<void>): void =>
+    fork(effect, (exit, fiber) => {
+      const failure = Exit.isFailure(exit) ? limit.failureOf(fiber) : undefined
+      // The fiber that was interrupted by its deadline cannot go on.
+      if (failure !== undefined) return run(lane, job, settle(lane, job, Either.left(failure)))
+      fail(exit)
+      lane.running--
+      running--
+      start(lane)
+      if (lane.running === 0 && lanes.size > maxIdleLanes) {
+        lanes.delete(lane.origin)
+        idle--
       }
-      queued--
-      if (MutableQueue.isEmpty(lane.queue)) idle++
-      else start(lane)
       wake()
-      return Effect.flatMap(send(lane, job), () => work(lane))
     })
 
-  const send = ({ sender, turn }: Lane<S>, job: Job<S>): Effect.Effect<void> =>
-    sender === undefined || services.isClear(sender)
-      ? attempt(sender, job)
+  const send = (lane: Lane<S>, job: Job<S>): Effect.Effect<void> => {
+    const { sender, turn } = lane
+    return sender === undefined || services.isClear(sender)
+      ? attempt(lane, job)
       : Effect.matchEffect(turn.withPermits(1)(services.pass(sender, job.subscription.endpointId)), {
-        onSuccess: () => attempt(sender, job),
-        // Waiting for a circuit leaves room for the messages to other services.
-        onFailure: (error) =>
-          Effect.zipRight(
-            count(job.subscription, error),
-            error.reason === "RateLimited" || retrying > maxWaiting / 2
-              ? emit(job.subscription, Either.left(error))
-              : again(job, error)
-          )
+        onSuccess: () => attempt(lane, job),
+        onFailure: (error) => {
+          const result = Either.left(error)
+          count(sender.endpoint, result, labels)
+          // Waiting for a circuit leaves room for the messages to other services.
+          return error.reason === "RateLimited" || retrying > maxWaiting / 2
+            ? emit(job.subscription, result)
+            : again(job, error)
+        }
       })
+  }
 
-  const attempt = (sender: Pacing.Sender | undefined, job: Job<S>): Effect.Effect<void> => {
+  const attempt = (lane: Lane<S>, job: Job<S>): Effect.Effect<void> => {
     const { subscription } = job
-    const delivery = job.message !== undefined
-      ? deliver(subscription, job.message)
+    const deliverOne = (message: Prepared) =>
+      Effect.flatMap(deliver(subscription, message), (result) => settle(lane, job, result))
+    return job.message !== undefined
+      ? deliverOne(job.message)
       : typeof message !== "function"
-      ? deliver(subscription, message)
-      : Effect.flatMap(Effect.tapError(message(subscription), (error) => count(subscription, error)), (prepared) => {
-        job.message = prepared
-        return deliver(subscription, prepared)
+      ? deliverOne(message)
+      : Effect.matchEffect(message(subscription), {
+        onFailure: (error) => settle(lane, job, Either.left(error)),
+        onSuccess: (prepared) => {
+          job.message = prepared
+          return deliverOne(prepared)
+        }
       })
-    return Effect.flatMap(Effect.either(delivery), (result) => {
-      if (sender === undefined) return emit(subscription, result)
-      if (Either.isRight(result)) {
-        services.responded(sender.endpoint)
-        return emit(subscription, result)
-      }
-      return Effect.zipRight(services.failed(sender.endpoint, result.left), again(job, result.left))
-    })
+  }
+
+  const settle = ({ sender }: Lane<S>, job: Job<S>, result: Result): Effect.Effect<void> => {
+    count(sender?.endpoint, result, labels)
+    if (sender === undefined) return emit(job.subscription, result)
+    if (Either.isRight(result)) {
+      services.responded(sender.endpoint)
+      return emit(job.subscription, result)
+    }
+    return Effect.zipRight(services.failed(sender.endpoint, result.left), again(job, result.left))
   }
 
   /** Sends a message again after the delay of the schedule, or emits its outcome. */
@@ -229,12 +260,10 @@ export const make = Effect.fnUntraced(function*<S extends WebPushSubscription>(
           job.retries = retries
           retrying++
           const delay = Math.max(Intervals.start(decision.intervals) - now, circuitMillis(error))
-          fork(
-            Effect.map(Effect.sleep(delay), () => {
-              retrying--
-              add(job)
-            })
-          )
+          fork(Effect.sleep(delay), (exit) => {
+            retrying--
+            if (Exit.isSuccess(exit)) add(job)
+          })
           return Effect.void
         })
     )
@@ -257,7 +286,7 @@ export const make = Effect.fnUntraced(function*<S extends WebPushSubscription>(
   /** Waits until all messages have an outcome. */
   const done: Effect.Effect<void> = Effect.suspend(() => {
     isEnding = true
-    return isEmpty() ? Effect.void : Effect.flatMap(wait, () => done)
+    return fault ?? (isEmpty() ? Effect.void : Effect.flatMap(wait, () => done))
   })
 
   return { addAll, done }

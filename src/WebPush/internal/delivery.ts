@@ -9,9 +9,10 @@ import * as HttpClientRequest from "@effect/platform/HttpClientRequest"
 import type * as HttpClientResponse from "@effect/platform/HttpClientResponse"
 import type * as Arr from "effect/Array"
 import * as Cause from "effect/Cause"
+import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
-import * as FiberRef from "effect/FiberRef"
+import * as Either from "effect/Either"
 import * as MetricLabel from "effect/MetricLabel"
 import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
@@ -97,6 +98,12 @@ const makeTemplates = () => {
   }
 }
 
+/** The outcome of one message. */
+export type Result = Either.Either<{ readonly status: number }, WebPushGone | WebPushFailure>
+
+const outcomeOf = (result: Result): string =>
+  Either.isRight(result) ? "Accepted" : result.left._tag === "WebPushGone" ? "Gone" : result.left.reason
+
 /**
  * Counts the messages of a service and an outcome. The labels are the same array at each use, by which the metric finds
  * its counter: `Metric.tagged` costs as much as a fiber.
@@ -104,7 +111,9 @@ const makeTemplates = () => {
 const makeCount = () => {
   type Labels = ReadonlyArray<MetricLabel.MetricLabel>
   const known = new WeakMap<Labels, Map<string, Labels>>()
-  return (service: EndpointPolicy.Vendor, outcome: string, common: Labels) => {
+  return (endpoint: EndpointPolicy.Endpoint | undefined, result: Result, common: Labels): void => {
+    const service = endpoint?.vendor ?? "other"
+    const outcome = outcomeOf(result)
     const name = `${service} ${outcome}`
     const ofCommon = known.get(common) ?? new Map<string, Labels>()
     const labels = ofCommon.get(name) ??
@@ -114,12 +123,12 @@ const makeCount = () => {
   }
 }
 
-type Result = Effect.Effect<{ readonly status: number }, WebPushGone | WebPushFailure>
-
-const outcomeOf = (error: WebPushGone | WebPushFailure): string => error._tag === "WebPushGone" ? "Gone" : error.reason
-
 /** The delivery of one message to one subscription. */
-export type Deliver = (subscription: WebPushSubscription, message: Prepared, limit: Limit) => Result
+export type Deliver = (
+  subscription: WebPushSubscription,
+  message: Prepared,
+  limit: Limit<WebPushFailure>
+) => Effect.Effect<Result>
 
 /** Builds the delivery of one message to one subscription: checks, token, encryption, request and response. */
 export const make = Effect.fnUntraced(function*<Transmission>({ crypto, pairs, policy, subject, transmission: tag }: {
@@ -138,104 +147,86 @@ export const make = Effect.fnUntraced(function*<Transmission>({ crypto, pairs, p
         (authorize) => [pair.publicKey, authorize] as const
       ))
   )
-  const count = makeCount()
   const template = makeTemplates()
 
-  // No generator: this runs once for each message of a crowd.
-  const attempt = (
-    subscription: WebPushSubscription,
-    message: Prepared,
-    limit: Limit,
-    endpoint: EndpointPolicy.Endpoint | undefined
-  ): Result => {
-    const failure = (
-      reason: WebPushFailure["reason"],
-      facts?: Partial<Pick<WebPushFailure, "status" | "retryAfter" | "detail" | "neverSent">>
-    ) => new WebPushFailure({ reason, endpointId: subscription.endpointId, ...facts })
-
-    if (message.bytes.length > maxBytes) return failure("PayloadTooLarge")
-    if (endpoint === undefined) return failure("Blocked")
-    const authorize = authorizations.get(subscription.applicationServerKey ?? publicKey)
-    if (authorize === undefined) return failure("KeyMismatch")
-
-    const interpret = ({ body, headers, status }: Answer, now: number): Result => {
-      if (body === undefined) return failure("Transport", { detail: "RESPONSE_TOO_LARGE" })
-      const meaning = PushResponse.meaning({ vendor: endpoint.vendor, status, headers, body }, now)
-      switch (meaning._tag) {
-        case "Accepted":
-          return Effect.succeed({ status })
-        case "Gone":
-          return new WebPushGone({ endpointId: subscription.endpointId, status: meaning.status })
-        case "Failed":
-          return failure(meaning.reason, { status, retryAfter: meaning.retryAfter, detail: meaning.detail })
-      }
-    }
-    const send = (authorization: string, body: Uint8Array) => {
-      const transmission: { sent: number | undefined } = { sent: undefined }
-      const request = HttpClientRequest.setUrl(template(message, endpoint, authorization), subscription.endpoint)
-      const response = client.execute(HttpClientRequest.setBody(request, HttpBody.uint8Array(body)))
-      // The limit restores the context.
-      const provide = FiberRef.update(FiberRef.currentContext, (context) => Context.add(context, tag, transmission))
-      return limit(
-        Effect.matchEffect(Effect.flatMap(Effect.zipRight(provide, response), read), {
-          onFailure: ({ cause }): Result => {
-            const detail = errorCode(cause)
-            const neverSent = transmission.sent === 0 || isConnecting(cause) || undefined
-            return failure(detail === "ERR_BLOCKED_ADDRESS" ? "Blocked" : "Transport", { detail, neverSent })
-          },
-          onSuccess: (answer) => Effect.clockWith((clock) => interpret(answer, clock.unsafeCurrentTimeMillis()))
-        }),
-        () => failure("Timeout", { neverSent: transmission.sent === 0 || undefined })
-      )
-    }
-    return Effect.flatMap(authorize(endpoint.origin), (authorization) =>
-      // Before the limit begins, which does not include the encryption of other messages.
-      Effect.matchEffect(crypto.encrypt(message.bytes, subscription.keys, message.padding), {
-        onFailure: ({ reason }): Result => failure(reason),
-        onSuccess: (body) => send(authorization, body)
-      }))
-  }
-
-  const counted = (endpoint: EndpointPolicy.Endpoint | undefined, outcome: string) =>
-    FiberRef.getWith(FiberRef.currentMetricLabels, (labels) => {
-      count(endpoint?.vendor ?? "other", outcome, labels)
-      return Effect.void
-    })
-
+  // No generator, and few effects: this runs once for each message of a crowd.
   const deliver: Deliver = (subscription, message, limit) =>
-    Effect.suspend(() => {
+    Effect.withFiberRuntime((fiber) => {
+      const failure = (
+        reason: WebPushFailure["reason"],
+        facts?: Partial<Pick<WebPushFailure, "status" | "retryAfter" | "detail" | "neverSent">>
+      ) => new WebPushFailure({ reason, endpointId: subscription.endpointId, ...facts })
+      const fail = (...args: Parameters<typeof failure>) => Effect.succeed(Either.left(failure(...args)))
+
+      if (message.bytes.length > maxBytes) return fail("PayloadTooLarge")
       const endpoint = policy(subscription.endpoint)
-      return Effect.matchCauseEffect(attempt(subscription, message, limit, endpoint), {
-        onSuccess: (receipt) => Effect.as(counted(endpoint, "Accepted"), receipt),
-        onFailure: (cause): Result => {
-          // A defect of the client ends neither the other messages nor the span, since it may quote the endpoint.
-          const error = Option.isSome(Cause.dieOption(cause))
-            ? new WebPushFailure({ reason: "Transport", endpointId: subscription.endpointId, detail: "DEFECT" })
-            : Option.getOrUndefined(Cause.failureOption(cause))
-          return error === undefined
-            ? Effect.failCause(cause)
-            : Effect.zipRight(counted(endpoint, outcomeOf(error)), Effect.fail(error))
+      if (endpoint === undefined) return fail("Blocked")
+      const authorize = authorizations.get(subscription.applicationServerKey ?? publicKey)
+      if (authorize === undefined) return fail("KeyMismatch")
+
+      const transmission = Context.unsafeGet(fiber.currentContext, tag)
+      const isNeverSent = () => transmission.sent === 0 || undefined
+      let endLimit = () => {}
+
+      const interpret = ({ body, headers, status }: Answer, now: number): Result => {
+        if (body === undefined) return Either.left(failure("Transport", { detail: "RESPONSE_TOO_LARGE" }))
+        const meaning = PushResponse.meaning({ vendor: endpoint.vendor, status, headers, body }, now)
+        switch (meaning._tag) {
+          case "Accepted":
+            return Either.right({ status })
+          case "Gone":
+            return Either.left(
+              new WebPushGone({ endpointId: subscription.endpointId, status: meaning.status })
+            )
+          case "Failed":
+            return Either.left(
+              failure(meaning.reason, { status, retryAfter: meaning.retryAfter, detail: meaning.detail })
+            )
         }
-      })
-    })
-  const traced: Deliver = (subscription, message, limit) =>
-    Effect.suspend(() => {
-      const endpoint = policy(subscription.endpoint)
-      return Effect.withSpan(deliver(subscription, message, limit), "WebPush.send", {
-        kind: "client",
-        captureStackTrace: false,
-        attributes: endpoint === undefined
-          ? { service: "other" }
-          : { service: endpoint.vendor, "server.address": endpoint.host }
+      }
+
+      const send = (authorization: string, body: Uint8Array) => {
+        endLimit = limit.begin(fiber, () => failure("Timeout", { neverSent: isNeverSent() }))
+        const request = HttpClientRequest.setUrl(template(message, endpoint, authorization), subscription.endpoint)
+        return Effect.flatMap(client.execute(HttpClientRequest.setBody(request, HttpBody.uint8Array(body))), read)
+      }
+
+      const clock = Context.get(fiber.currentDefaultServices, Clock.Clock)
+      const sent = Effect.flatMap(
+        authorize(endpoint.origin, clock.unsafeCurrentTimeMillis()),
+        (authorization) =>
+          // Before the limit begins, which does not include the encryption of other messages.
+          Effect.flatMap(
+            crypto.encrypt(message.bytes, subscription.keys, message.padding),
+            (body) => send(authorization, body)
+          )
+      )
+      return Effect.matchCauseEffect(sent, {
+        onSuccess: (answer) => {
+          endLimit()
+          return Effect.succeed(interpret(answer, clock.unsafeCurrentTimeMillis()))
+        },
+        onFailure: (cause) => {
+          endLimit()
+          // A defect of the client ends neither the other messages nor the span, since it may quote the endpoint.
+          if (Option.isSome(Cause.dieOption(cause))) return fail("Transport", { detail: "DEFECT" })
+          return Either.match(Cause.failureOrCause(cause), {
+            onRight: Effect.failCause,
+            onLeft: (error) => {
+              if (error._tag === "WebPushCryptoError") return fail(error.reason)
+              const detail = errorCode(error.cause)
+              const neverSent = isNeverSent() ?? (isConnecting(error.cause) || undefined)
+              return fail(detail === "ERR_BLOCKED_ADDRESS" ? "Blocked" : "Transport", { detail, neverSent })
+            }
+          })
+        }
       })
     })
 
   return {
-    /** Counts a message that another rule has held back. */
-    count: (subscription: WebPushSubscription, error: WebPushGone | WebPushFailure): Effect.Effect<void> =>
-      Effect.suspend(() => counted(policy(subscription.endpoint), outcomeOf(error))),
+    count: makeCount(),
     deliver,
-    /** Delivers within a span. */
-    traced
+    /** Adds the services that each message has for itself. */
+    provide: (context: Context.Context<never>): Context.Context<never> => Context.add(context, tag, { sent: undefined })
   }
 })

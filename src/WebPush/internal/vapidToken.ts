@@ -15,7 +15,7 @@ const reuse = Duration.toMillis("11 hours")
 const maxTokens = 1024
 
 /**
- * Returns a function from an origin to its Authorization header. Signs a token at the first use, and before it
+ * Returns a function from an origin and the time to its Authorization header. Signs a token at the first use, and before it
  * expires.
  */
 export const makeAuthorization = Effect.fnUntraced(
@@ -44,10 +44,9 @@ export const makeAuthorization = Effect.fnUntraced(
       yield* Metric.increment(pushTokensSigned)
       return header
     }, withPermits(1))
-    return (origin: string): Effect.Effect<string> =>
-      Effect.flatMap(Clock.currentTimeMillis, (now) => {
-        const header = known(origin, now)
-        return header === undefined ? signFor(origin) : Effect.succeed(header)
-      })
+    return (origin: string, now: number): Effect.Effect<string> => {
+      const header = known(origin, now)
+      return header === undefined ? signFor(origin) : Effect.succeed(header)
+    }
   }
 )

@@ -6,6 +6,17 @@ import type * as Headers from "@effect/platform/Headers"
 import type { Transmission } from "../../WebPush.js"
 import { maxResponseBytes } from "../../WebPush.js"
 
+export interface Head {
+  readonly status: number | undefined
+  readonly headers: IncomingHttpHeaders
+}
+
+/** A response that was read completely. */
+export interface Answer extends Head {
+  readonly status: number
+  readonly body: Buffer<ArrayBuffer> | null
+}
+
 /** One request and its response. Only the first call of `succeed` or `fail` has an effect. */
 export interface Exchange {
   readonly method: string
@@ -13,7 +24,7 @@ export interface Exchange {
   readonly headers: Headers.Headers
   readonly body: Uint8Array
   readonly transmission: Transmission["Type"]
-  readonly succeed: (response: Response) => void
+  readonly succeed: (answer: Answer) => void
   readonly fail: (cause: unknown) => void
   /** Action of an interruption, set by the part of the transport that currently processes the exchange. */
   cancel: () => void
@@ -43,24 +54,19 @@ export const attempt = (exchange: Exchange, run: () => void) => {
 export const collect = (
   exchange: Exchange,
   source: Readable,
-  head: () => IncomingHttpHeaders,
+  head: () => Head,
   stop: () => void
 ): () => void => {
   const chunks: Array<Buffer> = []
   let size = 0
   const done = () => {
-    const headers = new globalThis.Headers()
-    let status = 0
-    for (const [name, value] of Object.entries(head())) {
-      if (name === ":status") status = Number(value)
-      else if (value !== undefined) { for (const one of [value].flat()) headers.append(name, one) }
-    }
+    const { headers: read, status = 0 } = head()
     // Its reader needs no stream for an empty body.
-    if (size === 0 && !headers.has("content-length")) headers.set("content-length", "0")
+    const headers = size === 0 ? { "content-length": "0", ...read } : read
     // `Response` allows no body for these, and no status outside of 200 to 599.
     const body = size === 0 || status === 204 || status === 205 || status === 304 ? null : Buffer.concat(chunks)
     if (status < 200 || status > 599) exchange.fail(transportError("HPE_INVALID_STATUS"))
-    else exchange.succeed(new Response(body, { status, headers }))
+    else exchange.succeed({ status, headers, body })
   }
   source.on("data", (chunk: Buffer) => {
     chunks.push(chunk)

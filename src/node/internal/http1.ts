@@ -80,22 +80,27 @@ export const send = (agent: Http1Agent, exchange: Exchange, isSecondAttempt = fa
       socket.once("secureConnect", () => addSent(exchange, 1))
     } else addSent(exchange, 1)
   })
+  // A response that was read completely is followed by this event as well.
+  const close = () => {
+    if (!isOver) fail(transportError("ECONNRESET"))
+  }
   request.on("error", fail)
-  request.on("close", () => fail(transportError("ECONNRESET")))
+  request.on("close", close)
   request.on("response", (response) => {
     // The connection does not belong to the host (RFC 9110, 15.5.20).
     if (response.statusCode === 421) request.shouldKeepAlive = false
-    response.on(
-      "end",
-      collect(
-        exchange,
-        response,
-        () => ({ ...response.headers, ":status": String(response.statusCode) }),
-        () => response.destroy()
-      )
+    const done = collect(
+      exchange,
+      response,
+      () => ({ status: response.statusCode, headers: response.headers }),
+      () => response.destroy()
     )
+    response.on("end", () => {
+      isOver = true
+      done()
+    })
     response.on("error", fail)
-    response.on("close", () => fail(transportError("ECONNRESET")))
+    response.on("close", close)
   })
   request.end(body)
 }

@@ -1,7 +1,7 @@
 import * as Http2 from "node:http2"
 import type * as Tls from "node:tls"
 
-import type { Exchange } from "./exchange.js"
+import type { Exchange, Head } from "./exchange.js"
 import { addSent, collect, transportError } from "./exchange.js"
 
 // A network may drop a connection without a sign. A connection that was silent for this long is probed (PING) before
@@ -65,12 +65,12 @@ const open = (connection: Session, exchange: Exchange) => {
   )
   addSent(exchange, 1)
   connection.streams.add(stream)
-  let head: Http2.IncomingHttpHeaders = {}
-  stream.on("response", (headers) => {
+  let head: Head = { status: undefined, headers: {} }
+  stream.on("response", ({ ":status": status, ...headers }) => {
     connection.lastReadAt = performance.now()
-    head = headers
+    head = { status, headers }
     // The connection does not belong to the host (RFC 9110, 15.5.20).
-    if (headers[":status"] === 421) retire(connection)
+    if (status === 421) retire(connection)
   })
   // On a dead connection the event "close" may not be emitted.
   const leave = () => {
