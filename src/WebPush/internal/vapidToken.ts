@@ -15,8 +15,8 @@ const reuse = Duration.toMillis("11 hours")
 const maxTokens = 1024
 
 /**
- * Returns a function from an origin and the time to its Authorization header. Signs a token at the first use, and before it
- * expires.
+ * Returns a function from an origin and the time to its Authorization header. Signs a token at the first use, and
+ * before it expires.
  */
 export const makeAuthorization = Effect.fnUntraced(
   function*(crypto: WebPushCrypto.Service, keys: VapidKeys, subject: string) {
