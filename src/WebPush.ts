@@ -109,7 +109,7 @@ export interface SendOptions {
    * time is the limit of the Effect that makes a message. 10 seconds by default.
    *
    * The limit interrupts. A part of a client, or of that Effect, that is uninterruptible ends first. A fiber that one
-   * of them forks without joining it may outlive it, and ends with the call at the latest.
+   * of them forks without joining it may outlive it, and ends with its message at the latest.
    */
   readonly timeout?: Duration.DurationInput | undefined
   /**

@@ -25,7 +25,7 @@ export default [
     promise: "The Effect that makes a message has a time limit",
     name: "that does not end in time",
     find: `Effect.timeoutFail({ duration: prepared.timeout, onTimeout: () => tooLate })`,
-    replace: `message`
+    replace: `(message) => message`
   },
   {
     ...sender,
