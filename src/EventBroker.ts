@@ -197,9 +197,10 @@ export interface PublishOptions {
   readonly except?: string | undefined
   /**
    * The idempotency key of the event in its channel, such as the id of a payment: a further event with the same key is
-   * not published, and `publish` returns the id of the first. So a publish that failed with `Timeout`, after which the
-   * event may have been appended, is repeated with its key. A key is 1 to 256 bytes without control characters. The log
-   * remembers it for 10 minutes by default, as `EventLog.AppendOptions` says.
+   * not published, and `publish` returns the id of the first. In a transaction of PostgreSQL it returns the end of the
+   * log at that time instead, for each event. So a publish that failed with `Timeout`, after which the event may have
+   * been appended, is repeated with its key. A key is 1 to 256 bytes without control characters. The log remembers it
+   * for 10 minutes by default, as `EventLog.AppendOptions` says.
    */
   readonly key?: string | undefined
 }
@@ -404,6 +405,9 @@ export declare namespace EventBroker {
  * Fails with `InvalidServerSentEvent` if the event is invalid or has an `id`, and with `EventLogError` if the channel
  * or the key breaks a rule or the log is unavailable. After a `Timeout`, the event may have been published: a call that
  * has a `key` is repeated then, and publishes the event once.
+ *
+ * In a transaction of PostgreSQL the event has no id before the commit. The returned id is that of the end of the log
+ * at that time, which is a cursor before the event: a client that resumes there receives the event.
  *
  * @since 0.1.0
  * @category publishing
