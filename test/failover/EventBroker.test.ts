@@ -27,9 +27,8 @@ const broker = <E>(name: string, servers: Layer.Layer<Servers, E>) =>
                 ...options,
                 prefix: `broker-${logs++}`,
                 capacity,
-                // The log has the clock of the system. A busy machine must not exceed these.
-                maxAge: "1 hour",
-                timeout: "1 minute"
+                // The log has the clock of the system. A busy machine must not exceed it.
+                maxAge: "1 hour"
               }))
           ),
         runs: { streams, sockets: Math.ceil(streams / 10) },
