@@ -22,9 +22,8 @@ import {
   Tracer
 } from "effect"
 import { EventBroker, EventLog, EventStream, ServerSentEvent, Topic } from "effect-realtime"
-import { LeakCheck, TestEventSource } from "effect-realtime/testing"
+import { LeakCheck, ManualClock, TestEventSource } from "effect-realtime/testing"
 
-import * as ManualClock from "./support/manualClock.js"
 import { serveNode, serveWeb } from "./support/servers.js"
 import { stepTimeOfDay } from "./support/timeOfDay.js"
 

@@ -1,6 +1,6 @@
 /**
  * Modules for tests: a client that behaves as a browser does, and as badly as a client can; a check for leaks; a push
- * service for Web Push; and the promises of an event log.
+ * service for Web Push; an event log with faults, and the promises of every log; and a clock.
  *
  * @since 0.1.0
  */
@@ -13,7 +13,14 @@
 export * as LeakCheck from "./LeakCheck.js"
 
 /**
- * Promises of every `EventLog`, for the tests of a backend.
+ * Clock that a test moves at once, also while fibers run.
+ *
+ * @since 0.1.0
+ */
+export * as ManualClock from "./ManualClock.js"
+
+/**
+ * Log that fails when the test wants it, and the promises of every log and of a broker over it.
  *
  * @since 0.1.0
  */

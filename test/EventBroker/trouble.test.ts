@@ -10,6 +10,7 @@ import {
   Effect,
   Exit,
   Fiber,
+  identity,
   Layer,
   Logger,
   Metric,
@@ -20,30 +21,28 @@ import {
   TestClock
 } from "effect"
 import { EventBroker, EventLog, EventStream, ServerSentEvent } from "effect-realtime"
-import { LeakCheck, TestEventSource } from "effect-realtime/testing"
+import { LeakCheck, TestEventLog, TestEventSource } from "effect-realtime/testing"
 
 import { serveNode } from "../support/servers.js"
-import * as TroubledLog from "../support/troubledLog.js"
 
 type Log = EventLog.EventLog.Service
 
 /** A broker over a memory log with the faults that the test switches on. */
 const run = <A, E>(
-  body: (trouble: TroubledLog.Trouble) => Effect.Effect<A, E, EventBroker.EventBroker | Scope.Scope>,
+  body: (faults: TestEventLog.TestEventLog.Service) => Effect.Effect<A, E, EventBroker.EventBroker | Scope.Scope>,
   options: EventBroker.Options & { readonly log?: (log: Log) => Log } = {}
 ) =>
-  Effect.suspend(() => {
-    const trouble = TroubledLog.make()
-    const log = Layer.effect(
-      EventLog.EventLog,
-      Effect.map(EventLog.EventLog, (log) => TroubledLog.wrap((options.log ?? ((log) => log))(log), trouble))
-    ).pipe(Layer.provide(EventLog.layerMemory))
-    return body(trouble).pipe(
-      Effect.scoped,
-      Effect.provide(EventBroker.layerWith(options).pipe(Layer.provide(log))),
-      LeakCheck.run
-    )
-  })
+  Effect.flatMap(TestEventLog.TestEventLog, body).pipe(
+    Effect.scoped,
+    Effect.provide(
+      EventBroker.layerWith(options).pipe(
+        Layer.provideMerge(TestEventLog.layer),
+        Layer.provide(Layer.effect(EventLog.EventLog, Effect.map(EventLog.EventLog, options.log ?? identity))),
+        Layer.provide(EventLog.layerMemory)
+      )
+    ),
+    LeakCheck.run
+  )
 
 /** The events of a stream, in the form `data` or `event: data`. */
 const read = (stream: EventStream.EventStream) =>
@@ -68,25 +67,25 @@ const isAlone = Effect.map(EventBroker.subscriberCount("a"), (n) => n === 0)
 describe("EventBroker with faults", () => {
   describe("subscribing", () => {
     it.effect("leaves nothing behind when it fails, and can be repeated in the same scope", () =>
-      run((trouble) =>
+      run((faults) =>
         Effect.gen(function*() {
-          trouble.isOut = true
+          yield* faults.fail({ times: Infinity })
           assert.deepInclude(yield* Effect.flip(Effect.asVoid(EventBroker.subscribe("a"))), { reason: "Unavailable" })
           assert.strictEqual(yield* EventBroker.subscriberCount("a"), 0)
-          assert.strictEqual(trouble.followed.size, 0)
-          trouble.isOut = false
+          assert.deepStrictEqual(yield* faults.followed, [])
+          yield* faults.recover
           const stream = yield* EventBroker.subscribe("a")
           yield* publishAll("1")
           assert.deepStrictEqual(yield* take(stream, 1), ["1"])
         }), { maxConnections: 1 }))
 
     it.effect("that fails does not make the next subscription fail", () =>
-      run((trouble) =>
+      run((faults) =>
         Effect.gen(function*() {
-          trouble.isOut = true
+          yield* faults.fail({ times: Infinity })
           const failed = yield* Scope.make()
           yield* Effect.flip(Scope.extend(EventBroker.subscribe("a"), failed))
-          trouble.isOut = false
+          yield* faults.recover
           const stream = yield* EventBroker.subscribe("a")
           yield* Scope.close(failed, Exit.void)
           yield* publishAll("1")
@@ -156,11 +155,11 @@ describe("EventBroker with faults", () => {
   })
 
   it.effect("answers a request with a retry while the log is unavailable", () =>
-    run((trouble) =>
+    run((faults) =>
       Effect.gen(function*() {
         const broker = yield* EventBroker.EventBroker
         const url = yield* serveNode(broker.respond("a"))
-        trouble.isOut = true
+        yield* faults.fail({ times: Infinity })
         const browser = yield* TestEventSource.make(url)
         assert.strictEqual(browser.status, 200)
         assert.strictEqual(yield* TestEventSource.end(browser), "clean")
@@ -382,13 +381,13 @@ describe("EventBroker with faults", () => {
               )
               : Effect.succeed(page))
       })
-      yield* run((trouble) =>
+      yield* run((faults) =>
         Effect.gen(function*() {
           const [eve, anyone] = yield* Effect.all([
             EventBroker.subscribe("a", { owner: "eve" }),
             EventBroker.subscribe("a")
           ])
-          trouble.loses = true
+          yield* faults.lose
           yield* publishAll("1")
           const drained = yield* Stream.runCollect(EventStream.toStream(eve))
           assert.isAbove(drained.length, 0)
@@ -545,18 +544,18 @@ describe("EventBroker with faults", () => {
 
   describe("replay", () => {
     it.effect("continues when the log is available again", () =>
-      run((trouble) =>
+      run((faults) =>
         Effect.gen(function*() {
           const [first] = yield* publishAll("1", "2", "3")
           const reading = yield* Effect.fork(
-            Effect.flatMap(EventBroker.subscribe("a", { lastEventId: first }), (stream) => {
-              trouble.isOut = true
-              return take(stream, 3)
-            })
+            Effect.flatMap(
+              EventBroker.subscribe("a", { lastEventId: first }),
+              (stream) => Effect.zipRight(faults.fail({ times: Infinity }), take(stream, 3))
+            )
           )
           yield* TestClock.adjust("20 seconds")
           assert.isNull(reading.unsafePoll())
-          trouble.isOut = false
+          yield* faults.recover
           yield* publishAll("4")
           yield* TestClock.adjust("10 seconds")
           assert.deepStrictEqual(yield* Fiber.join(reading), ["2", "3", "4"])
@@ -564,12 +563,12 @@ describe("EventBroker with faults", () => {
       ))
 
     it.effect("ends with a client that leaves while the log is unavailable", () =>
-      run((trouble) =>
+      run((faults) =>
         Effect.gen(function*() {
           const [first] = yield* publishAll("1", "2")
           yield* Effect.scoped(Effect.gen(function*() {
             yield* EventBroker.subscribe("a", { lastEventId: first })
-            trouble.isOut = true
+            yield* faults.fail({ times: Infinity })
             yield* TestClock.adjust("20 seconds")
           }))
           yield* until(isAlone)
@@ -578,7 +577,7 @@ describe("EventBroker with faults", () => {
 
     // One event that leads to a call of `authorize` for each connection.
     it.effect("is authorised again by 16 at a time, also if some of them hang, while delivery continues", () =>
-      run((trouble) =>
+      run((faults) =>
         Effect.gen(function*() {
           let [running, most, calls] = [0, 0, 0]
           let hanging = 16
@@ -596,7 +595,7 @@ describe("EventBroker with faults", () => {
           const reading = yield* Effect.forEach(streams, (stream) => Effect.fork(take(stream, 1)))
           assert.deepStrictEqual([most, calls], [1, 60])
           isAnew = true
-          trouble.loses = true
+          yield* faults.lose
           yield* publishAll("1")
           yield* until(Effect.sync(() => calls > 60))
           const other = yield* EventBroker.subscribe("b")
@@ -612,7 +611,7 @@ describe("EventBroker with faults", () => {
       ))
 
     it.effect("is authorised again, and ends for a client that may no longer read", () =>
-      run((trouble) =>
+      run((faults) =>
         Effect.gen(function*() {
           const allowed = yield* Ref.make(true)
           const stream = yield* EventBroker.subscribe("a", {
@@ -621,18 +620,18 @@ describe("EventBroker with faults", () => {
           const events = yield* Effect.fork(Stream.runCollect(read(stream)))
           yield* publishAll("1")
           yield* Effect.repeatN(Effect.yieldNow(), 50)
-          trouble.loses = true
+          yield* faults.lose
           yield* publishAll("2")
           yield* Effect.repeatN(Effect.yieldNow(), 50)
           yield* Ref.set(allowed, false)
-          trouble.loses = true
+          yield* faults.lose
           yield* publishAll("secret")
           assert.deepStrictEqual(Array.from(yield* Fiber.join(events)), ["1", "2"])
         })
       ))
 
     it.effect("sends nothing to a client that is authorised again with an expired credential", () =>
-      run((trouble) =>
+      run((faults) =>
         Effect.gen(function*() {
           const seconds = yield* Ref.make(3600)
           const stream = yield* EventBroker.subscribe("a", {
@@ -643,7 +642,7 @@ describe("EventBroker with faults", () => {
               }))
           })
           yield* Ref.set(seconds, -1)
-          trouble.loses = true
+          yield* faults.lose
           yield* publishAll("secret")
           assert.deepStrictEqual(Array.from(yield* Stream.runCollect(read(stream))), [])
           assert.strictEqual(yield* EventBroker.subscriberCount("a"), 0)
@@ -651,7 +650,7 @@ describe("EventBroker with faults", () => {
       ))
 
     it.effect("ends when the credential of the last authorisation expires", () =>
-      run((trouble) =>
+      run((faults) =>
         Effect.gen(function*() {
           const seconds = yield* Ref.make(3600)
           const stream = yield* EventBroker.subscribe("a", {
@@ -663,7 +662,7 @@ describe("EventBroker with faults", () => {
               }))
           })
           yield* Ref.set(seconds, 60)
-          trouble.loses = true
+          yield* faults.lose
           yield* publishAll("1")
           yield* TestClock.adjust("59 seconds")
           assert.isTrue(yield* EventStream.publish(stream, { data: "still here" }))
@@ -721,18 +720,18 @@ describe("EventBroker with faults", () => {
   })
 
   it.effect("delivers while it cannot read revocations, and applies them once it can", () =>
-    run((trouble) =>
+    run((faults) =>
       Effect.gen(function*() {
         const ends = yield* EventBroker.subscribe("a", { owner: "eve" })
-        trouble.isReadable = false
-        trouble.loses = true
+        yield* faults.fail({ operation: "read", times: Infinity })
+        yield* faults.lose
         yield* EventBroker.disconnectOwner("eve")
-        yield* until(Effect.sync(() => !trouble.loses))
+        yield* Effect.repeatN(Effect.yieldNow(), 50)
         const stream = yield* EventBroker.subscribe("b")
         yield* EventBroker.publish("b", { data: "1" })
         assert.deepStrictEqual(yield* take(stream, 1), ["1"])
         assert.isTrue(yield* EventStream.publish(ends, { data: "not yet" }))
-        trouble.isReadable = true
+        yield* faults.recover
         yield* TestClock.adjust("10 seconds")
         yield* Stream.runDrain(EventStream.toStream(ends))
       })

@@ -18,12 +18,12 @@ import {
   Stream
 } from "effect"
 import * as Metrics from "effect-realtime/Metrics"
+import { ManualClock } from "effect-realtime/testing"
 import * as VapidKeys from "effect-realtime/VapidKeys"
 import * as WebPush from "effect-realtime/WebPush"
 import * as WebPushCrypto from "effect-realtime/WebPushCrypto"
 import { WebPushSubscription } from "effect-realtime/WebPushSubscription"
 
-import * as ManualClock from "../support/manualClock.js"
 import { subject } from "../support/webPush.js"
 
 const vapid = await Effect.runPromise(VapidKeys.generate.pipe(Effect.provide(WebPushCrypto.layer)))

@@ -1,6 +1,7 @@
-import { Option } from "effect"
-import type { ServerSentEvent } from "effect-realtime"
-import { EventLog } from "effect-realtime"
+import * as Option from "effect/Option"
+
+import * as EventLog from "../../EventLog.js"
+import type * as ServerSentEvent from "../../ServerSentEvent.js"
 
 /** An event that was published, or the end of a channel, and the moments between which that happened. */
 export interface Published {
