@@ -2,7 +2,6 @@
  * Random schedules of publishers, clients and faults over one broker after another. Each is checked against the model.
  */
 import assert from "node:assert/strict"
-import * as Http from "node:http"
 
 import type * as HttpApp from "@effect/platform/HttpApp"
 import * as HttpServerRequest from "@effect/platform/HttpServerRequest"
@@ -174,24 +173,21 @@ const sockets = Effect.fnUntraced(function*(serve: Serve) {
     Effect.gen(function*() {
       const path = `/${asked.size}`
       asked.set(path, options)
-      const request = yield* Effect.acquireRelease(
-        Effect.sync(() =>
-          Http.get(`${url}${path}`, {
-            agent: false,
-            headers: {
-              accept: "text/event-stream",
-              ...(options.lastEventId === undefined ? {} : { "last-event-id": options.lastEventId })
-            }
-          })
-        ),
-        (request) => Effect.sync(() => request.destroy())
+      const controller = yield* Effect.acquireRelease(
+        Effect.sync(() => new AbortController()),
+        (controller) => Effect.sync(() => controller.abort())
       )
-      const response = yield* Effect.async<Http.IncomingMessage, Error>((resume) => {
-        request.on("response", (response) => resume(Effect.succeed(response)))
-        request.on("error", (error) => resume(Effect.fail(error)))
-      })
-      if (response.statusCode === 204) return ended
-      return Stream.fromAsyncIterable<Uint8Array, unknown>(response, (cause) => cause)
+      const { lastEventId } = options
+      const { body, status } = yield* Effect.tryPromise(() =>
+        fetch(`${url}${path}`, {
+          headers: {
+            accept: "text/event-stream",
+            ...(lastEventId === undefined ? {} : { "last-event-id": lastEventId })
+          },
+          signal: controller.signal
+        })
+      )
+      return status === 204 || body === null ? ended : Stream.fromReadableStream(() => body, (cause) => cause)
     })
   return subscribe
 })
