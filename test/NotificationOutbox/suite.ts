@@ -34,7 +34,6 @@ import * as TestPushService from "effect-realtime/testing/TestPushService"
 import { WebPushFailure } from "effect-realtime/WebPushError"
 import type { WebPushSubscription } from "effect-realtime/WebPushSubscription"
 
-import * as ManualClock from "../support/manualClock.js"
 import type { Row } from "../support/memoryStorage.js"
 
 const news: Notifier.NotifyContent = { event: { event: "paid", data: { n: 1 } }, push: "SECRET-PUSH" }
