@@ -30,6 +30,7 @@ import {
   WebPush,
   WebPushPayload
 } from "effect-realtime"
+import * as ManualClock from "effect-realtime/testing/ManualClock"
 import * as TestPushService from "effect-realtime/testing/TestPushService"
 import { WebPushFailure } from "effect-realtime/WebPushError"
 import type { WebPushSubscription } from "effect-realtime/WebPushSubscription"
