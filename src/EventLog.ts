@@ -27,7 +27,7 @@ import * as Scope from "effect/Scope"
 
 import { Keys } from "./EventLog/internal/keys.js"
 import { merge, Ring, Sequence } from "./EventLog/internal/rings.js"
-import { channelFault, isPattern, keyFault, patternFault, PatternMap } from "./internal/channel.js"
+import * as Channel from "./internal/channel.js"
 import { monotonicMillis } from "./internal/clock.js"
 import { limitFault } from "./internal/retention.js"
 
@@ -392,7 +392,7 @@ export const make = (backend: EventLog.Backend): EventLog.Service => ({
       if (!isCount(limit) || limit === 0) return illegal("limit must be a whole number, one or more")
       if (!(maxBytes >= 0)) return illegal("maxBytes must be a number, zero or more")
       return valid(
-        names.map(patternFault).find((fault) => fault !== undefined),
+        names.map(Channel.patternFault).find((fault) => fault !== undefined),
         () => backend.read(names, after, limit, maxBytes)
       )
     }),
@@ -402,22 +402,22 @@ export const make = (backend: EventLog.Backend): EventLog.Service => ({
       if (after !== undefined && !isCursor(after)) return illegal("after must be a cursor")
       if (!(maxBytes >= 0)) return illegal("maxBytes must be a number, zero or more")
       return valid(
-        names.map(channelFault).find((fault) => fault !== undefined),
+        names.map(Channel.channelFault).find((fault) => fault !== undefined),
         () => backend.last(names, maxBytes, after)
       )
     }),
   tail: Effect.map(backend.tail, (tail) => {
     const follow = countFollowers(tail)
-    return { follow: (channel) => valid(patternFault(channel), () => follow(channel)), take: tail.take }
+    return { follow: (channel) => valid(Channel.patternFault(channel), () => follow(channel)), take: tail.take }
   }),
   presence: Effect.map(backend.presence, (presence) => ({
     set: (channel, count) =>
       Effect.suspend(() => {
-        const fault = patternFault(channel)
+        const fault = Channel.patternFault(channel)
         if (fault !== undefined) return illegal(`a channel ${fault}`)
         return isCount(count) ? presence.set(channel, count) : illegal("count must be a whole number, zero or more")
       }),
-    others: (channel) => valid(channelFault(channel), () => presence.others(channel))
+    others: (channel) => valid(Channel.channelFault(channel), () => presence.others(channel))
   }))
 })
 
@@ -510,9 +510,9 @@ const invalid = (event: NewEntry): Effect.Effect<never, EventLogError> | undefin
   const { channel, key, retention } = event
   const ofRetention = retention === undefined ? undefined : limitFault(retention)
   if (ofRetention !== undefined) return illegal(ofRetention)
-  const ofChannel = channelFault(channel)
+  const ofChannel = Channel.channelFault(channel)
   if (ofChannel !== undefined) return new EventLogError({ reason: "InvalidChannel", detail: `a channel ${ofChannel}` })
-  const ofKey = key === undefined ? undefined : keyFault(key)
+  const ofKey = key === undefined ? undefined : Channel.keyFault(key)
   return ofKey === undefined ? undefined : new EventLogError({ reason: "InvalidKey", detail: `a key ${ofKey}` })
 }
 
@@ -543,6 +543,71 @@ const valid = <A, R>(
 export const makeEpoch: Effect.Effect<string> = Effect.sync(() =>
   Encoding.encodeBase64Url(crypto.getRandomValues(new Uint8Array(9)))
 )
+
+/**
+ * Returns true if a name is a pattern: one of its segments is `*`.
+ *
+ * @since 0.1.0
+ * @category patterns
+ * @example
+ * ```ts
+ * import * as EventLog from "effect-realtime/EventLog"
+ *
+ * EventLog.isPattern("orders/*") // true
+ * EventLog.isPattern("orders/a*") // false
+ * ```
+ */
+export const isPattern = (name: string): boolean => Channel.isPattern(name)
+
+/**
+ * A map from channels and patterns to values, for backends. It finds the patterns that match a channel without a walk
+ * over all of them. Its methods are synchronous, so that the callback of a driver can call them.
+ *
+ * @since 0.1.0
+ * @category patterns
+ */
+export interface PatternMap<in out A> {
+  /**
+   * The number of channels and patterns.
+   */
+  readonly size: number
+  /**
+   * Returns the channels and patterns.
+   */
+  readonly keys: () => IterableIterator<string>
+  /**
+   * Returns the value of exactly this channel or pattern.
+   */
+  readonly get: (name: string) => A | undefined
+  readonly set: (name: string, value: A) => void
+  readonly delete: (name: string) => void
+  /**
+   * Returns true if the map has the channel, or a pattern that matches it.
+   */
+  readonly has: (channel: string) => boolean
+  /**
+   * Returns the values of the channel itself and of each pattern that matches it.
+   */
+  readonly match: (channel: string) => Array<A>
+}
+
+/**
+ * Makes a map from channels and patterns to values.
+ *
+ * @since 0.1.0
+ * @category patterns
+ * @example
+ * ```ts
+ * import * as EventLog from "effect-realtime/EventLog"
+ *
+ * const subscribers = EventLog.makePatternMap<number>()
+ * subscribers.set("orders/42", 1)
+ * subscribers.set("orders/*", 2)
+ * subscribers.has("orders/7") // true
+ * subscribers.match("orders/42") // [1, 2]
+ * ```
+ */
+export const makePatternMap = <A>(): PatternMap<A> => new Channel.PatternMap<A>()
 
 /**
  * The buffer of a tail, for backends. The listener of a backend offers it all entries, in ascending order of `seq`; it
@@ -615,7 +680,7 @@ export interface TailBuffer {
  * ```
  */
 export const makeTailBuffer: Effect.Effect<TailBuffer> = Effect.sync(() => {
-  const followed = new PatternMap<string>()
+  const followed = makePatternMap<string>()
   const latch = Effect.unsafeMakeLatch(false)
   let items: Array<Item> = []
   let bytes = 0
@@ -823,7 +888,7 @@ const makeMemory = Effect.fnUntraced(function*(options: MemoryOptions) {
         if (after.epoch !== epoch) return incomplete("OtherEpoch")
         if (after.seq > seq) return incomplete("Future")
         const named = new Set<Ring<Entry>>()
-        const names = new PatternMap<true>()
+        const names = makePatternMap<true>()
         let hasPattern = false
         for (const channel of channels) {
           names.set(channel, true)
@@ -892,7 +957,7 @@ const makeMemory = Effect.fnUntraced(function*(options: MemoryOptions) {
     presence: Effect.map(
       Effect.acquireRelease(
         Effect.sync(() => {
-          const node = new PatternMap<number>()
+          const node = makePatternMap<number>()
           nodes.add(node)
           return node
         }),

@@ -3,8 +3,7 @@
  */
 import * as Effect from "effect/Effect"
 
-import type { Cursor } from "../../EventLog.js"
-import type { PatternMap } from "../../internal/channel.js"
+import type { Cursor, PatternMap } from "../../EventLog.js"
 import type { Pages } from "./client.js"
 import { pageBytes } from "./client.js"
 import type { Delivery } from "./delivery.js"

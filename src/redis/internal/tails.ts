@@ -10,8 +10,7 @@ import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
 
 import type { Cursor, Tail, TailBuffer } from "../../EventLog.js"
-import { EventLogError, makeTailBuffer } from "../../EventLog.js"
-import { isPattern, PatternMap } from "../../internal/channel.js"
+import { EventLogError, isPattern, makePatternMap, makeTailBuffer } from "../../EventLog.js"
 import { makeCatchUp } from "./catchUp.js"
 import type { Pages } from "./client.js"
 import { answer, pageBytes } from "./client.js"
@@ -51,7 +50,7 @@ export const makeTails = ({ keys, note, seen, skip, timeout }: {
 }): Tails => {
   const delivery = new Delivery()
   // The number of tails that follow a channel or a pattern. The log has counted the followers of each tail.
-  const follows = new PatternMap<number>()
+  const follows = makePatternMap<number>()
   const catchUp = makeCatchUp({ delivery, follows, keys, note, skip })
   // The channels and patterns that Redis may have to be subscribed to, or unsubscribed from.
   const changed = new Set<string>()

@@ -10,9 +10,8 @@ import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
 
 import type { Cursor, Tail, TailBuffer } from "../../../EventLog.js"
-import { EventLogError, makeTailBuffer } from "../../../EventLog.js"
+import { EventLogError, makePatternMap, makeTailBuffer } from "../../../EventLog.js"
 import { backoff } from "../../../internal/backoff.js"
-import { PatternMap } from "../../../internal/channel.js"
 import { annotateWith } from "../../../internal/logging.js"
 import type { Statements } from "./statements.js"
 import { tailWindow } from "./tables.js"
@@ -44,7 +43,7 @@ export interface Tails {
 export const make = ({ find, head }: Statements, clock: Clock.Clock): Tails => {
   const tails = new Set<Follower>()
   // The number of tails that follow a channel or a pattern. The log has counted the followers of each tail.
-  const follows = new PatternMap<number>()
+  const follows = makePatternMap<number>()
   const joining = new Set<Joining>()
   const latch = Effect.unsafeMakeLatch(false)
   const followed = Effect.unsafeMakeLatch(false)
