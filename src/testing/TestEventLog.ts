@@ -250,10 +250,10 @@ export interface BrokerCaseOptions<E, R> {
    */
   readonly isInProcess?: boolean | undefined
   /**
-   * Completes when the log has made progress, such as a ping of its server. By default, it is a turn of the event loop,
-   * or one of Effect's scheduler if both the log and the clients are in this process.
+   * Waits as long as the log takes for an answer, such as a ping of its server. By default, it is a turn of the event
+   * loop, or one of Effect's scheduler if both the log and the clients are in this process.
    */
-  readonly turn?: Effect.Effect<void, never, R> | undefined
+  readonly answer?: Effect.Effect<void, never, R> | undefined
   /**
    * Serves an app for as long as its scope lasts, and returns its URL. With it, the clients connect over sockets.
    */
@@ -289,14 +289,6 @@ export interface BrokerCaseOptions<E, R> {
  * ```
  */
 export const brokerCase = <E, R>(options: BrokerCaseOptions<E, R>): Case<E, R> => {
-  const { concurrency = 4, isInProcess = false, layer, runs = 100, seed = 1, serve, turn } = options
-  return BrokerSchedules.make({
-    concurrency,
-    isInProcess,
-    layer,
-    runs,
-    seed,
-    serve,
-    turn: turn ?? (isInProcess && serve === undefined ? Effect.yieldNow() : BrokerSchedules.eventLoopTurn)
-  })
+  const { answer, concurrency = 4, isInProcess = false, layer, runs = 100, seed = 1, serve } = options
+  return BrokerSchedules.make({ answer, concurrency, isInProcess, layer, runs, seed, serve })
 }

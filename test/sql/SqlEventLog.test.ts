@@ -19,9 +19,9 @@ import {
 } from "effect"
 import { EventLog } from "effect-realtime"
 import { SqlEventLog } from "effect-realtime/sql"
+import { ManualClock } from "effect-realtime/testing"
 
 import { suite } from "../EventLog/suite.js"
-import * as ManualClock from "../support/manualClock.js"
 import * as Postgres from "../support/postgres.js"
 import * as Sqlite from "../support/sqlite.js"
 

@@ -227,11 +227,19 @@ const toFrame = (
   return { event, data: `${path}\n${JSON.stringify(data)}`, id }
 }
 
+/** The units in which time passes in a schedule. */
+interface Turns {
+  /** Other fibers make progress. */
+  readonly step: Effect.Effect<void>
+  /** The log answers. */
+  readonly answer: Effect.Effect<void>
+}
+
 /** Runs the steps of a schedule, and fails with the first fault. */
 const run = <R, E>(
   newLog: Effect.Effect<EventLog.EventLog.Service, E, R | Scope.Scope>,
   transport: Effect.Effect<Subscribe, never, Scope.Scope>,
-  turn: Effect.Effect<void>,
+  { answer, step }: Turns,
   schedule: Schedule
 ) => {
   const clock = ManualClock.make()
@@ -242,7 +250,7 @@ const run = <R, E>(
     const publishers: Array<Fiber.RuntimeFiber<void>> = []
     let moments = 0
     let published = 0
-    const turns = (n: number) => n === 0 ? Effect.void : Effect.repeatN(turn, n - 1)
+    const pass = (n: number) => n === 0 ? Effect.void : Effect.repeatN(step, n - 1)
 
     /** Notes the ends of channels, whose ids `complete` does not return. */
     const noteEnds = (log: EventLog.EventLog.Service): EventLog.EventLog.Service => ({
@@ -266,7 +274,7 @@ const run = <R, E>(
       Effect.gen(function*() {
         const scope = yield* Scope.fork(life, ExecutionStrategy.sequential)
         let calls = 0
-        const delay = Effect.suspend(() => turns(schedule.pace[calls++ % schedule.pace.length] ?? 0))
+        const delay = Effect.suspend(() => pass(schedule.pace[calls++ % schedule.pace.length] ?? 0))
         const { faults, log: faulty } = FaultyLog.make(noteEnds(log), delay)
         const broker = yield* EventBroker.make().pipe(
           Effect.provideService(EventLog.EventLog, faulty),
@@ -290,7 +298,7 @@ const run = <R, E>(
       Effect.gen(function*() {
         const { epoch, log } = node
         const { seq } = yield* log.head
-        yield* turn
+        yield* step
         const last = Model.entriesOf(history, { channels: client.options.channels, epoch }).at(-1)
         const state: Model.State = last === undefined || client.options.snapshot === "without an id"
           ? { at: undefined, seq }
@@ -445,7 +453,6 @@ const run = <R, E>(
         isWhole
       )
 
-    /** Reconnects the clients until each has received everything. */
     /** True if the client is connected, or all of its channels have ended and it has received everything. */
     const isSettled = (client: Client) => {
       if (isConnected(client)) return true
@@ -456,15 +463,21 @@ const run = <R, E>(
         faultOf(connection, true) === undefined
     }
 
+    const hasAll = () =>
+      clients.every((client) =>
+        isSettled(client) && client.connection !== undefined && faultOf(client.connection, true) === undefined
+      )
+
+    /** Reconnects the clients until each has received everything. */
     const settle = Effect.gen(function*() {
       yield* Fiber.joinAll(publishers)
       for (let round = 0; round < 50; round++) {
         yield* Effect.forEach(clients, (client) => isSettled(client) ? Effect.void : connect(client, "last"))
-        yield* turns(10 + round * 10)
-        const lacking = clients.filter(({ connection }) =>
-          connection === undefined || faultOf(connection, true) !== undefined
-        )
-        if (lacking.length === 0 && clients.every(isSettled)) return
+        yield* pass(10)
+        for (let n = 0; n <= round * 10; n++) {
+          if (hasAll()) return
+          yield* answer
+        }
         yield* clock.advance("1 second")
       }
       for (const [i, { connection }] of clients.entries()) {
@@ -474,9 +487,10 @@ const run = <R, E>(
       assert.ok(clients.every(isSettled), "a client cannot stay connected")
     })
 
-    for (const [step, n] of schedule.steps) {
-      yield* take(step)
-      yield* turns(n)
+    for (const [next, n] of schedule.steps) {
+      yield* take(next)
+      yield* pass(n)
+      for (let answers = 0; answers < Math.floor(n / 5); answers++) yield* answer
     }
     yield* node.faults.recover
     for (const { permits } of clients) yield* permits.release(unlimited)
@@ -493,7 +507,7 @@ const run = <R, E>(
       node.faults.followed,
       (channels, followed) => [...channels, ...followed]
     )
-    for (let n = 0; n < 1000 && (yield* inUse).length > 0; n++) yield* turn
+    for (let n = 0; n < 1000 && (yield* inUse).length > 0; n++) yield* answer
     assert.deepStrictEqual(yield* node.broker.channels, [])
     assert.deepStrictEqual(yield* node.faults.followed, [], "channels are followed without a subscriber")
     yield* Scope.close(node.scope, Exit.void)
@@ -505,14 +519,14 @@ const run = <R, E>(
 }
 
 /** A turn in which the other fibers and the sockets make progress, and a log that answers within the process. */
-export const eventLoopTurn = Effect.async<void>((resume) => void setImmediate(() => resume(Effect.void)))
+const eventLoopTurn = Effect.async<void>((resume) => void setImmediate(() => resume(Effect.void)))
 
 /** The case of a broker over a log whose layer builds a new, empty log each time. */
 export const make = <E, R>(options: {
   readonly layer: (own: typeof limits) => Layer.Layer<EventLog.EventLog, E, R>
   readonly runs: number
   readonly isInProcess: boolean
-  readonly turn: Effect.Effect<void, never, R>
+  readonly answer: Effect.Effect<void, never, R> | undefined
   readonly serve: Serve | undefined
   readonly seed: number
   readonly concurrency: number
@@ -527,10 +541,11 @@ export const make = <E, R>(options: {
     name: `loses, repeats and reorders nothing${serve === undefined ? "" : " over sockets"}`,
     run: Effect.gen(function*() {
       const runPromise = yield* FiberSet.makeRuntimePromise<R>()
-      const turn = Effect.provide(options.turn, yield* Effect.context<R>())
+      const step = options.isInProcess && serve === undefined ? Effect.yieldNow() : eventLoopTurn
+      const answer = Effect.provide(options.answer ?? step, yield* Effect.context<R>())
       const property = fc.asyncProperty(schedules, (schedule) =>
         // The test runner needs a turn of the event loop after each schedule.
-        runPromise(Effect.zipLeft(run(newLog, transport, turn, schedule), eventLoopTurn)))
+        runPromise(Effect.zipLeft(run(newLog, transport, { step, answer }, schedule), eventLoopTurn)))
       yield* Effect.promise(() =>
         Promise.all(
           Array.from(
