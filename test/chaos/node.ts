@@ -2,12 +2,41 @@ import * as Http from "node:http"
 
 import { HttpRouter, HttpServer, HttpServerRequest, HttpServerResponse } from "@effect/platform"
 import { NodeHttpServer, NodeRuntime } from "@effect/platform-node"
-import { Effect, Layer, Logger, LogLevel, Schedule } from "effect"
+import { PgClient } from "@effect/sql-pg"
+import { Effect, Layer, Logger, LogLevel, Redacted, Schedule } from "effect"
 import { EventBroker, Topic } from "effect-realtime"
 import { RedisEventLog } from "effect-realtime/redis"
+import { SqlEventLog } from "effect-realtime/sql"
 
-// A node of the cluster, as a process. Arguments: its port, the URL of Redis, the timeout of the log in milliseconds.
-const [port = "0", url = "", timeout = "500"] = process.argv.slice(2)
+import type { LogOptions } from "./engine.js"
+
+// A node of the cluster, as a process. Arguments: its port, and the options of its log.
+const [port = "0", json = ""] = process.argv.slice(2)
+const options: LogOptions = JSON.parse(json)
+const capacity = 100
+
+const log = () => {
+  switch (options.engine) {
+    case "Redis":
+      return RedisEventLog.layer({ url: options.url, capacity, timeout: options.timeout })
+    case "Sentinel":
+      return RedisEventLog.layer({
+        sentinel: { name: options.name, urls: options.urls },
+        capacity,
+        timeout: options.timeout
+      })
+    case "PostgreSQL":
+      return Layer.provide(
+        SqlEventLog.layerWith({ capacity }),
+        PgClient.layer({
+          url: Redacted.make(options.url),
+          connectTimeout: "2 seconds",
+          // The pool closes a connection whose server has vanished when a statement on it times out after this time.
+          connectionTTL: "5 seconds"
+        })
+      )
+  }
+}
 
 const Schedules = Topic.make(":schedule/:channel", {})
 
@@ -53,10 +82,10 @@ const router = HttpRouter.empty.pipe(
 HttpServer.serve(router).pipe(
   Layer.provide(NodeHttpServer.layer(Http.createServer, { port: Number(port), host: "127.0.0.1" })),
   Layer.provide(EventBroker.layer),
-  Layer.provide(RedisEventLog.layer({ url, capacity: 100, timeout: Number(timeout) })),
+  Layer.provide(log()),
   Layer.launch,
-  // A node that starts while Redis is away starts again, as under a process manager.
+  // A node that starts while the server is away starts again, as under a process manager.
   Effect.retry(Schedule.spaced("50 millis")),
-  Logger.withMinimumLogLevel(LogLevel.None),
+  Logger.withMinimumLogLevel(process.env["CHAOS_LOGS"] === undefined ? LogLevel.None : LogLevel.Warning),
   NodeRuntime.runMain
 )

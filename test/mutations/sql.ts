@@ -526,7 +526,7 @@ export default [
     promise: "A node whose lease was deleted announces all of its subscribers",
     ...eventLog,
     file: "src/sql/internal/log/presence.ts",
-    find: "if (yield* renew(node)) return",
+    find: "if (yield* renew(node, announced)) return",
     replace: "if ((yield* renew(node)) || node !== undefined) return",
     name: "SQLite does not count the subscribers of a node"
   },

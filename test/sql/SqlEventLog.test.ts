@@ -192,6 +192,26 @@ const transactions = <R, E>(
       const third = yield* after.append("a/1", bytes("three"))
       assert.deepStrictEqual(third, { epoch: first.epoch, seq: first.seq + 2 })
     }))
+
+  it.scoped("announces its subscribers again when the database has lost the announcement", () =>
+    Effect.gen(function*() {
+      const sql = yield* client
+      const clock = ManualClock.make()
+      const self = yield* Effect.flatMap(Effect.withClock(node(sql), clock), (log) => log.presence)
+      const other = yield* Effect.flatMap(node(sql), (log) => log.presence)
+      const isCounted = Effect.map(
+        Effect.zip(other.others("lost/1"), other.others("lost/2")),
+        ([one, two]) => one === 0 && two === 2
+      )
+      yield* self.set("lost/1", 1)
+      while ((yield* other.others("lost/1")) !== 1) yield* Effect.sleep("5 millis")
+      yield* self.set("lost/1", 0)
+      yield* self.set("lost/2", 2)
+      while (!(yield* isCounted)) yield* Effect.zipRight(clock.advance("20 millis"), Effect.sleep("5 millis"))
+      yield* sql`DELETE FROM event_log_presence WHERE channel = 'lost/2'`
+      yield* sql`UPDATE event_log_presence SET count = 1`
+      while (!(yield* isCounted)) yield* Effect.zipRight(clock.advance("5 seconds"), Effect.sleep("5 millis"))
+    }))
 }
 
 /** The promises of retention, epochs and leases. They change the tables, as time and other nodes would. */

@@ -11,7 +11,8 @@ import { freePort } from "./freePort.js"
 
 const root = "/usr/lib/postgresql"
 
-const binaries = Option.fromNullable(
+/** The directory of the programs of PostgreSQL. */
+export const binaries = Option.fromNullable(
   (Fs.existsSync(root) ? Fs.readdirSync(root) : [])
     .sort((a, b) => Number(b) - Number(a))
     .map((version) => `${root}/${version}/bin`)
@@ -23,9 +24,10 @@ export const isMissing = Option.isNone(binaries) && process.env.CI !== "true"
 if (isMissing) process.stderr.write("\nNO TESTS WITH PostgreSQL: there is none in /usr/lib/postgresql\n\n")
 
 // PostgreSQL refuses to run as root.
-const user = process.getuid?.() === 0 ? { uid: 65534, gid: 65534 } : {}
+export const user = process.getuid?.() === 0 ? { uid: 65534, gid: 65534 } : {}
 
-const exec = (file: string, args: ReadonlyArray<string>) =>
+/** Runs a program of PostgreSQL. */
+export const exec = (file: string, args: ReadonlyArray<string>) =>
   Effect.async<void>((resume) => {
     execFile(file, args, user, (error) => resume(error === null ? Effect.void : Effect.die(error)))
   })

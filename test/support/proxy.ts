@@ -12,24 +12,42 @@ export interface Proxy {
   readonly pause: Effect.Effect<void>
   /** Discards all answers of the target until `resume`. The target receives everything. */
   readonly mute: Effect.Effect<void>
+  /**
+   * Closes the connections to the target, and leaves those of the clients open without an answer, also after `resume`:
+   * the target has vanished. New connections are served.
+   */
+  readonly vanish: Effect.Effect<void>
   readonly resume: Effect.Effect<void>
 }
 
-export const make = (target: number): Effect.Effect<Proxy, never, Scope.Scope> =>
+/** Makes a network to a port of this machine. `rewrite` changes what the target sends. */
+export const make = (
+  target: number,
+  rewrite?: (data: string) => string
+): Effect.Effect<Proxy, never, Scope.Scope> =>
   Effect.gen(function*() {
     const sockets = new Set<Net.Socket>()
+    const links = new Map<Net.Socket, Net.Socket>()
+    // The sockets of clients whose target has vanished.
+    const orphans = new Set<Net.Socket>()
     let state: "up" | "down" | "paused" | "muted" = "up"
     const server = Net.createServer((near) => {
       if (state === "down") return near.destroy()
       const far = Net.connect(target, "127.0.0.1")
+      links.set(near, far)
       for (const [from, to] of [[near, far], [far, near]] as const) {
         sockets.add(from)
         from.setNoDelay(true)
-        from.on("data", (data) => state === "muted" && from === far ? true : to.write(data))
+        from.on("data", (data) => {
+          if (from === near) to.write(data)
+          else if (state !== "muted") to.write(rewrite === undefined ? data : rewrite(String(data)))
+        })
         from.on("error", () => {})
         from.on("close", () => {
           sockets.delete(from)
-          to.destroy()
+          links.delete(from)
+          orphans.delete(from)
+          if (!orphans.has(to)) to.destroy()
         })
         if (state === "paused") from.pause()
       }
@@ -39,7 +57,7 @@ export const make = (target: number): Effect.Effect<Proxy, never, Scope.Scope> =
       () =>
         Effect.sync(() => {
           server.close()
-          for (const socket of sockets) socket.destroy()
+          for (const socket of [...sockets, ...orphans]) socket.destroy()
         })
     )
     const address = server.address()
@@ -53,6 +71,14 @@ export const make = (target: number): Effect.Effect<Proxy, never, Scope.Scope> =
       down: each("down", (socket) => socket.destroy()),
       pause: each("paused", (socket) => socket.pause()),
       mute: each("muted", () => {}),
+      vanish: Effect.sync(() => {
+        for (const [near, far] of links) {
+          sockets.delete(near)
+          orphans.add(near.pause())
+          far.destroy()
+        }
+        links.clear()
+      }),
       resume: each("up", (socket) => socket.resume())
     }
   })

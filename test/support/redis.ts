@@ -36,7 +36,7 @@ export interface Redis {
 }
 
 /** Runs redis-server with arguments that make it listen on a port of 127.0.0.1, until the scope is closed. */
-const start = (port: number, args: ReadonlyArray<string>): Effect.Effect<Redis, RedisFailure, Scope.Scope> =>
+export const start = (port: number, args: ReadonlyArray<string>): Effect.Effect<Redis, RedisFailure, Scope.Scope> =>
   Effect.gen(function*() {
     const child = yield* Effect.acquireRelease(
       Effect.sync(() => spawn("redis-server", args, { stdio: "ignore" })),

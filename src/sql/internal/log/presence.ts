@@ -19,23 +19,30 @@ export const open = (
     const counts = new Map<string, number>()
     const changed = new Set<string>()
     const wake = Effect.unsafeMakeLatch(false)
+    let announcements = 0
+    // The number of the last announcement that the database has stored.
+    let announced = 0
 
     const announceChanges = Effect.gen(function*() {
       while (changed.size > 0) {
         const channels = Array.from(changed).slice(0, maxBatch)
         for (const channel of channels) changed.delete(channel)
+        const announcement = ++announcements
         yield* Effect.onError(
-          announce(node, channels.map((channel) => [channel, counts.get(channel) ?? 0])),
+          announce(node, announcement, channels.map((channel) => [channel, counts.get(channel) ?? 0])),
           () =>
             Effect.sync(() => {
               for (const channel of channels) changed.add(channel)
             })
         )
+        announced = Math.max(announced, announcement)
       }
     })
-    // Other nodes delete the numbers of a node that did not renew its lease for long.
+    // Other nodes delete the numbers of a node that did not renew its lease for long, and a database that is restored
+    // may lack the last ones.
     const renewLease = Effect.gen(function*() {
-      if (yield* renew(node)) return
+      if (yield* renew(node, announced)) return
+      yield* leave(node)
       yield* enter(node)
       for (const channel of counts.keys()) changed.add(channel)
       yield* announceChanges

@@ -8,6 +8,7 @@ import type { Fragment } from "@effect/sql/Statement"
 import * as Arr from "effect/Array"
 import type * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
+import * as Tuple from "effect/Tuple"
 
 import type { Cursor, Entry, NewEntry, Retention } from "../../../EventLog.js"
 import { EventLogError } from "../../../EventLog.js"
@@ -267,10 +268,17 @@ export const make = (
         DELETE FROM ${table}_channels WHERE ${isUnused} AND last <= (SELECT forgotten FROM ${table}_state)
       `)
     }),
-    /** Renews the lease of a node. Returns false if the database does not know the node. */
-    renew: (node: string) =>
+    /**
+     * Renews the lease of a node. Returns false if the database does not know the node, or has lost the announcement
+     * with this number.
+     */
+    renew: (node: string, announced: number) =>
       Effect.map(
-        write(sql`UPDATE ${table}_nodes SET expires = ${nowAt} + ${leaseMillis} WHERE node = ${node} RETURNING node`),
+        write(sql`
+          UPDATE ${table}_nodes SET expires = ${nowAt} + ${leaseMillis} WHERE node = ${node} AND EXISTS (
+            SELECT 1 FROM ${table}_presence AS p WHERE p.node = ${node} AND p.channel = '' AND p.count >= ${announced}
+          ) RETURNING node
+        `),
         Arr.isNonEmptyReadonlyArray
       ),
     enter: (node: string) =>
@@ -278,14 +286,21 @@ export const make = (
         INSERT INTO ${table}_nodes (node, expires) VALUES (${node}, ${nowAt} + ${leaseMillis})
         ON CONFLICT (node) DO UPDATE SET expires = excluded.expires
       `),
-    announce: (node: string, counts: ReadonlyArray<readonly [channel: string, count: number]>) =>
+    /** Stores the numbers of a node, and the number of the announcement in the row of the channel without a name. */
+    announce: (
+      node: string,
+      announcement: number,
+      counts: ReadonlyArray<readonly [channel: string, count: number]>
+    ) =>
       write(sql`
         INSERT INTO ${table}_presence (node, channel, matcher, slashes, count) VALUES ${
-        sql.csv(counts.map(([channel, count]) =>
-          sql`(${node}, ${channel}, ${isPattern(channel) ? matcherOf(isPg, channel) : null}, ${
-            slashesIn(channel)
-          }, ${count})`
-        ))
+        sql.csv(
+          Arr.append(counts, Tuple.make("", announcement)).map(([channel, count]) =>
+            sql`(${node}, ${channel}, ${isPattern(channel) ? matcherOf(isPg, channel) : null}, ${
+              slashesIn(channel)
+            }, ${count})`
+          )
+        )
       } ON CONFLICT (channel, node) DO UPDATE SET count = excluded.count
       `),
     leave: (node: string) =>
