@@ -321,7 +321,7 @@ export default [
     name: "are one for each call with its counts",
     find: `call.messageSpans === true
 `,
-    replace: `call.messageSpans !== false
+    replace: `call.messageSpans !== undefined
 `
   },
   {
