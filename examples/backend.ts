@@ -1,6 +1,6 @@
 /**
- * The smallest backend of `EventLog`: one array of entries, a table of what each channel has lost, and the tails and
- * nodes that share them. `test/EventLog/backend.test.ts` runs the cases of every log over it.
+ * The smallest backend of `EventLog`: a map of channels, each with its entries and the last `seq` that it has lost, and
+ * the tails and nodes that share it. `test/EventLog/backend.test.ts` runs the cases of every log over it.
  */
 import { Clock, Effect, Layer, Option, Scope } from "effect"
 import { EventLog } from "effect-realtime"
@@ -12,73 +12,80 @@ export interface Limits {
   readonly maxAge?: number | undefined
 }
 
+/** The entries of one channel after `floor`, with the times until which they are stored. */
+interface Stored {
+  floor: number
+  capacity: number
+  maxBytes: number
+  entries: ReadonlyArray<{ readonly entry: EventLog.Entry; readonly until: number }>
+}
+
 const make = Effect.fn(function*({ capacity, maxAge = 600_000 }: Limits) {
   const epoch = yield* EventLog.makeEpoch
   const tails = new Set<EventLog.TailBuffer>()
   const nodes = new Set<EventLog.PatternMap<number>>()
-  // The last seq that each channel has lost, and what was appended for each key.
-  const lost = new Map<string, number>()
+  const channels = new Map<string, Stored>()
   const keys = new Map<string, { readonly cursor: EventLog.Cursor; readonly at: number }>()
-  let stored: Array<{ readonly entry: EventLog.Entry; readonly at: number }> = []
   let seq = 0
   const head = (): EventLog.Cursor => ({ epoch, seq })
 
-  const evict = (now: number) => {
-    const counts = new Map<string, number>()
-    stored = stored.reverse().filter(({ at, entry: { channel, seq } }) => {
-      const count = (counts.get(channel) ?? 0) + 1
-      counts.set(channel, count)
-      if (count <= capacity && at >= now - maxAge) return true
-      lost.set(channel, Math.max(lost.get(channel) ?? 0, seq))
-      return false
-    }).reverse()
-    for (const [key, { at }] of keys) if (at < now - maxAge) keys.delete(key)
+  /** Evicts an entry that exceeds a limit, with all earlier ones of its channel: what is left has no holes. */
+  const evict = (stored: Stored, now: number) => {
+    let [count, bytes] = [0, 0]
+    for (const { entry, until } of Array.from(stored.entries).reverse()) {
+      bytes += entry.data.length
+      if (++count <= stored.capacity && bytes <= stored.maxBytes && until >= now) continue
+      stored.floor = entry.seq
+      break
+    }
+    stored.entries = stored.entries.filter(({ entry }) => entry.seq > stored.floor)
   }
-  const lostOf = (names: EventLog.PatternMap<true>) =>
-    Math.max(0, ...Array.from(lost, ([channel, seq]) => names.has(channel) ? seq : 0))
-  const toNames = (channels: Iterable<string>) => {
-    const names = EventLog.makePatternMap<true>()
-    for (const channel of channels) names.set(channel, true)
-    return names
-  }
-  /** Evicts what is due, and then uses the log in one step. */
-  const step = <A>(use: (now: number) => A) =>
-    Effect.map(Clock.currentTimeMillis, (now) => {
-      evict(now)
-      return use(now)
-    })
-
-  const append = ({ channel, data, key }: EventLog.NewEntry, now: number): EventLog.Cursor => {
+  const append = ({ channel, data, key, retention }: EventLog.NewEntry, now: number): EventLog.Cursor => {
     const known = key === undefined ? undefined : keys.get(`${channel}\n${key}`)
-    if (known !== undefined) return known.cursor
+    if (known !== undefined && known.at >= now - maxAge) return known.cursor
     seq++
     const entry: EventLog.Entry = { _tag: "Entry", channel, epoch, seq, data }
-    stored.push({ entry, at: now })
+    const stored = channels.get(channel) ?? { floor: 0, capacity, maxBytes: Infinity, entries: [] }
+    channels.set(channel, stored)
+    stored.capacity = retention?.capacity ?? capacity
+    stored.maxBytes = retention?.maxBytes ?? Infinity
+    stored.entries = [...stored.entries, { entry, until: now + (retention?.maxAge ?? maxAge) }]
+    evict(stored, now)
     if (key !== undefined) keys.set(`${channel}\n${key}`, { cursor: head(), at: now })
     for (const tail of tails) tail.offer(entry)
     return head()
   }
+  /** Finds the entries of channels and patterns in their order, and the last seq that one of them has lost. */
+  const find = (asked: Iterable<string>, now: number) => {
+    const names = EventLog.makePatternMap<true>()
+    for (const name of asked) names.set(name, true)
+    const found = Array.from(channels).flatMap(([channel, stored]) => names.has(channel) ? [stored] : [])
+    for (const stored of found) evict(stored, now)
+    return {
+      entries: found.flatMap(({ entries }) => entries.map(({ entry }) => entry)).sort((a, b) => a.seq - b.seq),
+      floor: Math.max(0, ...found.map(({ floor }) => floor))
+    }
+  }
 
   return EventLog.make({
-    appendAll: (events) => step((now) => events.map((event) => append(event, now))),
+    appendAll: (events) => Effect.map(Clock.currentTimeMillis, (now) => events.map((event) => append(event, now))),
     head: Effect.sync(head),
-    read: (channels, after, limit, maxBytes = 1024 * 1024) =>
-      step((): EventLog.Page => {
-        const names = toNames(channels)
-        const missing: EventLog.Missing | undefined = after.epoch !== epoch ?
-          "OtherEpoch" :
-          after.seq > seq ?
-          "Future" :
-          lostOf(names) > after.seq ?
-          "Evicted" :
-          undefined
-        if (missing !== undefined) {
-          return { entries: [], position: head(), missing: Option.some(missing), more: false }
-        }
+    read: (asked, after, limit, maxBytes = 1024 * 1024) =>
+      Effect.map(Clock.currentTimeMillis, (now): EventLog.Page => {
+        const incomplete = (missing: EventLog.Missing): EventLog.Page => ({
+          entries: [],
+          position: head(),
+          missing: Option.some(missing),
+          more: false
+        })
+        const found = find(asked, now)
+        if (after.epoch !== epoch) return incomplete("OtherEpoch")
+        if (after.seq > seq) return incomplete("Future")
+        if (after.seq < found.floor) return incomplete("Evicted")
         const entries: Array<EventLog.Entry> = []
         let bytes = 0
-        for (const { entry } of stored) {
-          if (entry.seq <= after.seq || !names.has(entry.channel)) continue
+        for (const entry of found.entries) {
+          if (entry.seq <= after.seq) continue
           bytes += entry.data.length
           const last = entries.at(-1)
           if (last !== undefined && (entries.length >= limit || bytes > maxBytes)) {
@@ -88,16 +95,15 @@ const make = Effect.fn(function*({ capacity, maxAge = 600_000 }: Limits) {
         }
         return { entries, position: head(), missing: Option.none(), more: false }
       }),
-    last: (channels, maxBytes, after) =>
-      step(() => {
-        const names = toNames(channels)
-        const found = stored.map(({ entry }) => entry).filter(({ channel }) => names.has(channel))
-        const entries = Array.from(new Map(found.map((entry) => [entry.channel, entry])).values())
+    last: (asked, maxBytes, after) =>
+      Effect.map(Clock.currentTimeMillis, (now) => {
+        const { entries, floor } = find(asked, now)
+        const last = Array.from(new Map(entries.map((entry) => [entry.channel, entry])).values())
         return {
           head: head(),
-          entries: entries.filter(({ data }) => data.length <= maxBytes),
+          entries: last.filter(({ data }) => data.length <= maxBytes),
           isCurrent: after !== undefined && after.epoch === epoch && after.seq <= seq &&
-            Math.max(found.at(-1)?.seq ?? 0, lostOf(names)) <= after.seq
+            Math.max(entries.at(-1)?.seq ?? 0, floor) <= after.seq
         }
       }),
     tail: Effect.map(
