@@ -1,6 +1,6 @@
 import * as Effect from "effect/Effect"
 
-// An encryption blocks the event loop for a fifth of a millisecond, and a thousand fibers may be ready for one at once.
+// An encryption blocks the event loop for a part of a millisecond, and a thousand fibers may be ready for one at once.
 const encryptionsPerTurn = 8
 
 /** Returns a function that runs an encryption when the current turn of the event loop has room for it. */

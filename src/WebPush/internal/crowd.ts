@@ -112,7 +112,7 @@ export const make = Effect.fnUntraced(function*<S extends WebPushSubscription>(
     onExit: (exit: Exit.Exit<void>, fiber: Fiber.RuntimeFiber<void>) => void
   ) => {
     if (isClosed) return
-    const fiber = Runtime.runFork({ ...runtime, context: provide(runtime.context) }, effect, { immediate: false })
+    const fiber = Runtime.runFork(Runtime.updateContext(runtime, provide), effect, { immediate: false })
     fibers.add(fiber)
     fiber.addObserver((exit) => {
       fibers.delete(fiber)

@@ -75,7 +75,7 @@ const pushContext = (
  * The common part of the scripts. It writes only if there is no log, so that a server that refuses writes can be read.
  */
 const prelude = `
-local meta, index, marks, gaps, order, keys, past, kept = unpack(KEYS)
+local meta, index, marks, gaps, order, keys, past, kept = unpack(KEYS, 1, 8)
 local streams, newEpoch, run, capacity, maxAge = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
 local function int(n) return string.format('%.0f', n) end
 

@@ -10,7 +10,7 @@ import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
 
 import type { Cursor, Tail, TailBuffer } from "../../../EventLog.js"
-import { EventLogError, makePatternMap, makeTailBuffer } from "../../../EventLog.js"
+import { EventLogError, makeEpoch, makePatternMap, makeTailBuffer } from "../../../EventLog.js"
 import { backoff } from "../../../internal/backoff.js"
 import { annotateWith } from "../../../internal/logging.js"
 import type { Statements } from "./statements.js"
@@ -40,7 +40,7 @@ export interface Tails {
   readonly run: Effect.Effect<never>
 }
 
-export const make = ({ find, head }: Statements, clock: Clock.Clock): Tails => {
+export const make = ({ begin, find, head }: Statements, clock: Clock.Clock): Tails => {
   const tails = new Set<Follower>()
   // The number of tails that follow a channel or a pattern. The log has counted the followers of each tail.
   const follows = makePatternMap<number>()
@@ -64,8 +64,14 @@ export const make = ({ find, head }: Statements, clock: Clock.Clock): Tails => {
       pageSize,
       pageBytes
     )
-    const isOther = found.head.epoch !== after.epoch || found.head.seq < after.seq
-    if (isOther || (found.floor > after.seq && after.seq < found.head.seq - tailWindow)) {
+    if (found.head.epoch === after.epoch && found.head.seq < after.seq) {
+      // The database has lost its last events. Their places must not be given to others in this epoch.
+      yield* begin(after, yield* makeEpoch)
+      position = yield* head
+      lose(position)
+      return false
+    }
+    if (found.head.epoch !== after.epoch || (found.floor > after.seq && after.seq < found.head.seq - tailWindow)) {
       lose(found.head)
       position = found.head
       return false
