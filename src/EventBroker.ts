@@ -197,10 +197,10 @@ export interface PublishOptions {
   readonly except?: string | undefined
   /**
    * The idempotency key of the event in its channel, such as the id of a payment: a further event with the same key is
-   * not published, and `publish` returns the id of the first. In a transaction of PostgreSQL it returns the end of the
-   * log at that time instead, for each event. So a publish that failed with `Timeout`, after which the event may have
-   * been appended, is repeated with its key. A key is 1 to 256 bytes without control characters. The log remembers it
-   * for 10 minutes by default, as `EventLog.AppendOptions` says.
+   * not published, and `publish` returns the id of the first. So a publish that failed with `Timeout`, after which the
+   * event may have been appended, is repeated with its key. A key is 1 to 256 bytes without control characters. The log
+   * remembers it for 10 minutes by default, as `EventLog.AppendOptions` says. In a transaction of PostgreSQL, `publish`
+   * returns the end of the log at that time instead of the id.
    */
   readonly key?: string | undefined
 }

@@ -48,14 +48,15 @@ export interface ManualClock extends Clock.Clock {
 export const make = (): ManualClock => {
   const sleepers = new Set<{ readonly until: number; readonly wake: () => void }>()
   let now = 0
+  const nanos = () => BigInt(Math.round(now * 1_000_000))
   return {
     ...Clock.make(),
     unsafeCurrentTimeMillis: () => now,
-    unsafeCurrentTimeNanos: () => BigInt(now) * 1_000_000n,
+    unsafeCurrentTimeNanos: nanos,
     currentTimeMillis: Effect.sync(() => now),
-    currentTimeNanos: Effect.sync(() => BigInt(now) * 1_000_000n),
+    currentTimeNanos: Effect.sync(nanos),
     sleep: (duration) =>
-      Effect.async<void>((resume) => {
+      Duration.toMillis(duration) <= 0 ? Effect.void : Effect.async<void>((resume) => {
         const sleeper = { until: now + Duration.toMillis(duration), wake: () => resume(Effect.void) }
         sleepers.add(sleeper)
         return Effect.sync(() => sleepers.delete(sleeper))

@@ -47,7 +47,8 @@ export interface FailOptions {
 }
 
 /**
- * The faults of a log. They apply to all names but those that begin with `$`, which brokers use among themselves.
+ * The faults of a log. They apply to all names, but not to a `follow` of one
+ * that begins with `$`, which brokers use among themselves.
  *
  * @since 0.1.0
  * @category tags
@@ -238,7 +239,7 @@ export interface BrokerCaseOptions<E, R> {
    * Returns the layer of the log. Each build of it is a new, empty log with these limits.
    */
   readonly layer: (
-    limits: { readonly capacity: number; readonly maxAge: "60 seconds" }
+    limits: { readonly capacity: number; readonly maxAge: number }
   ) => Layer.Layer<EventLog, E, R>
   /**
    * The number of random schedules. 100 by default.

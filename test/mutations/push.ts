@@ -288,8 +288,8 @@ export default [
     promise: "A defect of the client is logged by no fiber",
     test: "test/WebPush/wire.test.ts",
     name: "occur in no error",
-    find: `Effect.forkScoped(Effect.exit(run(limit)))`,
-    replace: `Effect.map(Effect.forkScoped(run(limit)), (fiber) => ({ await: Effect.exit(fiber.await) }))`
+    find: `Effect.forkScoped(Effect.interruptible(Effect.exit(run(limit))))`,
+    replace: `Effect.forkScoped(Effect.map(run(limit), Exit.succeed))`
   },
   {
     ...delivery,
@@ -310,9 +310,17 @@ export default [
   {
     ...delivery,
     file: "src/WebPush/internal/deadline.ts",
+    promise: "A deadline exists in an uninterruptible region too",
+    name: "ends in an uninterruptible region",
+    find: `Effect.interruptible(Effect.forever(expire))`,
+    replace: `Effect.forever(expire)`
+  },
+  {
+    ...delivery,
+    file: "src/WebPush/internal/deadline.ts",
     promise: "A deadline interrupts no fiber of the caller",
     name: "interrupts no fiber of the caller at its timeout",
-    find: `Effect.forkScoped(Effect.exit(run(limit)))`,
+    find: `Effect.forkScoped(Effect.interruptible(Effect.exit(run(limit))))`,
     replace: `Effect.map(Effect.exit(run(limit)), (exit) => ({ await: Effect.succeed(Exit.succeed(exit)) }))`
   },
   {

@@ -15,6 +15,7 @@ import * as Fiber from "effect/Fiber"
 import * as FiberRef from "effect/FiberRef"
 import type * as MetricLabel from "effect/MetricLabel"
 import * as Runtime from "effect/Runtime"
+import * as RuntimeFlags from "effect/RuntimeFlags"
 import type * as Schedule from "effect/Schedule"
 import * as ScheduleDecision from "effect/ScheduleDecision"
 import * as Intervals from "effect/ScheduleIntervals"
@@ -85,7 +86,8 @@ const circuitMillis = (error: Failure): number =>
 export const make = Effect.fnUntraced(function*<S extends WebPushSubscription>(
   { concurrency, count, deliver, emit, intervals, limit, message, policy, provide, retry, services }: Options<S>
 ) {
-  const runtime = yield* Effect.runtime<never>()
+  // A message is interruptible also in an uninterruptible region.
+  const runtime = Runtime.enableRuntimeFlag(yield* Effect.runtime<never>(), RuntimeFlags.Interruption)
   const labels = yield* FiberRef.get(FiberRef.currentMetricLabels)
   const progress = Effect.unsafeMakeLatch()
   const lanes = new Map<string, Lane<S>>()
@@ -191,7 +193,7 @@ export const make = Effect.fnUntraced(function*<S extends WebPushSubscription>(
   const run = (lane: Lane<S>, job: Job<S>, effect: Effect.Effect<void>): void =>
     fork(effect, (exit, fiber) => {
       const failure = Exit.isFailure(exit) ? limit.failureOf(fiber) : undefined
-      // The fiber that was interrupted by its deadline cannot go on.
+      // The fiber that was interrupted by its deadline cannot continue.
       if (failure !== undefined) return run(lane, job, settle(lane, job, Either.left(failure)))
       fail(exit)
       lane.running--

@@ -43,7 +43,8 @@ export const make = <E>(timeout: Duration.Duration): Effect.Effect<Limit<E>, nev
       }
       return clock.sleep(timeout)
     })
-    if (nanos !== undefined) yield* Effect.forkScoped(Effect.forever(expire))
+    // Also in an uninterruptible region, in which the scope would wait for ever.
+    if (nanos !== undefined) yield* Effect.forkScoped(Effect.interruptible(Effect.forever(expire)))
 
     return {
       begin: (fiber, onTimeout) => {
@@ -63,7 +64,7 @@ export const runOne = <A, E>(
   Effect.scoped(
     Effect.flatMap(make<E>(timeout), (limit) =>
       // Effect logs the error of a fiber that fails.
-      Effect.flatMap(Effect.forkScoped(Effect.exit(run(limit))), (fiber) =>
+      Effect.flatMap(Effect.forkScoped(Effect.interruptible(Effect.exit(run(limit)))), (fiber) =>
         Effect.flatMap(fiber.await, (exit) => {
           const failure = Exit.isFailure(exit) ? limit.failureOf(fiber) : undefined
           return failure === undefined ? Exit.flatten(exit) : Effect.fail(failure)

@@ -332,7 +332,7 @@ end
 local function retire(channel, place)
   redis.call('UNLINK', streams .. channel)
   redis.call('ZREM', index, channel)
-  redis.call('ZADD', past, 0, '', place, channel)
+  redis.call('ZADD', past, place, channel)
 end
 if seq > first and aged > 0 then
   redis.call('XTRIM', order, 'MINID', '~', int(aged + 1))
@@ -349,8 +349,9 @@ if seq > first and aged > 0 then
     if place and place <= idle then retire(channel, int(place)) end
   end
   if #idlers + #expired > 0 then
-    local over = redis.call('ZRANGE', past, -65538, -65538, 'WITHSCORES')
-    redis.call('ZREMRANGEBYRANK', past, 1, -65538)
+    redis.call('ZADD', past, 0, '')
+    local over = redis.call('ZRANGE', past, -65537, -65537, 'WITHSCORES')
+    redis.call('ZREMRANGEBYRANK', past, 1, -65537)
     redis.call('HSET', meta, 'idle', int(idle), 'forgotten', int(math.max(forgotten, tonumber(over[2]) or 0)))
   end
 end

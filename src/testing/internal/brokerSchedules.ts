@@ -40,7 +40,7 @@ const patterns: ReadonlyMap<string, Topic.Pattern> = new Map(
   ].map((pattern) => [pattern.path, pattern])
 )
 const owners = ["anna", "bob"] as const
-const limits = { capacity: 6, maxAge: "60 seconds" } as const
+const limits = { capacity: 6, maxAge: 60_000 }
 const clientCount = 3
 
 interface ClientOptions {

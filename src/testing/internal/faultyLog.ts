@@ -1,4 +1,5 @@
 import * as Arr from "effect/Array"
+import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 
 import * as EventLog from "../../EventLog.js"
@@ -12,7 +13,8 @@ export const make = (log: EventLog.EventLog.Service, delay: Effect.Effect<void>)
   > = []
   const held = new Set<Operation | undefined>()
   const recovered = Effect.unsafeMakeLatch(false)
-  const followed = new Set<string>()
+  /** The names that each tail follows. */
+  const followed = new Set<ReadonlySet<string>>()
   let loses = false
 
   const run = <A, R>(
@@ -41,16 +43,9 @@ export const make = (log: EventLog.EventLog.Service, delay: Effect.Effect<void>)
       last: (channels, maxBytes, after) => faulty("last", log.last(channels, maxBytes, after)),
       tail: Effect.map(log.tail, (tail): EventLog.Tail => {
         const names = new Set<string>()
-        const add = (channel: string) =>
-          Effect.sync(() => {
-            names.add(channel)
-            followed.add(channel)
-          })
-        const remove = (channel: string) =>
-          Effect.sync(() => {
-            names.delete(channel)
-            followed.delete(channel)
-          })
+        followed.add(names)
+        const add = (channel: string) => Effect.sync(() => void names.add(channel))
+        const remove = (channel: string) => Effect.sync(() => void names.delete(channel))
         return {
           follow: (channel) =>
             // A broker is made by a follow of its own channel, which a test could not let fail on purpose.
@@ -77,9 +72,14 @@ export const make = (log: EventLog.EventLog.Service, delay: Effect.Effect<void>)
         readonly reason?: "Unavailable" | "Timeout" | undefined
         readonly times?: number | undefined
       } = {}) =>
-        Effect.sync(() => {
+        Effect.suspend(() => {
+          if (!(times === Infinity || (Number.isSafeInteger(times) && times >= 1))) {
+            const rule = "times must be a whole number, 1 or more, or Infinity"
+            return Effect.die(new Cause.IllegalArgumentException(`TestEventLog: ${rule}`))
+          }
           const error = new EventLog.EventLogError({ reason, detail: "a fault of TestEventLog" })
           failures.push({ operation, error, left: times })
+          return Effect.void
         }),
       hold: (operation?: Operation) =>
         Effect.sync(() => {
@@ -94,7 +94,9 @@ export const make = (log: EventLog.EventLog.Service, delay: Effect.Effect<void>)
         held.clear()
         recovered.unsafeOpen()
       }),
-      followed: Effect.sync((): ReadonlyArray<string> => Array.from(followed))
+      followed: Effect.sync((): ReadonlyArray<
+        string
+      > => [...new Set(Array.from(followed).flatMap((names) => [...names]))])
     }
   }
 }

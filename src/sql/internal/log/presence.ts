@@ -23,7 +23,9 @@ export const open = (
     // The number of the last announcement that the database has stored.
     let announced = 0
 
-    const announceChanges = Effect.gen(function*() {
+    // An older number is not stored after a newer one.
+    const { withPermits } = yield* Effect.makeSemaphore(1)
+    const announceChanges = withPermits(1)(Effect.gen(function*() {
       while (changed.size > 0) {
         const channels = Array.from(changed).slice(0, maxBatch)
         for (const channel of channels) changed.delete(channel)
@@ -35,9 +37,9 @@ export const open = (
               for (const channel of channels) changed.add(channel)
             })
         )
-        announced = Math.max(announced, announcement)
+        announced = announcement
       }
-    })
+    }))
     // Other nodes delete the numbers of a node that did not renew its lease for long, and a database that is restored
     // may lack the last ones.
     const renewLease = Effect.gen(function*() {

@@ -48,6 +48,7 @@ export const make = Effect.fnUntraced(function*(
           const to = next
           Deferred.unsafeDone(done, Effect.map(exit, (cursors) => cursors.slice(from, to)))
         }
+        current = []
       })
     )
   }
