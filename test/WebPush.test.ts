@@ -212,23 +212,27 @@ describe("WebPush.send", () => {
     }).pipe(withWebPush(stub(() => Effect.never))))
 
   for (const isAnswered of [true, false]) {
-    it.effect(`ends in an uninterruptible region, ${isAnswered ? "with a response" : "at its timeout"}`, () =>
-      Effect.gen(function*() {
-        const call = Effect.all([
-          Effect.either(WebPush.send(fcm(1), "hello", { timeout: "3 seconds" })),
-          Effect.map(
-            WebPush.sendMany([fcm(1)], "hello", { timeout: "3 seconds", retry: "off" }),
-            ({ outcomes: [first] }) => first?.result
-          )
-        ], { concurrency: "unbounded" })
-        const fiber = yield* Effect.fork(Effect.uninterruptible(call))
-        yield* TestClock.adjust("3 seconds")
-        for (const result of yield* Fiber.join(fiber)) {
-          assert.strictEqual(result && Either.isRight(result), isAnswered)
-        }
-      }).pipe(
-        withWebPush(stub(() => isAnswered ? Effect.succeed(new Response(null, { status: 201 })) : Effect.never))
-      ), 20_000)
+    it.effect(
+      `ends in an uninterruptible region, ${isAnswered ? "with a response" : "at its timeout"}`,
+      () =>
+        Effect.gen(function*() {
+          const call = Effect.all([
+            Effect.either(WebPush.send(fcm(1), "hello", { timeout: "3 seconds" })),
+            Effect.map(
+              WebPush.sendMany([fcm(1)], "hello", { timeout: "3 seconds", retry: "off" }),
+              ({ outcomes: [first] }) => first?.result
+            )
+          ], { concurrency: "unbounded" })
+          const fiber = yield* Effect.fork(Effect.uninterruptible(call))
+          yield* TestClock.adjust("3 seconds")
+          for (const result of yield* Fiber.join(fiber)) {
+            assert.strictEqual(result && Either.isRight(result), isAnswered)
+          }
+        }).pipe(
+          withWebPush(stub(() => isAnswered ? Effect.succeed(new Response(null, { status: 201 })) : Effect.never))
+        ),
+      20_000
+    )
   }
 
   it.effect("interrupts no fiber of the caller at its timeout", () =>
