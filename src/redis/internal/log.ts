@@ -132,6 +132,8 @@ export const make = Effect.fnUntraced(function*(settings: Settings) {
           isFirst ? Effect.void : logWarning(`RedisEventLog lost its connection: connecting again. ${error.detail}`)
       )
     ),
+    // A retry provides the error to the next attempt, whose error would refer to it by its stack, and so on.
+    Effect.mapError(() => undefined),
     Effect.retry(untilConnected),
     Effect.forkScoped
   )

@@ -118,6 +118,8 @@ export const make = ({ begin, find, head }: Statements, clock: Clock.Clock): Tai
       })
     ),
     Effect.sandbox,
+    // A retry provides the error to the next attempt, whose error would refer to it by its stack, and so on.
+    Effect.mapError(() => undefined),
     Effect.retry(Schedule.resetAfter(backoff("50 millis", "1 second"), "5 seconds")),
     Effect.orDie,
     Effect.forever
