@@ -42,8 +42,6 @@ const openWindow = (url: string, { colorScheme, height, width }: View = desktop)
       Effect.promise(() => browser.newContext({ colorScheme, viewport: { width, height } })),
       (context) => Effect.promise(() => context.close())
     )
-    // A limit of Playwright's waits that a busy machine does not reach.
-    context.setDefaultTimeout(240_000)
     const complaints: Array<string> = []
     context.on("console", (message) => {
       if (message.type() === "error" || message.type() === "warning") complaints.push(message.text())
@@ -74,7 +72,7 @@ const plot = (page: Page, name: string, predicate: (value: number) => boolean) =
   Effect.promise(() => page.textContent(`[data-plot=${name}] output`)).pipe(
     Effect.map((text) => Number(text?.replace(/\D/g, ""))),
     Effect.repeat({ until: predicate, schedule: Schedule.spaced("200 millis") }),
-    Effect.timeoutFail({ duration: "240 seconds", onTimeout: () => `the plot ${name} did not reach the number` })
+    Effect.timeoutFail({ duration: "60 seconds", onTimeout: () => `the plot ${name} did not reach the number` })
   )
 
 const violations = (page: Page) =>
@@ -94,7 +92,7 @@ declare global {
 const run = <A, E>(
   name: string,
   body: Effect.Effect<A, E, Browser | TestPushService | HttpClient.HttpClient | WebPushCrypto | Scope.Scope>
-) => it.scopedLive(name, () => Effect.provide(body, Layer.merge(Chromium.layer, TestPush.layer)), 300_000)
+) => it.scopedLive(name, () => Effect.provide(body, Layer.merge(Chromium.layer, TestPush.layer)))
 
 describe.skipIf(Chromium.isMissing)("the demo", () => {
   run(
@@ -148,8 +146,7 @@ describe.skipIf(Chromium.isMissing)("the demo", () => {
       yield* plot(page, "connections", (n) => n === 2)
       yield* Effect.promise(() => page.click("#slow"))
       yield* plot(page, "connections", (n) => n === 3)
-      // Without the wait of Playwright for a navigation, which the burst delays.
-      yield* Effect.promise(() => page.evaluate(() => document.querySelector<HTMLElement>("#burst")?.click()))
+      yield* Effect.promise(() => page.click("#burst"))
       yield* plot(page, "queued", (n) => n > 0)
       yield* plot(page, "dropped", (n) => n > 0)
       yield* Effect.promise(() => page.locator("#wire", { hasText: "\"n\":3000" }).waitFor({ timeout: 60_000 }))

@@ -91,7 +91,7 @@ export const newPage = (context: BrowserContext, url: string): Effect.Effect<Pag
 
 /** Waits until the predicate holds in the page. */
 export const until = (page: Page, predicate: () => unknown): Effect.Effect<void> =>
-  Effect.promise(() => page.waitForFunction(predicate, undefined, { timeout: 100_000 }).then(() => {}))
+  Effect.promise(() => page.waitForFunction(predicate, undefined, { timeout: 30_000 }).then(() => {}))
 
 const bundle = (entry: string, format: "esm" | "iife") =>
   Effect.runSync(Effect.cached(Effect.promise(async () => {
