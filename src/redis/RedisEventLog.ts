@@ -4,17 +4,17 @@
  *
  * @since 0.1.0
  */
-import * as Cause from "effect/Cause"
 import * as Config from "effect/Config"
 import type { ConfigError } from "effect/ConfigError"
-import * as Duration from "effect/Duration"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
-import * as Option from "effect/Option"
 import type * as Redacted from "effect/Redacted"
 import type { AnyRedisClientOptions } from "redis"
 
 import * as EventLog from "../EventLog.js"
+import { toMillis } from "../internal/duration.js"
+import { makeRule } from "../internal/rule.js"
 import type { Servers, Settings } from "./internal/client.js"
 import * as RedisLog from "./internal/log.js"
 import { makeKeys } from "./internal/scripts.js"
@@ -244,17 +244,13 @@ const toLimits = Effect.fnUntraced(function*(options: LogOptions) {
   )
   const capacity = options.capacity ?? 1000
   yield* rule(Number.isSafeInteger(capacity) && capacity >= 1, "capacity must be a whole number, one or more")
-  const maxAge = millisOf(options.maxAge ?? "10 minutes")
+  const maxAge = toMillis(options.maxAge ?? "10 minutes")
   yield* rule(maxAge >= 1, "maxAge must be a millisecond or more")
-  const timeout = millisOf(options.timeout ?? "5 seconds")
+  const timeout = toMillis(options.timeout ?? "5 seconds")
   // A ping has half of the timeout for its answer, and the longest timer of Node.js is 2^31 - 1 milliseconds.
   yield* rule(timeout >= 2 && timeout < 2 ** 31, "timeout must be two milliseconds or more, and less than 24 days")
   const limits: Limits = { prefix, capacity, maxAge: Math.min(maxAge, Number.MAX_SAFE_INTEGER), timeout }
   return limits
 })
 
-const millisOf = (duration: Duration.DurationInput): number =>
-  Option.match(Duration.decodeUnknown(duration), { onNone: () => Number.NaN, onSome: Duration.toMillis })
-
-const rule = (holds: boolean, rule: string): Effect.Effect<void> =>
-  holds ? Effect.void : Effect.die(new Cause.IllegalArgumentException(`RedisEventLog: ${rule}`))
+const rule = makeRule("RedisEventLog")

@@ -17,17 +17,16 @@
 import type { MigrationError } from "@effect/sql/Migrator"
 import * as SqlClient from "@effect/sql/SqlClient"
 import type { SqlError } from "@effect/sql/SqlError"
-import * as Cause from "effect/Cause"
 import * as Config from "effect/Config"
 import type { ConfigError } from "effect/ConfigError"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
-import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 
 import * as EventLog from "../EventLog.js"
-import { decode } from "../internal/duration.js"
+import { toMillis } from "../internal/duration.js"
+import { makeRule } from "../internal/rule.js"
 import { isListening } from "./internal/log/listener.js"
 import * as Log from "./internal/log/log.js"
 import * as Tables from "./internal/log/tables.js"
@@ -119,9 +118,9 @@ export const make = (
         `${name} must be a whole number, one or more, or Infinity`
       )
     }
-    const maxAge = millisOf(options.maxAge ?? "10 minutes")
+    const maxAge = toMillis(options.maxAge ?? "10 minutes")
     yield* rule(maxAge >= 1, "maxAge must be a millisecond or more")
-    const pollInterval = millisOf(options.pollInterval ?? "25 millis")
+    const pollInterval = toMillis(options.pollInterval ?? "25 millis")
     yield* rule(pollInterval >= 1, "pollInterval must be a millisecond or more")
     const sql = yield* SqlClient.SqlClient
     yield* migrate({
@@ -146,11 +145,7 @@ export const make = (
     )
   })
 
-const millisOf = (duration: Duration.DurationInput): number =>
-  Option.match(decode(duration), { onNone: () => Number.NaN, onSome: Duration.toMillis })
-
-const rule = (holds: boolean, rule: string): Effect.Effect<void> =>
-  holds ? Effect.void : Effect.die(new Cause.IllegalArgumentException(`SqlEventLog: ${rule}`))
+const rule = makeRule("SqlEventLog")
 
 /**
  * Provides a log in the database of the `SqlClient`, shared by all nodes that use the same database. Creates its tables

@@ -422,7 +422,7 @@ export default [
     promise: "an event of a transaction is appended with its commit",
     ...eventLog,
     file: "src/sql/internal/log/log.ts",
-    find: "Effect.if(isInTransaction, {",
+    find: "Effect.if(isInTransaction(sql), {",
     replace: "Effect.if(Effect.succeed(false), {",
     name: "appends what a transaction publishes with its commit"
   },
@@ -497,6 +497,46 @@ export default [
     find: "SET floor = GREATEST(k.floor, floors.seq) FROM floors",
     replace: "SET floor = k.floor FROM floors",
     name: "PostgreSQL does not read an event that is older than maxAge"
+  },
+  {
+    promise: "A node does not offer its own event before one of another node",
+    ...eventLog,
+    file: "src/sql/internal/log/tails.ts",
+    find: " && entry.seq === seq + 1 + i",
+    replace: " && entry.seq > seq + i",
+    name: "SQLite delivers the events of another node before its own"
+  },
+  {
+    promise: "An event with a known key has the data of the first one",
+    ...eventLog,
+    file: "src/sql/internal/log/log.ts",
+    find: "if (events.some(({ key }) => key !== undefined)) return cursors.forEach(note)",
+    replace: "",
+    name: "SQLite delivers the events of another node before its own"
+  },
+  {
+    promise: "A follow of a closed log fails at once",
+    ...eventLog,
+    file: "src/sql/internal/log/tails.ts",
+    find: "if (isClosed) return closed",
+    replace: "",
+    name: "SQLite follows nothing when the log is closed"
+  },
+  {
+    promise: "A restored database is swept from its beginning",
+    ...eventLog,
+    file: "src/sql/internal/log/statements.ts",
+    find: "WHEN s.epoch = ${swept.epoch} THEN",
+    replace: "WHEN ${swept.epoch} = ${swept.epoch} THEN",
+    name: "SQLite deletes what is too old"
+  },
+  {
+    promise: "The epoch of an append is that under its lock",
+    ...eventLog,
+    file: "src/sql/internal/log/statements.ts",
+    find: "SELECT epoch, places FROM ${table}_append(",
+    replace: "SELECT (SELECT epoch FROM ${table}_state) AS epoch, places FROM ${table}_append(",
+    name: "PostgreSQL returns the epoch in which it has appended"
   },
   {
     promise: "A tail learns of another epoch",

@@ -175,6 +175,16 @@ const transactions = <R, E>(
       for (const name of ["a/short", "a/old"]) {
         assert.deepStrictEqual((yield* log.read([name], start, 10)).missing, Option.some("Evicted"))
       }
+      // A backup that was made before all of these events.
+      yield* sql`DELETE FROM sweeping`
+      yield* sql`UPDATE sweeping_state SET epoch = 'restored', seq = 0`
+      yield* Effect.ignore(sql`UPDATE sqlite_sequence SET seq = 0 WHERE name = 'sweeping'`)
+      yield* log.append("a/old", bytes(""))
+      yield* sql`UPDATE sweeping SET at = at - 10000000`
+      yield* sql`SELECT COUNT(*) AS count FROM sweeping`.pipe(
+        Effect.repeat({ until: ([row]) => Number(row?.count) === 0, schedule: Schedule.spaced("20 millis") }),
+        Effect.timeout("20 seconds")
+      )
     }), 60_000)
 
   it.scoped("has the same ids after a restart", () =>
@@ -272,6 +282,36 @@ const tables = <R, E>(
       while ((yield* count) > 1) yield* Effect.zipRight(clock.advance("40 seconds"), Effect.sleep("5 millis"))
       assert.strictEqual(missing(yield* log.read(["a/1"], start, 9)), "Evicted")
       assert.deepStrictEqual(yield* readAll(log, old), ["new"])
+    }))
+
+  it.scoped("delivers the events of another node before its own, which it does not read", () =>
+    Effect.gen(function*() {
+      const { node } = yield* setUp
+      const [self, other] = yield* Effect.all([node({ pollInterval: "1 hour" }), node()])
+      const tail = yield* self.tail
+      yield* tail.follow("a/*")
+      yield* other.append("a/1", bytes("other"))
+      yield* self.append("a/1", bytes("own"))
+      assert.deepStrictEqual(yield* takeUntil(tail, "own"), ["other", "own"])
+      yield* self.append("a/1", bytes("key"), { key: "1" })
+      yield* other.append("a/1", bytes("of other"), { key: "2" })
+      const appended = yield* self.append("a/1", bytes("lost"), { key: "2" })
+      assert.deepStrictEqual(yield* takeUntil(tail, "of other"), ["key", "of other"])
+      assert.strictEqual(appended.seq, 4)
+      yield* self.append("a/1", bytes("last"))
+      assert.deepStrictEqual(yield* takeUntil(tail, "last"), ["last"])
+    }))
+
+  it.scoped("follows nothing when the log is closed", () =>
+    Effect.gen(function*() {
+      const { node } = yield* setUp
+      const life = yield* Scope.make()
+      const log = yield* Scope.extend(node(), life)
+      const tail = yield* log.tail
+      yield* tail.follow("a/1")
+      yield* Scope.close(life, Exit.void)
+      const refused = Effect.timeout(Effect.flip(tail.follow("a/2")), "5 seconds")
+      assert.deepInclude(yield* refused, { reason: "Unavailable", detail: "the log has been closed" })
     }))
 
   it.scoped("begins an epoch when its tables are created again, and a cursor of the last one is not honoured", () =>
@@ -441,6 +481,29 @@ describe.skipIf(Postgres.isMissing)("SqlEventLog over PostgreSQL", () => {
         yield* waited
         yield* sql`SELECT pg_terminate_backend(${pid})`
         assert.strictEqual((yield* append).seq, 1)
+      }))
+
+    it.scoped("returns the epoch in which it has appended", () =>
+      Effect.gen(function*() {
+        const sql = yield* SqlClient.SqlClient
+        const tableName = `log_${logs++}`
+        const log = yield* open({ tableName })
+        const [locked, ends] = [yield* Deferred.make<void>(), yield* Deferred.make<void>()]
+        const other = yield* Effect.fork(sql.withTransaction(
+          sql`UPDATE ${sql.literal(tableName)}_state SET epoch = 'next'`.pipe(
+            Effect.zipRight(Deferred.succeed(locked, undefined)),
+            Effect.zipRight(Deferred.await(ends))
+          )
+        ))
+        yield* Deferred.await(locked)
+        const append = yield* Effect.fork(log.append("a/1", bytes("one")))
+        yield* Effect.repeat(
+          sql`SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`,
+          { schedule: Schedule.spaced("5 millis"), until: ({ length }) => length > 0 }
+        )
+        yield* Deferred.succeed(ends, undefined)
+        yield* Fiber.join(other)
+        assert.deepStrictEqual(yield* append, { epoch: "next", seq: 1 })
       }))
 
     it.scoped("ends its appends when it is closed, and says which ones may be in the log", () =>

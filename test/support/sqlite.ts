@@ -15,12 +15,12 @@ export const database = Effect.map(
   (directory) => `file:${directory}/test.db`
 )
 
-/** A client of a database. */
+/** A client of a database, whose first connection does not wait for the disk: no test ends the operating system. */
 export const layerOf = (url: string) =>
-  Layer.tap(
-    LibsqlClient.layer({ url }),
-    (context) => Context.get(context, SqlClient.SqlClient)`PRAGMA journal_mode = WAL`
-  )
+  Layer.tap(LibsqlClient.layer({ url }), (context) => {
+    const sql = Context.get(context, SqlClient.SqlClient)
+    return Effect.zipRight(sql`PRAGMA journal_mode = WAL`, sql`PRAGMA synchronous = OFF`)
+  })
 
 /** A client of a new database. */
 export const layerClient = Layer.unwrapScoped(Effect.map(database, layerOf))

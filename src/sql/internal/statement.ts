@@ -5,6 +5,7 @@ import * as Effect from "effect/Effect"
 import { globalValue } from "effect/GlobalValue"
 import * as Predicate from "effect/Predicate"
 import * as Schedule from "effect/Schedule"
+import type { Scope } from "effect/Scope"
 
 import { backoff } from "../../internal/backoff.js"
 
@@ -37,8 +38,11 @@ const isConflict = (error: SqlError): boolean => /^(SQLITE_BUSY|SQLITE_LOCKED|40
 const untilFree = Schedule.upTo(backoff("5 millis", "200 millis", 1.5), "15 seconds")
 
 interface LocalLibsql {
+  readonly reserve: Effect.Effect<unknown, SqlError, Scope>
   readonly sdk: {
-    readonly execute: (statement: string) => Promise<unknown>
+    readonly execute: (
+      statement: string
+    ) => Promise<{ readonly rows: ReadonlyArray<Readonly<Record<string, unknown>>> }>
     readonly executeMultiple: (statements: string) => Promise<unknown>
   }
 }
@@ -65,8 +69,8 @@ const untraced = <A, E, R>(statement: Effect.Effect<A, E, R>) => Effect.withTrac
  * resets its statements. `executeMultiple` also fails while another statement is in that state. The statement itself
  * may wait: only a connection that takes the lock in between delays it.
  *
- * The timeout is set each time, because a libsql client has a new connection after a transaction. `sdk.execute`
- * restores it without waiting for a transaction of another fiber.
+ * The timeout is read and set each time, because a libsql client has a new connection after a transaction. The `sdk`
+ * costs less than a statement of the client, and does not wait for a transaction of another fiber.
  */
 const runSqlite = <A>(
   sql: SqlClient.SqlClient,
@@ -77,8 +81,8 @@ const runSqlite = <A>(
   const setBusyTimeout = (millis: string) => Effect.ignore(untraced(sql`PRAGMA busy_timeout = ${sql.literal(millis)}`))
   return isLocalLibsql(sql)
     ? withRestored(
-      sql,
       timeout,
+      Effect.map(Effect.tryPromise(() => sql.sdk.execute("PRAGMA busy_timeout")), ({ rows }) => rows),
       Effect.tryPromise({
         try: () =>
           sql.sdk.executeMultiple(`PRAGMA busy_timeout = 0; ${lockStatements[access]}; PRAGMA busy_timeout = 5000`),
@@ -86,7 +90,12 @@ const runSqlite = <A>(
       }).pipe(Effect.zipRight(statement)),
       (millis) => Effect.ignore(Effect.tryPromise(() => sql.sdk.execute(`PRAGMA busy_timeout = ${millis}`)))
     )
-    : withRestored(sql, timeout, Effect.zipRight(setBusyTimeout("0"), statement), setBusyTimeout)
+    : withRestored(
+      timeout,
+      untraced(sql<Readonly<Record<string, unknown>>>`PRAGMA busy_timeout`.withoutTransform),
+      Effect.zipRight(setBusyTimeout("0"), statement),
+      setBusyTimeout
+    )
 }
 
 /** The `busy_timeout` of a connection while statements that change it are running. */
@@ -99,13 +108,13 @@ interface BusyTimeout {
 }
 
 const withRestored = <A>(
-  sql: SqlClient.SqlClient,
   timeout: BusyTimeout,
+  rows: Effect.Effect<ReadonlyArray<Readonly<Record<string, unknown>>>, unknown>,
   statement: Effect.Effect<A, SqlError>,
   restore: (millis: string) => Effect.Effect<void>
 ): Effect.Effect<A, SqlError> => {
-  const read = untraced(sql<{ readonly timeout: unknown }>`PRAGMA busy_timeout`.withoutTransform).pipe(
-    Effect.map(([row]) => Predicate.isNotNullable(row?.timeout) ? String(row.timeout) : undefined),
+  const read = rows.pipe(
+    Effect.map(([row]) => Predicate.isNotNullable(row?.["timeout"]) ? String(row["timeout"]) : undefined),
     Effect.orElseSucceed(() => undefined)
   )
   return Effect.uninterruptibleMask((interruptible) =>
@@ -128,27 +137,36 @@ const withRestored = <A>(
   )
 }
 
-// `LibsqlClient` does not export the tag of its transactions.
-const transactions = [SqlClient.TransactionConnection.key, "@effect/sql-libsql/LibsqlClient/LibsqlTransaction"]
+// `LibsqlClient` does not export the tag of its transactions, which are none of a client that has no `sdk`.
+const libsqlTransaction = "@effect/sql-libsql/LibsqlClient/LibsqlTransaction"
 
 /** True inside of `withTransaction`. No statement is needed to find out. */
-export const isInTransaction: Effect.Effect<boolean> = Effect.contextWith(({ unsafeMap }: Context.Context<never>) =>
-  transactions.some((tag) => unsafeMap.has(tag))
-)
+export const isInTransaction = (sql: SqlClient.SqlClient): Effect.Effect<boolean> =>
+  Effect.contextWith(({ unsafeMap }: Context.Context<never>) =>
+    unsafeMap.has(Predicate.hasProperty(sql, "sdk") ? libsqlTransaction : SqlClient.TransactionConnection.key)
+  )
 
 /**
  * True inside of a transaction that the caller has begun by a statement, too. SQLite refuses the pragma inside any
- * transaction. Outside of a transaction the pragma has no effect.
+ * transaction. Outside of a transaction the pragma has no effect. `reserve` of a libsql client waits for the
+ * transaction of another fiber, whose connection it would get otherwise.
  */
 const isInAnyTransaction = (sql: SqlClient.SqlClient): Effect.Effect<boolean> =>
   sql.onDialectOrElse({
     sqlite: () =>
-      Effect.if(isInTransaction, {
+      Effect.if(isInTransaction(sql), {
         onTrue: () => Effect.succeed(true),
-        onFalse: () => Effect.isFailure(untraced(sql`PRAGMA temp.synchronous = 1`))
+        onFalse: () =>
+          Effect.isFailure<unknown, unknown, never>(
+            isLocalLibsql(sql)
+              ? Effect.zipRight(Effect.scoped(sql.reserve), Effect.tryPromise(() => sql.sdk.execute(probe)))
+              : Effect.asVoid(untraced(sql.unsafe(probe)))
+          )
       }),
-    orElse: () => isInTransaction
+    orElse: () => isInTransaction(sql)
   })
+
+const probe = "PRAGMA temp.synchronous = 1"
 
 /** The state that all statements of a client share, whichever adapter runs them. */
 interface Shared {

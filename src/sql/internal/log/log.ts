@@ -2,6 +2,7 @@
  * The log in a database: its operations, and the fibers of a node.
  */
 import * as SqlClient from "@effect/sql/SqlClient"
+import * as Arr from "effect/Array"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
@@ -28,8 +29,11 @@ export const make = Effect.fnUntraced(function*(settings: Settings & { readonly 
   // The last place that this node knows of.
   let seen: Cursor = yield* head
 
-  const note = (cursor: Cursor) => {
+  const see = (cursor: Cursor) => {
     if (cursor.epoch !== seen.epoch || cursor.seq > seen.seq) seen = cursor
+  }
+  const note = (cursor: Cursor) => {
+    see(cursor)
     tails.advance(cursor)
   }
 
@@ -40,7 +44,18 @@ export const make = Effect.fnUntraced(function*(settings: Settings & { readonly 
       : Effect.sync(() => note(head))
 
   const write = yield* Writer.make((events) =>
-    Effect.tap(append(events), (cursors) => Effect.sync(() => cursors.forEach(note)))
+    Effect.tap(append(events), (cursors) =>
+      Effect.sync(() => {
+        // The event of a key may be an earlier one, with other data.
+        if (events.some(({ key }) => key !== undefined)) return cursors.forEach(note)
+        cursors.forEach(see)
+        tails.appended(Arr.zipWith(events, cursors, ({ channel, data }, cursor): Entry => ({
+          _tag: "Entry",
+          channel,
+          data,
+          ...cursor
+        })))
+      }))
   )
 
   const flush = Effect.asVoid(append([]))
@@ -61,6 +76,7 @@ export const make = Effect.fnUntraced(function*(settings: Settings & { readonly 
       Effect.forever
     )).pipe(Effect.forkScoped)
   yield* Effect.forkScoped(tails.run)
+  yield* Effect.addFinalizer(() => Effect.sync(tails.close))
   yield* sweep.pipe(
     Effect.catchAll((error) =>
       Effect.logWarning(`SqlEventLog did not delete old events: trying again. ${error.detail}`).pipe(
@@ -72,7 +88,7 @@ export const make = Effect.fnUntraced(function*(settings: Settings & { readonly 
   )
 
   const appendAll = (events: ReadonlyArray<NewEntry>): Effect.Effect<ReadonlyArray<Cursor>, EventLogError> =>
-    Effect.if(isInTransaction, {
+    Effect.if(isInTransaction(sql), {
       onTrue: () =>
         Listener.isListening(sql)
           ? Effect.map(send(events, node), (cursor) => events.map(() => cursor))

@@ -53,8 +53,9 @@ export const make = (
   { capacity, maxAge, maxBytes, tableName }: Settings
 ) => {
   const table = sql.literal(tableName)
-  // The place of the first event that may have no age of its own. Those with a longer one remain before it.
-  let swept = 0
+  // The place of the first event that may have no age of its own. Those with a longer one remain before it. Another
+  // epoch begins when the database is restored, and may have events before it again.
+  let swept: Cursor = { epoch: "", seq: 0 }
   const nowAt = now(sql)
   const isPg = sql.onDialectOrElse({ pg: () => true, orElse: () => false })
   const refused = (code: string) =>
@@ -168,7 +169,7 @@ export const make = (
     append: isPg
       ? (events: ReadonlyArray<NewEntry>) =>
         append(sql<AppendRow>`
-          SELECT epoch, ${table}_append(
+          SELECT epoch, places FROM ${table}_append(
             ARRAY[${list(sql, events, ({ channel }) => channel)}]::TEXT[],
             ARRAY[${list(sql, events, ({ key }) => key ?? null)}]::TEXT[],
             ARRAY[${list(sql, events, ({ data }) => toBuffer(data))}]::BYTEA[],
@@ -176,7 +177,7 @@ export const make = (
             ${limitsOf(events, (retention) => finite(retention.maxBytes))}::BIGINT[],
             ${limitsOf(events, (retention) => finite(retention.maxAge))}::DOUBLE PRECISION[],
             ${capacity}, ${maxBytes}, ${maxAge}
-          ) AS places FROM ${table}_state
+          )
         `).pipe(
           Effect.flatMap(onlyRow),
           Effect.map(({ epoch, places }) => Arr.map(places, (seq): Cursor => ({ epoch, seq: Number(seq) })))
@@ -231,18 +232,18 @@ export const make = (
       const expired = sql`${nowAt} - ${graceMillis}`
       let deleted: number
       do {
-        const [first] = yield* read(sql<{ readonly seq: unknown }>`
-          SELECT CAST(MIN(seq) AS DOUBLE PRECISION) AS seq FROM (
-            SELECT seq FROM ${table} WHERE seq >= ${swept} AND expires IS NULL ORDER BY seq LIMIT 1
-          ) AS first
-        `)
-        swept = Number(first?.seq ?? swept)
+        swept = yield* read(sql<StateRow>`
+          SELECT s.epoch AS epoch, CAST(COALESCE((
+            SELECT seq FROM ${table} WHERE seq >= CASE WHEN s.epoch = ${swept.epoch} THEN ${swept.seq} ELSE 0 END
+              AND expires IS NULL ORDER BY seq LIMIT 1
+          ), s.seq + 1) AS DOUBLE PRECISION) AS head FROM ${table}_state AS s
+        `).pipe(Effect.flatMap(onlyRow), Effect.map(toCursor))
         const gone = isPg
           ? yield* write(sql<{ readonly deleted: unknown }>`
-            SELECT ${table}_sweep(${swept}, ${before}, ${expired}) AS deleted
+            SELECT ${table}_sweep(${swept.seq}, ${before}, ${expired}) AS deleted
           `)
           : yield* write(sql`
-            WITH bounds AS (SELECT ${swept} AS begin, ${before} AS before, ${expired} AS expired)
+            WITH bounds AS (SELECT ${swept.seq} AS begin, ${before} AS before, ${expired} AS expired)
             DELETE FROM ${table} WHERE seq IN (${
             sql.literal(tooOld(
               tableName,

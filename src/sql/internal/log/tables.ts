@@ -141,8 +141,8 @@ const pg = (t: string): ReadonlyArray<string> => [
   // The lock on the state orders all appends. Each statement after it sees the transactions that committed before it.
   `CREATE OR REPLACE FUNCTION ${t}_append(
     channels TEXT[], keys TEXT[], datas BYTEA[], capacities BIGINT[], sizes BIGINT[], ages DOUBLE PRECISION[],
-    capacity BIGINT, max_bytes BIGINT, max_age DOUBLE PRECISION
-  ) RETURNS DOUBLE PRECISION[] LANGUAGE plpgsql AS $$
+    capacity BIGINT, max_bytes BIGINT, max_age DOUBLE PRECISION, OUT epoch TEXT, OUT places DOUBLE PRECISION[]
+  ) LANGUAGE plpgsql AS $$
   DECLARE
     began BIGINT;
     head BIGINT;
@@ -151,9 +151,8 @@ const pg = (t: string): ReadonlyArray<string> => [
     evicted BIGINT;
     now_at DOUBLE PRECISION := EXTRACT(EPOCH FROM clock_timestamp()) * 1000;
     c RECORD;
-    places DOUBLE PRECISION[];
   BEGIN
-    SELECT s.seq, s.floor INTO began, highest FROM ${t}_state AS s FOR UPDATE;
+    SELECT s.epoch, s.seq, s.floor INTO epoch, began, highest FROM ${t}_state AS s FOR UPDATE;
     WITH sent AS (
       DELETE FROM ${t}_outbox AS o RETURNING o.*
     ), events AS (
@@ -215,7 +214,7 @@ const pg = (t: string): ReadonlyArray<string> => [
       UPDATE ${t}_state SET seq = head, floor = highest;
       PERFORM pg_notify('${t}', head::TEXT);
     END IF;
-    RETURN COALESCE(places, '{}');
+    places := COALESCE(places, '{}');
   END
   $$`,
   `CREATE OR REPLACE FUNCTION ${t}_sweep(start BIGINT, before DOUBLE PRECISION, expired DOUBLE PRECISION)

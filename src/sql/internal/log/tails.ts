@@ -9,7 +9,7 @@ import * as FiberId from "effect/FiberId"
 import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
 
-import type { Cursor, Tail, TailBuffer } from "../../../EventLog.js"
+import type { Cursor, Entry, Tail, TailBuffer } from "../../../EventLog.js"
 import { EventLogError, makeEpoch, makePatternMap, makeTailBuffer } from "../../../EventLog.js"
 import { backoff } from "../../../internal/backoff.js"
 import { annotateWith } from "../../../internal/logging.js"
@@ -26,7 +26,7 @@ interface Follower {
 interface Joining {
   readonly follower: Follower
   readonly pattern: string
-  readonly followed: Deferred.Deferred<void>
+  readonly followed: Deferred.Deferred<void, EventLogError>
 }
 
 export interface Tails {
@@ -35,9 +35,13 @@ export interface Tails {
   readonly wake: () => void
   /** Reads if the log is further than the position. */
   readonly advance: (head: Cursor) => void
+  /** Offers events that this node has appended without a read, if they follow the position. */
+  readonly appended: (entries: ReadonlyArray<Entry>) => void
   /** Open while a channel is followed. */
   readonly followed: Effect.Latch
   readonly run: Effect.Effect<never>
+  /** Ends the waits of those that are about to follow. */
+  readonly close: () => void
 }
 
 export const make = ({ begin, find, head }: Statements, clock: Clock.Clock): Tails => {
@@ -50,10 +54,19 @@ export const make = ({ begin, find, head }: Statements, clock: Clock.Clock): Tai
   const wake = () => latch.unsafeOpen()
   // The place up to which all tails have been offered what they follow, while a channel is followed.
   let position: Cursor | undefined
+  let isReading = false
+  let isClosed = false
   let isFailing = false
 
   const lose = (cursor: Cursor) => {
     for (const { buffer } of tails) buffer.lose(cursor)
+  }
+
+  const offer = (entries: ReadonlyArray<Entry>, end: Cursor) => {
+    for (const entry of entries) {
+      for (const { buffer } of tails) buffer.offer(entry)
+    }
+    position = end
   }
 
   /** Offers the events of the next page to the tails. Returns true if there may be more. */
@@ -76,10 +89,7 @@ export const make = ({ begin, find, head }: Statements, clock: Clock.Clock): Tai
       position = found.head
       return false
     }
-    for (const entry of found.entries) {
-      for (const { buffer } of tails) buffer.offer(entry)
-    }
-    position = { epoch: after.epoch, seq: found.end }
+    offer(found.entries, { epoch: after.epoch, seq: found.end })
     return found.more
   })
 
@@ -91,6 +101,7 @@ export const make = ({ begin, find, head }: Statements, clock: Clock.Clock): Tai
     } else {
       position ??= yield* head
       // The names of those that join are among those that are followed, so the last page has what they ask for.
+      isReading = true
       while (yield* deliver(position)) yield* Effect.yieldNow()
     }
     for (const join of joined) {
@@ -106,6 +117,9 @@ export const make = ({ begin, find, head }: Statements, clock: Clock.Clock): Tai
     latch.unsafeClose()
     yield* turn
   }).pipe(
+    Effect.ensuring(Effect.sync(() => {
+      isReading = false
+    })),
     Effect.tapErrorCause(() =>
       Effect.suspend(() => {
         wake()
@@ -138,9 +152,10 @@ export const make = ({ begin, find, head }: Statements, clock: Clock.Clock): Tai
     Effect.suspend(() => {
       // A closed tail emits no entries, and does not unfollow.
       if (!tails.has(follower)) return Effect.void
+      if (isClosed) return closed
       follower.patterns.add(pattern)
       follows.set(pattern, (follows.get(pattern) ?? 0) + 1)
-      const join = { follower, pattern, followed: Deferred.unsafeMake<void>(FiberId.none) }
+      const join = { follower, pattern, followed: Deferred.unsafeMake<void, EventLogError>(FiberId.none) }
       joining.add(join)
       followed.unsafeOpen()
       wake()
@@ -155,11 +170,26 @@ export const make = ({ begin, find, head }: Statements, clock: Clock.Clock): Tai
       )
     })
 
+  const advance = ({ epoch, seq }: Cursor) => {
+    if (position !== undefined && (position.epoch !== epoch || position.seq !== seq)) wake()
+  }
+
   return {
     run,
     wake,
-    advance: ({ epoch, seq }) => {
-      if (position !== undefined && (position.epoch !== epoch || position.seq !== seq)) wake()
+    close: () => {
+      isClosed = true
+      for (const { followed } of joining) Deferred.unsafeDone(followed, closed)
+    },
+    advance,
+    appended: (entries) => {
+      const last = entries.at(-1)
+      if (last === undefined || position === undefined) return
+      const { epoch, seq } = position
+      // A page that is under way may have them. Those of other nodes are in between if the places have a gap.
+      const follows = !isReading && entries.every((entry, i) => entry.epoch === epoch && entry.seq === seq + 1 + i)
+      if (follows) offer(entries, { epoch, seq: last.seq })
+      else advance(last)
     },
     followed,
     open: Effect.map(
@@ -187,6 +217,8 @@ export const make = ({ begin, find, head }: Statements, clock: Clock.Clock): Tai
     )
   }
 }
+
+const closed = new EventLogError({ reason: "Unavailable", detail: "the log has been closed" })
 
 // The events of more names than these are all read, and those that are not followed are ignored.
 const maxNames = 128
