@@ -213,8 +213,8 @@ export default [
     promise: "The first failure in a transaction of PostgreSQL reaches the caller",
     ...statement,
     test: storage.test,
-    find: "const transactions = [SqlClient.TransactionConnection.key, ",
-    replace: "const transactions = [",
+    find: "libsqlTransaction : SqlClient.TransactionConnection.key",
+    replace: "libsqlTransaction : libsqlTransaction",
     name: "fails with the code of the deadlock"
   },
   {
