@@ -2,7 +2,7 @@
  * The smallest backend of `EventLog`: a map of channels, each with its entries and the last `seq` that it has lost, and
  * the tails and nodes that share it. `test/EventLog/backend.test.ts` runs the cases of every log over it.
  */
-import { Clock, Effect, Layer, Option, Scope } from "effect"
+import { Clock, DateTime, Effect, Layer, Option, Scope } from "effect"
 import { EventLog } from "effect-realtime"
 
 export interface Limits {
@@ -12,12 +12,12 @@ export interface Limits {
   readonly maxAge?: number | undefined
 }
 
-/** The entries of one channel after `floor`, with the times until which they are stored. */
+/** The entries of one channel after `floor`, with the times of their appends and those until which they are stored. */
 interface Stored {
   floor: number
   capacity: number
   maxBytes: number
-  entries: ReadonlyArray<{ readonly entry: EventLog.Entry; readonly until: number }>
+  entries: ReadonlyArray<{ readonly entry: EventLog.Entry; readonly at: number; readonly until: number }>
 }
 
 const make = Effect.fn(function*({ capacity, maxAge = 600_000 }: Limits) {
@@ -49,7 +49,7 @@ const make = Effect.fn(function*({ capacity, maxAge = 600_000 }: Limits) {
     channels.set(channel, stored)
     stored.capacity = retention?.capacity ?? capacity
     stored.maxBytes = retention?.maxBytes ?? Infinity
-    stored.entries = [...stored.entries, { entry, until: now + (retention?.maxAge ?? maxAge) }]
+    stored.entries = [...stored.entries, { entry, at: now, until: now + (retention?.maxAge ?? maxAge) }]
     evict(stored, now)
     if (key !== undefined) keys.set(`${channel}\n${key}`, { cursor: head(), at: now })
     for (const tail of tails) tail.offer(entry)
@@ -61,8 +61,10 @@ const make = Effect.fn(function*({ capacity, maxAge = 600_000 }: Limits) {
     for (const name of asked) names.set(name, true)
     const found = Array.from(channels).flatMap(([channel, stored]) => names.has(channel) ? [stored] : [])
     for (const stored of found) evict(stored, now)
+    const stored = found.flatMap(({ entries }) => entries).sort((a, b) => a.entry.seq - b.entry.seq)
     return {
-      entries: found.flatMap(({ entries }) => entries.map(({ entry }) => entry)).sort((a, b) => a.seq - b.seq),
+      stored,
+      entries: stored.map(({ entry }) => entry),
       floor: Math.max(0, ...found.map(({ floor }) => floor))
     }
   }
@@ -105,6 +107,13 @@ const make = Effect.fn(function*({ capacity, maxAge = 600_000 }: Limits) {
           isCurrent: after !== undefined && after.epoch === epoch && after.seq <= seq &&
             Math.max(entries.at(-1)?.seq ?? 0, floor) <= after.seq
         }
+      }),
+    seek: (asked, { last = Infinity, since }) =>
+      Effect.map(Clock.currentTimeMillis, (now): EventLog.Cursor => {
+        const { floor, stored } = find(asked, now)
+        const earliest = since === undefined ? -Infinity : DateTime.toEpochMillis(since)
+        const before = stored.filter(({ at }, i) => at < earliest || i < stored.length - last).at(-1)
+        return { epoch, seq: Math.max(floor, before?.entry.seq ?? 0) }
       }),
     tail: Effect.map(
       Effect.acquireRelease(

@@ -39,6 +39,7 @@ import { acceptsEvents } from "./EventStream/internal/mediaType.js"
 import { handOver } from "./EventStream/internal/nodeHandover.js"
 import * as Response from "./EventStream/internal/response.js"
 import { add } from "./internal/counter.js"
+import { nextTurn } from "./internal/nextTurn.js"
 import * as Metrics from "./Metrics.js"
 import type * as ServerSentEvent from "./ServerSentEvent.js"
 import * as Topic from "./Topic.js"
@@ -117,6 +118,21 @@ export interface SnapshotEvent extends ServerSentEvent.Fields {
 }
 
 /**
+ * The place at which a client without an id begins:
+ *
+ * - `"now"`: after all events.
+ * - `"beginning"`: the earliest place after which the log has all events of the channels.
+ * - `{ last: n }`: before the last `n` events of all the channels together, or at the beginning if there are fewer. The
+ *   end of a channel counts as an event.
+ * - `{ since: time }`: before the first event from this time on, or at the beginning if that is later. With `last` as
+ *   well, the later place of the two.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type From = "now" | "beginning" | EventLog.Bounds
+
+/**
  * The options of a subscription.
  *
  * @since 0.1.0
@@ -138,10 +154,10 @@ export interface SubscribeOptions<E = never, R = never> extends EventStream.Opti
    */
   readonly lastEventId?: string | undefined
   /**
-   * The place at which a client without an id begins: `"now"`, the default, or `"beginning"`, the earliest place after
-   * which the log has all events of the channels. A client that begins there receives no snapshot.
+   * The place at which a client without an id begins. `"now"` by default. A client that begins at another place
+   * receives no snapshot. It receives what the log has stored, and no `resync` for what it has not.
    */
-  readonly from?: "now" | "beginning" | undefined
+  readonly from?: From | undefined
   /**
    * The owner of the connection, such as a user or an address. `maxConnectionsPerOwner` and `disconnectOwner` apply to
    * it, and the predicate of `disconnect` receives it.
@@ -267,7 +283,7 @@ export interface StreamOptions {
   /**
    * The place at which a stream without an id begins. `"now"` by default.
    */
-  readonly from?: "now" | "beginning" | undefined
+  readonly from?: From | undefined
 }
 
 /**
@@ -535,6 +551,7 @@ export const subscribe = <E = never, R = never>(
   options: SubscribeOptions<E, R> = {}
 ): Effect.Effect<EventStream.EventStream, EventLog.EventLogError | E, EventBroker | R | Scope.Scope> => {
   Connection.checkOptions(withDefaults(options))
+  Replay.checkFrom(options)
   return Effect.flatMap(EventBroker, (broker) => broker.subscribe(channels, options))
 }
 
@@ -580,6 +597,7 @@ export const respond = <E = never, R = never>(
 > => {
   Connection.checkOptions(withDefaults(options))
   Response.checkOptions(options)
+  Replay.checkFrom(options)
   return Effect.flatMap(EventBroker, (broker) => broker.respond(channels, options))
 }
 
@@ -590,7 +608,8 @@ export const respond = <E = never, R = never>(
  * message.
  *
  * The stream ends when all of its channels have ended, or with the broker. Fails with `EventLogError` if a channel
- * breaks a rule or there are more than `maxChannels`, or if the log is unavailable when the stream begins.
+ * breaks a rule or there are more than `maxChannels`, or if the log is unavailable when the stream begins. Throws
+ * `IllegalArgumentException` if `from` is out of range.
  *
  * @since 0.1.0
  * @category subscribing
@@ -616,8 +635,9 @@ export function stream<const C extends ChannelOrPattern>(
 ): Stream.Stream<Message<C> | Notice, EventLog.EventLogError, EventBroker>
 export function stream(
   channels: ChannelOrPattern | Iterable<ChannelOrPattern>,
-  options?: StreamOptions
+  options: StreamOptions = {}
 ): Stream.Stream<unknown, EventLog.EventLogError, EventBroker> {
+  Replay.checkFrom(options)
   return Stream.unwrap(Effect.map(EventBroker, (broker) => broker.stream(channels, options)))
 }
 
@@ -815,7 +835,7 @@ export const make = Effect.fnUntraced(function*<R = never>(options: Options<R> =
       ? dispatch(items)
       : Effect.forEach(
         Arr.chunksOf(items, itemsPerTurn),
-        (part) => Effect.zipRight(dispatch(part), Replay.nextTurn),
+        (part) => Effect.zipRight(dispatch(part), nextTurn),
         { discard: true }
       )
   })

@@ -15,6 +15,7 @@ import * as Arr from "effect/Array"
 import * as Brand from "effect/Brand"
 import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
+import * as DateTime from "effect/DateTime"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Encoding from "effect/Encoding"
@@ -27,8 +28,10 @@ import * as Scope from "effect/Scope"
 
 import { Keys } from "./EventLog/internal/keys.js"
 import { merge, Ring, Sequence } from "./EventLog/internal/rings.js"
+import { boundsFault } from "./internal/bounds.js"
 import * as Channel from "./internal/channel.js"
 import { monotonicMillis } from "./internal/clock.js"
+import { nextTurn } from "./internal/nextTurn.js"
 import { limitFault } from "./internal/retention.js"
 
 /**
@@ -104,6 +107,26 @@ export interface Page {
    * not ended. Such a page may be empty.
    */
   readonly more: boolean
+}
+
+/**
+ * The bounds of the entries with which a reader of some channels begins: those that exceed no bound. Without a bound,
+ * all that are stored.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Bounds {
+  /**
+   * The number of the last entries of all the channels together, a whole number from 0. All that are stored, if there
+   * are fewer.
+   */
+  readonly last?: number | undefined
+  /**
+   * The time of the earliest append, by the clock of the backend. All entries that are stored, if the log has none that
+   * is older, and none for a time in the future.
+   */
+  readonly since?: DateTime.DateTime | undefined
 }
 
 /**
@@ -330,6 +353,12 @@ export declare namespace EventLog {
       EventLogError
     >
     /**
+     * Finds the cursor before the first entry of channels (or patterns) that exceeds no bound. A `read` after it is
+     * complete: the log has evicted no entry of the channels after the cursor. Waits for the event loop now and then if
+     * it examines many entries.
+     */
+    readonly seek: (channels: Iterable<string>, bounds: Bounds) => Effect.Effect<Cursor, EventLogError>
+    /**
      * Opens a tail, until the scope is closed. A closed tail emits no further entries.
      */
     readonly tail: Effect.Effect<Tail, EventLogError, Scope.Scope>
@@ -343,9 +372,9 @@ export declare namespace EventLog {
 /**
  * Makes a log from a backend, which need neither check names and keys nor count followers. An operation with a name
  * that breaks a rule fails with `EventLogError` (`InvalidChannel`) before it reaches the backend, and an append of no
- * events does not reach it. Data that is no `Uint8Array`, a cursor that is none, and a limit or a count that is not a
- * whole number die with `IllegalArgumentException`. A tail of the backend follows each channel once at most, and is not
- * asked to follow a channel before it has unfollowed it.
+ * events does not reach it. Data that is no `Uint8Array`, a cursor or a time that is none, and a limit or a count that
+ * is not a whole number die with `IllegalArgumentException`. A tail of the backend follows each channel once at most,
+ * and is not asked to follow a channel before it has unfollowed it.
  *
  * @since 0.1.0
  * @category constructors
@@ -404,6 +433,16 @@ export const make = (backend: EventLog.Backend): EventLog.Service => ({
       return valid(
         names.map(Channel.channelFault).find((fault) => fault !== undefined),
         () => backend.last(names, maxBytes, after)
+      )
+    }),
+  seek: (channels, bounds) =>
+    Effect.suspend(() => {
+      const names = Array.from(channels)
+      const fault = boundsFault(bounds)
+      if (fault !== undefined) return illegal(fault)
+      return valid(
+        names.map(Channel.patternFault).find((fault) => fault !== undefined),
+        () => bounds.last === 0 ? backend.head : backend.seek(names, bounds)
       )
     }),
   tail: Effect.map(backend.tail, (tail) => {
@@ -844,11 +883,11 @@ const makeMemory = Effect.fnUntraced(function*(options: MemoryOptions) {
     }
   }
   const find = (channel: string) => rings.get(channel) ?? past.get(channel)
-  const timed = <A>(f: (now: number) => A): Effect.Effect<A> =>
-    Effect.clockWith((clock) => Effect.sync(() => f(monotonicMillis(clock))))
+  const timed = <A>(f: (now: number, at: number) => A): Effect.Effect<A> =>
+    Effect.clockWith((clock) => Effect.sync(() => f(monotonicMillis(clock), clock.unsafeCurrentTimeMillis())))
   const head = (): Cursor => ({ epoch, seq })
 
-  const append = ({ channel, data, retention }: NewEntry, now: number): Cursor => {
+  const append = ({ channel, data, retention }: NewEntry, now: number, at: number): Cursor => {
     seq++
     const entry: Entry = { _tag: "Entry", channel, epoch, seq, data }
     let ring = rings.get(channel)
@@ -860,7 +899,7 @@ const makeMemory = Effect.fnUntraced(function*(options: MemoryOptions) {
     ring.limits = retention === undefined
       ? limits
       : { capacity: retention.capacity ?? limits.capacity, maxBytes: retention.maxBytes ?? limits.maxBytes }
-    sequence.push(ring.push(entry, now, now + (retention?.maxAge ?? maxAge)))
+    sequence.push(ring.push(entry, at, now + (retention?.maxAge ?? maxAge)))
     evict(ring, now)
     sweepSome(now)
     for (const tail of tails) tail.offer(entry)
@@ -869,11 +908,11 @@ const makeMemory = Effect.fnUntraced(function*(options: MemoryOptions) {
 
   const backend: EventLog.Backend = {
     appendAll: (events) =>
-      timed((now) =>
+      timed((now, at) =>
         events.map((event) =>
           event.key === undefined
-            ? append(event, now)
-            : keys.getOrAdd(`${event.channel}\n${event.key}`, now, now - maxAge, () => append(event, now))
+            ? append(event, now, at)
+            : keys.getOrAdd(`${event.channel}\n${event.key}`, now, now - maxAge, () => append(event, now, at))
         )
       ),
     head: Effect.sync(head),
@@ -904,7 +943,9 @@ const makeMemory = Effect.fnUntraced(function*(options: MemoryOptions) {
         let bytes = 0
         let place = after.seq
         let more = false
-        const next = hasPattern ? sequence.after(after.seq) : merge(named, after.seq)
+        const next = hasPattern
+          ? sequence.after(after.seq)
+          : merge(Array.from(named, (ring) => ring.after(after.seq)), false)
         let examined = after.seq
         for (let slot = next(), count = 0; slot !== undefined; slot = next(), count++) {
           if (count === maxExamined) {
@@ -939,6 +980,37 @@ const makeMemory = Effect.fnUntraced(function*(options: MemoryOptions) {
         })
         return { head: head(), entries, isCurrent }
       }),
+    seek: (channels, { last = Number.POSITIVE_INFINITY, since }) => {
+      const names = makePatternMap<true>()
+      for (const channel of channels) names.set(channel, true)
+      const isWalk = names.size > maxMerged || Array.from(names.keys()).some(isPattern)
+      const earliest = since === undefined ? Number.NEGATIVE_INFINITY : DateTime.toEpochMillis(since)
+      // Walks back to the last entry that a reader does not begin with.
+      const walk = (from: number, left: number): Effect.Effect<Cursor> =>
+        Effect.flatten(timed((now) => {
+          let floor = 0
+          const named = new Set<Ring<Entry>>()
+          for (const name of names.keys()) {
+            const ring = find(name)
+            if (ring !== undefined) {
+              named.add(ring)
+              evict(ring, now)
+            }
+            floor = Math.max(floor, ring?.floor ?? forgotten)
+          }
+          const next = isWalk ? sequence.upTo(from) : merge(Array.from(named, (ring) => ring.upTo(from)), true)
+          let count = 0
+          let slot = next()
+          for (; slot !== undefined && slot.seq > floor; slot = next()) {
+            if (count++ === maxExamined) return Effect.zipRight(nextTurn, walk(slot.seq, left))
+            if (isWalk && !names.has(slot.ring.channel)) continue
+            if (left === 0 || slot.entry === undefined || slot.until < now || slot.at < earliest) break
+            left--
+          }
+          return Effect.succeed({ epoch, seq: Math.max(floor, slot?.seq ?? 0) })
+        }))
+      return Effect.suspend(() => walk(seq, last))
+    },
     tail: Effect.map(
       Effect.acquireRelease(
         Effect.tap(makeTailBuffer, (tail) => Effect.sync(() => tails.add(tail))),
@@ -980,6 +1052,8 @@ const illegal = (rule: string) => Effect.die(new Cause.IllegalArgumentException(
 
 // The number of entries, of any channels, that one read by pattern examines at most.
 const maxExamined = 8192
+// The number of channels whose entries a search merges. It examines those of all channels for more.
+const maxMerged = 128
 // The number of channels without events that the log knows at most.
 const maxPast = 65_536
 

@@ -22,7 +22,7 @@ import * as FaultyLog from "./internal/faultyLog.js"
  * @since 0.1.0
  * @category models
  */
-export type Operation = "append" | "head" | "read" | "last" | "follow"
+export type Operation = "append" | "head" | "read" | "last" | "seek" | "follow"
 
 /**
  * The next failures of the log.

@@ -1,6 +1,21 @@
 import type { HttpApp } from "@effect/platform"
 import { assert, describe, it } from "@effect/vitest"
-import { Deferred, Effect, Exit, Fiber, HashMap, Layer, Logger, Option, Schema, Scope, Stream, TestClock } from "effect"
+import {
+  Cause,
+  DateTime,
+  Deferred,
+  Effect,
+  Exit,
+  Fiber,
+  HashMap,
+  Layer,
+  Logger,
+  Option,
+  Schema,
+  Scope,
+  Stream,
+  TestClock
+} from "effect"
 import { EventBroker, EventLog, EventStream, Topic } from "effect-realtime"
 import { LeakCheck, TestEventSource } from "effect-realtime/testing"
 
@@ -288,6 +303,14 @@ for (const [server, serveOn] of [["Node's server", serveNode], ["a web handler",
         assert.strictEqual((yield* TestEventSource.next(yield* TestEventSource.make(fromStart))).data, "1")
         const again = yield* reconnect(fromStart, second)
         assert.strictEqual((yield* TestEventSource.next(again)).data, "3")
+        const fromLast = yield* serve(EventBroker.respond("a", { from: { last: 2 } }))
+        assert.strictEqual((yield* TestEventSource.next(yield* TestEventSource.make(fromLast))).data, "2")
+        assert.strictEqual((yield* TestEventSource.next(yield* reconnect(fromLast, second))).data, "3")
+        // A client that was cut off before its first event resumes: the events since then are more than one.
+        const none = yield* serve(EventBroker.respond("b", { from: { last: 1 } }))
+        const cursor = yield* TestEventSource.make(none)
+        yield* TestEventSource.awaitText(cursor, (text) => /^id: /m.test(text))
+        assert.include(yield* TestEventSource.text(cursor), `id: ${first.replace(/1$/, "0")}`)
       })))
   })
 }
@@ -312,6 +335,65 @@ describe("EventBroker with local consumers and forgotten channels", () => {
       }),
       { capacity: 10, maxAge: "1 minute" }
     ))
+
+  it.effect("begins with the last events, or with those since a time", () =>
+    run(Effect.gen(function*() {
+      const found = (from: EventBroker.From, count: number) =>
+        EventBroker.stream(["a", Topic.pattern(Orders)], { from }).pipe(
+          Stream.take(count),
+          Stream.runCollect,
+          Effect.map((messages) => Array.from(messages, ({ channel }) => channel))
+        )
+      yield* EventBroker.publish("a", { data: "1" })
+      yield* EventBroker.publish(order("1"), "paid", paid(1))
+      yield* EventBroker.publish("other", { data: "2" })
+      yield* TestClock.adjust("1 minute")
+      const since = yield* DateTime.now
+      yield* EventBroker.publish(order("2"), "paid", paid(2))
+      yield* EventBroker.publish("a", { data: "3" })
+      assert.deepStrictEqual(yield* found({ last: 3 }, 3), ["orders/1", "orders/2", "a"])
+      assert.deepStrictEqual(yield* found({ last: 100 }, 4), ["a", "orders/1", "orders/2", "a"])
+      assert.deepStrictEqual(yield* found({ since }, 2), ["orders/2", "a"])
+      assert.deepStrictEqual(yield* found({ since, last: 1 }, 1), ["a"])
+      assert.deepStrictEqual(yield* found({ since: DateTime.unsafeMake(0) }, 4), yield* found("beginning", 4))
+      const late = yield* Effect.fork(found({ since: DateTime.add(since, { days: 1 }) }, 1))
+      yield* Effect.repeatN(Effect.yieldNow(), 100)
+      yield* EventBroker.publish(order("3"), "paid", paid(3))
+      assert.deepStrictEqual(yield* Fiber.join(late), ["orders/3"])
+    })))
+
+  it.effect("sends no resync to a new client for an event that is evicted while the client begins", () =>
+    Effect.gen(function*() {
+      const log = yield* EventLog.EventLog
+      const evicting = EventLog.make({
+        ...log,
+        seek: (channels, bounds) =>
+          Effect.zipLeft(
+            log.seek(channels, bounds),
+            searches++ < 3 ? log.append("a", new TextEncoder().encode(`data: ${searches}\n\n`)) : Effect.void
+          )
+      })
+      let searches = 0
+      const broker = yield* Effect.provideService(EventBroker.make(), EventLog.EventLog, evicting)
+      yield* broker.publish("a", { data: "first" })
+      yield* broker.publish("a", { data: "second" })
+      const found = yield* Stream.runCollect(Stream.take(broker.stream("a", { from: "beginning" }), 2))
+      assert.deepStrictEqual(Array.from(found, ({ data, event }) => [event, data]), [["message", "2"], [
+        "message",
+        "3"
+      ]])
+      assert.strictEqual(searches, 4)
+    }).pipe(Effect.scoped, Effect.provide(EventLog.layerMemoryWith({ capacity: 2 }))))
+
+  it("refuses a place that cannot be where the route is built", () => {
+    for (const from of [{ last: -1 }, { last: 0.5 }, { last: Number.NaN }, "end", null, { since: 5 }]) {
+      const options: { readonly from: EventBroker.From } = JSON.parse("{}")
+      Object.assign(options, { from })
+      assert.throws(() => EventBroker.respond("a", options), Cause.IllegalArgumentException)
+      assert.throws(() => EventBroker.subscribe("a", options), Cause.IllegalArgumentException)
+      assert.throws(() => EventBroker.stream("a", options), Cause.IllegalArgumentException)
+    }
+  })
 
   it.effect("a local consumer occupies no connection and runs no hook", () =>
     Effect.gen(function*() {

@@ -261,6 +261,70 @@ export default [
     name: "refuses a value of another type"
   },
   {
+    promise: "A number of last events that cannot be is refused",
+    file: "src/internal/bounds.ts",
+    find: "!Number.isSafeInteger(last) || last < 0",
+    replace: "last < 0",
+    test: "test/EventLog/memory.test.ts",
+    name: "refuses a value of another type"
+  },
+  {
+    promise: "A search ends at the number of last events",
+    file: eventLog,
+    find: "left === 0 || slot.entry === undefined",
+    replace: "slot.entry === undefined",
+    test: "test/EventLog/memory.test.ts",
+    name: "finds the place before the last entries of channels together"
+  },
+  {
+    promise: "A search ends at an event that was evicted",
+    file: eventLog,
+    find: "slot.entry === undefined || slot.until < now || slot.at",
+    replace: "slot.at",
+    test: "test/EventLog/memory.test.ts",
+    name: "finds the place after the entries that are too old"
+  },
+  {
+    promise: "A search ends at an event that is older than the time",
+    file: eventLog,
+    find: "slot.until < now || slot.at < earliest",
+    replace: "slot.until < now",
+    test: "test/EventLog/memory.test.ts",
+    name: "since a time"
+  },
+  {
+    promise: "A search continues after a turn of the event loop",
+    file: eventLog,
+    find: "Effect.zipRight(nextTurn, walk(slot.seq, left))",
+    replace: "Effect.succeed({ epoch, seq: slot.seq })",
+    test: "test/EventLog/memory.test.ts",
+    name: "before many entries of other channels"
+  },
+  {
+    promise: "A new client is sent no resync for an event that is evicted while it begins",
+    file: "src/EventBroker/internal/replay.ts",
+    find: "if (bounds !== undefined && searches-- > 0) {",
+    replace: "if (false) {",
+    test: "test/EventBroker/channels.test.ts",
+    name: "evicted while the client begins"
+  },
+  {
+    promise: "A new client that begins with history is sent a cursor at once",
+    file: "src/EventBroker/internal/replay.ts",
+    find: "!isCursor(beginning) && subscriber.hasCursor",
+    replace: "beginning === \"now\" && subscriber.hasCursor",
+    test: "test/EventBroker/channels.test.ts",
+    name: "begins a new client where the options say"
+  },
+  {
+    promise: "A place that cannot be is refused where the route is built",
+    file: broker,
+    find: "  Response.checkOptions(options)\n  Replay.checkFrom(options)\n",
+    replace: "  Response.checkOptions(options)\n",
+    test: "test/EventBroker/channels.test.ts",
+    name: "refuses a place that cannot be"
+  },
+  {
     promise: "A page is bounded in bytes",
     file: "src/EventLog.ts",
     find: "(bytes > maxBytes && entries.length > 0)",

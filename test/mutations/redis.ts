@@ -225,6 +225,41 @@ export default [
     name: "and forgets channels"
   },
   {
+    promise: "a search of Redis ends at an event that was evicted or is too old",
+    file: scripts,
+    find: "or at < since or not isAlive(place, fields) then",
+    replace: "or at < since then",
+    test,
+    name: "finds the place after the entries that are too old"
+  },
+  {
+    promise: "a search of Redis ends at an event that is older than the time",
+    file: scripts,
+    find: "or not at or at < since or",
+    replace: "or not at or",
+    test,
+    name: "since a time"
+  },
+  {
+    promise: "a search of Redis continues where its first part ended",
+    file: scripts,
+    find:
+      "      upTo = place - 1\n    end\n    if #batch < 256 then return done(floor) end\n  end\n  return continue()",
+    replace:
+      "      upTo = place - 1\n    end\n    if #batch < 256 then return done(floor) end\n  end\n  return done(upTo)",
+    test,
+    name: "before many entries of other channels"
+  },
+  {
+    promise: "a search of Redis is never before an event that was evicted",
+    file: scripts,
+    find: "local isOver, previous, size = exceeds(names[newest], place)\n  if isOver then return done(place) end",
+    replace:
+      "local isOver, previous, size = exceeds(names[newest], place)\n  if isOver then return done(place - 1) end",
+    test,
+    name: "finds the place before the last entries like its model"
+  },
+  {
     promise: "an event of Redis is stored for the age with which it was appended",
     file: scripts,
     find: "if expiry then return expiry >= now end",

@@ -22,6 +22,30 @@ const migrate = { ...statement, file: "src/sql/internal/migrate.ts" }
 
 export default [
   {
+    ...eventLog,
+    promise: "A search ends at the number of last events",
+    name: "finds the place before the last entries of channels together",
+    file: "src/sql/internal/log/statements.ts",
+    find: "WHERE i > ${left} OR at < ${since} OR",
+    replace: "WHERE at < ${since} OR"
+  },
+  {
+    ...eventLog,
+    promise: "A search ends at an event that is older than the time",
+    name: "since a time",
+    file: "src/sql/internal/log/statements.ts",
+    find: "WHERE i > ${left} OR at < ${since} OR",
+    replace: "WHERE i > ${left} OR"
+  },
+  {
+    ...eventLog,
+    promise: "A search is never before an event that was evicted",
+    name: "finds the place before the last entries like its model",
+    file: "src/sql/internal/log/log.ts",
+    find: "const seq = Math.max(evicted, stop)",
+    replace: "const seq = stop"
+  },
+  {
     ...outbox,
     promise: "Template data that JSON replaces is refused at enqueue",
     name: "refuses data that JSON does not preserve",

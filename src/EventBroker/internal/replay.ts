@@ -1,15 +1,18 @@
+import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Metric from "effect/Metric"
 import * as Option from "effect/Option"
 
-import type { Cursor, Entry, EventId, EventLog, EventLogError, Missing } from "../../EventLog.js"
+import type { Bounds, Cursor, Entry, EventId, EventLog, EventLogError, Missing } from "../../EventLog.js"
 import { formatEventId, parseEventId } from "../../EventLog.js"
 import { type Connection, offer } from "../../EventStream/internal/connection.js"
 import * as Frame from "../../EventStream/internal/frame.js"
 import { backoff } from "../../internal/backoff.js"
+import { boundsFault } from "../../internal/bounds.js"
 import { isPattern } from "../../internal/channel.js"
 import { add } from "../../internal/counter.js"
+import { nextTurn } from "../../internal/nextTurn.js"
 import * as Metrics from "../../Metrics.js"
 import { type Fields, InvalidServerSentEvent } from "../../ServerSentEvent.js"
 import type * as Topic from "../../Topic.js"
@@ -27,10 +30,23 @@ interface SnapshotEvent extends Fields {
   readonly channel?: string | Topic.Channel | undefined
 }
 
+/** The place at which a client without an id begins. */
+export type From = "now" | "beginning" | Bounds
+
+/** Throws `IllegalArgumentException` if there is no such place. */
+export const checkFrom = ({ from = "now" }: { readonly from?: From | undefined }): void => {
+  const fault = from === "now" || from === "beginning"
+    ? undefined
+    : typeof from === "object" && from !== null
+    ? boundsFault(from)
+    : "from must be now, beginning or bounds"
+  if (fault !== undefined) throw new Cause.IllegalArgumentException(`EventBroker: ${fault}`)
+}
+
 /** The place at which the events of a new subscriber begin. */
 export interface Start<R> {
   readonly lastEventId?: string | undefined
-  readonly from?: "now" | "beginning" | undefined
+  readonly from?: From | undefined
   readonly snapshot?: TakeSnapshot<R>
 }
 
@@ -43,9 +59,11 @@ type Reading<R> = Effect.Effect<void, unknown, R>
  *
  *     start --+-- valid Last-Event-ID -----------------------------> catchUp --> live
  *             +-- malformed Last-Event-ID, or a snapshot --> reset --> catchUp --> live
- *             +-- neither ---------------------------------------------------> live
+ *             +-- bounds ------------------------------------> seek --> catchUp --> live
+ *             +-- none of these ----------------------------------------------> live
  *
- * A page that is incomplete (`missing`) leads to `reset` as well. Entries that are appended meanwhile are not queued:
+ * A page that is incomplete (`missing`) leads to `reset` as well, unless it is the first after `seek`: its client has
+ * lost nothing, so the log is searched again. Entries that are appended meanwhile are not queued:
  * the subscriber is marked as `behind`, and reads them from the log.
  */
 export interface Replays {
@@ -94,15 +112,15 @@ export const make = (log: EventLog.Service, hub: Hub): Replays => {
     Effect.gen(function*() {
       // Patterns have no end: with one, no channel counts.
       const hasPattern = channels.some(isPattern)
-      if (hasPattern && typeof beginning === "object") return { place: beginning, ends: [], isCurrent: false }
-      const after = typeof beginning === "object" ? beginning : undefined
+      const after = isCursor(beginning) ? beginning : undefined
+      if (hasPattern && after !== undefined) return { place: after, ends: [], isCurrent: false }
       const last = hasPattern
         ? { entries: [], head: yield* log.head, isCurrent: false }
         : yield* log.last(channels, StoredEvent.end.length, after)
       const { entries, head } = last
       const isCurrent = beginning === "now" || last.isCurrent
-      const place = beginning === "beginning"
-        ? yield* findBeginning(log, channels, head)
+      const place = isBounds(beginning)
+        ? yield* log.seek(channels, beginning)
         : isCurrent || after === undefined
         ? head
         : after
@@ -124,12 +142,18 @@ export const make = (log: EventLog.Service, hub: Hub): Replays => {
     ignoreAt: boolean
   ) {
     yield* reset(subscriber, snapshot, position, reason, ignoreAt)
-    subscriber.forgetEnds()
     const { epoch, seq } = subscriber
-    const { ends } = yield* Effect.retry(
-      findStart({ epoch, seq }, subscriber.channels),
+    yield* noteEndedAt(subscriber, { epoch, seq })
+  })
+
+  /** Moves a subscriber, and ends its connection if all of its channels have ended up to there. */
+  const noteEndedAt = Effect.fnUntraced(function*(subscriber: Subscriber, beginning: Cursor | Bounds) {
+    const { ends, place } = yield* Effect.retry(
+      findStart(beginning, subscriber.channels),
       retryWhileOpen(subscriber.connection)
     )
+    if (isBounds(beginning)) subscriber.moveTo(place)
+    subscriber.forgetEnds()
     subscriber.noteEnds(ends)
     if (subscriber.hasEnded) {
       subscriber.connection.endWith(Frame.withId(formatEventId(subscriber), Frame.end.bytes))
@@ -152,9 +176,10 @@ export const make = (log: EventLog.Service, hub: Hub): Replays => {
     return hub.frameOf(entry, subscriber.isAttributed)
   }
 
-  const catchUp = <R>(subscriber: Subscriber, snapshot: TakeSnapshot<R>) => {
+  const catchUp = <R>(subscriber: Subscriber, snapshot: TakeSnapshot<R>, bounds?: Bounds) => {
     const { connection } = subscriber
     let count = 0
+    let searches = bounds === undefined ? 0 : maxSearches
     return Effect.gen(function*() {
       let end: Entry | undefined
       let isReset = false
@@ -165,11 +190,17 @@ export const make = (log: EventLog.Service, hub: Hub): Replays => {
         if (page === undefined) return
         isMore = page.more
         if (Option.isSome(page.missing)) {
+          if (bounds !== undefined && searches-- > 0) {
+            yield* noteEndedAt(subscriber, bounds)
+            isMore = true
+            continue
+          }
           yield* resetAndNoteEnded(subscriber, snapshot, page.position, page.missing.value, isReset)
           isReset = true
           isMore = true
           continue
         }
+        searches = 0
         for (const entry of page.entries) {
           const frame = frameOf(subscriber, entry)
           if (frame !== undefined) {
@@ -205,7 +236,8 @@ export const make = (log: EventLog.Service, hub: Hub): Replays => {
       Effect.gen(function*() {
         const { lastEventId, snapshot } = start
         const beginning = parseStart(start)
-        const reading = Effect.suspend(() => catchUp(subscriber, snapshot))
+        const bounds = beginning !== "reset" && isBounds(beginning) ? beginning : undefined
+        const reading = Effect.suspend(() => catchUp(subscriber, snapshot, bounds))
         if (beginning === "reset") {
           const head = yield* log.head
           const reason = isGiven(lastEventId) ? "Malformed" : undefined
@@ -216,7 +248,7 @@ export const make = (log: EventLog.Service, hub: Hub): Replays => {
         subscriber.moveTo(place)
         subscriber.noteEnds(ends)
         if (subscriber.hasEnded) return false
-        if (beginning === "now" && subscriber.hasCursor) subscriber.connection.offer(cursorFrame(place))
+        if (!isCursor(beginning) && subscriber.hasCursor) subscriber.connection.offer(cursorFrame(place))
         if (!isCurrent || !subscriber.goLive()) yield* run(reading)
         return true
       }),
@@ -226,38 +258,33 @@ export const make = (log: EventLog.Service, hub: Hub): Replays => {
         if (beginning === "reset" || channels.some(isPattern)) return false
         const isEndedAt = (beginning: Beginning) =>
           Effect.map(findStart(beginning, channels), ({ ends }) => ends.length === channels.length)
-        // The search for the beginning is long.
-        return (beginning !== "beginning" || (yield* isEndedAt("now"))) && (yield* isEndedAt(beginning))
+        // A search is long.
+        return (!isBounds(beginning) || (yield* isEndedAt("now"))) && (yield* isEndedAt(beginning))
       })
   }
 }
 
 /** The place at which a client begins. */
-type Beginning = Cursor | "beginning" | "now"
+type Beginning = Cursor | Bounds | "now"
+
+const isCursor = (beginning: Beginning): beginning is Cursor => typeof beginning === "object" && "epoch" in beginning
+
+const isBounds = (beginning: Beginning): beginning is Bounds => beginning !== "now" && !isCursor(beginning)
 
 const isGiven = (lastEventId: string | undefined): lastEventId is string =>
   lastEventId !== undefined && lastEventId !== ""
 
 /** Returns `reset` if a snapshot, or the event `resync`, precedes the events of the client. */
-const parseStart = <R>({ from, lastEventId, snapshot }: Start<R>): Beginning | "reset" =>
+const parseStart = <R>({ from = "now", lastEventId, snapshot }: Start<R>): Beginning | "reset" =>
   isGiven(lastEventId)
     ? Option.getOrElse(parseEventId(lastEventId), () => "reset" as const)
     : from === "beginning"
+    ? {}
+    : from !== "now"
     ? from
     : snapshot === undefined
     ? "now"
     : "reset"
-
-/** Finds the earliest place after which the log has all entries of the channels, by binary search. */
-const findBeginning = (log: EventLog.Service, channels: ReadonlyArray<string>, { epoch, seq: last }: Cursor) =>
-  Effect.iterate({ from: 0, to: last, next: 0 }, {
-    while: ({ from, to }) => from < to,
-    body: ({ from, next, to }) =>
-      Effect.map(log.read(channels, { epoch, seq: next }, 1, 1), ({ missing }) => {
-        const [low, high] = Option.isSome(missing) ? [next + 1, to] : [from, next]
-        return { from: low, to: high, next: Math.floor((low + high) / 2) }
-      })
-  }).pipe(Effect.map(({ from }): Cursor => ({ epoch, seq: from })))
 
 /**
  * Moves a subscriber to a position of the log without the events before it. Sends a `resync` with the reason if there
@@ -316,16 +343,11 @@ const drained = (connection: Connection): Effect.Effect<void> =>
 /** Waits until there is room for the frame: a replay drops nothing. Returns false if the connection has ended. */
 const send = (connection: Connection, frame: Frame.Frame): Effect.Effect<boolean> => offer(connection, frame, "suspend")
 
-/** Lets the event loop turn once. */
-export const nextTurn = Effect.async<void>((resume) => {
-  const done = () => resume(Effect.void)
-  if (typeof setImmediate === "function") setImmediate(done)
-  else setTimeout(done, 0)
-})
-
 /** The entries of a page at most, and the bytes of their data. */
 const pageSize = 256
 const pageBytes = 64 * 1024
+/** The searches for a new client, after each of which the log has evicted the first entry before it was read. */
+const maxSearches = 8
 /** The pages that are read at the same time. */
 const maxReads = 8
 /** Retries while the log may answer and the client is connected. */

@@ -20,9 +20,9 @@ interface Stored {
 /** The place of an entry in its ring and in the sequence. */
 export interface Slot<A extends Stored> {
   readonly seq: number
-  /** The time of the append, in milliseconds of a clock that is never set. */
+  /** The time of the append, in milliseconds since 1970. */
   readonly at: number
-  /** The time until which the entry is stored. */
+  /** The time until which the entry is stored, in milliseconds of a clock that is never set. */
   readonly until: number
   readonly ring: Ring<A>
   /** The entry, or undefined after its eviction. */
@@ -35,7 +35,7 @@ export interface Limits {
   readonly maxBytes: number
 }
 
-/** The last entries of one channel, in the order of their seq, which is also the order of their age. */
+/** The last entries of one channel, in the order of their seq. One may be stored for longer than those after it. */
 export class Ring<A extends Stored> {
   readonly channel: string
   /** The seq of the last entry that was evicted. All later entries are present. */
@@ -91,6 +91,12 @@ export class Ring<A extends Stored> {
     let next = firstAfter(this.slots, seq, this.first)
     return () => this.slots[next++]
   }
+
+  /** Returns a function that returns the next slot at or before a seq at each call, the last one first. */
+  upTo(seq: number): () => Slot<A> | undefined {
+    let next = firstAfter(this.slots, seq, this.first)
+    return () => this.slots[--next]
+  }
 }
 
 /**
@@ -120,6 +126,12 @@ export class Sequence<A extends Stored> {
     let next = firstAfter(this.slots, seq, 0)
     return () => this.slots[next++]
   }
+
+  /** Returns a function that returns the next slot at or before a seq at each call, the last one first. */
+  upTo(seq: number): () => Slot<A> | undefined {
+    let next = firstAfter(this.slots, seq, 0)
+    return () => this.slots[--next]
+  }
 }
 
 /** Returns the index of the first slot after a seq, by binary search. */
@@ -139,17 +151,21 @@ const firstAfter = (
 }
 
 /**
- * Returns a function that returns the next slot of several rings after a seq at each call, in the order of their seq.
+ * Joins functions that each return the next slot of a ring at each call: returns one that returns the next slot of all,
+ * in the order of their seq, or in reverse.
  */
-export const merge = <A extends Stored>(rings: Iterable<Ring<A>>, seq: number): () => Slot<A> | undefined => {
-  const heads = Array.from(rings, (ring) => {
-    const next = ring.after(seq)
-    return { next, slot: next() }
-  }).filter(({ slot }) => slot !== undefined)
+export const merge = <A extends Stored>(
+  nexts: Iterable<() => Slot<A> | undefined>,
+  isReversed: boolean
+): () => Slot<A> | undefined => {
+  const heads = Array.from(nexts, (next) => ({ next, slot: next() })).filter(({ slot }) => slot !== undefined)
   return () => {
     let first = heads[0]
     for (const head of heads) {
-      if (head.slot !== undefined && (first?.slot === undefined || head.slot.seq < first.slot.seq)) first = head
+      if (
+        head.slot !== undefined &&
+        (first?.slot === undefined || (isReversed ? head.slot.seq > first.slot.seq : head.slot.seq < first.slot.seq))
+      ) first = head
     }
     const slot = first?.slot
     if (first !== undefined) first.slot = first.next()

@@ -64,6 +64,7 @@ const makeClient = ({ socket, ...server }: Server, timeout: number) =>
       append: Scripts.append,
       last: Scripts.last,
       readLog: Scripts.read,
+      seek: Scripts.seek,
       list: Scripts.list,
       readAt: Scripts.readAt,
       lacking: Scripts.lacking,

@@ -2,6 +2,7 @@
  * The log in Redis. One fiber opens a session and runs the tails and the presence in it, and opens the next session
  * when a connection is lost. The operations use the current session, and fail if there is none.
  */
+import * as DateTime from "effect/DateTime"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Metric from "effect/Metric"
@@ -185,6 +186,15 @@ export const make = Effect.fnUntraced(function*(settings: Settings) {
           }
         }
       ),
+    seek: (channels, { last = Number.MAX_SAFE_INTEGER, since }) => {
+      const earliest = since === undefined ? 0 : DateTime.toEpochMillis(since)
+      const walk = (from: Cursor, left: number): Effect.Effect<Cursor, EventLogError> =>
+        Effect.flatMap(
+          withSession(({ commands, context }) => send(() => commands.seek(context, channels, from, left, earliest))),
+          ({ left, more, position }) => more ? walk(position, left) : Effect.succeed(position)
+        )
+      return walk({ epoch: "", seq: 0 }, last)
+    },
     tail: tails.open,
     presence: nodes.open
   }

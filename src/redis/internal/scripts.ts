@@ -384,8 +384,48 @@ const ordered = `
 -- The place before the first event in the order. If there is none, Redis has evicted the order.
 local first = redis.pcall('XRANGE', order, '-', '+', 'COUNT', 1)
 local fields = not first.err and first[1] and first[1][2] or {}
-local floor = #fields == 4 and tonumber(fields[4]) and tonumber(string.match(first[1][1], '^%d+')) - tonumber(fields[4])
-local isOrdered = after >= (floor or last)
+local floorOfOrder = #fields == 4 and tonumber(fields[4])
+  and tonumber(string.match(first[1][1], '^%d+')) - tonumber(fields[4])
+local isOrdered = after >= (floorOfOrder or last)
+`
+
+// Finds the channels that the names match, which are the arguments from the tenth on.
+const selected = `
+local function toSegments(name)
+  local segments = {}
+  for segment in string.gmatch(name .. '/', '([^/]*)/') do segments[#segments + 1] = segment end
+  return segments
+end
+local asked, isWanted, patterns = {}, {}, {}
+for i = 10, #ARGV do
+  local name = ARGV[i]
+  asked[#asked + 1], isWanted[name] = name, true
+  if string.find('/' .. name .. '/', '/*/', 1, true) then
+    local node = patterns
+    for _, segment in ipairs(toSegments(name)) do
+      node[segment] = node[segment] or {}
+      node = node[segment]
+    end
+    node['\\n'] = true
+  end
+end
+local isPatterned = next(patterns) ~= nil
+local function wants(channel)
+  if isWanted[channel] == nil then
+    local nodes = {string.sub(channel, 1, 1) ~= '$' and patterns or nil}
+    for _, segment in ipairs(toSegments(channel)) do
+      local followed = {}
+      for _, node in ipairs(nodes) do
+        followed[#followed + 1] = node[segment]
+        followed[#followed + 1] = node['*']
+      end
+      nodes = followed
+    end
+    isWanted[channel] = false
+    for _, node in ipairs(nodes) do isWanted[channel] = isWanted[channel] or node['\\n'] == true end
+  end
+  return isWanted[channel]
+end
 `
 
 export interface Read {
@@ -418,42 +458,12 @@ if ARGV[6] ~= epoch then return done('OtherEpoch') end
 if after > seq or isInGap(after) then return done('Future') end
 forgetAll()
 
-local function toSegments(name)
-  local segments = {}
-  for segment in string.gmatch(name .. '/', '([^/]*)/') do segments[#segments + 1] = segment end
-  return segments
-end
-local isWanted, names, patterns = {}, {}, {}
-for i = 10, #ARGV do
-  local latest = redis.call('ZSCORE', index, ARGV[i])
-  if not latest and after < pastOf(ARGV[i]) then return done('Evicted') end
-  if latest and tonumber(latest) > after then names[#names + 1] = ARGV[i] end
-  isWanted[ARGV[i]] = true
-  if string.find('/' .. ARGV[i] .. '/', '/*/', 1, true) then
-    local node = patterns
-    for _, segment in ipairs(toSegments(ARGV[i])) do
-      node[segment] = node[segment] or {}
-      node = node[segment]
-    end
-    node['\\n'] = true
-  end
-end
-local isPatterned = next(patterns) ~= nil
-local function wants(channel)
-  if isWanted[channel] == nil then
-    local nodes = {string.sub(channel, 1, 1) ~= '$' and patterns or nil}
-    for _, segment in ipairs(toSegments(channel)) do
-      local followed = {}
-      for _, node in ipairs(nodes) do
-        followed[#followed + 1] = node[segment]
-        followed[#followed + 1] = node['*']
-      end
-      nodes = followed
-    end
-    isWanted[channel] = false
-    for _, node in ipairs(nodes) do isWanted[channel] = isWanted[channel] or node['\\n'] == true end
-  end
-  return isWanted[channel]
+${selected}
+local names = {}
+for _, name in ipairs(asked) do
+  local latest = redis.call('ZSCORE', index, name)
+  if not latest and after < pastOf(name) then return done('Evicted') end
+  if latest and tonumber(latest) > after then names[#names + 1] = name end
 end
 
 ${ordered}
@@ -578,6 +588,96 @@ return done('', found, found[#found][1])`,
 })
 
 const missings: ReadonlyArray<Missing> = ["Evicted", "OtherEpoch", "Future"]
+
+/**
+ * Walks back from a place to the last event that exceeds a bound, in a part of at most 4,096 events of all channels, or
+ * 1,000 of those that were asked for. Each event has the place of the previous one of its channel.
+ */
+export const seek = defineScript({
+  SCRIPT: `${prelude}
+local upTo, left, since = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
+upTo = ARGV[6] == epoch and upTo or seq
+forgetAll()
+${selected}
+-- No reader begins before the floor, where an event may be missing.
+local floor, names = 0, {}
+for _, name in ipairs(asked) do
+  if redis.call('ZSCORE', index, name) then names[#names + 1] = name
+  else floor = math.max(floor, pastOf(name)) end
+end
+if isPatterned and floor < idle then
+  local idlers = redis.call('ZRANGE', past, '+inf', '(' .. int(floor), 'BYSCORE', 'REV', 'LIMIT', 0, 4097, 'WITHSCORES')
+  for i = 1, #idlers, 2 do
+    if i > 8192 or wants(idlers[i]) then
+      floor = tonumber(idlers[i + 1])
+      break
+    end
+  end
+end
+local function done(place) return {epoch, int(math.max(place, floor)), int(left), '0'} end
+local function continue() return {epoch, int(upTo), int(left), '1'} end
+local function exceeds(channel, place)
+  local items = redis.pcall('XRANGE', streams .. channel, int(place), int(place))
+  local fields = not items.err and items[1] and items[1][2] or {}
+  local previous, at = tonumber(fields[2]), tonumber(fields[6])
+  if left == 0 or not previous or previous >= place or not at or at < since or not isAlive(place, fields) then
+    return true
+  end
+  left = left - 1
+  return false, previous, #fields[4]
+end
+
+if isPatterned or #names > 512 then
+  local after = 0
+  ${ordered}
+  floor = math.max(floor, floorOfOrder or last)
+  for _ = 1, 16 do
+    local batch = redis.call('XREVRANGE', order, int(upTo), '-', 'COUNT', 256)
+    for _, item in ipairs(batch) do
+      local place = tonumber(string.match(item[1], '^%d+'))
+      if place <= floor or wants(item[2][2]) and exceeds(item[2][2], place) then return done(place) end
+      upTo = place - 1
+    end
+    if #batch < 256 then return done(floor) end
+  end
+  return continue()
+end
+
+local places, bytes = {}, 0
+for i, name in ipairs(names) do
+  local later = redis.pcall('XRANGE', streams .. name, '(' .. int(upTo), '+', 'COUNT', 1)[1]
+  places[i] = tonumber(later and later[2][2] or redis.call('ZSCORE', index, name)) or 0
+end
+for _ = 1, math.min(1000, math.floor(100000 / math.max(1, #names))) do
+  local newest, place = 0, floor
+  for i, other in ipairs(places) do
+    if other > place then newest, place = i, other end
+  end
+  if newest == 0 then return done(floor) end
+  local isOver, previous, size = exceeds(names[newest], place)
+  if isOver then return done(place) end
+  places[newest], upTo, bytes = previous, place - 1, bytes + size
+  if bytes > 1048576 then break end
+end
+return continue()`,
+  parseCommand: (
+    parser: CommandParser,
+    context: Context,
+    channels: Iterable<string>,
+    from: Cursor,
+    last: number,
+    since: number
+  ) => {
+    pushContext(parser, context)
+    parser.push(from.epoch, String(from.seq), String(last), String(since))
+    for (const name of new Set(channels)) parser.push(name)
+  },
+  transformReply: ([epoch, seq, left, more]: ReadonlyArray<Buffer>) => ({
+    position: toCursor(epoch, seq),
+    left: Number(String(left)),
+    more: String(more) === "1"
+  })
+})
 
 /** The place of an event of a channel. */
 export interface Place {

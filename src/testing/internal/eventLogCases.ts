@@ -5,6 +5,7 @@ import assert from "node:assert/strict"
 
 import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
+import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as fc from "effect/FastCheck"
@@ -131,6 +132,99 @@ export const make = <E, R>(
           assert.strictEqual(refused.reason, "InvalidChannel")
         })
     ),
+
+    over("finds the place before the last entries of channels together", (log) =>
+      Effect.gen(function*() {
+        const start = yield* log.head
+        const names = ["a/1", "b/1", "a/2", "c", "a/1"]
+        yield* log.appendAll(names.map((channel, i) => ({ channel, data: bytes(String(i)) })))
+        const found = (channels: ReadonlyArray<string>, bounds: EventLog.Bounds) =>
+          Effect.gen(function*() {
+            const page = yield* log.read(channels, yield* log.seek(channels, bounds), 100)
+            assert.strictEqual(missing(page), undefined)
+            return page.entries.map(text)
+          })
+        assert.deepStrictEqual(yield* found(["a/1", "b/1", "c"], { last: 3 }), ["1", "3", "4"])
+        assert.deepStrictEqual(yield* found(["a/*"], { last: 2 }), ["2", "4"])
+        assert.deepStrictEqual(yield* found(["a/*", "a/1", "*"], { last: 2 }), ["3", "4"])
+        assert.deepStrictEqual(yield* found(["a/*"], { last: 1000 }), ["0", "2", "4"])
+        assert.deepStrictEqual(yield* found(["a/1", "a/2"], {}), ["0", "2", "4"])
+        assert.deepStrictEqual(yield* found(["unknown"], { last: 1 }), [])
+        assert.deepStrictEqual(yield* found([], { last: 1 }), [])
+        assert.deepStrictEqual(yield* found(["a/1"], { last: 0 }), [])
+        assert.deepStrictEqual(yield* log.seek(["a/*"], { last: 0 }), yield* log.head)
+
+        // One channel has lost entries: the place is after them, and no other channel begins before it.
+        yield* Effect.repeatN(log.append("a/1", bytes("more")), capacity - 1)
+        assert.deepStrictEqual(yield* found(["a/1", "b/1", "c"], {}), Array(capacity).fill("more"))
+        assert.deepStrictEqual(yield* found(["a/*"], { last: 1000 }), Array(capacity).fill("more"))
+        assert.deepStrictEqual(yield* found(["b/1", "c"], { last: 1000 }), ["1", "3"])
+        assert.strictEqual((yield* log.seek(["a/1"], { last: 2 })).epoch, start.epoch)
+      })),
+
+    over("finds the place before the first entry since a time", (log) =>
+      Effect.gen(function*() {
+        // The clock of the backend may not be that of this process, but both take real time.
+        const texts = (channels: ReadonlyArray<string>, bounds: EventLog.Bounds) =>
+          Effect.gen(function*() {
+            const page = yield* log.read(channels, yield* log.seek(channels, bounds), 100)
+            assert.strictEqual(missing(page), undefined)
+            return page.entries.map(text)
+          })
+        yield* log.append("a/1", bytes("old"))
+        yield* log.append("b/1", bytes("old"))
+        yield* Effect.sleep("300 millis")
+        const since = DateTime.subtract(yield* DateTime.now, { millis: 150 })
+        yield* log.append("a/1", bytes("one"))
+        yield* log.append("a/2", bytes("two"))
+        for (const names of [["a/1", "a/2"], ["a/*"], ["*/*", "c"]]) {
+          assert.deepStrictEqual(yield* texts(names, { since }), ["one", "two"])
+          assert.deepStrictEqual(yield* texts(names, { since, last: 1 }), ["two"])
+        }
+        assert.deepStrictEqual(yield* texts(["b/1"], { since }), [])
+        assert.deepStrictEqual(yield* texts(["a/*"], { since: DateTime.unsafeMake(0) }), ["old", "one", "two"])
+        assert.deepStrictEqual(yield* texts(["a/*"], { since: DateTime.unsafeMake("2200-01-01") }), [])
+      })),
+
+    over(
+      "finds the place after the entries that are too old",
+      (log) =>
+        Effect.gen(function*() {
+          const texts = (channels: ReadonlyArray<string>) =>
+            Effect.gen(function*() {
+              const page = yield* log.read(channels, yield* log.seek(channels, { last: 1000 }), 100)
+              assert.strictEqual(missing(page), undefined)
+              return page.entries.map(text)
+            })
+          yield* log.append("a/1", bytes("kept"), { retention: { maxAge: 60_000 } })
+          yield* log.append("a/2", bytes("old"))
+          yield* log.append("a/1", bytes("old"))
+          yield* log.append("b/1", bytes("kept"), { retention: { maxAge: 60_000 } })
+          yield* Effect.sleep("450 millis")
+          yield* log.append("a/1", bytes("new"))
+          assert.deepStrictEqual(yield* texts(["a/1"]), ["new"])
+          assert.deepStrictEqual(yield* texts(["a/*"]), ["new"])
+          assert.deepStrictEqual(yield* texts(["a/2"]), [])
+          assert.deepStrictEqual(yield* texts(["b/1"]), ["kept"])
+        }),
+      400
+    ),
+
+    over("finds a place before many entries of other channels", (log) =>
+      Effect.gen(function*() {
+        const start = yield* log.append("c", bytes("first"))
+        const size = 8400
+        const retention = { capacity: size }
+        yield* log.appendAll(
+          Array.from({ length: size }, (_, i) => ({ channel: `o/${i % 9}`, data: bytes(""), retention }))
+        )
+        // A pattern for which the log examines all of them.
+        assert.ok((yield* log.seek(["c", "*/none"], { last: 1 })).seq < start.seq)
+        // More names than the log examines one by one.
+        const names = Array.from({ length: 600 }, (_, i) => `o/${i}`)
+        assert.strictEqual((yield* log.seek(names, { last: size - 1 })).seq, start.seq + 1)
+        assert.ok((yield* log.seek(names, {})).seq <= start.seq)
+      })),
 
     over("assigns each event the next place in one sequence over all channels", (log) =>
       Effect.gen(function*() {
@@ -259,7 +353,7 @@ export const make = <E, R>(
     over("refuses a value of another type, and remains usable", (log) =>
       Effect.gen(function*() {
         const start = yield* log.head
-        const { append, appendAll, last, read } = log
+        const { append, appendAll, last, read, seek } = log
         const { set } = yield* log.presence
         const { follow } = yield* log.tail
         const data = bytes("")
@@ -279,6 +373,11 @@ export const make = <E, R>(
             ["limit", read, [channel], start, Number.NaN],
             ["limit", read, [channel], start, 0],
             ["maxBytes", read, [channel], start, 1, Number.NaN],
+            ["last", seek, [channel], { last: -1 }],
+            ["last", seek, [channel], { last: 1.5 }],
+            ["last", seek, [channel], { last: Number.NaN }],
+            ["since", seek, [channel], { since: Number.NaN }],
+            ["since", seek, [channel], { since: new Date() }],
             ["after", last, [channel], 1, { epoch: null, seq: 0 }],
             ["maxBytes", last, [channel], "many"],
             ["a channel", set, null, 1],
@@ -299,6 +398,7 @@ export const make = <E, R>(
             ["InvalidChannel", appendAll, [{ channel: [], data }]],
             ["InvalidChannel", read, [null], start, 1],
             ["InvalidChannel", last, [7], 1],
+            ["InvalidChannel", seek, [7], {}],
             ["InvalidChannel", follow, null]
           ] as const
         ) {
@@ -774,6 +874,34 @@ export const make = <E, R>(
         }
         yield* take
       })),
+
+    property(
+      "finds the place before the last entries like its model",
+      fc.record({
+        appends,
+        names: fc.subarray(["a/1", "a/2", "a/*", "*/1"], { minLength: 1 }),
+        last: fc.nat({ max: 12 })
+      }),
+      (log, { appends, last, names }) =>
+        Effect.gen(function*() {
+          const history: Array<{ readonly channel: string; readonly seq: number }> = []
+          const floors = new Map<string, number>()
+          for (const { capacity, channel, size } of appends) {
+            const name = channels[channel] ?? "c"
+            const { seq } = yield* log.append(name, new Uint8Array(size), { retention: { capacity } })
+            history.push({ channel: name, seq })
+            const own = history.filter(({ channel }) => channel === name)
+            floors.set(name, Math.max(floors.get(name) ?? 0, own.at(-1 - capacity)?.seq ?? 0))
+          }
+          const start = (yield* log.head).seq - history.length
+          const wanted = history.filter(({ channel }) => isInSome(names, channel))
+          const floor = Math.max(start, ...wanted.map(({ channel }) => floors.get(channel) ?? 0))
+          const expected = wanted.filter(({ seq }) => seq > floor).map(({ seq }) => seq)
+          const page = yield* log.read(names, yield* log.seek(names, { last }), 100)
+          assert.strictEqual(missing(page), undefined)
+          assert.deepStrictEqual(page.entries.map(({ seq }) => seq), last === 0 ? [] : expected.slice(-last))
+        })
+    ),
 
     property(
       "evicts like its model, by the limits of the last append",

@@ -4,7 +4,7 @@ import * as Effect from "effect/Effect"
 
 import * as EventLog from "../../EventLog.js"
 
-type Operation = "append" | "head" | "read" | "last" | "follow"
+type Operation = "append" | "head" | "read" | "last" | "seek" | "follow"
 
 /** Wraps a log so that it is slow, fails, and loses items of its tails, like a log in another process. */
 export const make = (log: EventLog.EventLog.Service, delay: Effect.Effect<void>) => {
@@ -41,6 +41,7 @@ export const make = (log: EventLog.EventLog.Service, delay: Effect.Effect<void>)
       read: (channels, after, limit, maxBytes) =>
         faulty("read", log.read(channels, { epoch: after.epoch, seq: after.seq }, limit, maxBytes)),
       last: (channels, maxBytes, after) => faulty("last", log.last(channels, maxBytes, after)),
+      seek: (channels, bounds) => faulty("seek", log.seek(channels, bounds)),
       tail: Effect.map(log.tail, (tail): EventLog.Tail => {
         const names = new Set<string>()
         followed.add(names)

@@ -3,6 +3,7 @@
  */
 import * as SqlClient from "@effect/sql/SqlClient"
 import * as Arr from "effect/Array"
+import * as DateTime from "effect/DateTime"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
@@ -11,6 +12,7 @@ import * as Schedule from "effect/Schedule"
 import type { Cursor, Entry, EventLog, EventLogError, Missing, NewEntry, Page } from "../../../EventLog.js"
 import { makeEpoch } from "../../../EventLog.js"
 import { annotateWith } from "../../../internal/logging.js"
+import { nextTurn } from "../../../internal/nextTurn.js"
 import { isInTransaction } from "../statement.js"
 import * as Listener from "./listener.js"
 import * as Presence from "./presence.js"
@@ -23,7 +25,7 @@ export const make = Effect.fnUntraced(function*(settings: Settings & { readonly 
   const sql = yield* SqlClient.SqlClient
   const clock = yield* Effect.clock
   const statements = Statements.make(sql, clock, settings)
-  const { append, find, hasUnknown, head, last, ping, send, sweep } = statements
+  const { append, find, floor, hasUnknown, head, last, ping, send, sweep, walkBack } = statements
   const tails = Tails.make(statements, clock)
   const node = crypto.randomUUID()
   // The last place that this node knows of.
@@ -142,6 +144,22 @@ export const make = Effect.fnUntraced(function*(settings: Settings & { readonly 
           )
         }
       }),
+    seek: Effect.fnUntraced(function*(channels, { last = Number.MAX_SAFE_INTEGER, since }) {
+      const names = Statements.distinct(channels)
+      const earliest = since === undefined ? 0 : DateTime.toEpochMillis(since)
+      const evicted = yield* floor(names)
+      const walk = (place: number, left: number): ReturnType<typeof walkBack> =>
+        Effect.flatMap(
+          walkBack(names, place, left, earliest),
+          (walked) =>
+            walked.next !== undefined && walked.next > evicted
+              ? Effect.zipRight(nextTurn, walk(walked.next, left - walked.found))
+              : Effect.succeed(walked)
+        )
+      const { forgotten, head: { epoch }, stop } = yield* walk(Number.MAX_SAFE_INTEGER, last)
+      const seq = Math.max(evicted, stop)
+      return { epoch, seq: forgotten > seq && (yield* hasUnknown(names)) ? forgotten : seq }
+    }),
     tail: tails.open,
     presence: Effect.withClock(Presence.open(statements), clock)
   }

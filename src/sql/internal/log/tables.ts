@@ -149,10 +149,12 @@ const pg = (t: string): ReadonlyArray<string> => [
     highest BIGINT;
     kept BIGINT;
     evicted BIGINT;
-    now_at DOUBLE PRECISION := EXTRACT(EPOCH FROM clock_timestamp()) * 1000;
+    now_at DOUBLE PRECISION;
     c RECORD;
   BEGIN
     SELECT s.epoch, s.seq, s.floor INTO epoch, began, highest FROM ${t}_state AS s FOR UPDATE;
+    -- Only now: the times of events are in the order of their places.
+    now_at := EXTRACT(EPOCH FROM clock_timestamp()) * 1000;
     WITH sent AS (
       DELETE FROM ${t}_outbox AS o RETURNING o.*
     ), events AS (
