@@ -260,6 +260,14 @@ export default [
     name: "finds the place before the last entries like its model"
   },
   {
+    promise: "Redis forgets no channel when the idle ones are all stored for longer",
+    file: scripts,
+    find: "    redis.call('ZADD', past, 0, '')\n",
+    replace: "",
+    test,
+    name: "are all stored for longer than maxAge"
+  },
+  {
     promise: "an event of Redis is stored for the age with which it was appended",
     file: scripts,
     find: "if expiry then return expiry >= now end",

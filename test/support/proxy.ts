@@ -12,6 +12,8 @@ export interface Proxy {
   readonly pause: Effect.Effect<void>
   /** Discards all answers of the target until `resume`. The target receives everything. */
   readonly mute: Effect.Effect<void>
+  /** Discards all requests until `resume`, and waits for one with a text. */
+  readonly discard: (text: string) => Effect.Effect<void>
   /**
    * Closes the connections to the target, and leaves those of the clients open without an answer, also after `resume`:
    * the target has vanished. New connections are served.
@@ -30,7 +32,8 @@ export const make = (
     const links = new Map<Net.Socket, Net.Socket>()
     // The sockets of clients whose target has vanished.
     const orphans = new Set<Net.Socket>()
-    let state: "up" | "down" | "paused" | "muted" = "up"
+    let state: "up" | "down" | "paused" | "muted" | "discarding" = "up"
+    let onDiscarded = (_: Buffer) => {}
     const server = Net.createServer((near) => {
       if (state === "down") return near.destroy()
       const far = Net.connect(target, "127.0.0.1")
@@ -39,7 +42,8 @@ export const make = (
         sockets.add(from)
         from.setNoDelay(true)
         from.on("data", (data) => {
-          if (from === near) to.write(data)
+          if (from === near && state === "discarding") onDiscarded(data)
+          else if (from === near) to.write(data)
           else if (state !== "muted") to.write(rewrite === undefined ? data : rewrite(String(data)))
         })
         from.on("error", () => {})
@@ -71,6 +75,15 @@ export const make = (
       down: each("down", (socket) => socket.destroy()),
       pause: each("paused", (socket) => socket.pause()),
       mute: each("muted", () => {}),
+      discard: (text) =>
+        Effect.async<void>((resume) => {
+          state = "discarding"
+          let discarded = ""
+          onDiscarded = (data) => {
+            discarded += String(data)
+            if (discarded.includes(text)) resume(Effect.void)
+          }
+        }),
       vanish: Effect.sync(() => {
         for (const [near, far] of links) {
           sockets.delete(near)
