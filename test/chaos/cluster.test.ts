@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Array as Arr, Effect } from "effect"
+import { Array as Arr, Duration, Effect } from "effect"
 
 import { describeRedis } from "../support/describeRedis.js"
 import * as Postgres from "../support/postgres.js"
@@ -54,11 +54,13 @@ const survives = (engine: Engine) =>
             const done: Array<Effect.Effect.Success<ReturnType<typeof runSchedule>>> = []
             while (next < schedules) {
               const n = next++
-              yield* runSchedule(world, n).pipe(
-                Effect.map((one) => {
+              yield* Effect.timed(runSchedule(world, n)).pipe(
+                Effect.map(([time, one]) => {
                   done.push(one)
                   if (process.env["CHAOS_LOGS"] !== undefined) {
-                    process.stdout.write(`${engine.name}: schedule ${n} held (${one.chosen.join(", ")})\n`)
+                    process.stdout.write(
+                      `${engine.name}: schedule ${n} held in ${Duration.format(time)} (${one.chosen.join(", ")})\n`
+                    )
                   }
                 }),
                 Effect.catchAll((error) =>

@@ -130,6 +130,8 @@ interface Received {
   /** The other lines. */
   readonly data: string
   readonly at: EventLog.Cursor
+  /** The reading of the counter. */
+  readonly when: number
 }
 
 const cursorOf = (id: string) =>
@@ -174,6 +176,7 @@ const makeClient = (
     const received: Array<Received> = []
     const started = yield* Effect.makeLatch(false)
     let from: EventLog.Cursor | undefined
+    let began = 0
     let lastEventId = ""
     let connections = 0
     const connect = Effect.gen(function*() {
@@ -187,13 +190,14 @@ const makeClient = (
       if (from === undefined) {
         yield* TestEventSource.awaitText(source, (text) => /^id: /m.test(text))
         from = yield* cursorOf(yield* TestEventSource.lastEventId(source))
+        began = readings++
         yield* started.open
       }
       yield* Stream.runForEach(TestEventSource.events(source), ({ data, event, id }) =>
         Effect.map(cursorOf(id), (at) => {
           const line = isAttributed && event !== "resync" ? data.indexOf("\n") : -1
           const channel = line === -1 ? undefined : data.slice(0, line)
-          received.push({ event, channel, data: data.slice(line + 1), at })
+          received.push({ event, channel, data: data.slice(line + 1), at, when: readings++ })
         })).pipe(
           Effect.ensuring(Effect.map(TestEventSource.lastEventId(source), (id) => {
             if (id !== "") lastEventId = id
@@ -208,7 +212,15 @@ const makeClient = (
       Effect.forkScoped
     )
     yield* started.await
-    return { channels, isAttributed, received, fiber, from: () => from, connections: () => connections }
+    return {
+      channels,
+      isAttributed,
+      received,
+      fiber,
+      from: () => from,
+      began: () => began,
+      connections: () => connections
+    }
   })
 
 type Client = Effect.Effect.Success<ReturnType<typeof makeClient>>
@@ -253,7 +265,15 @@ const fault = (client: Client, published: ReadonlyArray<Publish>): string | unde
     }
     at = item.at
   }
-  return undefined
+  // An event whose epoch has ended is lost, if it was published after the clients had received the resync.
+  const informed = Math.max(
+    client.began(),
+    ...client.received.filter(({ event }) => event === "resync").map(({ when }) => when)
+  )
+  const lost = published.find(({ at, began, channel, data }) =>
+    at !== undefined && began > informed && client.channels.includes(channel) && !seen.has(data)
+  )
+  return lost === undefined ? undefined : `it lost ${lost.data} without a resync`
 }
 
 const firstAfter = (events: ReadonlyArray<{ readonly at: EventLog.Cursor }>, seq: number): number => {
@@ -266,23 +286,41 @@ const firstAfter = (events: ReadonlyArray<{ readonly at: EventLog.Cursor }>, seq
   return low
 }
 
-const awaitLast = (readers: ReadonlyArray<Client>, last: ReadonlyArray<Publish>, run: string) =>
-  Effect.suspend(() =>
-    readers.every(({ channels, received }) =>
-        channels.every((channel) => {
-          const end = last.find((event) => event.channel === channel)
-          return received.some(({ at, data, event }) =>
-            data === end?.data ||
-            (event === "resync" && end?.at !== undefined && at.epoch === end.at.epoch && at.seq >= end.at.seq)
-          )
-        })
-      )
-      ? Effect.void
-      : Effect.fail("not yet")
-  ).pipe(
-    Effect.retry(Schedule.spaced("10 millis")),
-    Effect.timeoutFail({ duration: "60 seconds", onTimeout: () => `${run}: a client did not receive the last event` })
+/** Returns true if a client has received an event, or a resync since its publish began. */
+const isInformed = ({ received }: Client, publish: Publish) =>
+  received.some(({ data, event, when }) => data === publish.data || (event === "resync" && when > publish.began))
+
+/** Returns true if a client has received an event, or a resync at a later place of its epoch. */
+const isPast = ({ received }: Client, { at, data }: Publish) =>
+  received.some((item) =>
+    item.data === data ||
+    (item.event === "resync" && item.at.epoch === at?.epoch && item.at.seq >= at.seq)
   )
+
+/**
+ * Publishes a last event on each channel, and waits until all clients are informed of it. An acknowledged event is lost
+ * with a server that another one replaces: the clients receive a resync then, and further events are published.
+ */
+const publishLast = <E>(
+  readers: ReadonlyArray<Client>,
+  channels: ReadonlyArray<string>,
+  publish: (channel: string) => Effect.Effect<Publish, E>,
+  run: string
+): Effect.Effect<void, E | string> =>
+  Effect.gen(function*() {
+    const last = yield* Effect.forEach(channels, (channel) =>
+      publish(channel).pipe(
+        Effect.repeat({ until: (event) => event.at !== undefined }),
+        Effect.timeoutFail({ duration: "60 seconds", onTimeout: () => `${run}: nothing can be published` })
+      ))
+    const all = (test: (client: Client, publish: Publish) => boolean) =>
+      readers.every((client) => last.every((event) => !client.channels.includes(event.channel) || test(client, event)))
+    yield* Effect.sync(() => all(isInformed)).pipe(
+      Effect.repeat({ until: (isDone) => isDone, schedule: Schedule.spaced("10 millis") }),
+      Effect.timeoutFail({ duration: "60 seconds", onTimeout: () => `${run}: a client did not receive the last event` })
+    )
+    if (!all(isPast)) yield* publishLast(readers, channels, publish, run)
+  })
 
 /** Runs one schedule: clients and publishers, while faults happen. Fails with the promise that is broken. */
 export const runSchedule = (world: World, number: number) =>
@@ -328,13 +366,8 @@ export const runSchedule = (world: World, number: number) =>
     for (const fiber of publishers) yield* fiber.interruptAsFork(fiber.id())
     for (const fiber of publishers) yield* fiber.await
 
-    // All faults are repaired, so each event from here on must arrive.
-    const last = yield* Effect.forEach(channels, (channel) =>
-      publisher(channel).pipe(
-        Effect.repeat({ until: (event) => event.at !== undefined }),
-        Effect.timeoutFail({ duration: "60 seconds", onTimeout: () => `${run}: nothing can be published` })
-      ))
-    yield* awaitLast(readers, last, run)
+    // All faults are repaired.
+    yield* publishLast(readers, channels, publisher, run)
     // The count has no subscriber of a killed node, and all others.
     yield* Effect.forEach(world.nodes, ({ url }) =>
       Effect.forEach(channels, (channel) => {
@@ -402,21 +435,23 @@ export const runOrder = (engine: Engine, script: string, number: number, seconds
       Effect.repeat({ until: () => Date.now() > until })
     )
     yield* Fiber.interrupt(publishing)
-    const last = yield* Effect.forEach(channels, (channel) =>
+    yield* publishLast(readers, channels, (channel) =>
       Effect.suspend(() =>
         publish(world.nodes[0]?.url ?? "", channel, String(n++))
       ).pipe(
-        Effect.tap((event) => Effect.sync(() => published.push(event))),
-        Effect.filterOrFail((event) => event.at !== undefined, () => "not yet"),
-        Effect.retry(Schedule.spaced("50 millis")),
-        Effect.timeout("60 seconds")
-      ))
-    yield* awaitLast(readers, last, `run ${number}`)
+        Effect.tap((event) => Effect.zipRight(Effect.sync(() => published.push(event)), Effect.sleep("20 millis")))
+      ), `run ${number}`)
     for (const client of readers) {
       const wrong = fault(client, published)
-      if (wrong !== undefined) return yield* Effect.fail(`run ${number}: ${wrong}`)
+      if (wrong !== undefined) {
+        return yield* Effect.fail(`run ${number}: ${wrong}`)
+      }
     }
-    const late = new Set(published.filter(({ outcome }) => outcome === "Unknown").map(({ data }) => data))
+    const late = new Set(
+      published.filter(({ outcome }) =>
+        outcome === "Unknown"
+      ).map(({ data }) => data)
+    )
     return {
       publishes: Arr.groupBy(published, ({ outcome }) => outcome),
       received: readers.reduce((sum, { received }) => sum + received.length, 0),

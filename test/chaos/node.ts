@@ -84,6 +84,8 @@ HttpServer.serve(router).pipe(
   Layer.provide(EventBroker.layer),
   Layer.provide(log()),
   Layer.launch,
+  // A retry provides the error to the next attempt, whose error would refer to it by its stack, and so on.
+  Effect.mapError(() => undefined),
   // A node that starts while the server is away starts again, as under a process manager.
   Effect.retry(Schedule.spaced("50 millis")),
   Logger.withMinimumLogLevel(process.env["CHAOS_LOGS"] === undefined ? LogLevel.None : LogLevel.Warning),

@@ -665,7 +665,10 @@ describeRedis("RedisEventLog", () => {
           assert.deepInclude(error, { reason: "Unavailable", isRetryable: true })
           assert.include(error.detail, code)
           const stat = (name: string) =>
-            Effect.map(send(["INFO", "stats"]), (stats) => Number(new RegExp(`${name}:(\\d+)`).exec(String(stats))?.[1]))
+            Effect.map(
+              send(["INFO", "stats"]),
+              (stats) => Number(new RegExp(`${name}:(\\d+)`).exec(String(stats))?.[1])
+            )
           const [errors, connections] = yield* Effect.all([stat("total_error_replies"), stat("connections_received")])
           yield* presence.set("a", 2)
           yield* stat("total_error_replies").pipe(

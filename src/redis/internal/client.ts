@@ -6,7 +6,7 @@ import { Buffer } from "node:buffer"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import type { AnyRedisClientOptions } from "redis"
-import { ClientClosedError, ClientOfflineError, createClient, ErrorReply, RESP_TYPES } from "redis"
+import { ClientClosedError, ClientOfflineError, ErrorReply, RedisClient, RESP_TYPES } from "redis"
 
 import { EventLogError } from "../../EventLog.js"
 import { annotateWith } from "../../internal/logging.js"
@@ -45,19 +45,10 @@ export interface Servers {
   readonly isOutdated: (server: Server) => Effect.Effect<boolean>
 }
 
-/** Makes a client that has not connected yet. */
-const makeClient = ({ socket, ...server }: Server, timeout: number) =>
-  createClient({
-    ...server,
-    socket: { ...socket, reconnectStrategy: false, connectTimeout: timeout, socketTimeout: 0 },
+const makeFactory = () =>
+  RedisClient.factory({
     // A listener receives answers too.
     RESP: 3,
-    // A lost connection is replaced, and its pending commands fail.
-    disableOfflineQueue: true,
-    commandsQueueMaxLength: maxPending,
-    maintNotifications: "disabled",
-    // The pings of the connection fail the commands that Redis does not answer. No command has a timer of its own.
-    commandOptions: { timeout: 0, typeMapping: { [RESP_TYPES.BLOB_STRING]: Buffer } },
     scripts: {
       open: Scripts.open,
       head: Scripts.head,
@@ -73,6 +64,26 @@ const makeClient = ({ socket, ...server }: Server, timeout: number) =>
       present: Scripts.present
     }
   })
+
+let factory: ReturnType<typeof makeFactory> | undefined
+
+/**
+ * Makes a client that has not connected yet. The class of the clients is made once: it has a method for each command of
+ * Redis, which takes tens of milliseconds.
+ */
+const makeClient = ({ socket, ...server }: Server, timeout: number) => {
+  factory ??= makeFactory()
+  return factory({
+    ...server,
+    socket: { ...socket, reconnectStrategy: false, connectTimeout: timeout, socketTimeout: 0 },
+    // A lost connection is replaced, and its pending commands fail.
+    disableOfflineQueue: true,
+    commandsQueueMaxLength: maxPending,
+    maintNotifications: "disabled",
+    // The pings of the connection fail the commands that Redis does not answer. No command has a timer of its own.
+    commandOptions: { timeout: 0, typeMapping: { [RESP_TYPES.BLOB_STRING]: Buffer } }
+  })
+}
 
 export type Client = ReturnType<typeof makeClient>
 
