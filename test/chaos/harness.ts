@@ -273,7 +273,7 @@ const fault = (client: Client, published: ReadonlyArray<Publish>): string | unde
   const lost = published.find(({ at, began, channel, data }) =>
     at !== undefined && began > informed && client.channels.includes(channel) && !seen.has(data)
   )
-  return lost === undefined ? undefined : `it lost ${lost.data} without a resync`
+  return lost === undefined ? undefined : `it lost ${JSON.stringify(lost)} without a resync`
 }
 
 const firstAfter = (events: ReadonlyArray<{ readonly at: EventLog.Cursor }>, seq: number): number => {
@@ -375,7 +375,7 @@ export const runSchedule = (world: World, number: number) =>
         let count: number | undefined
         return countSubscribers(url, channel).pipe(
           Effect.tap((now) => Effect.sync(() => (count = now))),
-          Effect.repeat({ until: (count) => count === expected, schedule: Schedule.spaced("20 millis") }),
+          Effect.repeat({ until: (count) => count === expected, schedule: Schedule.spaced("100 millis") }),
           Effect.timeoutFail({
             duration: "60 seconds",
             onTimeout: () => `${run}: ${count} subscribers instead of ${expected}`

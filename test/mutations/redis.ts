@@ -260,6 +260,14 @@ export default [
     name: "finds the place before the last entries like its model"
   },
   {
+    promise: "an event that a replaced server has appended after the epoch began is announced as lost",
+    file: scripts,
+    find: "\n  or seenEpoch ~= '' and seenEpoch ~= epoch and tonumber(ARGV[9]) <= now - begun then begin()",
+    replace: " then begin()",
+    test,
+    name: "since the epoch began"
+  },
+  {
     promise: "Redis forgets no channel when the idle ones are all stored for longer",
     file: scripts,
     find: "    redis.call('ZADD', past, 0, '')\n",

@@ -404,6 +404,47 @@ describeRedis("RedisEventLog", () => {
         assert.isUndefined(missing(yield* log.read(["never"], end, 10)))
       }))
 
+    it.scoped("begins another epoch when a node has published on a server that was replaced since the epoch began", () =>
+      Effect.gen(function*() {
+        const [old, replica] = yield* Effect.all([Redis.make(["--repl-diskless-sync-delay", "0"]), Redis.make()])
+        const client = yield* admin(replica.url)
+        yield* Effect.promise(() => client.sendCommand(["REPLICAOF", "127.0.0.1", String(old.port)]))
+        const moving = Effect.gen(function*() {
+          const [from, to] = yield* Effect.all([Proxy.make(old.port), Proxy.make(replica.port)])
+          yield* to.down
+          const log = yield* node({ url: [`redis://127.0.0.1:${from.port}`, `redis://127.0.0.1:${to.port}`] })
+          return { log, move: Effect.all([from.down, to.resume]) }
+        })
+        const [a, b] = yield* Effect.all([moving, moving])
+        const tail = yield* b.log.tail
+        yield* tail.follow("a")
+        const start = yield* a.log.head
+        yield* a.log.append("a", bytes("kept"))
+        assert.deepStrictEqual(texts(yield* tail.take), ["kept"])
+        const { seq } = yield* a.log.head
+        yield* Effect.promise(() => client.hGet("{effect-realtime}:meta", "seq")).pipe(
+          Effect.repeat({ until: (replicated) => Number(replicated) === seq, schedule: Schedule.spaced("20 millis") }),
+          Effect.timeout("15 seconds")
+        )
+        yield* Effect.promise(() => client.sendCommand(["REPLICAOF", "NO", "ONE"]))
+
+        const epochAfter = (epochs: ReadonlyArray<string>) =>
+          untilAvailable(b.log.head).pipe(
+            Effect.zipLeft(Effect.sleep("20 millis")),
+            Effect.repeat({ until: ({ epoch }) => !epochs.includes(epoch) }),
+            Effect.timeoutFail({ duration: "15 seconds", onTimeout: () => "no other epoch" })
+          )
+        yield* a.log.append("a", bytes("lost"))
+        assert.deepStrictEqual(texts(yield* tail.take), ["lost"])
+        yield* b.move
+        const next = yield* epochAfter([start.epoch])
+        assert.deepStrictEqual(texts(yield* tail.take), ["Lost"])
+        yield* a.log.append("a", bytes("lost later"))
+        yield* a.move
+        yield* epochAfter([start.epoch, next.epoch])
+        assert.deepStrictEqual(texts(yield* tail.take), ["Lost"])
+      }))
+
     it.scoped("forgets no channel when those without new events are all stored for longer than maxAge", () =>
       Effect.gen(function*() {
         const { url } = yield* Redis.make()

@@ -16,7 +16,7 @@ import { redisForeignEntries } from "../../Metrics.js"
 import type { Client, Settings } from "./client.js"
 import { answer, codeOf, isRedirected, logWarning, pageBytes, send } from "./client.js"
 import { makeNodes } from "./presence.js"
-import type { Read } from "./scripts.js"
+import type { Read, Seen } from "./scripts.js"
 import { makeKeys } from "./scripts.js"
 import type { Session } from "./session.js"
 import * as Sessions from "./session.js"
@@ -29,11 +29,13 @@ export const make = Effect.fnUntraced(function*(settings: Settings) {
   const pagePermits = Effect.unsafeMakeSemaphore(maxReads)
   let session: Session | undefined
   // The last place that this node knows of.
-  let seen: Cursor = { epoch: "", seq: 0 }
+  let seen: Seen = { epoch: "", seq: 0, at: 0 }
   let hasForeign = false
 
   const note = (cursor: Cursor) => {
-    if (cursor.epoch !== seen.epoch || cursor.seq > seen.seq) seen = cursor
+    if (cursor.epoch !== seen.epoch || cursor.seq > seen.seq) {
+      seen = { epoch: cursor.epoch, seq: cursor.seq, at: performance.now() }
+    }
   }
 
   const skip = (count: number) =>

@@ -14,7 +14,7 @@ import type { Cursor, Missing, NewEntry, Retention } from "../../EventLog.js"
  *
  * - `meta`, a hash: the epoch, the last seq, the seq of the last event (`last`), the seq up to which events are too old
  *   (`aged`), the seq up to which idle channels have moved to `past` (`idle`), the last seq of all forgotten channels
- *   (`forgotten`), and the recorded run of the server (`run`).
+ *   (`forgotten`), the recorded run of the server (`run`), and the time when the epoch began (`begun`).
  * - `index`, a sorted set: the channels by the seq of their last event.
  * - `marks`, a sorted set: spans of time by the seq of the last event in each. They determine the age of events.
  * - `gaps`, a sorted set: the places after which a run of the server may have lost events, by the end of the gap.
@@ -48,6 +48,12 @@ export const makeKeys = (prefix: string, database: number) => {
 }
 
 export type Keys = ReturnType<typeof makeKeys>
+
+/** The last place of the log that a node knows of. */
+export interface Seen extends Cursor {
+  /** The time when the node noted it, of `performance.now()`. */
+  readonly at: number
+}
 
 /** The arguments of all scripts of the log. */
 export interface Context {
@@ -91,7 +97,7 @@ local function begin()
   epoch, seq = newEpoch .. string.format('%x', now), seq or 0
   aged, forgotten, last, idle = seq, seq, seq, seq
   redis.call('HSET', meta, 'epoch', epoch, 'seq', int(seq), 'aged', int(seq), 'forgotten', int(seq), 'last', int(seq),
-    'idle', int(seq), 'run', run)
+    'idle', int(seq), 'run', run, 'begun', int(now))
   redis.call('UNLINK', index, marks, gaps, order, keys, past, kept)
 end
 if not epoch or not seq then begin() end
@@ -147,8 +153,9 @@ export const makeMarker = (run: string): string => `return '${run}'`
 /**
  * Begins a session. If the run of the server is not the recorded one, the server was restarted or replaced by a
  * replica, and may have lost its last events. So the script skips the ids that may have been used. It begins a new
- * epoch if events were lost for certain, because a node has seen a later place than the last one of the server. It
- * removes keys of another type, which the log has not made.
+ * epoch if events were lost for certain, because a node has seen a later place than the last one of the server, or a
+ * place of another epoch since this one began: a server that was replaced may append for a while. It removes keys of
+ * another type, which the log has not made.
  *
  * It changes nothing if the recorded run is not the expected one any more.
  */
@@ -169,11 +176,13 @@ if known[5] ~= run then
   end
   redis.call('HSET', meta, 'seq', int(seq), 'run', run)
 end
-if seenEpoch == epoch and (seen > seq or isInGap(seen)) then begin() end
+local begun = tonumber(redis.call('HGET', meta, 'begun') or now)
+if seenEpoch == epoch and (seen > seq or isInGap(seen))
+  or seenEpoch ~= '' and seenEpoch ~= epoch and tonumber(ARGV[9]) <= now - begun then begin() end
 return {epoch, int(seq), run}`,
-  parseCommand: (parser: CommandParser, context: Context, seen: Cursor, expectedRun: string) => {
+  parseCommand: (parser: CommandParser, context: Context, seen: Seen, expectedRun: string) => {
     pushContext(parser, context)
-    parser.push(seen.epoch, String(seen.seq), expectedRun)
+    parser.push(seen.epoch, String(seen.seq), expectedRun, String(Math.floor(performance.now() - seen.at)))
   },
   transformReply: ([epoch, seq, run]: ReadonlyArray<Buffer>) => ({ head: toCursor(epoch, seq), run: String(run) })
 })

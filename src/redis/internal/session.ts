@@ -35,7 +35,7 @@ export interface Session {
 }
 
 /** Opens a session, until the scope is closed. `seen` is the last place that this node knows of. */
-export const open = Effect.fnUntraced(function*(settings: Settings, keys: Scripts.Keys, seen: Cursor) {
+export const open = Effect.fnUntraced(function*(settings: Settings, keys: Scripts.Keys, seen: Scripts.Seen) {
   const { servers, timeout } = settings
   const candidates = yield* servers.candidates
   const server = yield* Effect.raceAll(candidates.map((server) => find(server, keys, timeout)))
@@ -72,7 +72,7 @@ export const open = Effect.fnUntraced(function*(settings: Settings, keys: Script
 export const recordRestart = (
   session: Session,
   settings: Settings,
-  seen: Cursor
+  seen: Scripts.Seen
 ): Effect.Effect<Session, EventLogError> =>
   Effect.map(
     record(session.commands, settings, session.context.keys, seen),
@@ -133,7 +133,7 @@ const record = (
   commands: Client,
   settings: Settings,
   keys: Scripts.Keys,
-  seen: Cursor
+  seen: Scripts.Seen
 ): Effect.Effect<{ readonly head: Cursor; readonly context: Scripts.Context }, EventLogError> =>
   Effect.gen(function*() {
     const { timeout } = settings
