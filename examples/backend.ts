@@ -1,6 +1,7 @@
 /**
  * The smallest backend of `EventLog`: a map of channels, each with its entries and the last `seq` that it has lost, and
- * the tails and nodes that share it. `test/EventLog/backend.test.ts` runs the cases of every log over it.
+ * the tails and nodes that share it. `test/EventLog/backend.test.ts` runs the cases of every log, and that of a broker,
+ * over it.
  */
 import { Clock, DateTime, Effect, Layer, Option, Scope } from "effect"
 import { EventLog } from "effect-realtime"

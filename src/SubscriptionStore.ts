@@ -104,8 +104,8 @@ export class Device extends WebPushSubscription.extend<Device>("effect-realtime/
  * A request that the store did not execute:
  *
  * - `InvalidInput`: a text that some databases cannot store unchanged (a lone surrogate, a NUL), an owner of more than
- *   1,024 bytes in UTF-8, a locale that is not a BCP 47 tag, attributes that are no JSON object of at most 4,096 bytes,
- *   or a `limit` of a page that is not a whole number from 1 to 10,000.
+ *   1,024 bytes in UTF-8, a locale that is not a BCP 47 tag, or attributes that are no JSON object of at most 4,096
+ *   bytes.
  * - `EndpointTaken`: the endpoint belongs to another owner, and the keys are not those of the device.
  * - `Gone`: a push service reported the subscription as gone, and it was pruned. Only the browser can make a new one.
  * - `Unavailable`: the database failed; `detail` is the error code.
@@ -269,7 +269,8 @@ export declare namespace SubscriptionStore {
     readonly matching: (filter: Filter) => Stream.Stream<Device, SubscriptionStoreError>
     /**
      * Returns at most `limit` devices, 1 to 10,000, that match and come after the cursor, in an order that does not
-     * change: a device that is stored throughout is in one of the pages.
+     * change: a device that is stored throughout is in one of the pages. Dies with `IllegalArgumentException` if the
+     * limit is out of range.
      */
     readonly page: (
       filter: Filter,
@@ -387,7 +388,7 @@ export const make = (
     const page: SubscriptionStore.Service["page"] = (filter, after, limit) =>
       Number.isSafeInteger(limit) && limit >= 1 && limit <= maxPage
         ? Effect.flatMap(checkFilter(filter), (filter) => operations.page(filter, after, limit))
-        : invalidInput("limit", "a whole number from 1 to 10,000")
+        : illegal("limit must be a whole number from 1 to 10,000")
     const matching: SubscriptionStore.Service["matching"] = (filter) =>
       Stream.paginateChunkEffect(Option.none<string>(), (after) =>
         Effect.map(

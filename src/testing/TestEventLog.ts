@@ -10,7 +10,6 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 
-import type { EventLogError } from "../EventLog.js"
 import { EventLog, layerMemory as layerMemoryLog } from "../EventLog.js"
 import * as BrokerSchedules from "./internal/brokerSchedules.js"
 import * as Cases from "./internal/eventLogCases.js"
@@ -161,16 +160,17 @@ export const layerMemory: Layer.Layer<EventLog | TestEventLog> = Layer.provide(l
  * @since 0.1.0
  * @category models
  */
-export interface Case<E = never, R = never> {
+export interface Case<R = never> {
   /**
    * The promise, as the name of a test.
    */
   readonly name: string
   /**
-   * The program. It dies with an `AssertionError` of Node if the log breaks the promise. It takes real time, whichever
-   * clock is provided: seconds, or minutes for the properties of a log over a network.
+   * The program. It dies with an `AssertionError` of Node if the log breaks the promise, and with the error of an
+   * operation or of the layer. It takes real time, whichever clock is provided: seconds, or minutes for the properties
+   * of a log over a network.
    */
-  readonly run: Effect.Effect<void, E, R>
+  readonly run: Effect.Effect<void, never, R>
 }
 
 /**
@@ -225,7 +225,7 @@ export interface CasesOptions<E, R> {
  * const program = Effect.forEach(cases.slice(0, 3), ({ name, run }) => Effect.zipRight(run, Effect.log(name)))
  * ```
  */
-export const cases = <E, R>(options: CasesOptions<E, R>): ReadonlyArray<Case<E | EventLogError, R>> =>
+export const cases = <E, R>(options: CasesOptions<E, R>): ReadonlyArray<Case<R>> =>
   Cases.make(options.layer, options.runs ?? 100)
 
 /**
@@ -289,7 +289,7 @@ export interface BrokerCaseOptions<E, R> {
  * Effect.runFork(Effect.zipRight(run, Effect.log(name)))
  * ```
  */
-export const brokerCase = <E, R>(options: BrokerCaseOptions<E, R>): Case<E, R> => {
+export const brokerCase = <E, R>(options: BrokerCaseOptions<E, R>): Case<R> => {
   const { answer, concurrency = 4, isInProcess = false, layer, runs = 100, seed = 1, serve } = options
   return BrokerSchedules.make({ answer, concurrency, isInProcess, layer, runs, seed, serve })
 }

@@ -450,9 +450,10 @@ export const suite = <R, E>(
       Effect.gen(function*() {
         yield* store.upsert("anna", newSubscription())
         for (const limit of [0, -1, 1.5, NaN, Infinity, 10_001, 1e9]) {
-          const error = yield* Effect.flip(store.page({}, Option.none(), limit))
-          assert.strictEqual(error.reason, "InvalidInput")
-          assert.strictEqual(error.detail, "limit must be a whole number from 1 to 10,000")
+          const exit = yield* Effect.exit(store.page({}, Option.none(), limit))
+          const defect = Exit.isFailure(exit) ? Cause.squash(exit.cause) : undefined
+          assert.isTrue(Cause.isIllegalArgumentException(defect))
+          assert.include(String(defect), "limit must be a whole number from 1 to 10,000")
         }
         assert.strictEqual((yield* store.page({}, Option.none(), 10_000)).devices.length, 1)
       })

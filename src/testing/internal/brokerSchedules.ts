@@ -530,7 +530,7 @@ export const make = <E, R>(options: {
   readonly serve: Serve | undefined
   readonly seed: number
   readonly concurrency: number
-}): { readonly name: string; readonly run: Effect.Effect<void, E, R> } => {
+}): { readonly name: string; readonly run: Effect.Effect<void, never, R> } => {
   const { concurrency, runs, seed, serve } = options
   const newLog = Layer.build(options.layer(limits)).pipe(
     Effect.map(Context.get(EventLog.EventLog)),

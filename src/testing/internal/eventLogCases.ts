@@ -75,7 +75,7 @@ export const make = <E, R>(
   runs: number
 ): ReadonlyArray<{
   readonly name: string
-  readonly run: Effect.Effect<void, E | EventLog.EventLogError, R>
+  readonly run: Effect.Effect<void, never, R>
 }> => {
   type Body = (log: EventLog.EventLog.Service) => Effect.Effect<void, EventLog.EventLogError, Scope.Scope>
 
@@ -88,7 +88,7 @@ export const make = <E, R>(
       Effect.withClock(Clock.make())
     )
 
-  const over = (name: string, body: Body, maxAge?: number) => ({ name, run: withLog(body, maxAge) })
+  const over = (name: string, body: Body, maxAge?: number) => ({ name, run: Effect.orDie(withLog(body, maxAge)) })
 
   const property = <A>(
     name: string,

@@ -4,7 +4,7 @@ import * as Effect from "effect/Effect"
 
 import * as EventLog from "../../EventLog.js"
 
-type Operation = "append" | "head" | "read" | "last" | "seek" | "follow"
+type Operation = Exclude<keyof EventLog.EventLog.Service, "appendAll" | "tail" | "presence"> | "follow"
 
 /** Wraps a log so that it is slow, fails, and loses items of its tails, like a log in another process. */
 export const make = (log: EventLog.EventLog.Service, delay: Effect.Effect<void>) => {
