@@ -1,16 +1,18 @@
 /**
  * Measures a log beside its floor, the bare commands of its server that store and announce an event, in alternation:
  * `tsx benchmark/log.ts redis`, `postgres` or `sqlite`. Each node is a process that publishes to the channels and
- * follows all of them.
- * `SECONDS` is the length of a measurement, `ROUNDS` their number, `HISTORY` the events of a log with history.
+ * follows all of them. The processes live as long as the benchmark: a start takes longer than a measurement.
+ * `SECONDS` is the length of a measurement, `ROUNDS` their number, `HISTORY` the events of a log with history,
+ * `CHANNELS` the numbers of channels.
  */
 import type { ChildProcess } from "node:child_process"
 import { fork } from "node:child_process"
 import { fileURLToPath } from "node:url"
 
 import { SqlClient } from "@effect/sql"
+import { LibsqlClient } from "@effect/sql-libsql"
 import { PgClient } from "@effect/sql-pg"
-import { Context, Effect, Layer, Redacted, Scope, Stream } from "effect"
+import { Context, Effect, Exit, Layer, Redacted, Scope, Stream } from "effect"
 import { EventLog } from "effect-realtime"
 import { RedisEventLog } from "effect-realtime/redis"
 import { SqlEventLog } from "effect-realtime/sql"
@@ -22,6 +24,7 @@ import * as Sqlite from "../test/support/sqlite.js"
 
 const seconds = Number(process.env["SECONDS"] ?? 3)
 const rounds = Number(process.env["ROUNDS"] ?? 3)
+const channelCounts = (process.env["CHANNELS"] ?? "1,10000").split(",").map(Number)
 const history = Number(process.env["HISTORY"] ?? 100_000)
 const inFlight = 64
 const payload = 200
@@ -38,12 +41,11 @@ interface Engine {
   readonly server: Effect.Effect<string, unknown, Scope.Scope>
   readonly log: (server: string, name: string) => Layer.Layer<EventLog.EventLog, unknown>
   readonly floorName: string
-  readonly floor: (server: string, name: string) => Promise<Node>
+  readonly floor: (server: string, name: string, scope: Scope.CloseableScope) => Promise<Node>
 }
 
-/** Builds a layer that lives as long as the process. */
-const build = <A, E>(layer: Layer.Layer<A, E>) =>
-  Effect.runPromise(Effect.flatMap(Scope.make(), (scope) => Layer.buildWithScope(layer, scope)))
+const build = <A, E>(layer: Layer.Layer<A, E>, scope: Scope.Scope) =>
+  Effect.runPromise(Layer.buildWithScope(layer, scope))
 
 const postgresClient = (url: string) => PgClient.layer({ url: Redacted.make(url), maxConnections: 10 })
 
@@ -57,8 +59,8 @@ const engines: Record<string, Engine> = {
     ),
     log: (url, name) => SqlEventLog.layerWith({ tableName: tableOf(name) }).pipe(Layer.provide(postgresClient(url))),
     floorName: "INSERT with NOTIFY",
-    floor: async (url, name) => {
-      const sql = Context.get(await build(postgresClient(url)), PgClient.PgClient)
+    floor: async (url, name, scope) => {
+      const sql = Context.get(await build(postgresClient(url), scope), PgClient.PgClient)
       const table = sql(`floor_${tableOf(name)}`)
       await Effect.runPromise(Effect.retry(
         sql`CREATE TABLE IF NOT EXISTS ${table} (id BIGSERIAL PRIMARY KEY, channel TEXT NOT NULL, data BYTEA NOT NULL)`,
@@ -73,9 +75,10 @@ const engines: Record<string, Engine> = {
           )
         },
         listen: async (_, receive) => {
-          Effect.runFork(
-            Stream.runForEach(sql.listen(name), (text) => Effect.sync(() => receive(Buffer.from(text, "hex"))))
-          )
+          Effect.runSync(Effect.forkIn(
+            Stream.runForEach(sql.listen(name), (text) => Effect.sync(() => receive(Buffer.from(text, "hex")))),
+            scope
+          ))
           // The client does not tell when it listens.
           await new Promise((resume) => setTimeout(resume, 1000))
         }
@@ -84,20 +87,22 @@ const engines: Record<string, Engine> = {
   },
   sqlite: {
     server: Sqlite.database,
-    log: (url, name) => SqlEventLog.layerWith({ tableName: tableOf(name) }).pipe(Layer.provide(Sqlite.layerOf(url))),
+    log: (url, name) =>
+      SqlEventLog.layerWith({ tableName: tableOf(name) }).pipe(Layer.provide(LibsqlClient.layer({ url }))),
     floorName: "INSERT, which notifies no other process",
-    floor: async (url, name) => {
-      const sql = Context.get(await build(Sqlite.layerOf(url)), SqlClient.SqlClient)
+    floor: async (url, name, scope) => {
+      const sql = Context.get(await build(LibsqlClient.layer({ url }), scope), SqlClient.SqlClient)
       const table = sql(`floor_${tableOf(name)}`)
+      // A statement of libsql that fails because of the lock prevents the next commits of its connection.
+      await Effect.runPromise(Effect.retry(sql`PRAGMA busy_timeout = 5000`, { times: 5 }))
+      await Effect.runPromise(Effect.retry(sql`PRAGMA journal_mode = WAL`, { times: 5 }))
       await Effect.runPromise(Effect.retry(
         sql`CREATE TABLE IF NOT EXISTS ${table} (id INTEGER PRIMARY KEY, channel TEXT NOT NULL, data BLOB NOT NULL)`,
         { times: 5 }
       ))
       return {
         publish: (channel, data) =>
-          Effect.runPromise(
-            Effect.retry(sql`INSERT INTO ${table} (channel, data) VALUES (${channel}, ${data})`, { times: 100 })
-          ),
+          Effect.runPromise(sql`INSERT INTO ${table} (channel, data) VALUES (${channel}, ${data})`),
         listen: () => Promise.resolve()
       }
     }
@@ -106,8 +111,11 @@ const engines: Record<string, Engine> = {
     server: Effect.map(Redis.make(), ({ url }) => url),
     log: (url, prefix) => RedisEventLog.layer({ url, prefix }),
     floorName: "XADD with PUBLISH",
-    floor: async (url, name) => {
+    floor: async (url, name, scope) => {
       const client = await createClient({ url }).connect()
+      const closes = (client: { readonly destroy: () => void }) =>
+        Effect.runPromise(Scope.addFinalizer(scope, Effect.sync(() => client.destroy())))
+      await closes(client)
       return {
         publish: (channel, data) => {
           const bytes = Buffer.from(data.buffer)
@@ -118,6 +126,7 @@ const engines: Record<string, Engine> = {
         },
         listen: async (channels, receive) => {
           const listener = await client.duplicate().connect()
+          await closes(listener)
           await listener.subscribe(channels.map((channel) => `${name}:${channel}`), (data) => receive(data), true)
         }
       }
@@ -125,9 +134,8 @@ const engines: Record<string, Engine> = {
   }
 }
 
-const viaLog = async (layer: Layer.Layer<EventLog.EventLog, unknown>): Promise<Node> => {
-  const scope = await Effect.runPromise(Scope.make())
-  const log = Context.get(await build(layer), EventLog.EventLog)
+const viaLog = async (layer: Layer.Layer<EventLog.EventLog, unknown>, scope: Scope.CloseableScope): Promise<Node> => {
+  const log = Context.get(await build(layer, scope), EventLog.EventLog)
   return {
     publish: (channel, data) => Effect.runPromise(log.append(channel, data)),
     listen: (channels, receive) =>
@@ -171,20 +179,21 @@ interface Measured {
   readonly times: ReadonlyArray<number>
 }
 
-const nextMessage = (child: ChildProcess | NodeJS.Process) =>
-  new Promise<unknown>((resolve) => child.once("message", resolve))
+const nextMessage = <A>(child: ChildProcess | NodeJS.Process) =>
+  new Promise<A>((resolve) => child.once("message", (message: A) => resolve(message)))
 
-const open = ({ engine, kind, name, server }: Job): Promise<Node> => {
+const open = ({ engine, kind, name, server }: Job, scope: Scope.CloseableScope): Promise<Node> => {
   const found = engines[engine]
   if (found === undefined) throw new Error(`there is no engine ${engine}`)
-  return kind === "log" ? viaLog(found.log(server, name)) : found.floor(server, name)
+  return kind === "log" ? viaLog(found.log(server, name), scope) : found.floor(server, name, scope)
 }
 
 const channelsOf = (count: number) => Array.from({ length: count }, (_, i) => `bench/${i}`)
 
-/** Runs a node: it is ready when it follows the channels, and begins and ends when it is told to. */
-const node = async (job: Job) => {
-  const { listen, publish } = await open(job)
+/** Runs a job: the node is ready when it follows the channels, and begins and ends when it is told to. */
+const run = async (job: Job) => {
+  const scope = Effect.runSync(Scope.make())
+  const { listen, publish } = await open(job, scope)
   const channels = channelsOf(job.channels)
   const times: Array<number> = []
   await listen(channels, (data) => {
@@ -205,10 +214,16 @@ const node = async (job: Job) => {
   }))
   process.send?.("published")
   await nextMessage(process)
+  await Effect.runPromise(Scope.close(scope, Exit.void))
   // A sample, since all times of a flood are many megabytes.
   const step = Math.ceil(times.length / 10_000)
   const measured: Measured = { published, times: times.filter((_, i) => i % step === 0) }
   process.send?.(measured)
+}
+
+const node = async () => {
+  process.send?.("started")
+  while (true) await run(await nextMessage<Job>(process))
 }
 
 interface Result {
@@ -217,22 +232,25 @@ interface Result {
   readonly p99: number
 }
 
-const measure = async (job: Job, nodes: number): Promise<Result> => {
-  const children = Array.from(
-    { length: nodes },
-    () => fork(fileURLToPath(import.meta.url), ["node", JSON.stringify(job)], { execArgv: process.execArgv })
-  )
-  const all = () => Promise.all(children.map(nextMessage))
-  const say = async (text: string) => {
-    const replies = all()
-    for (const child of children) child.send(text)
+const start = async () => {
+  const child = fork(fileURLToPath(import.meta.url), ["node"], { execArgv: process.execArgv })
+  child.once("exit", (code) => {
+    throw new Error(`a node has ended: ${code}`)
+  })
+  await nextMessage(child)
+  return child
+}
+
+const measure = async (job: Job, children: ReadonlyArray<ChildProcess>): Promise<Result> => {
+  const say = async <A>(message: Job | string) => {
+    const replies = Promise.all(children.map((child) => nextMessage<A>(child)))
+    for (const child of children) child.send(message)
     return replies
   }
-  await all()
+  await say(job)
   await say("begin")
   await new Promise((resume) => setTimeout(resume, 300))
-  const measured = (await say("end")) as ReadonlyArray<Measured>
-  for (const child of children) child.kill()
+  const measured = await say<Measured>("end")
   const times = measured.flatMap(({ times }) => times).sort((a, b) => a - b)
   const at = (q: number) => times[Math.min(times.length - 1, Math.floor(times.length * q))] ?? 0
   return {
@@ -257,12 +275,13 @@ const main = (name: string, engine: Engine) =>
       role,
       name: `bench-${measurements++}`
     })
-    const run = (job: Job, nodes: number) => Effect.promise(() => measure(job, nodes))
+    const children = yield* Effect.promise(() => Promise.all(Array.from({ length: 4 }, start)))
+    const run = (job: Job, nodes: number) => Effect.promise(() => measure(job, children.slice(0, nodes)))
     console.log(`${name}, beside ${engine.floorName}: ${seconds} seconds, the median of ${rounds} rounds`)
     console.log("| nodes | channels | events/s | floor | ratio | p50 ms | floor | p99 ms | floor |")
     console.log("| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     for (const nodes of [1, 4]) {
-      for (const channels of [1, 10_000]) {
+      for (const channels of channelCounts) {
         const results: Record<string, Array<Result>> = {}
         for (let round = 0; round < rounds; round++) {
           for (const role of ["flood", "steady"] as const) {
@@ -288,15 +307,16 @@ const main = (name: string, engine: Engine) =>
     }
     console.log(`\n| channels | events/s of an empty log | with ${history} events | ratio |`)
     console.log("| ---: | ---: | ---: | ---: |")
-    for (const channels of [1, 10_000]) {
+    for (const channels of channelCounts) {
       const empty: Array<number> = []
       const full: Array<number> = []
       for (let round = 0; round < rounds; round++) {
         empty.push((yield* run(job("log", "flood", channels), 1)).rate)
         const filled = job("log", "flood", channels)
-        yield* Effect.promise(() => viaLog(engine.log(server, filled.name))).pipe(
-          Effect.flatMap(({ fill }) => Effect.promise(async () => fill?.(channelsOf(channels), history)))
-        )
+        const scope = yield* Scope.make()
+        const { fill } = yield* Effect.promise(() => viaLog(engine.log(server, filled.name), scope))
+        yield* Effect.promise(async () => fill?.(channelsOf(channels), history))
+        yield* Scope.close(scope, Exit.void)
         full.push((yield* run(filled, 1)).rate)
       }
       const [before, after] = [median(empty), median(full)]
@@ -304,8 +324,8 @@ const main = (name: string, engine: Engine) =>
     }
   }).pipe(Effect.scoped)
 
-const [first = "redis", job = ""] = process.argv.slice(2)
+const [first = "redis"] = process.argv.slice(2)
 const engine = engines[first]
-if (first === "node") await node(JSON.parse(job))
+if (first === "node") await node()
 else if (engine === undefined) throw new Error(`the engines are ${Object.keys(engines).join(", ")}`)
 else await Effect.runPromise(main(first, engine)).then(() => process.exit())
