@@ -1,7 +1,7 @@
 /**
- * Measures two ways to give the events of transactions one order in PostgreSQL: a counter row, which a transaction holds
- * from its publish to its commit, and the outbox of `SqlEventLog`. Each second publishes in small transactions, once
- * alone and once while another transaction that has published stays open: `tsx benchmark/order.ts`.
+ * Measures two ways to give the events of transactions one order in PostgreSQL: a counter row, which a transaction
+ * holds from its publish to its commit, and the outbox of `SqlEventLog`. Publishes in small transactions, alone and
+ * while another transaction that has published stays open: `tsx benchmark/order.ts`.
  */
 import { SqlClient } from "@effect/sql"
 import { Context, Deferred, Effect, Fiber, Layer } from "effect"
