@@ -5,14 +5,14 @@
  * without a stream for longer than the time of a drain. Run with
  *
  *     npm run test:rolling
- *     CLIENTS=10000 OVER=60 npm run test:rolling
+ *     CLIENTS=10000 OVER=60 PLOT=guides/rolling-restart.svg npm run test:rolling
  */
 import * as assert from "node:assert/strict"
 import * as Net from "node:net"
 
-import { FetchHttpClient, HttpClient } from "@effect/platform"
+import { FetchHttpClient, FileSystem, HttpClient } from "@effect/platform"
 import { NodeContext, NodeRuntime } from "@effect/platform-node"
-import { Array as Arr, Config, Console, Effect, Layer, Schedule } from "effect"
+import { Array as Arr, Config, Console, Effect, Layer, Option, Schedule } from "effect"
 import { EventBroker } from "effect-realtime"
 import { RedisEventLog } from "effect-realtime/redis"
 
@@ -85,12 +85,35 @@ class Clients {
   }
 }
 
+/** Draws the connections that were accepted in each second, and the bound. */
+const draw = (perSecond: ReadonlyArray<number>, bound: number, title: string): string => {
+  const width = 720 / perSecond.length
+  const y = (accepted: number) => 240 - 200 * accepted / bound
+  return [
+    `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 800 290" font-family="sans-serif" font-size="13">`,
+    `<rect width="800" height="290" fill="#fff"/>`,
+    `<text x="60" y="22" font-size="15">${title}</text>`,
+    ...perSecond.map((accepted, second) =>
+      `<rect x="${(60 + second * width).toFixed(1)}" y="${y(accepted).toFixed(1)}" width="${(width * 0.9).toFixed(1)}" ` +
+      `height="${(200 * accepted / bound).toFixed(1)}" fill="#3b6fb6"/>`
+    ),
+    `<path d="M60 40H780M60 240H780" stroke="#888"/>`,
+    `<text x="780" y="55" text-anchor="end" fill="#555">bound</text>`,
+    `<text x="54" y="45" text-anchor="end">${bound}</text><text x="54" y="245" text-anchor="end">0</text>`,
+    `<text x="60" y="262">0 s</text><text x="780" y="262" text-anchor="end">${perSecond.length} s</text>`,
+    `<text x="420" y="280" text-anchor="middle">connections accepted in each second</text>`,
+    `</svg>`,
+    ""
+  ].join("\n")
+}
+
 const program = Effect.gen(function*() {
   const count = yield* Config.integer("CLIENTS").pipe(Config.withDefault(400))
   const over = yield* Config.integer("OVER").pipe(Config.withDefault(10))
   // A third of the clients is on a node that drains. One that was paused sends away at once those that are due: three
   // seconds may fall into one.
   const bound = yield* Config.integer("BOUND").pipe(Config.withDefault(Math.ceil(count / over) + 20))
+  const plot = yield* Config.option(Config.string("PLOT"))
   const redis = yield* Redis.make()
   const nodes = yield* Effect.replicateEffect(
     Effect.map(freePort, (port): Node => ({ port, isReady: false, connections: 0 })),
@@ -170,6 +193,11 @@ const program = Effect.gen(function*() {
       `silence was ${(clients.longestSilence / 1000).toFixed(1)} s of ${over} s; ${clients.resyncs} resyncs; ` +
       `${published} events, ${clients.missed.length} missed or repeated`
   )
+  if (Option.isSome(plot)) {
+    const files = yield* FileSystem.FileSystem
+    const title = `Rolling restart of four nodes with ${count} clients, drained over ${over} s each`
+    yield* files.writeFileString(plot.value, draw(perSecond, bound, title))
+  }
   assert.equal(clients.resyncs, 0)
   assert.deepEqual(clients.missed, [])
   assert.ok(most <= bound, `${most} connections in a second`)
