@@ -94,7 +94,9 @@ const draw = (perSecond: ReadonlyArray<number>, bound: number, title: string): s
     `<rect width="800" height="290" fill="#fff"/>`,
     `<text x="60" y="22" font-size="15">${title}</text>`,
     ...perSecond.map((accepted, second) =>
-      `<rect x="${(60 + second * width).toFixed(1)}" y="${y(accepted).toFixed(1)}" width="${(width * 0.9).toFixed(1)}" ` +
+      `<rect x="${(60 + second * width).toFixed(1)}" y="${y(accepted).toFixed(1)}" width="${
+        (width * 0.9).toFixed(1)
+      }" ` +
       `height="${(200 * accepted / bound).toFixed(1)}" fill="#3b6fb6"/>`
     ),
     `<path d="M60 40H780M60 240H780" stroke="#888"/>`,
