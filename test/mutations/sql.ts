@@ -547,6 +547,22 @@ export default [
     name: "SQLite follows nothing when the log is closed"
   },
   {
+    promise: "A follow ends with its log",
+    ...eventLog,
+    file: "src/sql/internal/log/tails.ts",
+    find: "for (const { followed } of joining)",
+    replace: "for (const { followed } of new Set<Joining>())",
+    name: "fails a follow that the database does not answer"
+  },
+  {
+    promise: "A follow waits 15 seconds for the database",
+    ...eventLog,
+    file: "src/sql/internal/log/tails.ts",
+    find: "      Deferred.unsafeDone(followed, late)\n",
+    replace: "",
+    name: "fails a follow that the database does not answer"
+  },
+  {
     promise: "A restored database is swept from its beginning",
     ...eventLog,
     file: "src/sql/internal/log/statements.ts",

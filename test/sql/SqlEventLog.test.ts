@@ -529,6 +529,37 @@ describe.skipIf(Postgres.isMissing)("SqlEventLog over PostgreSQL", () => {
         assert.strictEqual(yield* reason(log.append("a/1", bytes("three"))), "Unavailable")
       }))
 
+    it.scoped("fails a follow that the database does not answer, and all that is pending as soon as it is closed", () =>
+      Effect.gen(function*() {
+        const { frozen } = yield* Postgres.Postgres
+        const clock = ManualClock.make()
+        const [life, ice] = yield* Effect.all([Scope.make(), Scope.make()])
+        const log = yield* Effect.withClock(Scope.extend(open({ tableName: `log_${logs++}` }), life), clock)
+        const tail = yield* log.tail
+        yield* tail.follow("a/1")
+        yield* Scope.extend(frozen, ice)
+        yield* Effect.addFinalizer(() => Scope.close(ice, Exit.void))
+        const fail = (effect: Effect.Effect<unknown, EventLog.EventLogError, Scope.Scope>) =>
+          Effect.fork(Effect.map(Effect.flip(effect), ({ detail }) => detail))
+        const soon = Effect.timeoutFail({ duration: "10 seconds", onTimeout: () => "too late" })
+        yield* clock.advance("30 seconds")
+        const late = yield* fail(tail.follow("a/2"))
+        yield* Effect.yieldNow()
+        yield* clock.advance("8 seconds")
+        const pending = yield* Effect.all([fail(tail.follow("a/3")), fail(log.append("a/1", bytes("one")))])
+        yield* Effect.yieldNow()
+        yield* clock.advance("7 seconds")
+        assert.strictEqual(yield* soon(Fiber.join(late)), "the database has not answered in time")
+        // After 36 seconds at most the log deletes old events: it waits for the database, as long as its clock stands.
+        const closing = yield* Effect.fork(Scope.close(life, Exit.void))
+        assert.deepStrictEqual(yield* soon(Fiber.join(Fiber.all(pending))), [
+          "the log has been closed",
+          "the log has been closed before the answer"
+        ])
+        yield* Scope.close(ice, Exit.void)
+        yield* Fiber.join(closing)
+      }))
+
     it.scoped("does not wait for the transaction of another publisher", () =>
       Effect.gen(function*() {
         const sql = yield* SqlClient.SqlClient

@@ -149,7 +149,7 @@ export const isInTransaction = (sql: SqlClient.SqlClient): Effect.Effect<boolean
 /**
  * True inside of a transaction that the caller has begun by a statement, too. SQLite refuses the pragma inside any
  * transaction. Outside of a transaction the pragma has no effect. `reserve` of a libsql client waits for the
- * transaction of another fiber, whose connection it would get otherwise.
+ * transaction of another fiber: until it ends, a write would try the lock in vain, and for 15 seconds at most.
  */
 const isInAnyTransaction = (sql: SqlClient.SqlClient): Effect.Effect<boolean> =>
   sql.onDialectOrElse({

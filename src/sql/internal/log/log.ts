@@ -45,7 +45,7 @@ export const make = Effect.fnUntraced(function*(settings: Settings & { readonly 
       ? Effect.flatMap(makeEpoch, (epoch) => Effect.zipRight(statements.begin(seen, epoch), Effect.sync(tails.wake)))
       : Effect.sync(() => note(head))
 
-  const write = yield* Writer.make((events) =>
+  const writer = Writer.make((events) =>
     Effect.tap(append(events), (cursors) =>
       Effect.sync(() => {
         // The event of a key may be an earlier one, with other data.
@@ -78,7 +78,8 @@ export const make = Effect.fnUntraced(function*(settings: Settings & { readonly 
       Effect.forever
     )).pipe(Effect.forkScoped)
   yield* Effect.forkScoped(tails.run)
-  yield* Effect.addFinalizer(() => Effect.sync(tails.close))
+  yield* Effect.forkScoped(tails.expire)
+  yield* Effect.forkScoped(writer.run)
   yield* sweep.pipe(
     Effect.catchAll((error) =>
       Effect.logWarning(`SqlEventLog did not delete old events: trying again. ${error.detail}`).pipe(
@@ -87,6 +88,13 @@ export const make = Effect.fnUntraced(function*(settings: Settings & { readonly 
     ),
     Effect.schedule(Schedule.jittered(Schedule.spaced("30 seconds"))),
     Effect.forkScoped
+  )
+  // Before the interruptions, which may wait for a database that does not answer.
+  yield* Effect.addFinalizer(() =>
+    Effect.sync(() => {
+      writer.close()
+      tails.close()
+    })
   )
 
   const appendAll = (events: ReadonlyArray<NewEntry>): Effect.Effect<ReadonlyArray<Cursor>, EventLogError> =>
@@ -97,7 +105,7 @@ export const make = Effect.fnUntraced(function*(settings: Settings & { readonly 
           // The page that the tails read next waits for the end of the transaction, or else they poll.
           : Effect.tap(append(events), () => Effect.sync(tails.wake)),
       // The time limit does not depend on the clock of a caller.
-      onFalse: () => Effect.withClock(write(events), clock)
+      onFalse: () => Effect.withClock(writer.write(events), clock)
     })
 
   const log: EventLog.Backend = {

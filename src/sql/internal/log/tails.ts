@@ -1,6 +1,7 @@
 /**
  * The tails of a node. One fiber reads what follows the position of the node, when it is woken, and offers it to all
- * tails. So the order is that of the log, and a wake-up that was missed is made good by the next one.
+ * tails. So the order is that of the log, and a wake-up that was missed is made good by the next one. The node offers
+ * its own events without a read, if no page is under way and their places follow the position.
  */
 import type * as Clock from "effect/Clock"
 import * as Deferred from "effect/Deferred"
@@ -9,10 +10,12 @@ import * as FiberId from "effect/FiberId"
 import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
 
-import type { Cursor, Entry, Tail, TailBuffer } from "../../../EventLog.js"
-import { EventLogError, makeEpoch, makePatternMap, makeTailBuffer } from "../../../EventLog.js"
+import type { Cursor, Entry, EventLogError, Tail, TailBuffer } from "../../../EventLog.js"
+import { makeEpoch, makePatternMap, makeTailBuffer } from "../../../EventLog.js"
 import { backoff } from "../../../internal/backoff.js"
+import { monotonicMillis } from "../../../internal/clock.js"
 import { annotateWith } from "../../../internal/logging.js"
+import { closed, notAnswered, unavailable, waitMillis } from "./errors.js"
 import type { Statements } from "./statements.js"
 import { tailWindow } from "./tables.js"
 
@@ -26,6 +29,8 @@ interface Follower {
 interface Joining {
   readonly follower: Follower
   readonly pattern: string
+  /** In milliseconds of the monotonic clock. */
+  readonly deadline: number
   readonly followed: Deferred.Deferred<void, EventLogError>
 }
 
@@ -40,7 +45,9 @@ export interface Tails {
   /** Open while a channel is followed. */
   readonly followed: Effect.Latch
   readonly run: Effect.Effect<never>
-  /** Ends the waits of those that are about to follow. */
+  /** Fails the follows that the database does not answer in time. */
+  readonly expire: Effect.Effect<never>
+  /** Fails pending and later follows. */
   readonly close: () => void
 }
 
@@ -48,7 +55,9 @@ export const make = ({ begin, find, head }: Statements, clock: Clock.Clock): Tai
   const tails = new Set<Follower>()
   // The number of tails that follow a channel or a pattern. The log has counted the followers of each tail.
   const follows = makePatternMap<number>()
+  // In the order of their deadlines.
   const joining = new Set<Joining>()
+  const isJoining = Effect.unsafeMakeLatch(false)
   const latch = Effect.unsafeMakeLatch(false)
   const followed = Effect.unsafeMakeLatch(false)
   const wake = () => latch.unsafeOpen()
@@ -139,6 +148,17 @@ export const make = ({ begin, find, head }: Statements, clock: Clock.Clock): Tai
     Effect.forever
   )
 
+  // One timer for all of them: a node may follow thousands of channels at once.
+  const expire = Effect.gen(function*() {
+    yield* isJoining.await
+    for (const { deadline, followed } of joining) {
+      const left = deadline - monotonicMillis(clock)
+      if (left > 0) yield* Effect.sleep(left)
+      Deferred.unsafeDone(followed, late)
+    }
+    isJoining.unsafeClose()
+  }).pipe(Effect.forever)
+
   const unfollow = ({ buffer, patterns }: Follower, pattern: string) => {
     if (!patterns.delete(pattern)) return
     buffer.unfollow(pattern)
@@ -155,19 +175,17 @@ export const make = ({ begin, find, head }: Statements, clock: Clock.Clock): Tai
       if (isClosed) return closed
       follower.patterns.add(pattern)
       follows.set(pattern, (follows.get(pattern) ?? 0) + 1)
-      const join = { follower, pattern, followed: Deferred.unsafeMake<void, EventLogError>(FiberId.none) }
+      const join: Joining = {
+        follower,
+        pattern,
+        deadline: monotonicMillis(clock) + waitMillis,
+        followed: Deferred.unsafeMake(FiberId.none)
+      }
       joining.add(join)
+      isJoining.unsafeOpen()
       followed.unsafeOpen()
       wake()
-      return Deferred.await(join.followed).pipe(
-        Effect.timeoutFail({
-          duration: "15 seconds",
-          onTimeout: () => new EventLogError({ reason: "Unavailable", detail: "the database has not answered in time" })
-        }),
-        // The time limit does not depend on the clock of a caller.
-        Effect.withClock(clock),
-        Effect.ensuring(Effect.sync(() => joining.delete(join)))
-      )
+      return Effect.ensuring(Deferred.await(join.followed), Effect.sync(() => joining.delete(join)))
     })
 
   const advance = ({ epoch, seq }: Cursor) => {
@@ -176,6 +194,7 @@ export const make = ({ begin, find, head }: Statements, clock: Clock.Clock): Tai
 
   return {
     run,
+    expire,
     wake,
     close: () => {
       isClosed = true
@@ -218,7 +237,7 @@ export const make = ({ begin, find, head }: Statements, clock: Clock.Clock): Tai
   }
 }
 
-const closed = new EventLogError({ reason: "Unavailable", detail: "the log has been closed" })
+const late = unavailable(notAnswered)
 
 // The events of more names than these are all read, and those that are not followed are ignored.
 const maxNames = 128

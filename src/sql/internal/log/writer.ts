@@ -5,18 +5,24 @@ import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as FiberId from "effect/FiberId"
 
-import type { Cursor, NewEntry } from "../../../EventLog.js"
-import { EventLogError } from "../../../EventLog.js"
+import type { Cursor, EventLogError, NewEntry } from "../../../EventLog.js"
+import { closed, notAnswered, timeout, unavailable, waitMillis } from "./errors.js"
 
 interface Request {
   readonly events: ReadonlyArray<NewEntry>
   readonly done: Deferred.Deferred<ReadonlyArray<Cursor>, EventLogError>
 }
 
-/** Makes the function that appends, until the scope is closed. */
-export const make = Effect.fnUntraced(function*(
-  append: (events: ReadonlyArray<NewEntry>) => Effect.Effect<ReadonlyArray<Cursor>, EventLogError>
-) {
+type Append = (events: ReadonlyArray<NewEntry>) => Effect.Effect<ReadonlyArray<Cursor>, EventLogError>
+
+export interface Writer {
+  readonly write: Append
+  readonly run: Effect.Effect<never>
+  /** Fails pending and later appends. */
+  readonly close: () => void
+}
+
+export const make = (append: Append): Writer => {
   let pending: Array<Request> = []
   let current: ReadonlyArray<Request> = []
   let isClosed = false
@@ -53,24 +59,13 @@ export const make = Effect.fnUntraced(function*(
     )
   }
 
-  yield* Effect.gen(function*() {
-    while (true) {
-      yield* wake.await
-      wake.unsafeClose()
-      for (let batch = takeBatch(); batch.length > 0; batch = takeBatch()) yield* appendBatch(batch)
-    }
-  }).pipe(Effect.forkScoped)
-  // Before the interruption, which may wait for a database that does not answer.
-  yield* Effect.addFinalizer(() =>
-    Effect.sync(() => {
-      isClosed = true
-      for (const { done } of current) Deferred.unsafeDone(done, timeout("the log has been closed before the answer"))
-      for (const { done } of pending) Deferred.unsafeDone(done, closed)
-      pending = []
-    })
-  )
+  const run = Effect.gen(function*() {
+    yield* wake.await
+    wake.unsafeClose()
+    for (let batch = takeBatch(); batch.length > 0; batch = takeBatch()) yield* appendBatch(batch)
+  }).pipe(Effect.forever)
 
-  return (events: ReadonlyArray<NewEntry>): Effect.Effect<ReadonlyArray<Cursor>, EventLogError> =>
+  const write: Append = (events) =>
     Effect.suspend(() => {
       if (isClosed) return closed
       const request: Request = { events, done: Deferred.unsafeMake(FiberId.none) }
@@ -78,11 +73,11 @@ export const make = Effect.fnUntraced(function*(
       wake.unsafeOpen()
       return Deferred.await(request.done).pipe(
         Effect.timeoutFail({
-          duration: "15 seconds",
+          duration: waitMillis,
           onTimeout: () => {
             const isPending = pending.includes(request)
             remove(request)
-            return (isPending ? unavailable : timeout)("the database has not answered in time")
+            return (isPending ? unavailable : timeout)(notAnswered)
           }
         }),
         // An append that is not under way yet is not made.
@@ -90,14 +85,21 @@ export const make = Effect.fnUntraced(function*(
       )
     })
 
-  function remove(request: Request) {
+  const remove = (request: Request) => {
     pending = pending.filter((other) => other !== request)
   }
-})
 
-const unavailable = (detail: string) => new EventLogError({ reason: "Unavailable", detail })
-const timeout = (detail: string) => new EventLogError({ reason: "Timeout", detail })
-const closed = unavailable("the log has been closed")
+  return {
+    write,
+    run,
+    close: () => {
+      isClosed = true
+      for (const { done } of current) Deferred.unsafeDone(done, timeout("the log has been closed before the answer"))
+      for (const { done } of pending) Deferred.unsafeDone(done, closed)
+      pending = []
+    }
+  }
+}
 
 const maxBatch = 256
 const maxBatchBytes = 1024 * 1024
