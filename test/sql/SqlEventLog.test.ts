@@ -532,11 +532,14 @@ describe.skipIf(Postgres.isMissing)("SqlEventLog over PostgreSQL", () => {
     it.scoped("fails a follow that the database does not answer, and all that is pending as soon as it is closed", () =>
       Effect.gen(function*() {
         const { frozen } = yield* Postgres.Postgres
+        const sql = yield* SqlClient.SqlClient
         const clock = ManualClock.make()
         const [life, ice] = yield* Effect.all([Scope.make(), Scope.make()])
         const log = yield* Effect.withClock(Scope.extend(open({ tableName: `log_${logs++}` }), life), clock)
         const tail = yield* log.tail
         yield* tail.follow("a/1")
+        // The interruption of a statement that waits for a connection, or is not sent yet, waits for nothing.
+        yield* Effect.all(Array.from({ length: 8 }, () => sql`SELECT pg_sleep(0.2)`), { concurrency: "unbounded" })
         yield* Scope.extend(frozen, ice)
         yield* Effect.addFinalizer(() => Scope.close(ice, Exit.void))
         const fail = (effect: Effect.Effect<unknown, EventLog.EventLogError, Scope.Scope>) =>
@@ -551,6 +554,7 @@ describe.skipIf(Postgres.isMissing)("SqlEventLog over PostgreSQL", () => {
         yield* clock.advance("7 seconds")
         assert.strictEqual(yield* soon(Fiber.join(late)), "the database has not answered in time")
         // After 36 seconds at most the log deletes old events: it waits for the database, as long as its clock stands.
+        yield* Effect.sleep("50 millis")
         const closing = yield* Effect.fork(Scope.close(life, Exit.void))
         assert.deepStrictEqual(yield* soon(Fiber.join(Fiber.all(pending))), [
           "the log has been closed",
