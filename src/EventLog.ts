@@ -353,9 +353,10 @@ export declare namespace EventLog {
       EventLogError
     >
     /**
-     * Finds the cursor before the first entry of channels (or patterns) that exceeds no bound. A `read` after it is
-     * complete: the log has evicted no entry of the channels after the cursor. Waits for the event loop now and then if
-     * it examines many entries.
+     * Finds the cursor before the first entry of channels (or patterns) that exceeds no bound. Without a bound, that is
+     * the first entry that is stored. A `read` after it is complete: the log has evicted no entry of the channels after
+     * the cursor. `make` answers `last: 0` with `head`. Fails with `Unavailable` or `Timeout` like `read`, and with
+     * `InvalidChannel`.
      */
     readonly seek: (channels: Iterable<string>, bounds: Bounds) => Effect.Effect<Cursor, EventLogError>
     /**

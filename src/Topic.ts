@@ -6,7 +6,7 @@
  */
 import * as Arr from "effect/Array"
 import * as Cause from "effect/Cause"
-import * as Duration from "effect/Duration"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Encoding from "effect/Encoding"
@@ -22,7 +22,7 @@ import * as Schema from "effect/Schema"
 import * as AST from "effect/SchemaAST"
 
 import { channelFault } from "./internal/channel.js"
-import { decode as decodeDuration } from "./internal/duration.js"
+import { toMillis } from "./internal/duration.js"
 import { limitFault } from "./internal/retention.js"
 import { encodeSegment } from "./internal/segment.js"
 import * as StreamBody from "./internal/streamBody.js"
@@ -392,9 +392,7 @@ const toLimits = ({ capacity, maxAge, maxBytes }: Retention) => {
   const retention = {
     capacity,
     maxBytes,
-    maxAge: maxAge === undefined
-      ? undefined
-      : Option.match(decodeDuration(maxAge), { onNone: () => Number.NaN, onSome: Duration.toMillis })
+    maxAge: maxAge === undefined ? undefined : toMillis(maxAge)
   }
   const fault = limitFault(retention)
   if (fault !== undefined) throw new Cause.IllegalArgumentException(`Topic: ${fault}`)

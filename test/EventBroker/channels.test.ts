@@ -34,6 +34,13 @@ const run = <A, E>(body: Effect.Effect<A, E, EventBroker.EventBroker | Scope.Sco
     LeakCheck.run
   )
 
+/** Makes a broker over a log whose search is another. */
+const makeSearching = (toSearch: (log: EventLog.EventLog.Service) => Pick<EventLog.EventLog.Service, "seek">) =>
+  Effect.flatMap(
+    EventLog.EventLog,
+    (log) => Effect.provideService(EventBroker.make(), EventLog.EventLog, { ...log, ...toSearch(log) })
+  )
+
 const reconnect = (url: string, lastEventId: string) =>
   TestEventSource.make(url, { headers: { "last-event-id": lastEventId } })
 
@@ -311,7 +318,7 @@ for (const [server, serveOn] of [["Node's server", serveNode], ["a web handler",
         const cursor = yield* TestEventSource.make(none)
         yield* EventBroker.publish("b", { data: "1" })
         yield* TestEventSource.next(cursor)
-        assert.match(yield* TestEventSource.text(cursor), /id: \S+\.0\n\n/)
+        assert.match(yield* TestEventSource.text(cursor), /id: \S+\.3\n\n/)
       })))
   })
 }
@@ -385,6 +392,72 @@ describe("EventBroker with local consumers and forgotten channels", () => {
       ]])
       assert.strictEqual(searches, 4)
     }).pipe(Effect.scoped, Effect.provide(EventLog.layerMemoryWith({ capacity: 2 }))))
+
+  it.effect("resumes after the last search a new client that was cut off before its first event", () =>
+    Effect.gen(function*() {
+      let searches = 0
+      const broker = yield* makeSearching((log) => ({
+        seek: (channels, bounds) =>
+          Effect.zipLeft(
+            log.seek(channels, bounds),
+            searches++ === 0 ? log.append("a", new TextEncoder().encode("data: third\n\n")) : Effect.void
+          )
+      }))
+      yield* broker.publish("a", { data: "first" })
+      yield* broker.publish("a", { data: "second" })
+      const url = yield* serveNode(
+        Effect.provideService(EventBroker.respond("a", { from: "beginning" }), EventBroker.EventBroker, broker)
+      )
+      const source = yield* TestEventSource.make(url)
+      const text = yield* TestEventSource.awaitText(source, (text) => text.includes("second"))
+      const cursors = Array.from(text.slice(0, text.indexOf("data: second")).matchAll(/^id: (\S+\.1)$/gm))
+      const again = yield* reconnect(url, cursors[0]?.[1] ?? "")
+      assert.strictEqual((yield* TestEventSource.next(again)).data, "second")
+      assert.strictEqual(searches, 2)
+    }).pipe(Effect.scoped, Effect.provide(EventLog.layerMemoryWith({ capacity: 2 }))))
+
+  it.effect("ends its searches with a resync if the log evicts the first event each time", () =>
+    Effect.gen(function*() {
+      let searches = 0
+      const broker = yield* makeSearching((log) => ({
+        seek: (channels, bounds) =>
+          Effect.tap(log.seek(channels, bounds), () => {
+            searches++
+            return log.append("a", new TextEncoder().encode("data: next\n\n"))
+          })
+      }))
+      yield* broker.publish("a", { data: "first" })
+      const found = yield* Stream.runHead(broker.stream("a", { from: "beginning" }))
+      assert.strictEqual(Option.getOrThrow(found).event, "resync")
+      assert.strictEqual(searches, 9)
+    }).pipe(Effect.scoped, Effect.provide(EventLog.layerMemoryWith({ capacity: 1 }))))
+
+  it.effect("notices the end of a channel, or its next event, during a search", () =>
+    Effect.gen(function*() {
+      let meanwhile: Effect.Effect<unknown, unknown> = Effect.void
+      for (const isBefore of [true, false]) {
+        const broker = yield* makeSearching((log) => ({
+          seek: (channels, bounds) =>
+            isBefore
+              ? Effect.zipRight(Effect.orDie(meanwhile), log.seek(channels, bounds))
+              : Effect.zipLeft(log.seek(channels, bounds), Effect.orDie(meanwhile))
+        }))
+        const future = DateTime.add(yield* DateTime.now, { days: 1 })
+        for (const from of [{ last: 0 }, { since: future }]) {
+          const channel = `${isBefore}/${JSON.stringify(from)}`
+          yield* broker.publish(channel, { data: "1" })
+          meanwhile = broker.complete(channel)
+          assert.strictEqual((yield* Stream.runCollect(broker.stream(channel, { from }))).length, 0)
+          meanwhile = broker.publish(channel, { data: "again" })
+          const consumer = yield* Effect.fork(
+            Stream.runLast(Stream.take(broker.stream(channel, { from }), isBefore ? 1 : 2))
+          )
+          yield* Effect.repeatN(Effect.yieldNow(), 100)
+          yield* broker.publish(channel, { data: "live" })
+          assert.strictEqual(Option.getOrThrow(yield* Fiber.join(consumer)).data, "live")
+        }
+      }
+    }).pipe(Effect.scoped, Effect.provide(EventLog.layerMemory)), 10_000)
 
   it("refuses a place that cannot be where the route is built", () => {
     for (const from of [{ last: -1 }, { last: 0.5 }, { last: Number.NaN }, "end", null, { since: 5 }]) {

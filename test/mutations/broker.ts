@@ -309,6 +309,30 @@ export default [
     name: "evicted while the client begins"
   },
   {
+    promise: "A new client is sent the cursor of each search",
+    file: "src/EventBroker/internal/replay.ts",
+    find: "if (subscriber.hasCursor && !(yield* send(connection, cursorFrame(subscriber)))) return\n            isMore",
+    replace: "isMore",
+    test: "test/EventBroker/channels.test.ts",
+    name: "resumes after the last search"
+  },
+  {
+    promise: "The searches for a new client end",
+    file: "src/EventBroker/internal/replay.ts",
+    find: "const maxSearches = 8",
+    replace: "const maxSearches = 9",
+    test: "test/EventBroker/channels.test.ts",
+    name: "ends its searches with a resync"
+  },
+  {
+    promise: "A channel that ends during a search ends the stream, and one that opens again does not",
+    file: "src/EventBroker/internal/replay.ts",
+    find: "const isCurrent = beginning === \"now\" || last.isCurrent",
+    replace: "const isCurrent = beginning === \"now\" || last.isCurrent || !isCursor(beginning)",
+    test: "test/EventBroker/channels.test.ts",
+    name: "during a search"
+  },
+  {
     promise: "A new client that begins with history is sent a cursor at once",
     file: "src/EventBroker/internal/replay.ts",
     find: "!isCursor(beginning) && subscriber.hasCursor",

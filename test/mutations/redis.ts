@@ -243,19 +243,24 @@ export default [
   {
     promise: "a search of Redis continues where its first part ended",
     file: scripts,
-    find:
-      "      upTo = place - 1\n    end\n    if #batch < 256 then return done(floor) end\n  end\n  return continue()",
-    replace:
-      "      upTo = place - 1\n    end\n    if #batch < 256 then return done(floor) end\n  end\n  return done(upTo)",
+    find: "    if #batch < 256 then return done(floor) end\n  end\n  return continue()",
+    replace: "    if #batch < 256 then return done(floor) end\n  end\n  return done(upTo)",
     test,
     name: "before many entries of other channels"
   },
   {
+    promise: "a search of Redis by pattern finds events that outlive the order",
+    file: scripts,
+    find: "if isLarge or #names > 512 then",
+    replace: "if isPatterned then",
+    test,
+    name: "finds events of a pattern that are stored for longer than the log"
+  },
+  {
     promise: "a search of Redis is never before an event that was evicted",
     file: scripts,
-    find: "local isOver, previous, size = exceeds(names[newest], place)\n  if isOver then return done(place) end",
-    replace:
-      "local isOver, previous, size = exceeds(names[newest], place)\n  if isOver then return done(place - 1) end",
+    find: "local isOver, previous = exceeds(names[newest], place)\n  if isOver then return done(place) end",
+    replace: "local isOver, previous = exceeds(names[newest], place)\n  if isOver then return done(place - 1) end",
     test,
     name: "finds the place before the last entries like its model"
   },

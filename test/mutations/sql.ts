@@ -42,7 +42,7 @@ export default [
     promise: "A search is never before an event that was evicted",
     name: "finds the place before the last entries like its model",
     file: "src/sql/internal/log/log.ts",
-    find: "const seq = Math.max(evicted, stop)",
+    find: "const seq = Math.max(floor, stop)",
     replace: "const seq = stop"
   },
   {

@@ -13,11 +13,11 @@ import { annotateWith } from "../../internal/logging.js"
 import * as ServerSentEvent from "../../ServerSentEvent.js"
 import * as Topic from "../../Topic.js"
 import type { Channel } from "./hub.js"
-import { type From, untilAvailable } from "./replay.js"
+import { type Start, untilAvailable } from "./replay.js"
 
 interface Options {
   readonly lastEventId?: string | undefined
-  readonly from?: From | undefined
+  readonly from?: Start<never>["from"]
 }
 
 type Subscribe = (

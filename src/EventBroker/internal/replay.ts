@@ -30,11 +30,8 @@ interface SnapshotEvent extends Fields {
   readonly channel?: string | Topic.Channel | undefined
 }
 
-/** The place at which a client without an id begins. */
-export type From = "now" | "beginning" | Bounds
-
 /** Throws `IllegalArgumentException` if there is no such place. */
-export const checkFrom = ({ from = "now" }: { readonly from?: From | undefined }): void => {
+export const checkFrom = ({ from = "now" }: Pick<Start<never>, "from">): void => {
   const fault = from === "now" || from === "beginning"
     ? undefined
     : typeof from === "object" && from !== null
@@ -46,7 +43,7 @@ export const checkFrom = ({ from = "now" }: { readonly from?: From | undefined }
 /** The place at which the events of a new subscriber begin. */
 export interface Start<R> {
   readonly lastEventId?: string | undefined
-  readonly from?: From | undefined
+  readonly from?: "now" | "beginning" | Bounds | undefined
   readonly snapshot?: TakeSnapshot<R>
 }
 
@@ -63,8 +60,8 @@ type Reading<R> = Effect.Effect<void, unknown, R>
  *             +-- none of these ----------------------------------------------> live
  *
  * A page that is incomplete (`missing`) leads to `reset` as well, unless it is the first after `seek`: its client has
- * lost nothing, so the log is searched again. Entries that are appended meanwhile are not queued:
- * the subscriber is marked as `behind`, and reads them from the log.
+ * lost nothing, so the log is searched again. Entries that are appended meanwhile are not queued: the subscriber is
+ * marked as `behind`, and reads them from the log.
  */
 export interface Replays {
   /**
@@ -106,24 +103,24 @@ export const make = (log: EventLog.Service, hub: Hub): Replays => {
   /**
    * Finds the cursor with which a subscriber of the channels begins, and the last entries of those that have ended up
    * to there. If `isCurrent`, no entries follow it. A log in another process is asked once for a client that is new, or
-   * that has missed nothing.
+   * that has missed nothing. The end of a channel that is appended after a search stays for the first page.
    */
   const findStart = (beginning: Beginning, channels: ReadonlyArray<string>) =>
     Effect.gen(function*() {
       // Patterns have no end: with one, no channel counts.
       const hasPattern = channels.some(isPattern)
-      const after = isCursor(beginning) ? beginning : undefined
+      const after = beginning === "now"
+        ? undefined
+        : isCursor(beginning)
+        ? beginning
+        : yield* permits.withPermits(1)(log.seek(channels, beginning))
       if (hasPattern && after !== undefined) return { place: after, ends: [], isCurrent: false }
       const last = hasPattern
         ? { entries: [], head: yield* log.head, isCurrent: false }
         : yield* log.last(channels, StoredEvent.end.length, after)
       const { entries, head } = last
       const isCurrent = beginning === "now" || last.isCurrent
-      const place = isBounds(beginning)
-        ? yield* log.seek(channels, beginning)
-        : isCurrent || after === undefined
-        ? head
-        : after
+      const place = isCurrent || after === undefined ? head : after
       return {
         place,
         isCurrent,
@@ -133,8 +130,8 @@ export const make = (log: EventLog.Service, hub: Hub): Replays => {
       }
     })
 
-  /** Resets a subscriber, and ends its connection if all of its channels have ended. */
-  const resetAndNoteEnded = Effect.fnUntraced(function*<R>(
+  /** Resets a subscriber, and begins there. */
+  const resetAndBegin = Effect.fnUntraced(function*<R>(
     subscriber: Subscriber,
     snapshot: TakeSnapshot<R>,
     position: Cursor,
@@ -143,16 +140,16 @@ export const make = (log: EventLog.Service, hub: Hub): Replays => {
   ) {
     yield* reset(subscriber, snapshot, position, reason, ignoreAt)
     const { epoch, seq } = subscriber
-    yield* noteEndedAt(subscriber, { epoch, seq })
+    yield* begin(subscriber, { epoch, seq })
   })
 
-  /** Moves a subscriber, and ends its connection if all of its channels have ended up to there. */
-  const noteEndedAt = Effect.fnUntraced(function*(subscriber: Subscriber, beginning: Cursor | Bounds) {
+  /** Moves a subscriber to its beginning, and ends its connection if all of its channels have ended up to there. */
+  const begin = Effect.fnUntraced(function*(subscriber: Subscriber, beginning: Cursor | Bounds) {
     const { ends, place } = yield* Effect.retry(
       findStart(beginning, subscriber.channels),
       retryWhileOpen(subscriber.connection)
     )
-    if (isBounds(beginning)) subscriber.moveTo(place)
+    subscriber.moveTo(place)
     subscriber.forgetEnds()
     subscriber.noteEnds(ends)
     if (subscriber.hasEnded) {
@@ -191,11 +188,13 @@ export const make = (log: EventLog.Service, hub: Hub): Replays => {
         isMore = page.more
         if (Option.isSome(page.missing)) {
           if (bounds !== undefined && searches-- > 0) {
-            yield* noteEndedAt(subscriber, bounds)
+            yield* begin(subscriber, bounds)
+            // The client has the cursor of the search before, with which it would receive a `resync`.
+            if (subscriber.hasCursor && !(yield* send(connection, cursorFrame(subscriber)))) return
             isMore = true
             continue
           }
-          yield* resetAndNoteEnded(subscriber, snapshot, page.position, page.missing.value, isReset)
+          yield* resetAndBegin(subscriber, snapshot, page.position, page.missing.value, isReset)
           isReset = true
           isMore = true
           continue
@@ -241,7 +240,7 @@ export const make = (log: EventLog.Service, hub: Hub): Replays => {
         if (beginning === "reset") {
           const head = yield* log.head
           const reason = isGiven(lastEventId) ? "Malformed" : undefined
-          yield* run(Effect.zipRight(resetAndNoteEnded(subscriber, snapshot, head, reason, false), reading))
+          yield* run(Effect.zipRight(resetAndBegin(subscriber, snapshot, head, reason, false), reading))
           return true
         }
         const { ends, isCurrent, place } = yield* findStart(beginning, subscriber.channels)
@@ -346,7 +345,10 @@ const send = (connection: Connection, frame: Frame.Frame): Effect.Effect<boolean
 /** The entries of a page at most, and the bytes of their data. */
 const pageSize = 256
 const pageBytes = 64 * 1024
-/** The searches for a new client, after each of which the log has evicted the first entry before it was read. */
+/**
+ * The searches for a new client, after each of which the log has evicted the first entry before it was read. Then the
+ * client receives a `resync`.
+ */
 const maxSearches = 8
 /** The pages that are read at the same time. */
 const maxReads = 8

@@ -87,6 +87,17 @@ export const make = Effect.fnUntraced(function*(settings: Settings) {
 
   const command = <A>(run: (commands: Client) => Promise<A>) => withSession(({ commands }) => send(() => run(commands)))
 
+  /**
+   * Runs a command that may take long, on the connection for pages. An interrupted reader returns its permit when the
+   * answer has arrived. So at most `maxReads` answers are pending.
+   */
+  const readPages = <A>(run: (client: Client, context: Session["context"]) => Promise<A>) =>
+    Effect.disconnect(
+      pagePermits.withPermits(1)(Effect.uninterruptible(
+        withSession(({ context, pages }) => pages.read((client) => run(client, context)))
+      ))
+    )
+
   const tails = makeTails({ keys, note, seen: () => seen, skip, timeout })
   const nodes = makeNodes({ command, keys, timeout })
 
@@ -166,13 +177,8 @@ export const make = Effect.fnUntraced(function*(settings: Settings) {
     ),
     read: (channels, after, limit, maxBytes = pageBytes) =>
       Effect.flatMap(
-        // An interrupted reader returns its permit when its page has arrived. So at most `maxReads` pages are pending.
-        Effect.disconnect(
-          pagePermits.withPermits(1)(Effect.uninterruptible(
-            withSession(({ context, pages }) =>
-              pages.read((client) => client.readLog(context, channels, after, limit, Math.min(maxBytes, maxPageBytes)))
-            )
-          ))
+        readPages((client, context) =>
+          client.readLog(context, channels, after, limit, Math.min(maxBytes, maxPageBytes))
         ),
         (found) => Effect.as(skip(found.foreign), toPage(found))
       ),
@@ -192,7 +198,7 @@ export const make = Effect.fnUntraced(function*(settings: Settings) {
       const earliest = since === undefined ? 0 : DateTime.toEpochMillis(since)
       const walk = (from: Cursor, left: number): Effect.Effect<Cursor, EventLogError> =>
         Effect.flatMap(
-          withSession(({ commands, context }) => send(() => commands.seek(context, channels, from, left, earliest))),
+          readPages((client, context) => client.seek(context, channels, from, left, earliest)),
           ({ left, more, position }) => more ? walk(position, left) : Effect.succeed(position)
         )
       return walk({ epoch: "", seq: 0 }, last)

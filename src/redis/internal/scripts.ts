@@ -599,8 +599,12 @@ return done('', found, found[#found][1])`,
 const missings: ReadonlyArray<Missing> = ["Evicted", "OtherEpoch", "Future"]
 
 /**
- * Walks back from a place to the last event that exceeds a bound, in a part of at most 4,096 events of all channels, or
- * 1,000 of those that were asked for. Each event has the place of the previous one of its channel.
+ * Walks back from a place to the last event that exceeds a bound, in parts.
+ *
+ * It examines up to 512 channels by their streams, where each event has the place of the previous one of its channel: a
+ * part has at most 1,000 events, and 100,000 divided by the number of channels. It examines more channels, or a pattern
+ * in a log of more than 4,096, in the order of all events, which remain there for `maxAge`: a part has at most 4,096.
+ * Each part ends after 1 MiB.
  */
 export const seek = defineScript({
   SCRIPT: `${prelude}
@@ -625,6 +629,7 @@ if isPatterned and floor < idle then
 end
 local function done(place) return {epoch, int(math.max(place, floor)), int(left), '0'} end
 local function continue() return {epoch, int(upTo), int(left), '1'} end
+local bytes = 0
 local function exceeds(channel, place)
   local items = redis.pcall('XRANGE', streams .. channel, int(place), int(place))
   local fields = not items.err and items[1] and items[1][2] or {}
@@ -632,11 +637,21 @@ local function exceeds(channel, place)
   if left == 0 or not previous or previous >= place or not at or at < since or not isAlive(place, fields) then
     return true
   end
-  left = left - 1
-  return false, previous, #fields[4]
+  left, bytes = left - 1, bytes + #fields[4]
+  return false, previous
 end
 
-if isPatterned or #names > 512 then
+local isLarge = false
+if isPatterned then
+  local recent = redis.call('ZRANGE', index, '(' .. int(floor), '+inf', 'BYSCORE', 'LIMIT', 0, 4097)
+  isLarge = #recent > 4096
+  local isNamed = {}
+  for _, channel in ipairs(names) do isNamed[channel] = true end
+  for _, channel in ipairs(isLarge and {} or recent) do
+    if not isNamed[channel] and wants(channel) then names[#names + 1] = channel end
+  end
+end
+if isLarge or #names > 512 then
   local after = 0
   ${ordered}
   floor = math.max(floor, floorOfOrder or last)
@@ -646,13 +661,14 @@ if isPatterned or #names > 512 then
       local place = tonumber(string.match(item[1], '^%d+'))
       if place <= floor or wants(item[2][2]) and exceeds(item[2][2], place) then return done(place) end
       upTo = place - 1
+      if bytes > 1048576 then return continue() end
     end
     if #batch < 256 then return done(floor) end
   end
   return continue()
 end
 
-local places, bytes = {}, 0
+local places = {}
 for i, name in ipairs(names) do
   local later = redis.pcall('XRANGE', streams .. name, '(' .. int(upTo), '+', 'COUNT', 1)[1]
   places[i] = tonumber(later and later[2][2] or redis.call('ZSCORE', index, name)) or 0
@@ -663,9 +679,9 @@ for _ = 1, math.min(1000, math.floor(100000 / math.max(1, #names))) do
     if other > place then newest, place = i, other end
   end
   if newest == 0 then return done(floor) end
-  local isOver, previous, size = exceeds(names[newest], place)
+  local isOver, previous = exceeds(names[newest], place)
   if isOver then return done(place) end
-  places[newest], upTo, bytes = previous, place - 1, bytes + size
+  places[newest], upTo = previous, place - 1
   if bytes > 1048576 then break end
 end
 return continue()`,

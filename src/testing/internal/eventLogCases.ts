@@ -210,6 +210,27 @@ export const make = <E, R>(
       400
     ),
 
+    over(
+      "finds events of a pattern that are stored for longer than the log",
+      (log) =>
+        Effect.gen(function*() {
+          const retention = { maxAge: 60_000 }
+          yield* log.append("a/1", bytes("0"), { retention })
+          yield* log.append("a/2", bytes("1"), { retention })
+          // The log stores nothing else for so long.
+          yield* Effect.sleep("150 millis")
+          yield* log.append("c", bytes("other"))
+          yield* log.append("a/1", bytes("2"), { retention })
+          const names = Array.from({ length: 3 }, (_, i) => `a/${i}`)
+          for (const channels of [names, ["a/*"], ["a/1", "*/2"]]) {
+            const page = yield* log.read(channels, yield* log.seek(channels, { last: 1000 }), 100)
+            assert.strictEqual(missing(page), undefined)
+            assert.deepStrictEqual(page.entries.map(text), ["0", "1", "2"])
+          }
+        }),
+      50
+    ),
+
     over("finds a place before many entries of other channels", (log) =>
       Effect.gen(function*() {
         const start = yield* log.append("c", bytes("first"))

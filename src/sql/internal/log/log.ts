@@ -25,7 +25,7 @@ export const make = Effect.fnUntraced(function*(settings: Settings & { readonly 
   const sql = yield* SqlClient.SqlClient
   const clock = yield* Effect.clock
   const statements = Statements.make(sql, clock, settings)
-  const { append, find, floor, hasUnknown, head, last, ping, send, sweep, walkBack } = statements
+  const { append, find, hasUnknown, head, last, ping, send, sweep, walkBack } = statements
   const tails = Tails.make(statements, clock)
   const node = crypto.randomUUID()
   // The last place that this node knows of.
@@ -155,17 +155,16 @@ export const make = Effect.fnUntraced(function*(settings: Settings & { readonly 
     seek: Effect.fnUntraced(function*(channels, { last = Number.MAX_SAFE_INTEGER, since }) {
       const names = Statements.distinct(channels)
       const earliest = since === undefined ? 0 : DateTime.toEpochMillis(since)
-      const evicted = yield* floor(names)
       const walk = (place: number, left: number): ReturnType<typeof walkBack> =>
         Effect.flatMap(
           walkBack(names, place, left, earliest),
           (walked) =>
-            walked.next !== undefined && walked.next > evicted
+            walked.next !== undefined && walked.next > walked.floor
               ? Effect.zipRight(nextTurn, walk(walked.next, left - walked.found))
               : Effect.succeed(walked)
         )
-      const { forgotten, head: { epoch }, stop } = yield* walk(Number.MAX_SAFE_INTEGER, last)
-      const seq = Math.max(evicted, stop)
+      const { floor, forgotten, head: { epoch }, stop } = yield* walk(Number.MAX_SAFE_INTEGER, last)
+      const seq = Math.max(floor, stop)
       return { epoch, seq: forgotten > seq && (yield* hasUnknown(names)) ? forgotten : seq }
     }),
     tail: tails.open,

@@ -108,9 +108,9 @@ export const make = (
   }
 
   /** Selects the events up to a place, the last one first: those of a few channels by their index, others by a walk. */
-  const upTo = (names: ReadonlyArray<string>, place: number): Fragment => {
+  const upTo = (names: ReadonlyArray<string>, place: number, limit: number): Fragment => {
     const columns = sql`seq, channel, at, expires`
-    const last = sql`ORDER BY seq DESC LIMIT ${maxExamined}`
+    const last = sql`ORDER BY seq DESC LIMIT ${limit}`
     return names.some(isPattern)
       ? sql`SELECT ${columns} FROM ${table} WHERE seq <= ${place} ${last}`
       : isPg
@@ -160,38 +160,38 @@ export const make = (
   return {
     find,
     head: state,
-    /** Returns the last event that was evicted of the channels. */
-    floor: (names: ReadonlyArray<string>) =>
-      read(sql<{ readonly floor: unknown }>`
-        SELECT CAST(COALESCE(MAX(floor), 0) AS DOUBLE PRECISION) AS floor FROM ${table}_channels WHERE ${isIn(names)}
-      `).pipe(Effect.map(([row]) => Number(row?.floor))),
     /**
-     * Walks back from a place over some of the events. Returns the last one, of the channels, before which there are
-     * `left` others, or that is older than a time or too old. Otherwise `next` is the place to continue from, unless
-     * that was the first event.
+     * Walks back from a place over some of the events. `stop` is the last event of the channels that `left` others
+     * follow, that is older than `since`, or that has expired. If there is none, `next` is the place to continue from,
+     * unless that was the first event. `floor` is the last event of the channels that was evicted.
      */
-    walkBack: (names: ReadonlyArray<string>, place: number, left: number, since: number) =>
-      read(sql<WalkRow>`
-        WITH examined AS (${upTo(names, place)}),
+    walkBack: (names: ReadonlyArray<string>, place: number, left: number, since: number) => {
+      const limit = names.some(isPattern) ? maxExamined : Math.min(maxExamined, left + 1)
+      return read(sql<WalkRow>`
+        WITH examined AS (${upTo(names, place, limit)}),
         found AS (
           SELECT seq, at, expires, ROW_NUMBER() OVER (ORDER BY seq DESC) AS i FROM examined WHERE ${isIn(names)}
         )
         SELECT s.epoch AS epoch, ${number(sql, "s.seq")} AS head, ${number(sql, "s.forgotten")} AS forgotten,
+          (SELECT CAST(COALESCE(MAX(floor), 0) AS DOUBLE PRECISION) FROM ${table}_channels
+            WHERE ${isIn(names)}) AS floor,
           (SELECT COUNT(*) FROM found) AS found,
           (SELECT CAST(MAX(seq) AS DOUBLE PRECISION) FROM found
             WHERE i > ${left} OR at < ${since} OR COALESCE(expires, at + ${maxAge}) < ${nowAt}) AS stop,
-          (SELECT CAST(MIN(seq) - 1 AS DOUBLE PRECISION) FROM examined HAVING COUNT(*) = ${maxExamined}) AS next
+          (SELECT CAST(MIN(seq) - 1 AS DOUBLE PRECISION) FROM examined HAVING COUNT(*) = ${limit}) AS next
         FROM ${table}_state AS s
       `).pipe(
         Effect.flatMap(onlyRow),
         Effect.map((row) => ({
           head: toCursor(row),
           forgotten: Number(row.forgotten),
+          floor: Number(row.floor),
           found: Number(row.found),
           stop: Number(row.stop ?? 0),
           next: row.stop === null && row.next !== null ? Number(row.next) : undefined
         }))
-      ),
+      )
+    },
     /** Returns true if the log has forgotten a channel of these, or if one is a pattern, which may match such a one. */
     hasUnknown: (names: ReadonlyArray<string>): Effect.Effect<boolean, EventLogError> =>
       names.some(isPattern)
@@ -388,6 +388,7 @@ interface FoundRow extends StateRow {
 
 interface WalkRow extends StateRow {
   readonly forgotten: unknown
+  readonly floor: unknown
   readonly found: unknown
   readonly stop: unknown
   readonly next: unknown
