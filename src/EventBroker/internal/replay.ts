@@ -130,8 +130,8 @@ export const make = (log: EventLog.Service, hub: Hub): Replays => {
       }
     })
 
-  /** Resets a subscriber, and begins there. */
-  const resetAndBegin = Effect.fnUntraced(function*<R>(
+  /** Resets a subscriber, and ends its connection if all of its channels have ended. */
+  const resetAndNoteEnded = Effect.fnUntraced(function*<R>(
     subscriber: Subscriber,
     snapshot: TakeSnapshot<R>,
     position: Cursor,
@@ -140,22 +140,20 @@ export const make = (log: EventLog.Service, hub: Hub): Replays => {
   ) {
     yield* reset(subscriber, snapshot, position, reason, ignoreAt)
     const { epoch, seq } = subscriber
-    yield* begin(subscriber, { epoch, seq })
+    noteEnded(subscriber, (yield* findStartWhileOpen(subscriber, { epoch, seq })).ends)
   })
 
-  /** Moves a subscriber to its beginning, and ends its connection if all of its channels have ended up to there. */
-  const begin = Effect.fnUntraced(function*(subscriber: Subscriber, beginning: Cursor | Bounds) {
-    const { ends, place } = yield* Effect.retry(
-      findStart(beginning, subscriber.channels),
-      retryWhileOpen(subscriber.connection)
-    )
-    subscriber.moveTo(place)
+  const findStartWhileOpen = ({ channels, connection }: Subscriber, beginning: Beginning) =>
+    Effect.retry(findStart(beginning, channels), retryWhileOpen(connection))
+
+  /** Ends the connection of a subscriber if all of its channels have ended up to its cursor. */
+  const noteEnded = (subscriber: Subscriber, ends: ReadonlyArray<Entry>) => {
     subscriber.forgetEnds()
     subscriber.noteEnds(ends)
     if (subscriber.hasEnded) {
       subscriber.connection.endWith(Frame.withId(formatEventId(subscriber), Frame.end.bytes))
     }
-  })
+  }
 
   /** Returns the frame of an entry, or undefined if the subscriber is not sent it now. */
   const frameOf = (subscriber: Subscriber, entry: Entry): Frame.Frame | undefined => {
@@ -188,13 +186,15 @@ export const make = (log: EventLog.Service, hub: Hub): Replays => {
         isMore = page.more
         if (Option.isSome(page.missing)) {
           if (bounds !== undefined && searches-- > 0) {
-            yield* begin(subscriber, bounds)
+            const { ends, place } = yield* findStartWhileOpen(subscriber, bounds)
+            subscriber.moveTo(place)
+            noteEnded(subscriber, ends)
             // The client has the cursor of the search before, with which it would receive a `resync`.
             if (subscriber.hasCursor && !(yield* send(connection, cursorFrame(subscriber)))) return
             isMore = true
             continue
           }
-          yield* resetAndBegin(subscriber, snapshot, page.position, page.missing.value, isReset)
+          yield* resetAndNoteEnded(subscriber, snapshot, page.position, page.missing.value, isReset)
           isReset = true
           isMore = true
           continue
@@ -240,7 +240,7 @@ export const make = (log: EventLog.Service, hub: Hub): Replays => {
         if (beginning === "reset") {
           const head = yield* log.head
           const reason = isGiven(lastEventId) ? "Malformed" : undefined
-          yield* run(Effect.zipRight(resetAndBegin(subscriber, snapshot, head, reason, false), reading))
+          yield* run(Effect.zipRight(resetAndNoteEnded(subscriber, snapshot, head, reason, false), reading))
           return true
         }
         const { ends, isCurrent, place } = yield* findStart(beginning, subscriber.channels)
