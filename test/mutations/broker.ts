@@ -264,7 +264,7 @@ export default [
     promise: "A number of last events that cannot be is refused",
     file: "src/internal/bounds.ts",
     find: "!Number.isSafeInteger(last) || Number(last) < 0",
-    replace: "last < 0",
+    replace: "Number(last) < 0",
     test: "test/EventLog/memory.test.ts",
     name: "refuses a value of another type"
   },
