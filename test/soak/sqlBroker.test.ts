@@ -1,3 +1,5 @@
+import { EventEmitter } from "node:events"
+
 import { SqlClient } from "@effect/sql"
 import { describe, layer } from "@effect/vitest"
 import { Context, Effect, Layer } from "effect"
@@ -11,6 +13,10 @@ import * as SqlLogs from "../support/sqlLogs.js"
 const streams = Number(process.env.SQL_SCHEDULES ?? 200)
 const runs = { streams, sockets: Math.ceil(streams / 10) }
 
+// The logs that run at the same time listen on one connection, and Node.js warns of more than ten listeners.
+const concurrency = 16
+EventEmitter.defaultMaxListeners = 2 * concurrency
+
 // Nothing in this process outlives a crash of the machine.
 const layerSqlite = Layer.tap(
   Layer.orDie(Sqlite.layerClient),
@@ -19,7 +25,7 @@ const layerSqlite = Layer.tap(
 
 describe("EventBroker over SQLite", () => {
   layer(layerSqlite, { excludeTestServices: true })((it) => {
-    suite(it, { layer: SqlLogs.makeLayers(), runs, answer: eventLoopTurn, concurrency: 16 })
+    suite(it, { layer: SqlLogs.makeLayers(), runs, answer: eventLoopTurn, concurrency })
   })
 })
 
@@ -32,7 +38,7 @@ describe.skipIf(Postgres.isMissing)("EventBroker over PostgreSQL", () => {
       layer: SqlLogs.makeLayers(),
       runs,
       answer: Effect.flatMap(SqlClient.SqlClient, (sql) => Effect.orDie(Effect.asVoid(sql`SELECT 1`))),
-      concurrency: 16
+      concurrency
     })
   })
 })
