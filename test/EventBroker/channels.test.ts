@@ -378,7 +378,7 @@ describe("EventBroker with local consumers and forgotten channels", () => {
         seek: (channels, bounds) =>
           Effect.zipLeft(
             log.seek(channels, bounds),
-            searches++ < 3 ? log.append("a", new TextEncoder().encode(`data: ${searches}\n\n`)) : Effect.void
+            searches++ < 2 ? log.append("a", new TextEncoder().encode(`data: ${searches}\n\n`)) : Effect.void
           )
       })
       let searches = 0
@@ -386,11 +386,11 @@ describe("EventBroker with local consumers and forgotten channels", () => {
       yield* broker.publish("a", { data: "first" })
       yield* broker.publish("a", { data: "second" })
       const found = yield* Stream.runCollect(Stream.take(broker.stream("a", { from: "beginning" }), 2))
-      assert.deepStrictEqual(Array.from(found, ({ data, event }) => [event, data]), [["message", "2"], [
+      assert.deepStrictEqual(Array.from(found, ({ data, event }) => [event, data]), [["message", "1"], [
         "message",
-        "3"
+        "2"
       ]])
-      assert.strictEqual(searches, 4)
+      assert.strictEqual(searches, 3)
     }).pipe(Effect.scoped, Effect.provide(EventLog.layerMemoryWith({ capacity: 2 }))))
 
   it.effect("resumes after the last search a new client that was cut off before its first event", () =>
@@ -416,7 +416,7 @@ describe("EventBroker with local consumers and forgotten channels", () => {
       assert.strictEqual(searches, 2)
     }).pipe(Effect.scoped, Effect.provide(EventLog.layerMemoryWith({ capacity: 2 }))))
 
-  it.effect("ends its searches with a resync if the log evicts the first event each time", () =>
+  it.effect("begins later with each search, without a resync, if the log evicts the first event each time", () =>
     Effect.gen(function*() {
       let searches = 0
       const broker = yield* makeSearching((log) => ({
@@ -428,8 +428,8 @@ describe("EventBroker with local consumers and forgotten channels", () => {
       }))
       yield* broker.publish("a", { data: "first" })
       const found = yield* Stream.runHead(broker.stream("a", { from: "beginning" }))
-      assert.strictEqual(Option.getOrThrow(found).event, "resync")
-      assert.strictEqual(searches, 9)
+      assert.deepInclude(Option.getOrThrow(found), { event: "message", data: "next" })
+      assert.isAtMost(searches, 9)
     }).pipe(Effect.scoped, Effect.provide(EventLog.layerMemoryWith({ capacity: 1 }))))
 
   it.effect("notices the end of a channel, or its next event, during a search", () =>
@@ -460,7 +460,7 @@ describe("EventBroker with local consumers and forgotten channels", () => {
     }).pipe(Effect.scoped, Effect.provide(EventLog.layerMemory)), 10_000)
 
   it("refuses a place that cannot be where the route is built", () => {
-    for (const from of [{ last: -1 }, { last: 0.5 }, { last: Number.NaN }, "end", null, { since: 5 }]) {
+    for (const from of [{ last: -1 }, { last: 0.5 }, { last: Number.NaN }, "end", null, { since: 5 }, [], new Date(0)]) {
       const options: { readonly from: EventBroker.From } = JSON.parse("{}")
       Object.assign(options, { from })
       assert.throws(() => EventBroker.respond("a", options), Cause.IllegalArgumentException)

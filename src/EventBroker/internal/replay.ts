@@ -34,9 +34,7 @@ interface SnapshotEvent extends Fields {
 export const checkFrom = ({ from = "now" }: Pick<Start<never>, "from">): void => {
   const fault = from === "now" || from === "beginning"
     ? undefined
-    : typeof from === "object" && from !== null
-    ? boundsFault(from)
-    : "from must be now, beginning or bounds"
+    : boundsFault(from)
   if (fault !== undefined) throw new Cause.IllegalArgumentException(`EventBroker: ${fault}`)
 }
 
@@ -60,7 +58,7 @@ type Reading<R> = Effect.Effect<void, unknown, R>
  *             +-- none of these ----------------------------------------------> live
  *
  * A page that is incomplete (`missing`) leads to `reset` as well, unless it is the first after `seek`: its client has
- * lost nothing, so the log is searched again. Entries that are appended meanwhile are not queued: the subscriber is
+ * lost nothing, so the log is searched again, and the client begins later each time. Entries that are appended meanwhile are not queued: the subscriber is
  * marked as `behind`, and reads them from the log.
  */
 export interface Replays {
@@ -100,6 +98,8 @@ export const make = (log: EventLog.Service, hub: Hub): Replays => {
       return page
     }))
 
+  const seek = (channels: ReadonlyArray<string>, bounds: Bounds) => permits.withPermits(1)(log.seek(channels, bounds))
+
   /**
    * Finds the cursor with which a subscriber of the channels begins, and the last entries of those that have ended up
    * to there. If `isCurrent`, no entries follow it. A log in another process is asked once for a client that is new, or
@@ -113,7 +113,7 @@ export const make = (log: EventLog.Service, hub: Hub): Replays => {
         ? undefined
         : isCursor(beginning)
         ? beginning
-        : yield* permits.withPermits(1)(log.seek(channels, beginning))
+        : yield* seek(channels, beginning)
       if (hasPattern && after !== undefined) return { place: after, ends: [], isCurrent: false }
       const last = hasPattern
         ? { entries: [], head: yield* log.head, isCurrent: false }
@@ -143,7 +143,7 @@ export const make = (log: EventLog.Service, hub: Hub): Replays => {
     noteEnded(subscriber, (yield* findStartWhileOpen(subscriber, { epoch, seq })).ends)
   })
 
-  const findStartWhileOpen = ({ channels, connection }: Subscriber, beginning: Beginning) =>
+  const findStartWhileOpen = ({ channels, connection }: Subscriber, beginning: Cursor) =>
     Effect.retry(findStart(beginning, channels), retryWhileOpen(connection))
 
   /** Ends the connection of a subscriber if all of its channels have ended up to its cursor. */
@@ -174,7 +174,7 @@ export const make = (log: EventLog.Service, hub: Hub): Replays => {
   const catchUp = <R>(subscriber: Subscriber, snapshot: TakeSnapshot<R>, bounds?: Bounds) => {
     const { connection } = subscriber
     let count = 0
-    let searches = bounds === undefined ? 0 : maxSearches
+    let searches = bounds === undefined ? maxSearches : 0
     return Effect.gen(function*() {
       let end: Entry | undefined
       let isReset = false
@@ -185,8 +185,10 @@ export const make = (log: EventLog.Service, hub: Hub): Replays => {
         if (page === undefined) return
         isMore = page.more
         if (Option.isSome(page.missing)) {
-          if (bounds !== undefined && searches-- > 0) {
-            const { ends, place } = yield* findStartWhileOpen(subscriber, bounds)
+          if (bounds !== undefined && searches < maxSearches) {
+            const found = yield* Effect.retry(seek(subscriber.channels, bounds), retryWhileOpen(connection))
+            const place = between(found, page.position, searches++ / (maxSearches - 1))
+            const { ends } = yield* findStartWhileOpen(subscriber, place)
             subscriber.moveTo(place)
             noteEnded(subscriber, ends)
             // The client has the cursor of the search before, with which it would receive a `resync`.
@@ -199,7 +201,7 @@ export const make = (log: EventLog.Service, hub: Hub): Replays => {
           isMore = true
           continue
         }
-        searches = 0
+        searches = maxSearches
         for (const entry of page.entries) {
           const frame = frameOf(subscriber, entry)
           if (frame !== undefined) {
@@ -285,6 +287,12 @@ const parseStart = <R>({ from = "now", lastEventId, snapshot }: Start<R>): Begin
     ? "now"
     : "reset"
 
+/** Returns the place that is a share of the way from a cursor to the head. */
+const between = (cursor: Cursor, head: Cursor, share: number): Cursor =>
+  cursor.epoch === head.epoch && head.seq > cursor.seq
+    ? { epoch: cursor.epoch, seq: cursor.seq + Math.round((head.seq - cursor.seq) * share) }
+    : cursor
+
 /**
  * Moves a subscriber to a position of the log without the events before it. Sends a `resync` with the reason if there
  * is one, the snapshot, and the cursor.
@@ -346,8 +354,8 @@ const send = (connection: Connection, frame: Frame.Frame): Effect.Effect<boolean
 const pageSize = 256
 const pageBytes = 64 * 1024
 /**
- * The searches for a new client, after each of which the log has evicted the first entry before it was read. Then the
- * client receives a `resync`.
+ * The further searches for a new client, after each of which the log has evicted the first entry before it was read.
+ * Each begins later than the one before, and the last one at the head.
  */
 const maxSearches = 8
 /** The pages that are read at the same time. */
