@@ -460,7 +460,9 @@ describe("EventBroker with local consumers and forgotten channels", () => {
     }).pipe(Effect.scoped, Effect.provide(EventLog.layerMemory)), 10_000)
 
   it("refuses a place that cannot be where the route is built", () => {
-    for (const from of [{ last: -1 }, { last: 0.5 }, { last: Number.NaN }, "end", null, { since: 5 }, [], new Date(0)]) {
+    for (
+      const from of [{ last: -1 }, { last: 0.5 }, { last: Number.NaN }, "end", null, { since: 5 }, [], new Date(0)]
+    ) {
       const options: { readonly from: EventBroker.From } = JSON.parse("{}")
       Object.assign(options, { from })
       assert.throws(() => EventBroker.respond("a", options), Cause.IllegalArgumentException)
