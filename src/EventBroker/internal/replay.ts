@@ -58,8 +58,8 @@ type Reading<R> = Effect.Effect<void, unknown, R>
  *             +-- none of these ----------------------------------------------> live
  *
  * A page that is incomplete (`missing`) leads to `reset` as well, unless it is the first after `seek`: its client has
- * lost nothing, so the log is searched again, and the client begins later each time. Entries that are appended meanwhile are not queued: the subscriber is
- * marked as `behind`, and reads them from the log.
+ * lost nothing, so the log is searched again, and the client begins later each time. Entries that are appended
+ * meanwhile are not queued: the subscriber is marked as `behind`, and reads them from the log.
  */
 export interface Replays {
   /**
