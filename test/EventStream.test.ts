@@ -635,7 +635,7 @@ describe("EventStream", () => {
                 () => Ref.update(running, (n) => n - 1)
               ), { strategy: "suspend" })
           )
-          const clients = serve === serveNode ? 400 : 200
+          const clients = serve === serveNode ? 200 : 100
           yield* Effect.forEach(
             Array.range(1, clients),
             (n) =>

@@ -43,7 +43,7 @@ const { publicKey: p256dh } = await Effect.runPromise(VapidKeys.generate)
 const auth = randomBytes(16).toString("base64url")
 
 // `npm run test:soak` sends to a million rows, and sends 10,000 messages at once.
-const rowCount = Number(process.env.ROWS ?? 10_000)
+const rowCount = Number(process.env.ROWS ?? 4_000)
 const messageCount = Math.min(10_000, rowCount / 20)
 
 const subscribe = (endpoint: string, applicationServerKey?: string) =>

@@ -5,5 +5,5 @@ import * as EventLog from "effect-realtime/EventLog"
 import { suite } from "./suite.js"
 
 layer(Layer.empty, { excludeTestServices: true })("EventLog: memory", (it) => {
-  suite(it, { layer: EventLog.layerMemoryWith, runs: 500 })
+  suite(it, { layer: EventLog.layerMemoryWith, runs: 200 })
 })

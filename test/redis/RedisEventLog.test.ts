@@ -63,7 +63,7 @@ describeRedis("RedisEventLog", () => {
         Layer.unwrapEffect(
           Effect.map(Redis.SharedRedis, ({ url }) => RedisEventLog.layer({ url, prefix: `suite-${logs++}`, ...limits }))
         ),
-      runs: 100
+      runs: 40
     })
 
     describe("while Redis is away", () => {
