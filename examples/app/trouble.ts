@@ -30,7 +30,14 @@ export const drop = (customer: string) => EventBroker.disconnectOwner(customer)
 const filler = "x".repeat(4_000)
 
 /** Publishes 3,000 events of 4 KB, a hundred at a time. */
-export const burst = Effect.forEach(Array.range(0, 29), (batch) =>
-  EventBroker.publishAll(Array.makeBy(100, (i) =>
-    EventBroker.event(Topic.channel(Burst, {}), "drop", { n: batch * 100 + i + 1, of: 3_000, filler })
-  )).pipe(Effect.delay("20 millis")), { discard: true })
+export const burst = Effect.forEach(
+  Array.range(0, 29),
+  (batch) =>
+    EventBroker.publishAll(
+      Array.makeBy(100, (i) =>
+        EventBroker.event(Topic.channel(Burst, {}), "drop", { n: batch * 100 + i + 1, of: 3_000, filler }))
+    ).pipe(
+      Effect.delay("20 millis")
+    ),
+  { discard: true }
+)
