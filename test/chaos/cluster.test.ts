@@ -18,7 +18,7 @@ const isChosen = ({ name }: Engine) => engines?.includes(name) ?? true
 const hours = 24 * 60 * 60_000
 
 const ordered = (engine: Engine, runs: number) =>
-  it.live.skipIf(runs === 0)(
+  it.live(
     `orders the events of publishers that alternate between nodes, ${runs} runs of ${orderSeconds} s`,
     () =>
       Effect.gen(function*() {
@@ -114,7 +114,7 @@ if (isChosen(sentinel)) describeRedis("Redis Sentinel", () => survives(sentinel,
 if (isChosen(postgres)) {
   describe.skipIf(Postgres.isMissing)("PostgreSQL", () => {
     // A run takes half a minute, so it needs CHAOS_ORDER_RUNS, which `test:chaos:full` sets.
-    ordered(postgres, orderRunsOf(0))
+    if (orderRunsOf(0) > 0) ordered(postgres, orderRunsOf(0))
     survives(postgres, schedulesOf(6))
   })
 }
