@@ -51,9 +51,13 @@ const survives = (engine: Engine, schedules: number) =>
         const broken: Array<string> = []
         const results = yield* Effect.forEach(Array.from({ length: worlds }), () =>
           Effect.gen(function*() {
-            const world = yield* makeWorld(engine, script)
+            const world = yield* Effect.timeoutFail(Effect.disconnect(makeWorld(engine, script)), {
+              duration: "2 minutes",
+              onTimeout: () => "a world has not started"
+            })
             const done: Array<Effect.Effect.Success<ReturnType<typeof runSchedule>>> = []
-            while (next < schedules) {
+            // A world whose repair has failed would fail the others, too.
+            while (next < schedules && broken.length === 0) {
               const n = next++
               yield* Effect.timed(runSchedule(world, n)).pipe(
                 Effect.map(([time, one]) => {

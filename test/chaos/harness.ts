@@ -261,7 +261,9 @@ const fault = (client: Client, published: ReadonlyArray<Publish>): string | unde
     for (let i = firstAfter(mine, seq); i < mine.length; i++) {
       const event = mine[i]
       if (event === undefined || event.at.seq >= item.at.seq) break
-      if (event.at.epoch === epoch) return `it lost ${event.data} without a resync`
+      if (event.at.epoch === epoch) {
+        return `it lost ${event.data} (${idOf(event.at)}) without a resync, between ${idOf(at)} and ${idOf(item.at)}`
+      }
     }
     at = item.at
   }
@@ -273,8 +275,10 @@ const fault = (client: Client, published: ReadonlyArray<Publish>): string | unde
   const lost = published.find(({ at, began, channel, data }) =>
     at !== undefined && began > informed && client.channels.includes(channel) && !seen.has(data)
   )
-  return lost === undefined ? undefined : `it lost ${JSON.stringify(lost)} without a resync`
+  return lost === undefined ? undefined : `it lost ${JSON.stringify(lost)} without a resync, at ${idOf(at)}`
 }
+
+const idOf = ({ epoch, seq }: EventLog.Cursor) => `${epoch.slice(0, 4)}-${seq}`
 
 const firstAfter = (events: ReadonlyArray<{ readonly at: EventLog.Cursor }>, seq: number): number => {
   let [low, high] = [0, events.length]
@@ -326,8 +330,10 @@ const publishLast = <E>(
   })
 
 /** Runs one schedule: clients and publishers, while faults happen. Fails with the promise that is broken. */
-export const runSchedule = (world: World, number: number) =>
-  Effect.gen(function*() {
+export const runSchedule = (world: World, number: number) => {
+  const chosen: Array<string> = []
+  let step = "its clients wait for their first cursor"
+  return Effect.gen(function*() {
     const channels = Array.from({ length: channelsOfSchedule }, (_, i) => `s${number}/${i}`)
     const published: Array<Publish> = []
     const clients = yield* Effect.forEach(
@@ -357,20 +363,23 @@ export const runSchedule = (world: World, number: number) =>
     const publishers = yield* Effect.forEach(channels, (channel) => Effect.fork(Effect.forever(publisher(channel))))
 
     const possible = world.faults
-    const chosen: Array<string> = []
     for (let left = yield* Random.nextIntBetween(1, 4); left > 0; left--) {
       yield* Effect.sleep(yield* Random.nextIntBetween(20, 200))
       const [name, fault] = yield* anyOf(Object.entries(possible))
       chosen.push(name)
+      step = name
       yield* fault
     }
+    step = "its publishers end"
     const run = `schedule ${number} (${chosen.join(", ")})`
     yield* Effect.sleep("100 millis")
     for (const fiber of publishers) yield* fiber.interruptAsFork(fiber.id())
     for (const fiber of publishers) yield* fiber.await
 
+    step = "its last events are published"
     // All faults are repaired.
     yield* publishLast(readers, channels, publisher, run)
+    step = "its subscribers are counted"
     // The count has no subscriber of a killed node, and all others.
     yield* Effect.forEach(world.nodes, ({ url }) =>
       Effect.forEach(channels, (channel) => {
@@ -397,7 +406,17 @@ export const runSchedule = (world: World, number: number) =>
       resyncs: readers.flatMap(({ received }) => received).filter(({ event }) => event === "resync").length,
       reconnections: readers.reduce((sum, { connections }) => sum + connections() - 1, 0)
     }
-  }).pipe(Effect.scoped, Effect.withRandom(Random.make(`${seed}/${world.engine.name}/${number}`)))
+  }).pipe(
+    Effect.ensuring(Effect.sync(() => (step += ", then its clients leave"))),
+    Effect.scoped,
+    Effect.withRandom(Random.make(`${seed}/${world.engine.name}/${number}`)),
+    Effect.disconnect,
+    Effect.timeoutFail({
+      duration: "5 minutes",
+      onTimeout: () => `schedule ${number} (${chosen.join(", ")}): has not ended while ${step}`
+    })
+  )
+}
 
 /**
  * Runs publishers that wait for each answer and alternate between two nodes, clients on two channels that leave and

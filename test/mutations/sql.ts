@@ -606,9 +606,41 @@ export default [
     promise: "A node whose lease was deleted announces all of its subscribers",
     ...eventLog,
     file: "src/sql/internal/log/presence.ts",
-    find: "if (yield* renew(node, announced)) return",
-    replace: "if ((yield* renew(node)) || node !== undefined) return",
+    find: "if (!(yield* renew(node, announced))) {",
+    replace: "if (!(yield* renew(node, announced)) && node === undefined) {",
     name: "SQLite does not count the subscribers of a node"
+  },
+  {
+    promise: "An announcement of subscribers that has failed is made again",
+    ...eventLog,
+    file: "src/sql/internal/log/presence.ts",
+    find: "for (const channel of counts.keys()) changed.add(channel)\n      }",
+    replace: "for (const channel of counts.keys()) changed.add(channel)\n      } else return",
+    name: "announces its subscribers without another change"
+  },
+  {
+    promise: "A delayed announcement of subscribers does not replace a later one",
+    ...eventLog,
+    file: "src/sql/internal/log/statements.ts",
+    find: "WHERE ${table}_presence.announcement < excluded.announcement",
+    replace: "",
+    name: "SQLite stores no announcement that arrives after a later one"
+  },
+  {
+    promise: "A statement that PostgreSQL does not answer fails",
+    ...eventLog,
+    file: "src/sql/internal/log/statements.ts",
+    find: "duration: waitMillis, onTimeout: () => late",
+    replace: "duration: \"1 hour\", onTimeout: () => late",
+    name: "fails a follow that the database does not answer"
+  },
+  {
+    promise: "The connection on which a log listens is not used again",
+    ...eventLog,
+    file: "src/sql/internal/log/listener.ts",
+    find: "void pg.end().catch(() => {})",
+    replace: "{}",
+    name: "leaves no connection that listens"
   },
   {
     promise: "an event of SQL is stored for the age with which it was appended",

@@ -1,5 +1,8 @@
+import * as Net from "node:net"
+
 import { SqlClient } from "@effect/sql"
 import { LibsqlClient } from "@effect/sql-libsql"
+import { PgClient } from "@effect/sql-pg"
 import type { Vitest } from "@effect/vitest"
 import { assert, describe, layer } from "@effect/vitest"
 import {
@@ -12,8 +15,10 @@ import {
   Exit,
   Fiber,
   Layer,
+  Logger,
   Option,
   Random,
+  Redacted,
   Schedule,
   Scope
 } from "effect"
@@ -26,6 +31,13 @@ import * as Postgres from "../support/postgres.js"
 import * as Sqlite from "../support/sqlite.js"
 
 const runs = Number(process.env.SCHEDULES ?? 5)
+
+// Two messages of the protocol of PostgreSQL.
+const readyForQuery = Buffer.from([0x5a, 0, 0, 0, 5, 0x49])
+const adminShutdown = Buffer.concat([
+  Buffer.from([0x45, 0, 0, 0, 46]),
+  Buffer.from("SFATAL\0VFATAL\0C57P01\0Mterminated by test\0\0")
+])
 
 const bytes = (text: string) => new TextEncoder().encode(text)
 const text = (item: EventLog.Item) => item._tag === "Entry" ? new TextDecoder().decode(item.data) : item._tag
@@ -219,7 +231,7 @@ const transactions = <R, E>(
       yield* self.set("lost/2", 2)
       while (!(yield* isCounted)) yield* Effect.zipRight(clock.advance("20 millis"), Effect.sleep("5 millis"))
       yield* sql`DELETE FROM event_log_presence WHERE channel = 'lost/2'`
-      yield* sql`UPDATE event_log_presence SET count = 1`
+      yield* sql`UPDATE event_log_presence SET announcement = 1`
       while (!(yield* isCounted)) yield* Effect.zipRight(clock.advance("5 seconds"), Effect.sleep("5 millis"))
     }))
 }
@@ -373,6 +385,51 @@ const tables = <R, E>(
       yield* sql`DELETE FROM ${table}_presence`
       assert.strictEqual(yield* others.others("a/1"), 0)
       yield* becomes(2)
+    }))
+
+  it.scoped("announces its subscribers without another change when an announcement has failed", () =>
+    Effect.gen(function*() {
+      const { node, sql, table } = yield* setUp
+      const clock = ManualClock.make()
+      const hasFailed = yield* Effect.makeLatch(false)
+      const logger = Logger.make(({ message }) => {
+        if (String(message).includes("did not announce its subscribers")) hasFailed.unsafeOpen()
+      })
+      const log = yield* Effect.withClock(node(), clock).pipe(
+        Effect.provide(Logger.replace(Logger.defaultLogger, logger))
+      )
+      const mine = yield* log.presence.pipe(Effect.provide(Logger.replace(Logger.defaultLogger, logger)))
+      const others = yield* Effect.flatMap(node(), (log) => log.presence)
+      const becomes = (count: number) =>
+        Effect.repeat(Effect.zipLeft(others.others("a/1"), clock.advance("1 second")), {
+          schedule: Schedule.spaced("5 millis"),
+          until: (total) => total === count
+        })
+      yield* mine.set("a/1", 1)
+      yield* becomes(1)
+      yield* sql`ALTER TABLE ${table}_presence RENAME TO ${table}_away`
+      yield* mine.set("a/1", 2)
+      yield* Effect.raceFirst(hasFailed.await, Effect.forever(Effect.delay(clock.advance("20 millis"), "5 millis")))
+      yield* sql`ALTER TABLE ${table}_away RENAME TO ${table}_presence`
+      yield* becomes(2)
+    }))
+
+  it.scoped("stores no announcement that arrives after a later one", () =>
+    Effect.gen(function*() {
+      const { node, sql, table } = yield* setUp
+      const mine = yield* Effect.flatMap(node(), (log) => log.presence)
+      const others = yield* Effect.flatMap(node(), (log) => log.presence)
+      const becomes = (channel: string, count: number) =>
+        Effect.repeat(others.others(channel), {
+          schedule: Schedule.spaced("5 millis"),
+          until: (total) => total === count
+        })
+      yield* mine.set("a/1", 2)
+      yield* becomes("a/1", 2)
+      yield* sql`UPDATE ${table}_presence SET count = 7, announcement = 1000 WHERE channel = 'a/1'`
+      yield* Effect.zipRight(mine.set("a/1", 3), mine.set("a/2", 1))
+      yield* becomes("a/2", 1)
+      assert.strictEqual(yield* others.others("a/1"), 7)
     }))
 }
 
@@ -545,7 +602,13 @@ describe.skipIf(Postgres.isMissing)("SqlEventLog over PostgreSQL", () => {
         const fail = (effect: Effect.Effect<unknown, EventLog.EventLogError, Scope.Scope>) =>
           Effect.fork(Effect.map(Effect.flip(effect), ({ detail }) => detail))
         const soon = Effect.timeoutFail({ duration: "10 seconds", onTimeout: () => "too late" })
-        yield* clock.advance("30 seconds")
+        const read = yield* fail(log.head)
+        yield* Effect.yieldNow()
+        for (let i = 0; i < 20 && Option.isNone(yield* Fiber.poll(read)); i++) {
+          yield* Effect.zipRight(clock.advance("15 seconds"), Effect.sleep("5 millis"))
+        }
+        assert.isTrue(Option.isSome(yield* Fiber.poll(read)))
+        assert.strictEqual(yield* Fiber.join(read), "the database has not answered in time")
         const late = yield* fail(tail.follow("a/2"))
         yield* Effect.yieldNow()
         yield* clock.advance("8 seconds")
@@ -563,6 +626,84 @@ describe.skipIf(Postgres.isMissing)("SqlEventLog over PostgreSQL", () => {
         yield* Scope.close(ice, Exit.void)
         yield* Fiber.join(closing)
       }))
+
+    it.scoped("leaves no connection that listens when it is closed, and opens none for a second log", () =>
+      Effect.gen(function*() {
+        const url = yield* Effect.flatMap(Postgres.Postgres, ({ database }) => database)
+        const client = yield* Layer.build(PgClient.layer({ url: Redacted.make(url), idleTimeout: "1 hour" }))
+        const sql = yield* SqlClient.SqlClient
+        const listeners = (count: number) =>
+          Effect.repeat(
+            sql`SELECT pid FROM pg_stat_activity WHERE query LIKE 'LISTEN%' AND datname = ${
+              new URL(url).pathname.slice(1)
+            }`,
+            { schedule: Schedule.spaced("5 millis"), until: ({ length }) => length === count }
+          )
+        const logs = open({ tableName: "one" }).pipe(
+          Effect.zipRight(open({ tableName: "two" })),
+          Effect.zipRight(sql`SELECT pg_sleep(0.1)`),
+          Effect.zipRight(listeners(1)),
+          Effect.scoped,
+          Effect.provide(client)
+        )
+        yield* logs
+        yield* listeners(0)
+        yield* logs
+      }))
+
+    // An error event of a connection that nobody listens to ends the process.
+    it.scoped(
+      "survives a server that ends a connection in the packet that opens it",
+      () =>
+        Effect.gen(function*() {
+          const url = new URL(yield* Effect.flatMap(Postgres.Postgres, ({ database }) => database))
+          const target = Number(url.port)
+          const ended = yield* Deferred.make<void>()
+          let isEnding = false
+          let left = 5
+          const proxy = Net.createServer((near) => {
+            const far = Net.connect(target, "127.0.0.1")
+            let isOpen = false
+            for (const [from, to] of [[near, far], [far, near]] as const) {
+              from.on("error", () => {})
+              from.on("close", () => to.destroy())
+            }
+            near.on("data", (data) => far.write(data))
+            far.on("data", (data) => {
+              const opens = !isOpen && data.includes(readyForQuery)
+              isOpen ||= opens
+              if (!opens || !isEnding) return near.write(data)
+              near.end(Buffer.concat([data, adminShutdown]))
+              left--
+              if (left === 0) Deferred.unsafeDone(ended, Effect.void)
+            })
+          })
+          yield* Effect.acquireRelease(
+            Effect.async<void>((resume) => void proxy.listen(0, "127.0.0.1", () => resume(Effect.void))),
+            () => Effect.sync(() => proxy.close())
+          )
+          const address = proxy.address()
+          url.port = String(address !== null && typeof address === "object" ? address.port : 0)
+          const client = yield* Layer.build(PgClient.layer({ url: Redacted.make(String(url)) }))
+          const log = yield* Effect.provide(open(), client)
+          isEnding = true
+          yield* Effect.provide(
+            Effect.flatMap(PgClient.PgClient, (sql) =>
+              Effect.ignore(sql`
+              SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()
+            `)),
+            client
+          )
+          yield* Deferred.await(ended)
+          isEnding = false
+          yield* Effect.retry(log.append("a/1", bytes("one")), Schedule.spaced("100 millis"))
+          const tail = yield* log.tail
+          yield* tail.follow("a/1")
+          yield* log.append("a/1", bytes("two"))
+          assert.deepStrictEqual(yield* takeUntil(tail, "two"), ["two"])
+        }),
+      60_000
+    )
 
     it.scoped("does not wait for the transaction of another publisher", () =>
       Effect.gen(function*() {

@@ -1,33 +1,113 @@
 /**
- * The notifications of PostgreSQL. A node sends itself one each second, so that it notices a lost connection: the
- * client does not report one.
+ * The notifications of PostgreSQL. A node sends itself one each second, so that it notices a lost connection.
  */
 import type * as SqlClient from "@effect/sql/SqlClient"
+import type { Connection } from "@effect/sql/SqlConnection"
 import type { SqlError } from "@effect/sql/SqlError"
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import { globalValue } from "effect/GlobalValue"
 import * as Predicate from "effect/Predicate"
+import * as RcMap from "effect/RcMap"
 import * as Schedule from "effect/Schedule"
-import * as Stream from "effect/Stream"
+import * as Scope from "effect/Scope"
 
 import type { Cursor, EventLogError } from "../../../EventLog.js"
 import { annotateWith } from "../../../internal/logging.js"
 import type { Statements } from "./statements.js"
 
-/** The part of a `PgClient` that the listener needs. */
-export interface Listening {
-  readonly listen: (channel: string) => Stream.Stream<string, SqlError>
+interface Notification {
+  readonly channel: string
+  readonly payload?: string | undefined
 }
 
-export const isListening = (sql: SqlClient.SqlClient): sql is SqlClient.SqlClient & Listening =>
-  Predicate.hasProperty(sql, "listen") && Predicate.isFunction(sql.listen)
+/** A connection of a `PgClient`. */
+interface PgConnection extends Connection {
+  readonly pg: {
+    readonly on: (event: "notification", f: (notification: Notification) => void) => unknown
+    readonly off: (event: "notification", f: (notification: Notification) => void) => unknown
+    readonly setMaxListeners: (count: number) => unknown
+    readonly end: () => Promise<void>
+  }
+}
+
+export const canListen = (connection: Connection): connection is PgConnection =>
+  Predicate.hasProperty(connection, "pg") && Predicate.hasProperty(connection.pg, "on") &&
+  Predicate.isFunction(connection.pg.on)
+
+export const hasOneConnection = (sql: SqlClient.SqlClient): boolean =>
+  Predicate.hasProperty(sql, "config") && Predicate.hasProperty(sql.config, "maxConnections") &&
+  sql.config.maxConnections === 1
+
+/**
+ * The connection on which the logs of a client listen. `PgClient.listen` has a connection of its own, without a
+ * listener for errors while it opens and closes: a message of the server at that time ends the process. One of the pool
+ * always has such a listener.
+ */
+const connections = globalValue(
+  "effect-realtime/sql/listener/connections",
+  () => new WeakMap<SqlClient.SqlClient, RcMap.RcMap<"listener", Listening, SqlError>>()
+)
+
+interface Listening {
+  readonly connection: PgConnection
+  /** One statement at a time. */
+  readonly permit: Effect.Semaphore
+  /** Returns the connection to the pool when it is closed. */
+  readonly scope: Scope.CloseableScope
+}
+
+const connectionOf = (sql: SqlClient.SqlClient) =>
+  Effect.gen(function*() {
+    const known = connections.get(sql)
+    if (known !== undefined) return known
+    const lookup = Effect.acquireRelease(
+      Effect.gen(function*() {
+        const scope = yield* Scope.make()
+        const connection = yield* sql.reserve.pipe(
+          Effect.filterOrDieMessage(canListen, "a connection of the SqlClient cannot listen"),
+          Scope.extend(scope)
+        )
+        connection.pg.setMaxListeners(0)
+        const listening: Listening = { connection, permit: Effect.unsafeMakeSemaphore(1), scope }
+        return listening
+      }),
+      // The pool uses no connection again that ends. It may be lost, so nothing waits for its end.
+      ({ connection: { pg }, scope }) =>
+        Effect.zipRight(Effect.sync(() => void pg.end().catch(() => {})), Scope.close(scope, Exit.void))
+    )
+    // The map has no entry while no log listens, so its scope is never closed.
+    const map = yield* Scope.extend(RcMap.make({ lookup: () => lookup }), yield* Scope.make())
+    connections.set(sql, map)
+    return map
+  })
+
+/** Listens until it is interrupted. */
+const listen = (sql: SqlClient.SqlClient, channel: string, onPayload: (payload: string) => void) =>
+  Effect.gen(function*() {
+    const map = yield* connectionOf(sql)
+    const { connection, permit } = yield* RcMap.get(map, "listener")
+    const { pg } = connection
+    const onNotification = ({ channel: from, payload }: Notification) => {
+      if (from === channel && payload !== undefined) onPayload(payload)
+    }
+    yield* Effect.acquireRelease(
+      Effect.sync(() => pg.on("notification", onNotification)),
+      () => Effect.sync(() => pg.off("notification", onNotification))
+    )
+    // A log that leaves may have noticed a lost connection: the next one to listen opens another.
+    yield* Effect.addFinalizer(() => RcMap.invalidate(map, "listener"))
+    yield* permit.withPermits(1)(connection.executeRaw(`LISTEN "${channel}"`, []))
+    return yield* Effect.never
+  }).pipe(Effect.scoped)
 
 /**
  * Listens until it is interrupted. `onHead` is called when the log may be further than before. `flush` appends the
  * events that transactions have left.
  */
 export const run = ({ flush, node, onHead, ping, sql, tableName, wake }: {
-  readonly sql: Listening
+  readonly sql: SqlClient.SqlClient
   readonly tableName: string
   readonly node: string
   readonly ping: Statements["ping"]
@@ -40,23 +120,20 @@ export const run = ({ flush, node, onHead, ping, sql, tableName, wake }: {
   let isReachable = false
   const pending = Effect.unsafeMakeLatch(false)
 
-  const onNotification = (payload: string) =>
-    Effect.flatMap(Clock.currentTimeMillis, (now) =>
-      Effect.sync(() => {
-        if (payload === node) pending.unsafeOpen()
-        else if (payload === `${node} ping`) notifiedAt = now
-        else if (/^\d+$/.test(payload)) wake(Number(payload))
-      }))
+  const onPayload = (clock: Clock.Clock) => (payload: string) => {
+    if (payload === node) pending.unsafeOpen()
+    else if (payload === `${node} ping`) notifiedAt = clock.unsafeCurrentTimeMillis()
+    else if (/^\d+$/.test(payload)) wake(Number(payload))
+  }
 
-  // The client reports neither an error nor the end of the connection.
   const untilLost = Effect.gen(function*() {
     notifiedAt = yield* Clock.currentTimeMillis
     while ((yield* Clock.currentTimeMillis) - notifiedAt < silenceMillis) yield* Effect.sleep("500 millis")
   })
 
-  const listen = Effect.raceFirst(
-    // A connection that does not answer would not end the stream, so nothing waits for it.
-    Effect.disconnect(Stream.runForEach(sql.listen(tableName), onNotification)),
+  const listening = Effect.raceFirst(
+    // The end of a statement that has no answer takes seconds.
+    Effect.disconnect(Effect.flatMap(Effect.clock, (clock) => listen(sql, tableName, onPayload(clock)))),
     untilLost
   ).pipe(
     Effect.sandbox,
@@ -82,7 +159,7 @@ export const run = ({ flush, node, onHead, ping, sql, tableName, wake }: {
   )
 
   return Effect.all([
-    listen,
+    listening,
     Effect.repeat(tick, Schedule.spaced("1 second")),
     pending.await.pipe(
       Effect.zipRight(pending.close),

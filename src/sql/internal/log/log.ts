@@ -61,7 +61,8 @@ export const make = Effect.fnUntraced(function*(settings: Settings & { readonly 
   )
 
   const flush = Effect.asVoid(append([]))
-  yield* (Listener.isListening(sql)
+  const isPg = sql.onDialectOrElse({ pg: () => true, orElse: () => false })
+  yield* (isPg
     ? Listener.run({
       sql,
       tableName: settings.tableName,
@@ -100,7 +101,7 @@ export const make = Effect.fnUntraced(function*(settings: Settings & { readonly 
   const appendAll = (events: ReadonlyArray<NewEntry>): Effect.Effect<ReadonlyArray<Cursor>, EventLogError> =>
     Effect.if(isInTransaction(sql), {
       onTrue: () =>
-        Listener.isListening(sql)
+        isPg
           ? Effect.map(send(events, node), (cursor) => events.map(() => cursor))
           // The page that the tails read next waits for the end of the transaction, or else they poll.
           : Effect.tap(append(events), () => Effect.sync(tails.wake)),

@@ -23,7 +23,6 @@ export const open = (
     // The number of the last announcement that the database has stored.
     let announced = 0
 
-    // An older number is not stored after a newer one.
     const { withPermits } = yield* Effect.makeSemaphore(1)
     const announceChanges = withPermits(1)(Effect.gen(function*() {
       while (changed.size > 0) {
@@ -43,10 +42,11 @@ export const open = (
     // Other nodes delete the numbers of a node that did not renew its lease for long, and a database that is restored
     // may lack the last ones.
     const renewLease = Effect.gen(function*() {
-      if (yield* renew(node, announced)) return
-      yield* leave(node)
-      yield* enter(node)
-      for (const channel of counts.keys()) changed.add(channel)
+      if (!(yield* renew(node, announced))) {
+        yield* leave(node)
+        yield* enter(node)
+        for (const channel of counts.keys()) changed.add(channel)
+      }
       yield* announceChanges
     })
     /** Logs the failure of a step: the next one announces what this one did not. */

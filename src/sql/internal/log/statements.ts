@@ -14,6 +14,7 @@ import type { Cursor, Entry, NewEntry, Retention } from "../../../EventLog.js"
 import { EventLogError } from "../../../EventLog.js"
 import { isHidden, isPattern, withoutCovered } from "../../../internal/channel.js"
 import * as Statement from "../statement.js"
+import { notAnswered, timeout, unavailable, waitMillis } from "./errors.js"
 import { now, tooOld } from "./tables.js"
 
 export interface Settings {
@@ -60,15 +61,27 @@ export const make = (
   const isPg = sql.onDialectOrElse({ pg: () => true, orElse: () => false })
   const refused = (code: string) =>
     new EventLogError({ reason: "Unavailable", detail: `the database has refused a statement: ${code}` })
+  // PostgreSQL may vanish, so nothing waits for a statement that is interrupted or late. It runs to its end and is not
+  // cancelled: a cancellation that comes too late would end the next statement of the connection.
+  const answered = <A>(statement: Effect.Effect<A, EventLogError>, late: EventLogError) =>
+    isPg
+      ? Effect.disconnect(Effect.uninterruptible(statement)).pipe(
+        Effect.timeoutFail({ duration: waitMillis, onTimeout: () => late }),
+        Effect.withClock(clock)
+      )
+      : Effect.withClock(statement, clock)
   // A read waits for no writer: neither in PostgreSQL nor in SQLite with a WAL.
   const read = <A>(statement: Statement.Statement<A>): Effect.Effect<ReadonlyArray<A>, EventLogError> =>
-    Effect.mapError(statement.withoutTransform, (error) => refused(Statement.failureCode(error)))
-  const writeWith = (toError: (code: string) => EventLogError) => {
+    answered(
+      Effect.mapError(statement.withoutTransform, (error) => refused(Statement.failureCode(error))),
+      unavailable(notAnswered)
+    )
+  const writeWith = (toError: (code: string) => EventLogError, late: EventLogError) => {
     const { write } = Statement.queries(sql, toError)
-    return <A>(statement: Statement.Statement<A>) => Effect.withClock(write(statement), clock)
+    return <A>(statement: Statement.Statement<A>) => answered(write(statement), late)
   }
-  const write = writeWith(refused)
-  const append = writeWith(toAppendError)
+  const write = writeWith(refused, unavailable(notAnswered))
+  const append = writeWith(toAppendError, timeout(notAnswered))
 
   const namesOf = (channels: ReadonlyArray<string>) =>
     isPg
@@ -251,7 +264,7 @@ export const make = (
      * before them. The node is woken with the commit.
      */
     send: (events: ReadonlyArray<NewEntry>, node: string) =>
-      append(sql<StateRow>`
+      Statement.queries(sql, toAppendError).write(sql<StateRow>`
         WITH sent AS (
           INSERT INTO ${table}_outbox (channel, key, data, max_age, capacity, max_bytes) VALUES ${
         sql.csv(Arr.map(events, (event) => rowOf(sql, event)))
@@ -323,7 +336,7 @@ export const make = (
       Effect.map(
         write(sql`
           UPDATE ${table}_nodes SET expires = ${nowAt} + ${leaseMillis} WHERE node = ${node} AND EXISTS (
-            SELECT 1 FROM ${table}_presence AS p WHERE p.node = ${node} AND p.channel = '' AND p.count >= ${announced}
+            SELECT 1 FROM ${table}_presence AS p WHERE p.node = ${node} AND p.channel = '' AND p.announcement >= ${announced}
           ) RETURNING node
         `),
         Arr.isNonEmptyReadonlyArray
@@ -333,22 +346,26 @@ export const make = (
         INSERT INTO ${table}_nodes (node, expires) VALUES (${node}, ${nowAt} + ${leaseMillis})
         ON CONFLICT (node) DO UPDATE SET expires = excluded.expires
       `),
-    /** Stores the numbers of a node, and the number of the announcement in the row of the channel without a name. */
+    /**
+     * Stores the numbers of a node, except those of a later announcement: a statement that the network has delayed may
+     * arrive after the next one. The row of the channel without a name shows that the announcement is stored.
+     */
     announce: (
       node: string,
       announcement: number,
       counts: ReadonlyArray<readonly [channel: string, count: number]>
     ) =>
       write(sql`
-        INSERT INTO ${table}_presence (node, channel, matcher, slashes, count) VALUES ${
+        INSERT INTO ${table}_presence (node, channel, matcher, slashes, count, announcement) VALUES ${
         sql.csv(
-          Arr.append(counts, Tuple.make("", announcement)).map(([channel, count]) =>
+          Arr.append(counts, Tuple.make("", 0)).map(([channel, count]) =>
             sql`(${node}, ${channel}, ${isPattern(channel) ? matcherOf(isPg, channel) : null}, ${
               slashesIn(channel)
-            }, ${count})`
+            }, ${count}, ${announcement})`
           )
         )
-      } ON CONFLICT (channel, node) DO UPDATE SET count = excluded.count
+      } ON CONFLICT (channel, node) DO UPDATE SET count = excluded.count, announcement = excluded.announcement
+          WHERE ${table}_presence.announcement < excluded.announcement
       `),
     leave: (node: string) =>
       Effect.zipRight(

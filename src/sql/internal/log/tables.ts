@@ -57,6 +57,7 @@ const common = (t: string): ReadonlyArray<string> => [
     matcher TEXT,
     slashes INTEGER NOT NULL,
     count BIGINT NOT NULL,
+    announcement BIGINT NOT NULL,
     PRIMARY KEY (channel, node)
   )`,
   `CREATE INDEX IF NOT EXISTS ${t}_presence_by_node ON ${t}_presence (node)`
