@@ -90,6 +90,22 @@ export default [
     name: "refuses writes: OOM"
   },
   {
+    promise: "a node announces all counts when Redis has earlier ones",
+    file: scripts,
+    find: " elseif stored ~= number - 1 then return 0 end",
+    replace: " end",
+    test,
+    name: "as after a failover"
+  },
+  {
+    promise: "a delayed announcement of counts does not replace a later one",
+    file: scripts,
+    find: "if stored >= number then return 1 end",
+    replace: "",
+    test,
+    name: "as after a failover"
+  },
+  {
     promise: "a refusal costs no session",
     file: presence,
     find: "Effect.catchIf((error) => codeOf(error) !== undefined, (error) => {",

@@ -299,6 +299,43 @@ describeRedis("RedisEventLog", () => {
         yield* others(0)
       }))
 
+    it.scoped("announces all counts again when Redis has earlier ones, as after a failover", () =>
+      Effect.gen(function*() {
+        const { url } = yield* Redis.make()
+        const options = { url, timeout: "400 millis" } as const
+        const [self, other] = yield* Effect.flatMap(
+          Effect.all([node(options), node(options)]),
+          ([a, b]) => Effect.all([a.presence, b.presence])
+        )
+        const others = (channel: string, expected: number) =>
+          self.others(channel).pipe(
+            Effect.repeat({ until: (count) => count === expected, schedule: Schedule.spaced("5 millis") }),
+            Effect.timeoutFail({ duration: "5 seconds", onTimeout: () => `others are not ${expected}` })
+          )
+        yield* other.set("a", 1)
+        yield* others("a", 1)
+        const client = yield* admin(url)
+        const [key = ""] = yield* Effect.promise(() => client.keys("{effect-realtime}:node:*"))
+        const early = yield* Effect.promise(() => client.hGetAll(key))
+        yield* Effect.zipRight(other.set("a", 0), other.set("b", 2))
+        yield* others("b", 2)
+        yield* others("a", 0)
+        yield* Effect.promise(() => client.multi().del(key).hSet(key, early).exec())
+        yield* others("a", 0)
+        yield* others("b", 2)
+        // An announcement that the network has delayed.
+        yield* Effect.promise(() => client.hSet(key, "\n#", "1000"))
+        const calls = Effect.map(
+          Effect.promise(() => client.info("commandstats")),
+          (stats) => Number(/cmdstat_evalsha:calls=(\d+)/.exec(stats)?.[1])
+        )
+        yield* other.set("a", 3)
+        const before = yield* calls
+        // Both nodes have announced themselves.
+        yield* Effect.repeat(calls, { until: (now) => now >= before + 6, schedule: Schedule.spaced("5 millis") })
+        assert.strictEqual(yield* self.others("a"), 0)
+      }))
+
     it.scoped("counts a node once on a channel that is shorter than another of its patterns", () =>
       Effect.gen(function*() {
         const { url } = yield* Redis.make()

@@ -10,18 +10,19 @@ import type { EventLogError, Presence } from "../../EventLog.js"
 import { isPattern, shapeOf } from "../../internal/channel.js"
 import type { Client } from "./client.js"
 import { answer, codeOf, logWarning } from "./client.js"
-import type { Keys } from "./scripts.js"
+import type { Announcement, Keys } from "./scripts.js"
 
-type Count = readonly [channel: string, count: number]
-
-/** The numbers of subscribers of a node, and the channels of which Redis may not know the number. */
+/** The numbers of subscribers of a node, and the channels of which Redis does not know the number. */
 class Node {
   readonly id = crypto.randomUUID()
   private readonly counts = new Map<string, number>()
   private unannounced = new Set<string>()
+  // False until Redis has all of the counts, and when it may have lost some.
+  private isKnown = false
+  private number = 0
 
   get isAnnounced(): boolean {
-    return this.unannounced.size === 0
+    return this.isKnown && this.unannounced.size === 0
   }
 
   set(channel: string, count: number): void {
@@ -30,21 +31,25 @@ class Node {
     this.unannounced.add(channel)
   }
 
-  /** Returns the shapes of the patterns: the positions of their wildcards. */
-  shapes(): Set<string> {
-    return new Set(Array.from(this.counts.keys()).filter(isPattern).map(shapeOf))
-  }
-
-  /** Returns the counts that have changed since the last call. */
-  takeUnannounced(): Array<Count> {
-    const channels = this.unannounced
+  /** Returns the counts that have changed since the last call, or all if Redis may not have the last ones. */
+  announcement(): Announcement {
+    const channels = this.isKnown ? this.unannounced : this.counts.keys()
+    const announcement = {
+      id: this.id,
+      number: ++this.number,
+      isComplete: !this.isKnown,
+      // The positions of the wildcards of the patterns.
+      shapes: new Set(Array.from(this.counts.keys()).filter(isPattern).map(shapeOf)),
+      counts: Array.from(channels, (channel) => [channel, this.counts.get(channel) ?? 0] as const)
+    }
     this.unannounced = new Set()
-    return Array.from(channels, (channel) => [channel, this.counts.get(channel) ?? 0])
+    this.isKnown = true
+    return announcement
   }
 
-  /** Marks all counts as unannounced, with those of an announcement that has failed: it may have removed channels. */
-  reset(failed: ReadonlyArray<Count> = []): void {
-    this.unannounced = new Set([...this.unannounced, ...failed.map(([channel]) => channel), ...this.counts.keys()])
+  /** Announces all counts next time. */
+  forget(): void {
+    this.isKnown = false
   }
 }
 
@@ -68,12 +73,12 @@ export const makeNodes = ({ command, keys, timeout }: {
     Effect.suspend(() => {
       // A node that has left meanwhile must not come back.
       if (!nodes.has(node)) return Effect.void
-      const counts = node.takeUnannounced()
-      return answer(() => commands.attend(keys, node.id, timeout * 3, node.shapes(), counts), timeout).pipe(
-        Effect.onError(() => Effect.sync(() => node.reset(counts))),
-        Effect.map((wasKnown) => {
+      const announcement = node.announcement()
+      return answer(() => commands.attend(keys, timeout * 3, announcement), timeout).pipe(
+        Effect.onError(() => Effect.sync(() => node.forget())),
+        Effect.map((isStored) => {
           isRefused = false
-          if (!wasKnown) node.reset()
+          if (!isStored) node.forget()
           if (!node.isAnnounced) changed.unsafeOpen()
         }),
         // The next ping announces it again.

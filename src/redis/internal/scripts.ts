@@ -817,7 +817,21 @@ return lacking`,
 // The field of a node that has the shapes of its patterns. No channel has this name.
 const shapesField = "\n"
 
-/** Announces counts of a node. Returns false if Redis did not know the node, which then has to announce all counts. */
+export interface Announcement {
+  readonly id: string
+  /** Higher than that of each earlier announcement of the node. */
+  readonly number: number
+  /** True if the counts are all. */
+  readonly isComplete: boolean
+  readonly shapes: Iterable<string>
+  readonly counts: Iterable<readonly [channel: string, count: number]>
+}
+
+/**
+ * Announces counts of a node: all of them, or those that have changed since the announcement before it. Returns false
+ * if Redis does not have that one: the node has to announce all counts. An announcement that the network has delayed
+ * does not replace a later one.
+ */
 export const attend = defineScript({
   SCRIPT: `
 local time = redis.call('TIME')
@@ -826,30 +840,30 @@ for i, expected in ipairs({'zset', 'hash'}) do
   local type = redis.call('TYPE', KEYS[i]).ok
   if type ~= expected and type ~= 'none' then redis.call('DEL', KEYS[i]) end
 end
-local wasKnown = redis.call('EXISTS', KEYS[2])
-redis.call('HSET', KEYS[2], '\\n', ARGV[3])
-for i = 4, #ARGV, 2 do
+local number, stored = tonumber(ARGV[3]), tonumber(redis.call('HGET', KEYS[2], '\\n#') or 0)
+if stored >= number then return 1 end
+if ARGV[4] == '1' then redis.call('DEL', KEYS[2]) elseif stored ~= number - 1 then return 0 end
+redis.call('HSET', KEYS[2], '\\n#', ARGV[3], '\\n', ARGV[5])
+for i = 6, #ARGV, 2 do
   if ARGV[i + 1] == '0' then redis.call('HDEL', KEYS[2], ARGV[i])
   else redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1]) end
 end
 redis.call('PEXPIRE', KEYS[2], ARGV[2])
 redis.call('ZADD', KEYS[1], string.format('%.0f', now + ARGV[2]), ARGV[1])
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', now))
-return wasKnown`,
+return 1`,
   parseCommand: (
     parser: CommandParser,
     keys: Keys,
-    id: string,
     millis: number,
-    shapes: Iterable<string>,
-    counts: Iterable<readonly [string, number]>
+    { counts, id, isComplete, number, shapes }: Announcement
   ) => {
     parser.push("2")
     parser.pushKeys([keys.nodes, keys.node + id])
-    parser.push(id, String(millis), Array.from(shapes).join(shapesField))
+    parser.push(id, String(millis), String(number), isComplete ? "1" : "0", Array.from(shapes).join(shapesField))
     for (const [channel, count] of counts) parser.push(channel, String(count))
   },
-  transformReply: (wasKnown: number) => wasKnown === 1
+  transformReply: (isStored: number) => isStored === 1
 })
 
 /** Removes a node. */
