@@ -1,5 +1,3 @@
-import { EventEmitter } from "node:events"
-
 import { SqlClient } from "@effect/sql"
 import { describe, layer } from "@effect/vitest"
 import { Context, Effect, Layer } from "effect"
@@ -13,9 +11,7 @@ import * as SqlLogs from "../support/sqlLogs.js"
 const streams = Number(process.env.SQL_SCHEDULES ?? 200)
 const runs = { streams, sockets: Math.ceil(streams / 10) }
 
-// The logs that run at the same time listen on one connection, and Node.js warns of more than ten listeners.
 const concurrency = 16
-EventEmitter.defaultMaxListeners = 2 * concurrency
 
 // Nothing in this process outlives a crash of the machine.
 const layerSqlite = Layer.tap(
