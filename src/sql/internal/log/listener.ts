@@ -54,6 +54,8 @@ interface Listening {
   readonly connection: PgConnection
   /** One statement at a time. */
   readonly permit: Effect.Semaphore
+  /** True when a log has noticed that the connection is lost. */
+  isLost: boolean
   /** Returns the connection to the pool when it is closed. */
   readonly scope: Scope.CloseableScope
 }
@@ -70,7 +72,7 @@ const connectionOf = (sql: SqlClient.SqlClient) =>
           Scope.extend(scope)
         )
         connection.pg.setMaxListeners(0)
-        const listening: Listening = { connection, permit: Effect.unsafeMakeSemaphore(1), scope }
+        const listening: Listening = { connection, permit: Effect.unsafeMakeSemaphore(1), isLost: false, scope }
         return listening
       }),
       // The pool uses no connection again that ends. It may be lost, so nothing waits for its end.
@@ -83,12 +85,23 @@ const connectionOf = (sql: SqlClient.SqlClient) =>
     return map
   })
 
-/** Listens until it is interrupted. */
-const listen = (sql: SqlClient.SqlClient, channel: string, onPayload: (payload: string) => void) =>
+/** Gets the connection, and leaves it with the scope. The last log to leave ends it. */
+const join = (sql: SqlClient.SqlClient): Effect.Effect<Listening, SqlError, Scope.Scope> =>
   Effect.gen(function*() {
     const map = yield* connectionOf(sql)
-    const { connection, permit } = yield* RcMap.get(map, "listener")
-    const { pg } = connection
+    const listening = yield* RcMap.get(map, "listener")
+    if (!listening.isLost) return listening
+    yield* RcMap.invalidate(map, "listener")
+    return yield* RcMap.get(map, "listener")
+  })
+
+/** Listens until the scope is closed. */
+const listen = (
+  { connection: { pg }, connection, permit }: Listening,
+  channel: string,
+  onPayload: (payload: string) => void
+) =>
+  Effect.gen(function*() {
     const onNotification = ({ channel: from, payload }: Notification) => {
       if (from === channel && payload !== undefined) onPayload(payload)
     }
@@ -96,11 +109,8 @@ const listen = (sql: SqlClient.SqlClient, channel: string, onPayload: (payload: 
       Effect.sync(() => pg.on("notification", onNotification)),
       () => Effect.sync(() => pg.off("notification", onNotification))
     )
-    // A log that leaves may have noticed a lost connection: the next one to listen opens another.
-    yield* Effect.addFinalizer(() => RcMap.invalidate(map, "listener"))
     yield* permit.withPermits(1)(connection.executeRaw(`LISTEN "${channel}"`, []))
-    return yield* Effect.never
-  }).pipe(Effect.scoped)
+  })
 
 /**
  * Listens until it is interrupted. `onHead` is called when the log may be further than before. `flush` appends the
@@ -131,13 +141,20 @@ export const run = ({ flush, node, onHead, ping, sql, tableName, wake }: {
     while ((yield* Clock.currentTimeMillis) - notifiedAt < silenceMillis) yield* Effect.sleep("500 millis")
   })
 
-  const listening = Effect.raceFirst(
+  const untilSilent = Effect.gen(function*() {
+    const clock = yield* Effect.clock
+    let joined: Listening | undefined
+    const listening = Effect.gen(function*() {
+      joined = yield* join(sql)
+      yield* listen(joined, tableName, onPayload(clock))
+      return yield* Effect.never
+    })
     // The end of a statement that has no answer takes seconds.
-    Effect.disconnect(Effect.flatMap(Effect.clock, (clock) => listen(sql, tableName, onPayload(clock)))),
-    untilLost
-  ).pipe(
-    Effect.sandbox,
-    Effect.ignore,
+    yield* Effect.raceFirst(Effect.disconnect(Effect.scoped(listening)), untilLost).pipe(Effect.sandbox, Effect.ignore)
+    if (joined !== undefined) joined.isLost = true
+  })
+
+  const listening = untilSilent.pipe(
     Effect.zipRight(warn("lost the connection on which it listens: connecting again")),
     Effect.repeat(Schedule.spaced("100 millis"))
   )
