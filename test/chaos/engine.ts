@@ -29,6 +29,8 @@ export interface Servers {
 
 export interface Engine {
   readonly name: string
+  /** True if another server replaces one that may still have nodes. */
+  readonly isReplaced?: true
   readonly start: Effect.Effect<Servers, unknown, Scope.Scope>
   /** A pause that is longer than the time after which a node replaces a connection, in milliseconds. */
   readonly longPause: readonly [from: number, to: number]

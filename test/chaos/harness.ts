@@ -235,17 +235,24 @@ const makeClient = (
 type Client = Effect.Effect.Success<ReturnType<typeof makeClient>>
 
 /**
- * Returns the first promise that is broken in the events of a client. While Sentinel replaces a master, two servers are
- * masters: of the events of one of them, only its node knows. If that is killed, the loss cannot be found.
+ * Returns the first promise that is broken in the events of a client. While a server replaces another one, both may
+ * have events: of those of the old one, only its nodes know. They begin an epoch when they leave it, so the resync may
+ * come later. If they are killed, the loss cannot be found.
  */
 const fault = (
   client: Client,
   published: ReadonlyArray<Publish>,
-  nodes: ReadonlyArray<Node>
+  { engine, nodes }: Pick<World, "engine" | "nodes">
 ): string | undefined => {
   const byData = new Map(published.map((event) => [event.data, event]))
-  const mine = published.flatMap(({ at, channel, data }) =>
-    at !== undefined && client.channels.includes(channel) ? [{ at, data }] : []
+  const informed = Math.max(
+    client.began(),
+    ...client.received.filter(({ event }) => event === "resync").map(({ when }) => when)
+  )
+  const mine = published.flatMap(({ at, began, channel, data }) =>
+    at !== undefined && client.channels.includes(channel) && !(engine.isReplaced === true && began < informed)
+      ? [{ at, data }]
+      : []
   ).sort((a, b) => a.at.seq - b.at.seq)
   const seen = new Set<string>()
   let at = client.from()
@@ -284,14 +291,11 @@ const fault = (
     at = item.at
   }
   // An event that was published after the last resync must have arrived.
-  const informed = Math.max(
-    client.began(),
-    ...client.received.filter(({ event }) => event === "resync").map(({ when }) => when)
-  )
   const { epoch } = at
   const lost = published.find(({ at, began, channel, data, ended, url }) =>
     at !== undefined && began > informed && client.channels.includes(channel) && !seen.has(data) &&
-    !(at.epoch !== epoch && nodes.some((node) => node.url === url && node.kills.some((kill) => kill > ended)))
+    !(engine.isReplaced === true && at.epoch !== epoch &&
+      nodes.some((node) => node.url === url && node.kills.some((kill) => kill > ended)))
   )
   return lost === undefined ? undefined : `it lost ${JSON.stringify(lost)} without a resync, at ${idOf(at)}`
 }
@@ -429,7 +433,7 @@ export const runSchedule = (world: World, number: number) => {
         )
       }), { concurrency: "unbounded" })
     for (const client of readers) {
-      const wrong = fault(client, published, world.nodes)
+      const wrong = fault(client, published, world)
       if (wrong !== undefined) return yield* Effect.fail(`${run}: ${wrong}`)
     }
     return {
@@ -500,7 +504,7 @@ export const runOrder = (engine: Engine, script: string, number: number, seconds
       )
     yield* publishLast(readers, channels, publishOn, `run ${number}`)
     for (const client of readers) {
-      const wrong = fault(client, published, world.nodes)
+      const wrong = fault(client, published, world)
       if (wrong !== undefined) return yield* Effect.fail(`run ${number}: ${wrong}`)
     }
     const late = new Set(published.filter(({ outcome }) => outcome === "Unknown").map(({ data }) => data))

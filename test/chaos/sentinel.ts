@@ -36,6 +36,7 @@ const data = [
 /** A master, a replica, and two sentinels. */
 export const sentinel: Engine = {
   name: "Redis Sentinel",
+  isReplaced: true,
   longPause,
   start: Effect.gen(function*() {
     const first = yield* makeServer(data)
