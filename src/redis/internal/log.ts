@@ -13,6 +13,7 @@ import type { Cursor, Entry, EventLog, Page } from "../../EventLog.js"
 import { EventLogError } from "../../EventLog.js"
 import { backoff } from "../../internal/backoff.js"
 import { redisForeignEntries } from "../../Metrics.js"
+import * as Appends from "./appends.js"
 import type { Client, Settings } from "./client.js"
 import { answer, codeOf, isRedirected, logWarning, pageBytes, send } from "./client.js"
 import { makeNodes } from "./presence.js"
@@ -162,15 +163,18 @@ export const make = Effect.fnUntraced(function*(settings: Settings) {
       })
   })
 
+  const appendAll = Appends.make((events) =>
+    recordRestart.pipe(
+      Effect.zipRight(withSession(({ commands, context }) => send(() => commands.append(context, events, seen)))),
+      Effect.flatMap(({ cursors, foreign }) => {
+        cursors.forEach(note)
+        return Effect.as(skip(foreign), cursors)
+      })
+    )
+  )
+
   const log: EventLog.Backend = {
-    appendAll: (events) =>
-      recordRestart.pipe(
-        Effect.zipRight(withSession(({ commands, context }) => send(() => commands.append(context, events, seen)))),
-        Effect.flatMap(({ cursors, foreign }) => {
-          cursors.forEach(note)
-          return Effect.as(skip(foreign), cursors)
-        })
-      ),
+    appendAll,
     head: Effect.tap(
       withSession(({ commands, context }) => send(() => commands.head(context))),
       (head) => Effect.sync(() => note(head))
