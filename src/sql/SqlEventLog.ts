@@ -27,7 +27,7 @@ import type * as Scope from "effect/Scope"
 import * as EventLog from "../EventLog.js"
 import { toMillis } from "../internal/duration.js"
 import { makeRule } from "../internal/rule.js"
-import { canListen, hasOneConnection } from "./internal/log/listener.js"
+import { hasOneConnection, isPgClient } from "./internal/log/listener.js"
 import * as Log from "./internal/log/log.js"
 import * as Tables from "./internal/log/tables.js"
 import { migrate } from "./internal/migrate.js"
@@ -131,12 +131,9 @@ export const make = (
     })
     yield* sql.onDialectOrElse({
       pg: () =>
-        Effect.flatMap(
-          Effect.scoped(sql.reserve),
-          (connection) =>
-            rule(canListen(connection), "the SqlClient of PostgreSQL must be a PgClient, which can listen")
-        ).pipe(
-          Effect.zipRight(rule(!hasOneConnection(sql), "the PgClient must have two connections or more: one listens"))
+        Effect.zipRight(
+          rule(isPgClient(sql), "the SqlClient of PostgreSQL must be a PgClient, which can listen"),
+          rule(!hasOneConnection(sql), "the PgClient must have two connections or more: one listens")
         ),
       // Without a WAL, a reader and a writer exclude each other. A database that has none refuses it.
       orElse: () => Effect.ignore(sql`PRAGMA journal_mode = WAL`)

@@ -76,7 +76,7 @@ const survives = (engine: Engine, schedules: number) =>
                 )
               )
             }
-            return { done, faults: world.faults }
+            return { done, excused: world.excused, faults: world.faults }
           }), { concurrency: "unbounded" })
         const all = results.flatMap(({ done }) => done)
         const sum = (of: (one: typeof all[number]) => number) => all.reduce((total, one) => total + of(one), 0)
@@ -91,6 +91,9 @@ const survives = (engine: Engine, schedules: number) =>
           } received by ${all.length * clientsOfSchedule} clients over ${
             sum((one) => one.reconnections)
           } reconnections, ${sum((one) => one.resyncs)} resyncs`,
+          `${
+            results.reduce((total, { excused }) => total + excused.size, 0)
+          } events lost on a server that was replaced`,
           `lost without resync, duplicated, reordered, without the last event or counted wrong: ${broken.length} schedules`,
           ``
         ].join("\n"))

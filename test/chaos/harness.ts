@@ -79,7 +79,7 @@ export const makeWorld = (engine: Engine, script: string, size = nodesOfWorld) =
         const process = yield* restartable(runNode(script, port, log))
         return { network, process, url: `http://127.0.0.1:${port}`, kills: [] }
       }))
-    return { engine, nodes, servers, faults: faultsOf(engine, nodes, servers) }
+    return { engine, nodes, servers, faults: faultsOf(engine, nodes, servers), excused: new Set<string>() }
   })
 
 type World = Effect.Effect.Success<ReturnType<typeof makeWorld>>
@@ -237,22 +237,16 @@ type Client = Effect.Effect.Success<ReturnType<typeof makeClient>>
 /**
  * Returns the first promise that is broken in the events of a client. While a server replaces another one, both may
  * have events: of those of the old one, only its nodes know. They begin an epoch when they leave it, so the resync may
- * come later. If they are killed, the loss cannot be found.
+ * come later. If they are killed, the loss cannot be found. Such events are excused, and counted.
  */
 const fault = (
   client: Client,
   published: ReadonlyArray<Publish>,
-  { engine, nodes }: Pick<World, "engine" | "nodes">
+  { engine, excused, nodes }: Pick<World, "engine" | "excused" | "nodes">
 ): string | undefined => {
   const byData = new Map(published.map((event) => [event.data, event]))
-  const informed = Math.max(
-    client.began(),
-    ...client.received.filter(({ event }) => event === "resync").map(({ when }) => when)
-  )
-  const mine = published.flatMap(({ at, began, channel, data }) =>
-    at !== undefined && client.channels.includes(channel) && !(engine.isReplaced === true && began < informed)
-      ? [{ at, data }]
-      : []
+  const mine = published.flatMap(({ at, channel, data }) =>
+    at !== undefined && client.channels.includes(channel) ? [{ at, data }] : []
   ).sort((a, b) => a.at.seq - b.at.seq)
   const seen = new Set<string>()
   let at = client.from()
@@ -284,19 +278,31 @@ const fault = (
     for (let i = firstAfter(mine, seq); i < mine.length; i++) {
       const event = mine[i]
       if (event === undefined || event.at.seq >= item.at.seq) break
-      if (event.at.epoch === epoch) {
+      if (event.at.epoch !== epoch) continue
+      const isInformed = client.received.some((later) =>
+        later.event === "resync" && later.when > item.when && later.at.epoch !== epoch
+      )
+      if (engine.isReplaced !== true || !isInformed) {
         return `it lost ${event.data} (${idOf(event.at)}) without a resync, between ${idOf(at)} and ${idOf(item.at)}`
       }
+      excused.add(event.data)
     }
     at = item.at
   }
   // An event that was published after the last resync must have arrived.
   const { epoch } = at
-  const lost = published.find(({ at, began, channel, data, ended, url }) =>
-    at !== undefined && began > informed && client.channels.includes(channel) && !seen.has(data) &&
-    !(engine.isReplaced === true && at.epoch !== epoch &&
+  const informed = Math.max(
+    client.began(),
+    ...client.received.filter(({ event }) => event === "resync").map(({ when }) => when)
+  )
+  const missed = published.filter(({ at, began, channel, data }) =>
+    at !== undefined && began > informed && client.channels.includes(channel) && !seen.has(data)
+  )
+  const lost = missed.find(({ at, ended, url }) =>
+    !(engine.isReplaced === true && at?.epoch !== epoch &&
       nodes.some((node) => node.url === url && node.kills.some((kill) => kill > ended)))
   )
+  for (const { data } of missed) excused.add(data)
   return lost === undefined ? undefined : `it lost ${JSON.stringify(lost)} without a resync, at ${idOf(at)}`
 }
 

@@ -1,10 +1,11 @@
 /**
- * The notifications of PostgreSQL. A node sends itself one each second, so that it notices a lost connection.
+ * The notifications of PostgreSQL. All logs of a client listen on one connection of its pool.
  */
 import type * as SqlClient from "@effect/sql/SqlClient"
 import type { Connection } from "@effect/sql/SqlConnection"
 import type { SqlError } from "@effect/sql/SqlError"
 import * as Clock from "effect/Clock"
+import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import { globalValue } from "effect/GlobalValue"
@@ -32,76 +33,104 @@ interface PgConnection extends Connection {
   }
 }
 
-export const canListen = (connection: Connection): connection is PgConnection =>
+const canListen = (connection: Connection): connection is PgConnection =>
   Predicate.hasProperty(connection, "pg") && Predicate.hasProperty(connection.pg, "on") &&
   Predicate.isFunction(connection.pg.on)
+
+export const isPgClient = (sql: SqlClient.SqlClient): boolean =>
+  Predicate.hasProperty(sql, "listen") && Predicate.isFunction(sql.listen)
 
 export const hasOneConnection = (sql: SqlClient.SqlClient): boolean =>
   Predicate.hasProperty(sql, "config") && Predicate.hasProperty(sql.config, "maxConnections") &&
   sql.config.maxConnections === 1
 
-/**
- * The connection on which the logs of a client listen. `PgClient.listen` has a connection of its own, without a
- * listener for errors while it opens and closes: a message of the server at that time ends the process. One of the pool
- * always has such a listener.
- */
-const connections = globalValue(
-  "effect-realtime/sql/listener/connections",
-  () => new WeakMap<SqlClient.SqlClient, RcMap.RcMap<"listener", Listening, SqlError>>()
-)
-
 interface Listening {
   readonly connection: PgConnection
   /** One statement at a time. */
   readonly permit: Effect.Semaphore
-  /** True when a log has noticed that the connection is lost. */
-  isLost: boolean
-  /** Returns the connection to the pool when it is closed. */
-  readonly scope: Scope.CloseableScope
+  readonly lost: Deferred.Deferred<void>
 }
 
-const connectionOf = (sql: SqlClient.SqlClient) =>
+/** The connections on which the logs of a client listen: the current one, and lost ones that a log has not left yet. */
+interface Connections {
+  readonly map: RcMap.RcMap<number, Listening, SqlError>
+  /** The key of the current one. */
+  current: number
+}
+
+/**
+ * `PgClient.listen` has a connection of its own, without a listener for errors while it opens and closes: a message of
+ * the server at that time ends the process. A connection of the pool always has such a listener.
+ */
+const clients = globalValue(
+  "effect-realtime/sql/listener/clients",
+  () => new WeakMap<SqlClient.SqlClient, Connections>()
+)
+
+/** Reserves a connection, which the pool does not use again afterwards. */
+const reserve = (sql: SqlClient.SqlClient) =>
+  Effect.acquireRelease(
+    Effect.flatMap(Scope.make(), (scope) =>
+      Effect.map(Scope.extend(sql.reserve, scope), (connection) => ({ connection, scope }))),
+    ({ connection, scope }) =>
+      Effect.zipRight(
+        // It may be lost, so nothing waits for its end.
+        Effect.sync(() =>
+          canListen(connection) ? void connection.pg.end().catch(() => {}) : undefined
+        ),
+        Scope.close(scope, Exit.void)
+      )
+  ).pipe(
+    Effect.map(({ connection }) => connection),
+    Effect.filterOrDieMessage(canListen, "a connection of the SqlClient cannot listen")
+  )
+
+const execute = ({ connection, permit }: Pick<Listening, "connection" | "permit">, statement: string) =>
+  // An interrupted statement waits up to five seconds for its cancellation, and a lost connection never answers.
+  Effect.disconnect(permit.withPermits(1)(Effect.uninterruptible(connection.executeRaw(statement, []))))
+
+const connectionsOf = (sql: SqlClient.SqlClient) =>
   Effect.gen(function*() {
-    const known = connections.get(sql)
+    const known = clients.get(sql)
     if (known !== undefined) return known
-    const lookup = Effect.acquireRelease(
-      Effect.gen(function*() {
-        const scope = yield* Scope.make()
-        const connection = yield* sql.reserve.pipe(
-          Effect.filterOrDieMessage(canListen, "a connection of the SqlClient cannot listen"),
-          Scope.extend(scope)
-        )
-        connection.pg.setMaxListeners(0)
-        const listening: Listening = { connection, permit: Effect.unsafeMakeSemaphore(1), isLost: false, scope }
-        return listening
-      }),
-      // The pool uses no connection again that ends. It may be lost, so nothing waits for its end.
-      ({ connection: { pg }, scope }) =>
-        Effect.zipRight(Effect.sync(() => void pg.end().catch(() => {})), Scope.close(scope, Exit.void))
-    )
+    const open = Effect.gen(function*() {
+      const connection = yield* reserve(sql)
+      connection.pg.setMaxListeners(0)
+      const listening: Listening = {
+        connection,
+        permit: Effect.unsafeMakeSemaphore(1),
+        lost: yield* Deferred.make<void>()
+      }
+      yield* execute(listening, "SELECT 1").pipe(
+        Effect.timeout("2500 millis"),
+        Effect.schedule(Schedule.spaced("1 second")),
+        Effect.ignore,
+        Effect.zipRight(Effect.sync(() => connections.current++)),
+        Effect.zipRight(Deferred.succeed(listening.lost, undefined)),
+        // Logs with other clocks share it.
+        Effect.withClock(Clock.make()),
+        Effect.forkScoped
+      )
+      return listening
+    })
     // The map has no entry while no log listens, so its scope is never closed.
-    const map = yield* Scope.extend(RcMap.make({ lookup: () => lookup }), yield* Scope.make())
-    connections.set(sql, map)
-    return map
+    const map = yield* Scope.extend(RcMap.make({ lookup: (_: number) => open }), yield* Scope.make())
+    const connections: Connections = { map, current: 0 }
+    clients.set(sql, connections)
+    return connections
   })
 
-/** Gets the connection, and leaves it with the scope. The last log to leave ends it. */
-const join = (sql: SqlClient.SqlClient): Effect.Effect<Listening, SqlError, Scope.Scope> =>
-  Effect.gen(function*() {
-    const map = yield* connectionOf(sql)
-    const listening = yield* RcMap.get(map, "listener")
-    if (!listening.isLost) return listening
-    yield* RcMap.invalidate(map, "listener")
-    return yield* RcMap.get(map, "listener")
-  })
-
-/** Listens until the scope is closed. */
+/** Listens until the connection is lost. */
 const listen = (
-  { connection: { pg }, connection, permit }: Listening,
+  sql: SqlClient.SqlClient,
   channel: string,
-  onPayload: (payload: string) => void
+  onPayload: (payload: string) => void,
+  onListening: () => void
 ) =>
   Effect.gen(function*() {
+    const { current, map } = yield* connectionsOf(sql)
+    const listening = yield* RcMap.get(map, current)
+    const { connection: { pg } } = listening
     const onNotification = ({ channel: from, payload }: Notification) => {
       if (from === channel && payload !== undefined) onPayload(payload)
     }
@@ -109,8 +138,14 @@ const listen = (
       Effect.sync(() => pg.on("notification", onNotification)),
       () => Effect.sync(() => pg.off("notification", onNotification))
     )
-    yield* permit.withPermits(1)(connection.executeRaw(`LISTEN "${channel}"`, []))
-  })
+    yield* Effect.raceFirst(execute(listening, `LISTEN "${channel}"`), Deferred.await(listening.lost))
+    onListening()
+    yield* Deferred.await(listening.lost)
+  }).pipe(
+    Effect.scoped,
+    // The wait for a connection of the pool cannot be interrupted.
+    Effect.disconnect
+  )
 
 /**
  * Listens until it is interrupted. `onHead` is called when the log may be further than before. `flush` appends the
@@ -126,40 +161,30 @@ export const run = ({ flush, node, onHead, ping, sql, tableName, wake }: {
   readonly flush: Effect.Effect<void, EventLogError>
 }): Effect.Effect<void> => {
   const warn = (message: string) => Effect.logWarning(`SqlEventLog ${message}`).pipe(annotateWith("SqlEventLog"))
-  let notifiedAt = 0
   let isReachable = false
+  let isListening = true
   const pending = Effect.unsafeMakeLatch(false)
 
-  const onPayload = (clock: Clock.Clock) => (payload: string) => {
+  const onPayload = (payload: string) => {
     if (payload === node) pending.unsafeOpen()
-    else if (payload === `${node} ping`) notifiedAt = clock.unsafeCurrentTimeMillis()
     else if (/^\d+$/.test(payload)) wake(Number(payload))
   }
+  const onListening = () => {
+    isListening = true
+  }
 
-  const untilLost = Effect.gen(function*() {
-    notifiedAt = yield* Clock.currentTimeMillis
-    while ((yield* Clock.currentTimeMillis) - notifiedAt < silenceMillis) yield* Effect.sleep("500 millis")
-  })
-
-  const untilSilent = Effect.gen(function*() {
-    const clock = yield* Effect.clock
-    let joined: Listening | undefined
-    const listening = Effect.gen(function*() {
-      joined = yield* join(sql)
-      yield* listen(joined, tableName, onPayload(clock))
-      return yield* Effect.never
-    })
-    // The end of a statement that has no answer takes seconds.
-    yield* Effect.raceFirst(Effect.disconnect(Effect.scoped(listening)), untilLost).pipe(Effect.sandbox, Effect.ignore)
-    if (joined !== undefined) joined.isLost = true
-  })
-
-  const listening = untilSilent.pipe(
-    Effect.zipRight(warn("lost the connection on which it listens: connecting again")),
+  const listening = listen(sql, tableName, onPayload, onListening).pipe(
+    Effect.sandbox,
+    Effect.ignore,
+    Effect.zipRight(Effect.suspend(() => {
+      const isFirst = isListening
+      isListening = false
+      return Effect.when(warn("lost the connection on which it listens: connecting again"), () => isFirst)
+    })),
     Effect.repeat(Schedule.spaced("100 millis"))
   )
 
-  const tick = ping(`${node} ping`).pipe(
+  const tick = ping.pipe(
     Effect.flatMap(({ hasSent, head }) => Effect.zipRight(Effect.when(flush, () => hasSent), onHead(head))),
     Effect.tap(() =>
       Effect.sync(() => {
@@ -185,5 +210,3 @@ export const run = ({ flush, node, onHead, ping, sql, tableName, wake }: {
     )
   ], { concurrency: "unbounded", discard: true })
 }
-
-const silenceMillis = 2500

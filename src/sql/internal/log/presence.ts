@@ -15,17 +15,19 @@ export const open = (
   { announce, enter, leave, others, renew }: Statements
 ): Effect.Effect<Presence, EventLogError, Scope.Scope> =>
   Effect.gen(function*() {
-    const node = crypto.randomUUID()
+    // Another one with each lease, so that a delayed announcement of an earlier lease does not count.
+    let node = crypto.randomUUID()
     const counts = new Map<string, number>()
     const changed = new Set<string>()
     const wake = Effect.unsafeMakeLatch(false)
     let announcements = 0
-    // The number of the last announcement that the database has stored.
+    // The number of the last announcement that the database has stored, of this lease.
     let announced = 0
+    let hasEntered = false
 
     const { withPermits } = yield* Effect.makeSemaphore(1)
-    const announceChanges = withPermits(1)(Effect.gen(function*() {
-      while (changed.size > 0) {
+    const announceChanges = Effect.gen(function*() {
+      while (changed.size > 0 || hasEntered) {
         const channels = Array.from(changed).slice(0, maxBatch)
         for (const channel of channels) changed.delete(channel)
         const announcement = ++announcements
@@ -37,27 +39,32 @@ export const open = (
             })
         )
         announced = announcement
+        hasEntered = false
       }
-    }))
+    })
     // Other nodes delete the numbers of a node that did not renew its lease for long, and a database that is restored
     // may lack the last ones.
     const renewLease = Effect.gen(function*() {
       if (!(yield* renew(node, announced))) {
         yield* leave(node)
+        node = crypto.randomUUID()
         yield* enter(node)
+        hasEntered = true
         for (const channel of counts.keys()) changed.add(channel)
       }
       yield* announceChanges
     })
-    /** Logs the failure of a step: the next one announces what this one did not. */
+    /** Runs a step at a time, and logs its failure: the next one announces what this one did not. */
     const tried = (step: Effect.Effect<void, EventLogError>) =>
-      Effect.catchAll(step, (error) =>
+      Effect.catchAll(withPermits(1)(step), (error) =>
         Effect.logWarning(`SqlEventLog did not announce its subscribers: trying again. ${error.detail}`).pipe(
           annotateWith("SqlEventLog")
         ))
 
     yield* Effect.addFinalizer(() =>
-      leave(node).pipe(Effect.interruptible, Effect.timeout("1 second"), Effect.ignore)
+      Effect.suspend(() =>
+        leave(node)
+      ).pipe(Effect.interruptible, Effect.timeout("1 second"), Effect.ignore)
     )
     yield* Effect.forkScoped(Effect.zipRight(
       // A node without subscribers has no lease.
@@ -80,7 +87,7 @@ export const open = (
           changed.add(channel)
           wake.unsafeOpen()
         }),
-      others: (channel) => others(node, channel)
+      others: (channel) => Effect.suspend(() => others(node, channel))
     }
   })
 

@@ -61,14 +61,19 @@ export const make = (
   const isPg = sql.onDialectOrElse({ pg: () => true, orElse: () => false })
   const refused = (code: string) =>
     new EventLogError({ reason: "Unavailable", detail: `the database has refused a statement: ${code}` })
-  // PostgreSQL may vanish, so nothing waits for a statement that is interrupted or late. It runs to its end and is not
-  // cancelled: a cancellation that comes too late would end the next statement of the connection.
+  const permits = Effect.unsafeMakeSemaphore(maxStatements)
+  // PostgreSQL may vanish, so nothing waits for a statement that is interrupted or late. One that has begun runs to its
+  // end and is not cancelled: a cancellation that comes too late would end the next statement of the connection.
   const answered = <A>(statement: Effect.Effect<A, EventLogError>, late: EventLogError) =>
     isPg
-      ? Effect.disconnect(Effect.uninterruptible(statement)).pipe(
-        Effect.timeoutFail({ duration: waitMillis, onTimeout: () => late }),
-        Effect.withClock(clock)
-      )
+      ? Effect.if(Statement.isInTransaction(sql), {
+        onTrue: () => statement,
+        onFalse: () =>
+          Effect.disconnect(permits.withPermits(1)(Effect.uninterruptible(statement))).pipe(
+            Effect.timeoutFail({ duration: waitMillis, onTimeout: () => late }),
+            Effect.withClock(clock)
+          )
+      })
       : Effect.withClock(statement, clock)
   // A read waits for no writer: neither in PostgreSQL nor in SQLite with a WAL.
   const read = <A>(statement: Statement.Statement<A>): Effect.Effect<ReadonlyArray<A>, EventLogError> =>
@@ -264,7 +269,7 @@ export const make = (
      * before them. The node is woken with the commit.
      */
     send: (events: ReadonlyArray<NewEntry>, node: string) =>
-      Statement.queries(sql, toAppendError).write(sql<StateRow>`
+      append(sql<StateRow>`
         WITH sent AS (
           INSERT INTO ${table}_outbox (channel, key, data, max_age, capacity, max_bytes) VALUES ${
         sql.csv(Arr.map(events, (event) => rowOf(sql, event)))
@@ -272,16 +277,16 @@ export const make = (
         )
         SELECT epoch, ${number(sql, "seq")} AS head, pg_notify(${tableName}, ${node}) FROM ${table}_state
       `).pipe(Effect.flatMap(onlyRow), Effect.map(toCursor)),
-    /** Sends this node a notification, and returns the head and whether transactions have left events to append. */
-    ping: (payload: string) =>
-      read(sql<StateRow & { readonly sent: unknown }>`
-        SELECT epoch, ${number(sql, "seq")} AS head, pg_notify(${tableName}, ${payload}),
-          CASE WHEN EXISTS (SELECT 1 FROM ${table}_outbox) THEN 1 ELSE 0 END AS sent
-        FROM ${table}_state
-      `).pipe(
-        Effect.flatMap(onlyRow),
-        Effect.map((row) => ({ head: toCursor(row), hasSent: Number(row.sent) === 1 }))
-      ),
+    /** Returns the head, and whether transactions have left events to append. */
+    ping: read(sql<StateRow & { readonly sent: unknown }>`
+      SELECT epoch, ${
+      number(sql, "seq")
+    } AS head, CASE WHEN EXISTS (SELECT 1 FROM ${table}_outbox) THEN 1 ELSE 0 END AS sent
+      FROM ${table}_state
+    `).pipe(
+      Effect.flatMap(onlyRow),
+      Effect.map((row) => ({ head: toCursor(row), hasSent: Number(row.sent) === 1 }))
+    ),
     /** Begins another epoch, if the log has lost events up to a place. */
     begin: ({ epoch, seq }: Cursor, next: string) =>
       write(sql`UPDATE ${table}_state SET epoch = ${next} WHERE epoch = ${epoch} AND seq < ${seq}`),
@@ -315,9 +320,9 @@ export const make = (
         deleted = isPg ? Number(gone[0]?.deleted) : gone.length
       } while (deleted >= 1000)
       yield* write(sql`DELETE FROM ${table}_keys WHERE at < ${nowAt} - ${maxAge}`)
-      const dead = sql`SELECT node FROM ${table}_nodes WHERE expires < ${nowAt} - ${graceMillis}`
-      yield* write(sql`DELETE FROM ${table}_presence WHERE node IN (${dead})`)
       yield* write(sql`DELETE FROM ${table}_nodes WHERE expires < ${nowAt} - ${graceMillis}`)
+      // Also what a node has announced while it left.
+      yield* write(sql`DELETE FROM ${table}_presence WHERE node NOT IN (SELECT node FROM ${table}_nodes)`)
       const isUnused = sql`last <= floor AND at < ${nowAt} - ${Math.max(maxAge, forgetMillis)}`
       // The place first: a channel that is gone without it would seem to have lost nothing.
       yield* write(sql`
@@ -530,6 +535,9 @@ const toAppendError = (code: string): EventLogError =>
 /** Returns names that match each channel once. */
 export const distinct = (channels: Iterable<string>): ReadonlyArray<string> =>
   withoutCovered(Array.from(new Set(channels)))
+
+// Statements that have begun, or wait for a connection. Further ones wait, and are not begun after an interruption.
+const maxStatements = 16
 
 // The number of entries, of any channels, that one read by pattern examines at most.
 const maxExamined = 8192
