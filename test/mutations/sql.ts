@@ -454,8 +454,8 @@ export default [
     promise: "a lost listener is noticed",
     ...eventLog,
     file: "src/sql/internal/log/listener.ts",
-    find: "- notifiedAt < silenceMillis)",
-    replace: "- notifiedAt < Infinity)",
+    find: "Effect.timeout(\"2500 millis\"),\n        Effect.schedule(Schedule.spaced(\"1 second\")),",
+    replace: "Effect.schedule(Schedule.spaced(\"1 hour\")),",
     name: "after it has lost the connection on which it listens"
   },
   {
@@ -638,8 +638,8 @@ export default [
     promise: "The connection on which a log listens is not used again",
     ...eventLog,
     file: "src/sql/internal/log/listener.ts",
-    find: "void pg.end().catch(() => {})",
-    replace: "{}",
+    find: "void connection.pg.end().catch(() => {}) : undefined",
+    replace: "undefined : undefined",
     name: "leaves no connection that listens"
   },
   {
