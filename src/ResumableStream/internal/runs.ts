@@ -111,14 +111,12 @@ export const make = Effect.fnUntraced(function*(window: number) {
   let isClosed = false
   let isFailing = false
 
-  const isUrgent = () =>
-    waitingLength >= maxBatchLength || waiting.size >= maxBatch ||
-    Array.from(waiting).some(({ state }) => state._tag === "Ending")
+  const isUrgent = () => isClosed || waitingLength >= maxBatchLength || waiting.size >= maxBatch
 
   const note = (run: Run) => {
     waiting.add(run)
     due.unsafeOpen()
-    if (run.state._tag === "Ending" || waitingLength >= maxBatchLength) urgent.unsafeOpen()
+    if (isUrgent()) urgent.unsafeOpen()
   }
 
   const emit = (run: Run) => (json: string): Effect.Effect<void> =>
@@ -181,11 +179,12 @@ export const make = Effect.fnUntraced(function*(window: number) {
       Effect.orDie
     )
 
-  /** Takes the next event of each run, up to the size of a batch. */
-  const takeBatch = (now: number): ReadonlyArray<Next> => {
+  /** Takes the next event of each run, or of each that ends, up to the size of a batch. */
+  const takeBatch = (now: number, from: "all" | "ending"): ReadonlyArray<Next> => {
     const batch: Array<Next> = []
     let length = 0
     for (const run of waiting) {
+      if (from === "ending" && run.state._tag !== "Ending") continue
       if (batch.length >= maxBatch || length >= maxBatchLength) break
       waiting.delete(run)
       const { pending, place, source, startedAt, state } = run
@@ -251,9 +250,10 @@ export const make = Effect.fnUntraced(function*(window: number) {
           : lose(run))
     })
 
-  const flush = Effect.gen(function*() {
-    const batch = takeBatch(yield* Clock.currentTimeMillis)
-    if (batch.length === 0) return
+  /** Appends one event of each run, and returns their number. */
+  const flush = Effect.fnUntraced(function*(from: "all" | "ending") {
+    const batch = takeBatch(yield* Clock.currentTimeMillis, from)
+    if (batch.length === 0) return 0
     yield* untilAnswered(log.appendAll(batch.map(({ entry }) => entry))).pipe(
       Effect.flatMap((cursors) =>
         Effect.forEach(batch, (next, i) => settle(next, cursors[i] ?? { epoch: "", seq: 0 }), { discard: true })
@@ -267,9 +267,10 @@ export const make = Effect.fnUntraced(function*(window: number) {
           )
       )
     )
+    return batch.length
   })
 
-  /** Waits for the window, unless a stream ends or much is pending. */
+  /** Waits for the window, unless much is pending. */
   const pause = Effect.suspend(() => {
     if (isUrgent()) return Effect.void
     urgent.unsafeClose()
@@ -279,7 +280,9 @@ export const make = Effect.fnUntraced(function*(window: number) {
   const write = Effect.gen(function*() {
     yield* due.await
     due.unsafeClose()
-    yield* flush
+    let count = yield* flush("all")
+    // Up to three events of a run that ends follow each other, without those of the others.
+    while (count > 0) count = yield* flush("ending")
     yield* pause
     if (waiting.size > 0) due.unsafeOpen()
   }).pipe(Effect.forever)
