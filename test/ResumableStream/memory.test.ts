@@ -1,0 +1,9 @@
+import { layer } from "@effect/vitest"
+import { Layer } from "effect"
+import { EventLog } from "effect-realtime"
+
+import { suite } from "./suite.js"
+
+layer(Layer.empty, { excludeTestServices: true })("ResumableStream: memory", (it) => {
+  suite(it, { layer: EventLog.layerMemoryWith })
+})
