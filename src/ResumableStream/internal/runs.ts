@@ -121,7 +121,8 @@ export const make = Effect.fnUntraced(function*(window: number) {
 
   const emit = (run: Run) => (json: string): Effect.Effect<void> =>
     Effect.suspend(() => {
-      if (run.state._tag !== "Producing") return Effect.interrupt
+      // Its interruption is on the way.
+      if (run.state._tag !== "Producing") return Effect.never
       run.pending.push(json)
       run.pendingLength += json.length
       waitingLength += json.length
@@ -250,10 +251,10 @@ export const make = Effect.fnUntraced(function*(window: number) {
           : lose(run))
     })
 
-  /** Appends one event of each run, and returns their number. */
+  /** Appends one event of each run, or of each that ends. */
   const flush = Effect.fnUntraced(function*(from: "all" | "ending") {
     const batch = takeBatch(yield* Clock.currentTimeMillis, from)
-    if (batch.length === 0) return 0
+    if (batch.length === 0) return
     yield* untilAnswered(log.appendAll(batch.map(({ entry }) => entry))).pipe(
       Effect.flatMap((cursors) =>
         Effect.forEach(batch, (next, i) => settle(next, cursors[i] ?? { epoch: "", seq: 0 }), { discard: true })
@@ -267,7 +268,6 @@ export const make = Effect.fnUntraced(function*(window: number) {
           )
       )
     )
-    return batch.length
   })
 
   /** Waits for the window, unless much is pending. */
@@ -280,9 +280,10 @@ export const make = Effect.fnUntraced(function*(window: number) {
   const write = Effect.gen(function*() {
     yield* due.await
     due.unsafeClose()
-    let count = yield* flush("all")
-    // Up to three events of a run that ends follow each other, without those of the others.
-    while (count > 0) count = yield* flush("ending")
+    yield* flush("all")
+    // The last elements, the end and the end of the channel are three events. Those of other streams wait.
+    yield* flush("ending")
+    yield* flush("ending")
     yield* pause
     if (waiting.size > 0) due.unsafeOpen()
   }).pipe(Effect.forever)
