@@ -184,6 +184,20 @@ describe("ResumableStream", () => {
       yield* node.faults.recover
     })))
 
+  it.live("ends a stop when the node shuts down while the log does not answer", () =>
+    run(Effect.gen(function*() {
+      const node = yield* makeNode()
+      const one = yield* source<string>()
+      yield* node.run(ResumableStream.start(answer("1"), one.stream, tokens))
+      yield* one.begun
+      yield* node.faults.hold("append")
+      const stopped = yield* Effect.fork(node.run(ResumableStream.stop(answer("1"))))
+      yield* one.interrupted
+      yield* node.close
+      assert.strictEqual(yield* stopped, true)
+      yield* node.faults.recover
+    })))
+
   it.live("continues when the fiber that has started it is interrupted", () =>
     run(Effect.gen(function*() {
       const node = yield* makeNode()

@@ -1,7 +1,8 @@
+import type { Vitest } from "@effect/vitest"
 import { assert } from "@effect/vitest"
-import { Array as Arr, Cause, Effect, Exit, FastCheck as fc, Fiber, FiberSet, Layer, Stream } from "effect"
-import type { EventLog } from "effect-realtime"
+import { Array as Arr, Cause, Effect, Exit, FastCheck as fc, Fiber, FiberSet, Stream } from "effect"
 import { EventBroker, ResumableStream } from "effect-realtime"
+import type { TestEventLog } from "effect-realtime/testing"
 
 import { makeNode, type Node, numbers } from "./suite.js"
 
@@ -80,7 +81,10 @@ const runSchedule = (steps: ReadonlyArray<Step>) =>
       )
     const attached = new Map<Reader, Fiber.RuntimeFiber<void>>()
     const attach = (reader: Reader) =>
-      Effect.map(FiberSet.run(fibers, read(reader)), (fiber) => void attached.set(reader, fiber))
+      Effect.map(
+        FiberSet.run(fibers, Effect.suspend(() => read(reader))),
+        (fiber) => void attached.set(reader, fiber)
+      )
     const drop = (reader: Reader) => {
       const fiber = attached.get(reader)
       return fiber === undefined ? Effect.void : Effect.asVoid(Fiber.interrupt(fiber))
@@ -150,25 +154,30 @@ const runSchedule = (steps: ReadonlyArray<Step>) =>
       }
     })
     for (const reader of readers) assert.deepStrictEqual([reader.elements, reader.end], [elements, reason])
-    return reason
   }).pipe(Effect.timeoutFail({ duration: "40 seconds", onTimeout: () => new Error("the schedule does not end") }))
 
-/** Runs random schedules with a fixed seed, and returns the number of each end. `FC_SEED=2` runs others. */
-export const runSchedules = <R, E>(
-  layer: Layer.Layer<EventLog.EventLog, E, R>,
-  runs: number,
-  concurrency: number
-): Effect.Effect<ReadonlyMap<string, number>, unknown, R> =>
-  Effect.gen(function*() {
-    const ends = new Map<string, number>()
-    const seed = Number(process.env.FC_SEED ?? 1)
-    const schedules = fc.sample(fc.array(step, { minLength: 4, maxLength: 24, size: "max" }), { numRuns: runs, seed })
-    yield* Effect.forEach(schedules, (steps) =>
-      runSchedule(steps).pipe(
-        Effect.scoped,
-        Effect.provide(Layer.fresh(layer)),
-        Effect.tapErrorCause(() => Effect.logError(`the schedule ${JSON.stringify(steps)}`)),
-        Effect.map((end) => ends.set(end, (ends.get(end) ?? 0) + 1))
-      ), { concurrency, discard: true })
-    return ends
-  })
+/** Runs random schedules with a fixed seed. `FC_SEED=2 SCHEDULES=10000` runs more, and others. */
+export const schedules = <R, E>(it: Vitest.MethodsNonLive<R, true>, options: {
+  readonly layer: TestEventLog.CasesOptions<E, R>["layer"]
+  readonly runs: number
+}): void => {
+  const runs = Number(process.env.SCHEDULES ?? options.runs)
+  it.effect(
+    "in random schedules, gives each reader exactly the elements of one producer at a time, and the end",
+    () =>
+      Effect.forEach(
+        fc.sample(fc.array(step, { minLength: 4, maxLength: 24, size: "max" }), {
+          numRuns: runs,
+          seed: Number(process.env.FC_SEED ?? 1)
+        }),
+        (steps) =>
+          runSchedule(steps).pipe(
+            Effect.scoped,
+            Effect.provide(options.layer({ capacity: 1000 })),
+            Effect.tapErrorCause(() => Effect.logError(`the schedule ${JSON.stringify(steps)}`))
+          ),
+        { concurrency: 8, discard: true }
+      ),
+    60_000 + runs * 4000
+  )
+}

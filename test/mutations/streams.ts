@@ -183,6 +183,14 @@ export default [
     name: "within a second though the log does not answer"
   },
   {
+    promise: "nothing waits for a node that has shut down",
+    file: runs,
+    find: "Effect.zipRight(Effect.forEach(open, remove, { discard: true }))",
+    replace: "Effect.asVoid",
+    test: own,
+    name: "ends a stop when the node shuts down"
+  },
+  {
     promise: "a stream of a log that has begun again ends",
     file: runs,
     find: `(reason) => reason !== "Evicted"`,

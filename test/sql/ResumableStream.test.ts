@@ -2,15 +2,17 @@ import { describe, layer } from "@effect/vitest"
 import { Layer } from "effect"
 import { SqlEventLog } from "effect-realtime/sql"
 
+import { schedules } from "../ResumableStream/schedules.js"
 import { suite } from "../ResumableStream/suite.js"
 import * as Postgres from "../support/postgres.js"
 import * as Sqlite from "../support/sqlite.js"
 
 describe("ResumableStream over SQLite", () => {
   layer(Layer.empty, { excludeTestServices: true, timeout: "60 seconds" })((it) => {
-    suite(it, {
-      layer: (options) => Layer.orDie(Layer.provide(SqlEventLog.layerWith(options), Sqlite.layerClient))
-    })
+    const make = (options: SqlEventLog.Options) =>
+      Layer.orDie(Layer.provide(SqlEventLog.layerWith(options), Sqlite.layerClient))
+    suite(it, { layer: make })
+    schedules(it, { layer: make, runs: 16 })
   })
 })
 
@@ -20,8 +22,9 @@ describe.skipIf(Postgres.isMissing)("ResumableStream over PostgreSQL", () => {
     timeout: "60 seconds"
   })((it) => {
     let logs = 0
-    suite(it, {
-      layer: (options) => Layer.suspend(() => SqlEventLog.layerWith({ ...options, tableName: `streams_${logs++}` }))
-    })
+    const make = (options: SqlEventLog.Options) =>
+      Layer.suspend(() => SqlEventLog.layerWith({ ...options, tableName: `streams_${logs++}` }))
+    suite(it, { layer: make })
+    schedules(it, { layer: make, runs: 16 })
   })
 })

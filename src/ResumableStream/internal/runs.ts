@@ -440,7 +440,9 @@ export const make = Effect.fnUntraced(function*(window: number) {
         Effect.zipRight(Effect.forEach(open, ({ ended }) => Deferred.await(ended), { discard: true })),
         Effect.interruptible,
         Effect.timeoutOption("1 second"),
-        Effect.withClock(Clock.make())
+        Effect.withClock(Clock.make()),
+        // Those whose end the log has not taken: nothing waits for it any more.
+        Effect.zipRight(Effect.forEach(open, remove, { discard: true }))
       )
     })
   )

@@ -41,9 +41,8 @@ export const make = Effect.fnUntraced(function*(runs: Runs, lease: number) {
       }
       const state = yield* Stored.readState(log, channel)
       if (state._tag !== "Running") {
-        yield* remove(channel)
         if (state._tag === "Ended" && !state.isComplete) yield* runs.complete(channel, state.end.place, stream.keep)
-        return
+        return yield* remove(channel)
       }
       const now = yield* Clock.currentTimeMillis
       stream.absentSince ??= now
