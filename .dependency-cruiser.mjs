@@ -8,6 +8,7 @@ const modules = [
   "Topic",
   "EventLog",
   "EventBroker",
+  "ResumableStream",
   "VapidKeys",
   "WebPushSubscription",
   "WebPushPayload",
@@ -31,7 +32,7 @@ const modules = [
   "cli"
 ]
 
-const sse = "ServerSentEvent|EventStream|Topic|EventLog|EventBroker"
+const sse = "ServerSentEvent|EventStream|Topic|EventLog|EventBroker|ResumableStream"
 const push = "VapidKeys|WebPush\\w*|SubscriptionStore|Campaign"
 
 const path = (names) => `^src/(${names})(/|\\.ts$)`

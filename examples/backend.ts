@@ -41,12 +41,13 @@ const make = Effect.fn(function*({ capacity, maxAge = 600_000 }: Limits) {
     }
     stored.entries = stored.entries.filter(({ entry }) => entry.seq > stored.floor)
   }
-  const append = ({ channel, data, key, retention }: EventLog.NewEntry, now: number): EventLog.Cursor => {
+  const append = ({ after, channel, data, key, retention }: EventLog.NewEntry, now: number): EventLog.Cursor => {
     const known = key === undefined ? undefined : keys.get(`${channel}\n${key}`)
     if (known !== undefined && known.at >= now - maxAge) return known.cursor
+    const stored = channels.get(channel) ?? { floor: 0, capacity, maxBytes: Infinity, entries: [] }
+    if (after !== undefined && after !== (stored.entries.at(-1)?.entry.seq ?? stored.floor)) return { epoch, seq: 0 }
     seq++
     const entry: EventLog.Entry = { _tag: "Entry", channel, epoch, seq, data }
-    const stored = channels.get(channel) ?? { floor: 0, capacity, maxBytes: Infinity, entries: [] }
     channels.set(channel, stored)
     stored.capacity = retention?.capacity ?? capacity
     stored.maxBytes = retention?.maxBytes ?? Infinity

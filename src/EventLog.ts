@@ -252,6 +252,17 @@ export interface AppendOptions {
    * range is a defect (`IllegalArgumentException`).
    */
   readonly retention?: Retention | undefined
+  /**
+   * The `seq` of the event that must be the last one of its channel, or 0 if the channel must have none: the event is
+   * appended only then. Otherwise nothing is appended, and the `seq` of its place is 0. The last event counts even if
+   * the log has evicted it, for as long as the log knows its channel. So of two writers that each append after the last
+   * event that they know of, one appends, and the other one learns that it is late.
+   *
+   * After a `Timeout`, the event may be the last one itself: a repetition is then refused. Such an event has no `key`,
+   * and is the only one of its channel in a call. Both are defects otherwise (`IllegalArgumentException`), and so is
+   * such an event in a transaction of PostgreSQL, which has no last event before its commit.
+   */
+  readonly after?: number | undefined
 }
 
 /**
@@ -323,7 +334,8 @@ export declare namespace EventLog {
     /**
      * Appends events to any channels, in their order, in one step and one round trip: all of them or none. Returns the
      * place of each. An event whose key the log knows for its channel, from an earlier append or from an earlier event
-     * of the same call, is not appended: its place is that of the earlier entry.
+     * of the same call, is not appended: its place is that of the earlier entry. Nor is an event whose `after` is not
+     * the last place of its channel: the `seq` of its place is 0. The others of the call are appended.
      */
     readonly appendAll: (events: ReadonlyArray<NewEntry>) => Effect.Effect<ReadonlyArray<Cursor>, EventLogError>
     /**
@@ -397,7 +409,7 @@ export declare namespace EventLog {
 export const make = (backend: EventLog.Backend): EventLog.Service => ({
   append: (channel, data, options) =>
     Effect.suspend(() => {
-      const event: NewEntry = { channel, data, key: options?.key, retention: options?.retention }
+      const event: NewEntry = { channel, data, after: options?.after, key: options?.key, retention: options?.retention }
       return invalid(event) ??
         Effect.flatMap(
           backend.appendAll([event]),
@@ -412,7 +424,10 @@ export const make = (backend: EventLog.Backend): EventLog.Service => ({
         const failure = invalid(event)
         if (failure !== undefined) return failure
       }
-      return backend.appendAll(events)
+      const fenced = events.filter(({ after }) => after !== undefined)
+      return fenced.some((event) => events.some((other) => other !== event && other.channel === event.channel))
+        ? illegal("an event with after must be the only one of its channel in a call")
+        : backend.appendAll(events)
     }),
   head: backend.head,
   read: (channels, after, limit, maxBytes = maxPageBytes) =>
@@ -547,7 +562,11 @@ const invalid = (event: NewEntry): Effect.Effect<never, EventLogError> | undefin
   if (!Predicate.hasProperty(event, "data") || !Predicate.isUint8Array(event.data)) {
     return illegal("data must be a Uint8Array")
   }
-  const { channel, key, retention } = event
+  const { after, channel, key, retention } = event
+  if (after !== undefined) {
+    if (!isCount(after)) return illegal("after must be a whole number, zero or more")
+    if (key !== undefined) return illegal("after must not be combined with key")
+  }
   const ofRetention = retention === undefined ? undefined : limitFault(retention)
   if (ofRetention !== undefined) return illegal(ofRetention)
   const ofChannel = Channel.channelFault(channel)
@@ -907,11 +926,20 @@ const makeMemory = Effect.fnUntraced(function*(options: MemoryOptions) {
     return head()
   }
 
+  /** Returns true if the event is to be appended after another one than the last of its channel. */
+  const isLate = ({ after, channel }: NewEntry): boolean => {
+    if (after === undefined) return false
+    const ring = find(channel)
+    return after !== (ring?.last?.seq ?? ring?.floor ?? 0)
+  }
+
   const backend: EventLog.Backend = {
     appendAll: (events) =>
       timed((now, at) =>
         events.map((event) =>
-          event.key === undefined
+          isLate(event)
+            ? { epoch, seq: 0 }
+            : event.key === undefined
             ? append(event, now, at)
             : keys.getOrAdd(`${event.channel}\n${event.key}`, now, now - maxAge, () => append(event, now, at))
         )

@@ -61,6 +61,13 @@ export * as NotificationOutbox from "./NotificationOutbox.js"
 export * as Notifier from "./Notifier.js"
 
 /**
+ * A Stream that runs once, outlives its readers and can be joined at any point.
+ *
+ * @since 0.1.0
+ */
+export * as ResumableStream from "./ResumableStream.js"
+
+/**
  * One frame of an event stream: its model, a safe encoder, a decoder.
  *
  * @since 0.1.0

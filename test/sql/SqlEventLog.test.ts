@@ -67,7 +67,7 @@ const takeUntil = Effect.fnUntraced(function*(tail: EventLog.Tail, last: string)
 const transactions = <R, E>(
   it: Vitest.MethodsNonLive<R, true>,
   client: Effect.Effect<SqlClient.SqlClient, E, R | Scope.Scope>,
-  options: { readonly publishers: number; readonly publishes: number }
+  options: { readonly publishers: number; readonly publishes: number; readonly isPg: boolean }
 ): void => {
   const publishes = Number(process.env.PUBLISHES ?? options.publishes)
   const node = (sql: SqlClient.SqlClient) =>
@@ -107,6 +107,32 @@ const transactions = <R, E>(
         yield* log.append("a/1", bytes("four"))
         assert.deepStrictEqual(yield* takeUntil(tail, "four"), ["four"])
         assert.deepStrictEqual(yield* readAll(other, start), ["one", "two", "three", "four"])
+      }),
+    60_000
+  )
+
+  it.scoped(
+    "appends nothing after an event that a transaction has followed by another one",
+    () =>
+      Effect.gen(function*() {
+        const sql = yield* client
+        const log = yield* node(sql)
+        const first = yield* log.append("a/1", bytes("first"))
+        yield* sql.withTransaction(log.append("a/1", bytes("second")))
+        // The event of the transaction is numbered in the same statement, unless it is numbered already.
+        assert.strictEqual((yield* log.append("a/1", bytes("late"), { after: first.seq })).seq, 0)
+        assert.deepStrictEqual(yield* readAll(log, first), ["second"])
+        const { seq } = yield* log.head
+        const third = yield* Effect.exit(sql.withTransaction(log.append("a/1", bytes("third"), { after: seq })))
+        assert.deepStrictEqual(
+          Exit.match(third, {
+            onSuccess: (place) => String(place.seq),
+            onFailure: (cause) => Cause.pretty(cause).split("\n")[0]
+          }),
+          options.isPg
+            ? "IllegalArgumentException: EventLog: after must not be used in a transaction"
+            : String(seq + 1)
+        )
       }),
     60_000
   )
@@ -449,7 +475,7 @@ describe("SqlEventLog over SQLite", () => {
         File,
         (url) => Effect.map(Layer.build(LibsqlClient.layer({ url })), Context.get(SqlClient.SqlClient))
       ),
-      { publishers: 1, publishes: 100 }
+      { publishers: 1, publishes: 100, isPg: false }
     )
 
     tables(
@@ -513,7 +539,7 @@ describe.skipIf(Postgres.isMissing)("SqlEventLog over PostgreSQL", () => {
       runs
     })
 
-    transactions(it, SqlClient.SqlClient, { publishers: 5, publishes: 300 })
+    transactions(it, SqlClient.SqlClient, { publishers: 5, publishes: 300, isPg: true })
 
     tables(it, SqlClient.SqlClient)
 

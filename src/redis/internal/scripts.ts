@@ -241,7 +241,7 @@ return reply`,
 /**
  * Appends events in one step. A stream that refuses an event, because another program wrote to its key, begins again. A
  * large event is announced without its data, so that it does not fill the output buffer that the server has for each
- * listener.
+ * listener. The place of an event that is not the next one of its channel is 0.
  *
  * Redis refuses the first write of a script only, for the lack of memory or of replicas. So all events are appended, or
  * none.
@@ -312,11 +312,14 @@ local function append(stream, channel, data, limits)
   redis.call('PUBLISH', announcements .. channel, epoch .. ' ' .. place .. (#data > maxAnnounced and '' or '\\n' .. data))
 end
 for i = 9, #KEYS - 1 do
-  local at = 10 + (i - 9) * 4
+  local at = 10 + (i - 9) * 5
   local channel, data, key = ARGV[at], ARGV[at + 1], ARGV[at + 2]
   local member = key ~= '' and channel .. '\\n' .. key
   local known = member and tonumber(redis.call('ZSCORE', keys, member) or 0)
-  if known and known > aged then
+  local after = tonumber(ARGV[at + 4])
+  if after and after ~= tonumber(redis.call('ZSCORE', index, channel) or redis.call('ZSCORE', past, channel) or 0) then
+    reply[#reply + 1] = '0'
+  elseif known and known > aged then
     reply[#reply + 1] = int(known)
   else
     local refused = append(KEYS[i], channel, data, ARGV[at + 3])
@@ -369,8 +372,9 @@ return reply`,
   parseCommand: (parser: CommandParser, context: Context, events: ReadonlyArray<NewEntry>, seen: Cursor) => {
     pushContext(parser, context, ...events.map(({ channel }) => context.keys.streams + channel))
     parser.push(context.keys.announcements, String(maxAnnounced), seen.epoch, String(seen.seq))
-    for (const { channel, data, key = "", retention } of events) {
-      parser.push(channel, Buffer.from(data.buffer, data.byteOffset, data.byteLength), key, limitsOf(retention))
+    for (const { after = "", channel, data, key = "", retention } of events) {
+      const bytes = Buffer.from(data.buffer, data.byteOffset, data.byteLength)
+      parser.push(channel, bytes, key, limitsOf(retention), String(after))
     }
   },
   transformReply: ([epoch, foreign, ...places]: ReadonlyArray<Buffer>) => ({

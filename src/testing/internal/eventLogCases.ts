@@ -350,6 +350,98 @@ export const make = <E, R>(
         })
     ),
 
+    over("appends an event after the last one of its channel only", (log) =>
+      Effect.gen(function*() {
+        const tail = yield* log.tail
+        yield* tail.follow("a/1")
+        const { epoch } = yield* log.head
+        const append = (after: number, data: string, channel = "a/1") => log.append(channel, bytes(data), { after })
+        assert.strictEqual((yield* append(7, "no such event")).seq, 0)
+        const first = yield* append(0, "first")
+        assert.ok(first.seq > 0)
+        assert.deepStrictEqual(yield* append(0, "late"), { epoch, seq: 0 })
+        yield* log.append("a/2", bytes("another channel"))
+        const second = yield* append(first.seq, "second")
+        const third = yield* log.append("a/1", bytes("third"))
+        assert.deepStrictEqual([second.seq, third.seq], [first.seq + 2, first.seq + 3])
+        // A refusal concerns no other event of the call.
+        const [late, other, fourth] = yield* log.appendAll([
+          { channel: "a/2", data: bytes("late"), after: second.seq },
+          { channel: "b/1", data: bytes("other") },
+          { channel: "a/1", data: bytes("fourth"), after: third.seq }
+        ])
+        assert.deepStrictEqual([late?.seq, other?.seq, fourth?.seq], [0, third.seq + 1, third.seq + 2])
+        assert.deepStrictEqual(yield* log.head, fourth)
+        const page = yield* log.read(["a/1", "a/2", "b/1"], first, 10)
+        assert.deepStrictEqual(page.entries.map(text), ["another channel", "second", "third", "other", "fourth"])
+        const taken: Array<EventLog.Item> = []
+        while (taken.length < 4) taken.push(...yield* tail.take)
+        assert.deepStrictEqual(taken.map((item) => item._tag === "Entry" ? text(item) : item), [
+          "first",
+          "second",
+          "third",
+          "fourth"
+        ])
+
+        // The last event counts if it is evicted, too.
+        const short = { retention: { maxAge: 1 } }
+        const evicted = yield* log.append("b/1", bytes("short"), short)
+        const only = yield* log.append("b/2", bytes("short"), short)
+        yield* Effect.sleep("20 millis")
+        yield* log.append("c", bytes(""))
+        for (const after of [0, other?.seq ?? 0]) assert.strictEqual((yield* append(after, "late", "b/1")).seq, 0)
+        assert.ok((yield* append(evicted.seq, "next", "b/1")).seq > evicted.seq)
+        assert.strictEqual((yield* append(0, "late", "b/2")).seq, 0)
+        assert.ok((yield* append(only.seq, "next", "b/2")).seq > only.seq)
+
+        for (
+          const [rule, events] of [
+            ["after must be a whole number", [{ after: -1 }]],
+            ["after must be a whole number", [{ after: 0.5 }]],
+            ["after must be a whole number", [{ after: Number.NaN }]],
+            ["after must not be combined with key", [{ after: 0, key: "k" }]],
+            ["an event with after must be the only one", [{ after: 0 }, {}]],
+            ["an event with after must be the only one", [{}, { after: 0 }]]
+          ] as const
+        ) {
+          const exit = yield* Effect.exit(
+            log.appendAll(events.map((options) => ({ channel: "d", data: bytes(""), ...options })))
+          )
+          const defect = Exit.isFailure(exit) ? Cause.squash(exit.cause) : undefined
+          assert.ok(Cause.isIllegalArgumentException(defect), rule)
+          assert.match(defect.message, new RegExp(`^EventLog: ${rule}`))
+        }
+        assert.ok((yield* append(0, "first", "d")).seq > 0)
+      })),
+
+    over("appends one of the events that several writers append after the same one", (log) =>
+      Effect.gen(function*() {
+        const start = yield* log.head
+        const won: Array<{ readonly after: number; readonly seq: number; readonly data: string }> = []
+        const writer = (id: number) =>
+          Effect.gen(function*() {
+            for (let i = 0; i < 10; i++) {
+              const after = won.reduce((last, { seq }) => Math.max(last, seq), 0)
+              const data = `${id} ${i}`
+              const [place, other] = yield* log.appendAll([
+                { channel: "a/1", data: bytes(data), after },
+                { channel: "a/2", data: bytes(data) }
+              ])
+              assert.ok(place !== undefined && other !== undefined && other.seq > start.seq)
+              if (place.seq > 0) won.push({ after, seq: place.seq, data })
+            }
+          })
+        yield* Effect.forEach([1, 2, 3, 4], writer, { concurrency: "unbounded", discard: true })
+        won.sort((a, b) => a.seq - b.seq)
+        assert.deepStrictEqual(won.map(({ after }) => after), [0, ...won.slice(0, -1).map(({ seq }) => seq)])
+        const retained = won.slice(-capacity)
+        const { entries } = yield* log.read(["a/1"], yield* log.seek(["a/1"], {}), 100)
+        assert.deepStrictEqual(
+          entries.map((entry) => [entry.seq, text(entry)]),
+          retained.map(({ data, seq }) => [seq, data])
+        )
+      })),
+
     over("refuses a key that breaks a rule, and states the rule", (log) =>
       Effect.gen(function*() {
         const bad: ReadonlyArray<readonly [string, RegExp]> = [

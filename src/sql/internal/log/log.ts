@@ -3,6 +3,7 @@
  */
 import * as SqlClient from "@effect/sql/SqlClient"
 import * as Arr from "effect/Array"
+import * as Cause from "effect/Cause"
 import * as DateTime from "effect/DateTime"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -51,12 +52,14 @@ export const make = Effect.fnUntraced(function*(settings: Settings & { readonly 
         // The event of a key may be an earlier one, with other data.
         if (events.some(({ key }) => key !== undefined)) return cursors.forEach(note)
         cursors.forEach(see)
-        tails.appended(Arr.zipWith(events, cursors, ({ channel, data }, cursor): Entry => ({
+        const entries = Arr.zipWith(events, cursors, ({ channel, data }, cursor): Entry => ({
           _tag: "Entry",
           channel,
           data,
           ...cursor
-        })))
+        }))
+        // An event that was late has no place.
+        tails.appended(entries.filter(({ seq }) => seq > 0))
       }))
   )
 
@@ -102,7 +105,9 @@ export const make = Effect.fnUntraced(function*(settings: Settings & { readonly 
     Effect.if(isInTransaction(sql), {
       onTrue: () =>
         isPg
-          ? Effect.map(send(events, node), (cursor) => events.map(() => cursor))
+          ? events.some(({ after }) => after !== undefined)
+            ? Effect.die(new Cause.IllegalArgumentException("EventLog: after must not be used in a transaction"))
+            : Effect.map(send(events, node), (cursor) => events.map(() => cursor))
           // The page that the tails read next waits for the end of the transaction, or else they poll.
           : Effect.tap(append(events), () => Effect.sync(tails.wake)),
       // The time limit does not depend on the clock of a caller.

@@ -240,6 +240,7 @@ export const make = (
             ${limitsOf(events, (retention) => finite(retention.capacity))}::BIGINT[],
             ${limitsOf(events, (retention) => finite(retention.maxBytes))}::BIGINT[],
             ${limitsOf(events, (retention) => finite(retention.maxAge))}::DOUBLE PRECISION[],
+            ${aftersOf(events)}::BIGINT[],
             ${capacity}, ${maxBytes}, ${maxAge}
           )
         `).pipe(
@@ -251,9 +252,11 @@ export const make = (
           INSERT INTO ${table} (channel, key, data, size, at, expires, capacity, max_bytes)
           SELECT column1, column2, column3, LENGTH(column3), ${nowAt}, ${nowAt} + column4,
             COALESCE(column5, ${capacity}), COALESCE(column6, ${maxBytes})
-          FROM (VALUES ${sql.csv(Arr.map(withoutRepeated(events), (event) => rowOf(sql, event)))})
-          WHERE column2 IS NULL OR NOT EXISTS (
+          FROM (VALUES ${sql.csv(Arr.map(withoutRepeated(events), (event) => rowOf(sql, event, [event.after])))})
+          WHERE (column2 IS NULL OR NOT EXISTS (
             SELECT 1 FROM ${table}_keys WHERE channel = column1 AND key = column2 AND at >= ${nowAt} - ${maxAge}
+          )) AND (
+            column7 IS NULL OR column7 = COALESCE((SELECT last FROM ${table}_channels WHERE channel = column1), 0)
           )
           RETURNING seq, channel, key, (SELECT epoch FROM ${table}_state) AS epoch
         `)
@@ -445,10 +448,14 @@ const list = (sql: SqlClient.SqlClient, events: ReadonlyArray<NewEntry>, f: (eve
   sql.csv(events.map((event) => sql`${f(event)}`))
 
 /** Makes a row of values. Numbers are part of the text: a call may have more events than a statement has parameters. */
-const rowOf = (sql: SqlClient.SqlClient, { channel, data, key, retention = {} }: NewEntry): Fragment =>
+const rowOf = (
+  sql: SqlClient.SqlClient,
+  { channel, data, key, retention = {} }: NewEntry,
+  more: ReadonlyArray<number | undefined> = []
+): Fragment =>
   sql`(${channel}, ${key ?? null}, ${toBuffer(data)}, ${
     sql.literal(
-      [retention.maxAge, retention.capacity, retention.maxBytes].map((limit) => finite(limit) ?? "NULL").join(", ")
+      [retention.maxAge, retention.capacity, retention.maxBytes, ...more].map((n) => finite(n) ?? "NULL").join(", ")
     )
   })`
 
@@ -457,6 +464,10 @@ const limitsOf = (events: ReadonlyArray<NewEntry>, f: (retention: Retention) => 
   events.some(({ retention }) => retention !== undefined)
     ? `{${events.map(({ retention = {} }) => f(retention) ?? "NULL").join(",")}}`
     : "{}"
+
+/** Makes an array of PostgreSQL, which is empty if no event has a place after which it is appended. */
+const aftersOf = (events: ReadonlyArray<NewEntry>): string =>
+  events.some(({ after }) => after !== undefined) ? `{${events.map(({ after = "NULL" }) => after).join(",")}}` : "{}"
 
 /** Returns the limit as a number that the database has. */
 const finite = (limit: number | undefined): number | undefined =>
@@ -504,17 +515,27 @@ const withoutRepeated = (events: ReadonlyArray<NewEntry>): ReadonlyArray<NewEntr
   })
 }
 
-/** Returns the place of each event: of the row that was inserted for it, in their order, or of the row of its key. */
+/**
+ * Returns the place of each event: of the row that was inserted for it, in their order, or of the row of its key. That
+ * of an event that was late is 0: no other one of its channel is in the statement.
+ */
 const toPlaces = (
   events: ReadonlyArray<NewEntry>,
   inserted: ReadonlyArray<KeyRow>,
   known: ReadonlyArray<KeyRow>
 ): ReadonlyArray<number> => {
   const byKey = new Map(known.map(({ channel, key, seq }) => [`${channel}\n${key}`, Number(seq)]))
-  const unkeyed = inserted.filter(({ key }) => key === null).map(({ seq }) => Number(seq)).sort((a, b) => a - b)
+  const fenced = new Set(events.flatMap(({ after, channel }) => after === undefined ? [] : [channel]))
+  const byChannel = new Map(
+    inserted.flatMap(({ channel, seq }) => fenced.has(channel) ? [[channel, Number(seq)] as const] : [])
+  )
+  const unkeyed = inserted.filter(({ channel, key }) => key === null && !fenced.has(channel))
+    .map(({ seq }) => Number(seq)).sort((a, b) => a - b)
   let next = 0
   return events.map(({ channel, key }) =>
-    (key === undefined ? unkeyed[next++] : byKey.get(`${channel}\n${key}`)) ?? Number.NaN
+    fenced.has(channel)
+      ? byChannel.get(channel) ?? 0
+      : (key === undefined ? unkeyed[next++] : byKey.get(`${channel}\n${key}`)) ?? Number.NaN
   )
 }
 

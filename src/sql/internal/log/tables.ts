@@ -142,7 +142,7 @@ const pg = (t: string): ReadonlyArray<string> => [
   // The lock on the state orders all appends. Each statement after it sees the transactions that committed before it.
   `CREATE OR REPLACE FUNCTION ${t}_append(
     channels TEXT[], keys TEXT[], datas BYTEA[], capacities BIGINT[], sizes BIGINT[], ages DOUBLE PRECISION[],
-    capacity BIGINT, max_bytes BIGINT, max_age DOUBLE PRECISION, OUT epoch TEXT, OUT places DOUBLE PRECISION[]
+    afters BIGINT[], capacity BIGINT, max_bytes BIGINT, max_age DOUBLE PRECISION, OUT epoch TEXT, OUT places DOUBLE PRECISION[]
   ) LANGUAGE plpgsql AS $$
   DECLARE
     began BIGINT;
@@ -159,12 +159,12 @@ const pg = (t: string): ReadonlyArray<string> => [
     WITH sent AS (
       DELETE FROM ${t}_outbox AS o RETURNING o.*
     ), events AS (
-      SELECT FALSE AS own, s.id AS i, s.channel, s.key, s.data, s.capacity AS cap, s.max_bytes AS most, s.max_age AS age
-        FROM sent AS s
+      SELECT FALSE AS own, s.id AS i, s.channel, s.key, s.data, s.capacity AS cap, s.max_bytes AS most, s.max_age AS age,
+        NULL::BIGINT AS previous FROM sent AS s
       UNION ALL
-      SELECT TRUE, u.i, u.channel, u.key, u.data, u.cap, u.most, u.age
-        FROM UNNEST(channels, keys, datas, capacities, sizes, ages) WITH ORDINALITY
-          AS u(channel, key, data, cap, most, age, i)
+      SELECT TRUE, u.i, u.channel, u.key, u.data, u.cap, u.most, u.age, u.previous
+        FROM UNNEST(channels, keys, datas, capacities, sizes, ages, afters) WITH ORDINALITY
+          AS u(channel, key, data, cap, most, age, previous, i)
     ), marked AS (
       SELECT v.*, k.seq AS known, ROW_NUMBER() OVER (PARTITION BY v.channel, v.key ORDER BY v.own, v.i) AS nth
       FROM events AS v LEFT JOIN ${t}_keys AS k ON k.channel = v.channel AND k.key = v.key AND k.at >= now_at - max_age
@@ -173,7 +173,12 @@ const pg = (t: string): ReadonlyArray<string> => [
         began + ROW_NUMBER() OVER (ORDER BY m.own, m.i) AS seq,
         ROW_NUMBER() OVER (PARTITION BY m.channel ORDER BY m.own, m.i) AS n,
         SUM(LENGTH(m.data)) OVER (PARTITION BY m.channel ORDER BY m.own, m.i) AS total
-      FROM marked AS m WHERE m.known IS NULL AND (m.key IS NULL OR m.nth = 1)
+      FROM marked AS m WHERE m.known IS NULL AND (m.key IS NULL OR m.nth = 1) AND (
+        m.previous IS NULL OR (
+          m.previous = COALESCE((SELECT k.last FROM ${t}_channels AS k WHERE k.channel = m.channel), 0) AND
+          NOT EXISTS (SELECT 1 FROM marked AS s WHERE NOT s.own AND s.channel = m.channel AND s.known IS NULL)
+        )
+      )
     ), counted AS (
       SELECT f.channel, COUNT(*) AS n, SUM(f.size) AS total, MAX(f.seq) AS last FROM fresh AS f GROUP BY f.channel
     ), stored AS (
@@ -192,7 +197,7 @@ const pg = (t: string): ReadonlyArray<string> => [
       SELECT f.channel, f.key, f.seq, now_at FROM fresh AS f WHERE f.key IS NOT NULL
       ON CONFLICT (channel, key) DO UPDATE SET seq = excluded.seq, at = excluded.at
     )
-    SELECT ARRAY_AGG(COALESCE(m.known, f.seq, g.seq)::DOUBLE PRECISION ORDER BY m.i) FILTER (WHERE m.own), MAX(f.seq)
+    SELECT ARRAY_AGG(COALESCE(m.known, f.seq, g.seq, 0)::DOUBLE PRECISION ORDER BY m.i) FILTER (WHERE m.own), MAX(f.seq)
       INTO places, head
       FROM marked AS m
       LEFT JOIN fresh AS f ON f.own = m.own AND f.i = m.i

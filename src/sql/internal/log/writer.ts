@@ -28,14 +28,25 @@ export const make = (append: Append): Writer => {
   let isClosed = false
   const wake = Effect.unsafeMakeLatch(false)
 
+  /** Returns the channels with an event that is appended after another: a statement has one event of each. */
+  const fencedChannels = () =>
+    new Set(
+      pending.flatMap(({ events }) => events.flatMap((event) => event.after === undefined ? [] : [event.channel]))
+    )
+
   /** Takes the requests of the next statement. */
   const takeBatch = (): ReadonlyArray<Request> => {
     let count = 0
     let bytes = 0
+    const channels = fencedChannels()
+    const taken = new Set<string>()
     const end = pending.findIndex(({ events }, i) => {
       count += events.length
       for (const { data } of events) bytes += data.length
-      return i > 0 && (count > maxBatch || bytes > maxBatchBytes)
+      const own = channels.size === 0 ? [] : events.flatMap(({ channel }) => channels.has(channel) ? [channel] : [])
+      if (i > 0 && (count > maxBatch || bytes > maxBatchBytes || own.some((channel) => taken.has(channel)))) return true
+      for (const channel of own) taken.add(channel)
+      return false
     })
     const batch = end === -1 ? pending : pending.slice(0, end)
     pending = end === -1 ? [] : pending.slice(end)

@@ -1,0 +1,254 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Chunk, Duration, Effect, Exit, Fiber, Layer, Option, Queue, Schedule, Schema, Stream, TestClock } from "effect"
+import { EventBroker, EventLog, ResumableStream } from "effect-realtime"
+import { LeakCheck } from "effect-realtime/testing"
+
+import { answer, makeNode, Numbers, numbers, source, tokens } from "./ResumableStream/suite.js"
+
+const decoder = new TextDecoder()
+
+/** A log whose appends a test takes, each as the events of streams that it has. */
+const makeObserved = Effect.gen(function*() {
+  const log = yield* EventLog.EventLog
+  const appends = yield* Queue.unbounded<ReadonlyArray<string>>()
+  const observed: EventLog.EventLog.Service = {
+    ...log,
+    appendAll: (events) =>
+      Effect.tap(log.appendAll(events), () =>
+        Queue.offer(
+          appends,
+          events.filter(({ channel }) => !channel.startsWith("$")).map(({ data }) =>
+            decoder.decode(data).replace(/^event: (.*)\ndata: ?(.*)\n\n$/, "$1 $2").replace(/\{"run.*/, "").trim()
+          )
+        ))
+  }
+  return { appends, log: observed }
+})
+
+const run = <A, E>(body: Effect.Effect<A, E, EventLog.EventLog | Effect.Effect.Context<ReturnType<typeof makeNode>>>) =>
+  body.pipe(Effect.scoped, Effect.provide(EventLog.layerMemory), LeakCheck.run)
+
+describe("ResumableStream", () => {
+  it.effect("appends the elements of a window together, of all streams, and those of an end at once", () =>
+    run(Effect.gen(function*() {
+      const { appends, log } = yield* makeObserved
+      const node = yield* Effect.provideService(makeNode({ window: "50 millis" }), EventLog.EventLog, log)
+      const [one, two] = yield* Effect.all([source<number>(), source<number>()])
+      yield* node.run(ResumableStream.start(numbers("1"), Stream.orDie(one.stream)))
+      yield* node.run(ResumableStream.start(numbers("2"), Stream.orDie(two.stream)))
+      assert.deepStrictEqual(yield* Queue.take(appends), ["started"])
+      assert.deepStrictEqual(yield* Queue.take(appends), ["started"])
+      // The first element waits for nothing.
+      yield* one.emit(1)
+      assert.deepStrictEqual(yield* Queue.take(appends), ["elements [1]"])
+      for (const i of [2, 3, 4]) {
+        yield* one.emit(i)
+        yield* two.emit(i * 10)
+        yield* TestClock.adjust("16 millis")
+      }
+      assert.deepStrictEqual(yield* Queue.poll(appends), Option.none())
+      yield* TestClock.adjust("2 millis")
+      assert.deepStrictEqual(yield* Queue.take(appends), ["elements [2,3,4]", "elements [20,30,40]"])
+      yield* one.emit(5)
+      yield* two.emit(50)
+      yield* one.end
+      yield* TestClock.adjust("50 millis")
+      assert.deepStrictEqual(
+        [yield* Queue.take(appends), yield* Queue.take(appends), yield* Queue.take(appends)],
+        [["elements [5]", "elements [50]"], ["succeeded"], ["end"]]
+      )
+    })))
+
+  it.effect("does not wait for the window when much is pending, and lets a producer wait then", () =>
+    run(Effect.gen(function*() {
+      const { appends, log } = yield* makeObserved
+      const node = yield* Effect.provideService(makeNode({ window: "1 hour" }), EventLog.EventLog, log)
+      let emitted = 0
+      const text = "x".repeat(10_000)
+      const many = Stream.repeatEffect(Effect.sync(() => {
+        emitted++
+        return text
+      }))
+      yield* node.run(ResumableStream.start(answer("0"), Stream.make("a"), tokens))
+      assert.deepStrictEqual([yield* Queue.take(appends), yield* Queue.take(appends)], [["started"], [
+        "elements [\"a\"]"
+      ]])
+      // A run has room for 64 Ki characters, and a batch for 256 Ki.
+      for (const id of ["1", "2", "3", "4"]) {
+        emitted = 0
+        yield* node.run(ResumableStream.start(answer(id), many, tokens))
+        assert.deepStrictEqual(yield* Queue.take(appends), ["started"])
+        if (id !== "4") {
+          yield* TestClock.adjust("1 second")
+          assert.strictEqual(emitted, 7)
+        }
+      }
+      const first = yield* Queue.take(appends)
+      assert.isAtLeast(first.filter((event) => event.startsWith("elements")).length, 4)
+    })))
+
+  it.effect("stops a stream after its time limit", () =>
+    run(Effect.gen(function*() {
+      const node = yield* makeNode()
+      const one = yield* source<number>()
+      yield* node.run(ResumableStream.start(numbers("1"), Stream.orDie(one.stream)))
+      const end = yield* Effect.fork(Effect.flip(node.run(ResumableStream.result(numbers("1")))))
+      yield* one.begun
+      yield* TestClock.adjust("59 seconds")
+      assert.strictEqual((yield* node.run(ResumableStream.status(numbers("1"))))._tag, "Running")
+      yield* TestClock.adjust("1 second")
+      yield* TestClock.adjust("1 second")
+      yield* one.interrupted
+      assert.strictEqual(String(yield* end), "ResumableStreamError: TimeLimit: the stream has reached its time limit")
+    })))
+
+  it.effect("stores a stream for an hour after its end by default, whatever the log stores", () =>
+    run(Effect.gen(function*() {
+      const node = yield* makeNode()
+      const ends = Effect.fork(node.run(ResumableStream.result(numbers("1")))).pipe(
+        Effect.zipLeft(TestClock.adjust("1 second")),
+        Effect.flatMap(Fiber.join)
+      )
+      yield* node.run(ResumableStream.start(numbers("1"), Stream.range(1, 2000)))
+      yield* ends
+      yield* TestClock.adjust("59 minutes")
+      const elements = yield* node.run(Stream.runCollect(ResumableStream.toStream(numbers("1"))))
+      assert.strictEqual(elements.length, 2000)
+      yield* TestClock.adjust("2 minutes")
+      assert.deepStrictEqual(yield* node.run(ResumableStream.status(numbers("1"))), { _tag: "Unknown" })
+      assert.strictEqual(yield* node.run(ResumableStream.start(numbers("1"), Stream.make(7))), "Started")
+      assert.strictEqual(yield* ends, undefined)
+    })))
+
+  it.live("finds that it was stopped though the log has lost the message", () =>
+    run(Effect.gen(function*() {
+      const [a, b] = yield* Effect.all([makeNode(), makeNode()])
+      const one = yield* source<string>()
+      yield* a.run(ResumableStream.start(answer("1"), one.stream, tokens))
+      yield* one.begun
+      yield* a.faults.lose
+      yield* b.run(ResumableStream.stop(answer("1")))
+      yield* one.interrupted
+    })))
+
+  it.live("knows that it has started a stream though the answer of the log is lost", () =>
+    run(Effect.gen(function*() {
+      const node = yield* makeNode()
+      yield* node.faults.fail({ operation: "append", reason: "Timeout" })
+      assert.strictEqual(yield* node.run(ResumableStream.start(numbers("1"), Stream.make(1, 2))), "Started")
+      const elements = yield* node.run(Stream.runCollect(ResumableStream.toStream(numbers("1"))))
+      assert.deepStrictEqual(Array.from(elements), [1, 2])
+    })))
+
+  it.live("ends a stream whose log has begun again", () =>
+    run(Effect.gen(function*() {
+      const first = yield* EventLog.EventLog
+      const second = yield* EventLog.EventLog.pipe(Effect.provide(Layer.fresh(EventLog.layerMemory)))
+      let current = first
+      const switched = EventLog.make({
+        appendAll: (events) => Effect.suspend(() => current.appendAll(events)),
+        head: Effect.suspend(() => current.head),
+        read: (...args) => Effect.suspend(() => current.read(...args)),
+        last: (...args) => Effect.suspend(() => current.last(...args)),
+        seek: (...args) => Effect.suspend(() => current.seek(...args)),
+        tail: first.tail,
+        presence: first.presence
+      })
+      const node = yield* Effect.provideService(makeNode(), EventLog.EventLog, switched)
+      const one = yield* source<string>()
+      yield* node.run(ResumableStream.start(answer("1"), one.stream, tokens))
+      yield* one.emit("a")
+      yield* one.begun
+      current = second
+      yield* one.emit("b")
+      yield* one.interrupted
+      const status = node.run(ResumableStream.status(answer("1")))
+      yield* Effect.repeat(status, {
+        until: ({ _tag }) => _tag === "Stopped",
+        schedule: Schedule.spaced("10 millis")
+      })
+      assert.deepStrictEqual(yield* status, { _tag: "Stopped", reason: "LogLost" })
+    })))
+
+  it.live("interrupts its streams within a second though the log does not answer", () =>
+    run(Effect.gen(function*() {
+      const node = yield* makeNode()
+      const one = yield* source<string>()
+      yield* node.run(ResumableStream.start(answer("1"), one.stream, tokens))
+      yield* one.begun
+      yield* node.faults.hold("append")
+      yield* one.emit("a")
+      const [time] = yield* Effect.timed(node.close)
+      assert.isBelow(Duration.toMillis(time), 2500)
+      yield* one.interrupted
+      yield* node.faults.recover
+    })))
+
+  it.live("ends a stop when the node shuts down while the log does not answer", () =>
+    run(Effect.gen(function*() {
+      const node = yield* makeNode()
+      const one = yield* source<string>()
+      yield* node.run(ResumableStream.start(answer("1"), one.stream, tokens))
+      yield* one.begun
+      yield* node.faults.hold("append")
+      const stopped = yield* Effect.fork(node.run(ResumableStream.stop(answer("1"))))
+      yield* one.interrupted
+      yield* node.close
+      assert.strictEqual(yield* stopped, true)
+      yield* node.faults.recover
+    })))
+
+  it.live("continues when the fiber that has started it is interrupted", () =>
+    run(Effect.gen(function*() {
+      const node = yield* makeNode()
+      const one = yield* source<string>()
+      const starter = yield* Effect.fork(
+        Effect.zipRight(node.run(ResumableStream.start(answer("1"), one.stream, tokens)), Effect.never)
+      )
+      yield* one.begun
+      yield* Fiber.interrupt(starter)
+      yield* one.emit("a")
+      yield* one.end
+      assert.deepStrictEqual(yield* node.run(ResumableStream.result(answer("1"))), { tokens: 3 })
+    })))
+
+  it.live("gives a slow reader all elements, and does not delay the stream for it", () =>
+    run(Effect.gen(function*() {
+      const node = yield* makeNode({ window: "1 millis" })
+      yield* node.run(ResumableStream.start(numbers("1"), Stream.range(1, 5000).pipe(Stream.rechunk(10))))
+      const slow = yield* Effect.fork(
+        node.run(
+          ResumableStream.toStream(numbers("1")).pipe(
+            Stream.rechunk(1000),
+            Stream.mapChunksEffect((chunk) => Effect.delay(Effect.succeed(chunk), "50 millis")),
+            Stream.runCollect
+          )
+        )
+      )
+      const [time] = yield* Effect.timed(node.run(ResumableStream.result(numbers("1"))))
+      assert.isBelow(Duration.toMillis(time), 5000)
+      assert.deepStrictEqual(Chunk.size(yield* slow), 5000)
+    })))
+
+  it.effect("refuses a path and times that cannot be", () =>
+    Effect.gen(function*() {
+      for (const times of [{ keep: 0 }, { keep: "-1 day" as const }, { timeLimit: Duration.infinity }]) {
+        assert.throws(
+          () => ResumableStream.make("a", { element: Schema.String, ...times }),
+          /ResumableStream: (keep|timeLimit) must be finite and longer than zero/
+        )
+      }
+      assert.throws(() => ResumableStream.make("a/:b/:b", { element: Schema.String }), /must have different names/)
+      assert.throws(() => ResumableStream.respond(answer("1"), { heartbeat: 0 }), /heartbeat/)
+      for (const options of [{ window: 0 }, { lease: Duration.infinity }]) {
+        const exit = yield* Effect.exit(
+          Layer.launch(ResumableStream.layerWith(options)).pipe(
+            Effect.provide(EventBroker.layer.pipe(Layer.provideMerge(EventLog.layerMemory)))
+          )
+        )
+        assert.match(String(exit), /ResumableStream: (window|lease) must be finite and longer than zero/)
+        assert.isTrue(Exit.isFailure(exit))
+      }
+      assert.strictEqual(ResumableStream.key(Numbers, { id: "a/b" }).channel.name, "numbers/a%2Fb")
+    }))
+})

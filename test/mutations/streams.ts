@@ -1,0 +1,250 @@
+import type { Mutation } from "./mutation.js"
+
+const runs = "src/ResumableStream/internal/runs.ts"
+const own = "test/ResumableStream.test.ts"
+const suite = "test/ResumableStream/memory.test.ts"
+const after = "appends an event after the last one of its channel only"
+
+export default [
+  {
+    promise: "memory appends after the last event of the channel only",
+    file: "src/EventLog.ts",
+    find: "isLate(event)",
+    replace: "false",
+    test: "test/EventLog/memory.test.ts",
+    name: after
+  },
+  {
+    promise: "the last event counts if memory has evicted it",
+    file: "src/EventLog.ts",
+    find: "after !== (ring?.last?.seq ?? ring?.floor ?? 0)",
+    replace: "after !== (ring?.last?.seq ?? 0)",
+    test: "test/EventLog/memory.test.ts",
+    name: after
+  },
+  {
+    promise: "an event with after is the only one of its channel in a call",
+    file: "src/EventLog.ts",
+    find: "other !== event && other.channel === event.channel",
+    replace: "other !== event && false",
+    test: "test/EventLog/memory.test.ts",
+    name: after
+  },
+  {
+    promise: "Redis appends after the last event of the channel only",
+    file: "src/redis/internal/scripts.ts",
+    find: "if after and after ~=",
+    replace: "if false and after ~=",
+    test: "test/redis/RedisEventLog.test.ts",
+    name: after
+  },
+  {
+    promise: "SQLite appends after the last event of the channel only",
+    file: "src/sql/internal/log/statements.ts",
+    find: "column7 IS NULL OR",
+    replace: "1 = 1 OR",
+    test: "test/sql/SqlEventLog.test.ts",
+    name: after
+  },
+  {
+    promise: "PostgreSQL appends after the last event of the channel only",
+    file: "src/sql/internal/log/tables.ts",
+    find: "m.previous IS NULL OR (",
+    replace: "TRUE OR (",
+    test: "test/sql/SqlEventLog.test.ts",
+    name: after
+  },
+  {
+    promise: "an event of a transaction in the same statement is a later one",
+    file: "src/sql/internal/log/tables.ts",
+    find: "NOT s.own AND s.channel = m.channel AND s.known IS NULL",
+    replace: "FALSE",
+    test: "test/sql/SqlEventLog.test.ts",
+    name: "appends nothing after an event that a transaction has followed"
+  },
+  {
+    promise: "a statement has one event of a channel in which one is appended after another",
+    file: "src/sql/internal/log/writer.ts",
+    find: "|| own.some((channel) => taken.has(channel))",
+    replace: "",
+    test: "test/sql/SqlEventLog.test.ts",
+    name: "appends one of the events that several writers append after the same one"
+  },
+  {
+    promise: "a producer that was replaced appends nothing more",
+    file: runs,
+    find: "entryOf(source.channel, data, place.seq, source.keep + left)",
+    replace: "{ ...entryOf(source.channel, data, place.seq, source.keep + left), after: undefined }",
+    test: suite,
+    name: "lets a producer that was replaced append nothing more"
+  },
+  {
+    promise: "a stream runs once, though several nodes start it",
+    file: runs,
+    find: `if (state._tag !== "None") return Option.none()`,
+    replace: "",
+    test: suite,
+    name: "runs a stream once"
+  },
+  {
+    promise: "a stream whose key the log has forgotten, or has nothing of, is started again",
+    file: runs,
+    find: "new Set([state.seq, 0])",
+    replace: "new Set([0])",
+    test: suite,
+    name: "stores a stream for the time after its end"
+  },
+  {
+    promise: "an idle producer is interrupted by a stop on another node",
+    file: runs,
+    find: "names.has(source.channel)",
+    replace: "false",
+    test: suite,
+    name: "stops a stream on another node"
+  },
+  {
+    promise: "a stop is noticed though its message is lost",
+    file: runs,
+    find: "isLost || names",
+    replace: "false || names",
+    test: own,
+    name: "though the log has lost the message"
+  },
+  {
+    promise: "a lost answer of the log repeats no element",
+    file: runs,
+    find: "? advance(next, first)",
+    replace: "? lose(run)",
+    test: suite,
+    name: "lets a producer wait while the log is away"
+  },
+  {
+    promise: "a lost answer to a start starts nothing twice",
+    file: runs,
+    find: "isOwn(state) ? Effect.succeedSome(state.last.place) : error",
+    replace: "error",
+    test: own,
+    name: "though the answer of the log is lost"
+  },
+  {
+    promise: "a producer waits while its elements are not appended",
+    file: runs,
+    find: "return run.room.await",
+    replace: "return Effect.void",
+    test: suite,
+    name: "lets a producer wait while the log is away"
+  },
+  {
+    promise: "the elements of a window are one append",
+    file: runs,
+    find: "Effect.raceFirst(Effect.sleep(window), urgent.await)",
+    replace: "Effect.void",
+    test: own,
+    name: "appends the elements of a window together"
+  },
+  {
+    promise: "the end of a stream does not wait for another window",
+    file: runs,
+    find: `    yield* flush("ending")\n    yield* flush("ending")\n`,
+    replace: "",
+    test: own,
+    name: "appends the elements of a window together"
+  },
+  {
+    promise: "much that is pending does not wait for the window",
+    file: runs,
+    find: "if (isUrgent()) urgent.unsafeOpen()",
+    replace: "",
+    test: own,
+    name: "does not wait for the window when much is pending"
+  },
+  {
+    promise: "a stream ends with its time limit",
+    file: runs,
+    find: "duration: run.source.timeLimit",
+    replace: "duration: Number.POSITIVE_INFINITY",
+    test: own,
+    name: "stops a stream after its time limit"
+  },
+  {
+    promise: "readers receive the shutdown of a node",
+    file: runs,
+    find: `for (const run of open) finish(run, Stored.stopped("Shutdown"))`,
+    replace: "",
+    test: suite,
+    name: "when the node of a stream shuts down"
+  },
+  {
+    promise: "a shutdown waits for a second at most",
+    file: runs,
+    find: `Effect.timeoutOption("1 second")`,
+    replace: `Effect.timeoutOption("10 seconds")`,
+    test: own,
+    name: "within a second though the log does not answer"
+  },
+  {
+    promise: "nothing waits for a node that has shut down",
+    file: runs,
+    find: "Effect.zipRight(Effect.forEach(open, remove, { discard: true }))",
+    replace: "Effect.asVoid",
+    test: own,
+    name: "ends a stop when the node shuts down"
+  },
+  {
+    promise: "a stream of a log that has begun again ends",
+    file: runs,
+    find: `(reason) => reason !== "Evicted"`,
+    replace: "() => false",
+    test: own,
+    name: "ends a stream whose log has begun again"
+  },
+  {
+    promise: "readers receive that the node of a stream has died",
+    file: "src/ResumableStream/internal/watch.ts",
+    find: `if (now - stream.absentSince < lease`,
+    replace: `if (true || now - stream.absentSince < lease`,
+    test: suite,
+    name: "tells readers that the node of a stream has died"
+  },
+  {
+    promise: "a node that can continue a stream comes before one that can only end it",
+    file: "src/ResumableStream/internal/watch.ts",
+    find: "stream.restart === undefined ? 2 : 1",
+    replace: "stream.restart === undefined ? 0 : 1",
+    test: suite,
+    name: "continues a stream whose node has died"
+  },
+  {
+    promise: "the end of a stream shows nothing of a defect",
+    file: "src/ResumableStream.ts",
+    find: `Topic.event(topic, "failed", { _tag: "Defect" })`,
+    replace:
+      `Topic.event(topic, "failed", { _tag: "Failure", failure: JSON.parse(JSON.stringify(String(exit.cause))) })`,
+    test: suite,
+    name: "with nothing of a defect"
+  },
+  {
+    promise: "a late reader receives all elements so far as one event",
+    file: "src/ResumableStream.ts",
+    find: "definition.compact === undefined || first === undefined",
+    replace: "true",
+    test: suite,
+    name: "sends a late reader all elements so far as one event"
+  },
+  {
+    promise: "a reader of a stream that the log does not have is answered 404",
+    file: "src/ResumableStream.ts",
+    find: "status: 404",
+    replace: "status: 204",
+    test: suite,
+    name: "sends a late reader all elements so far as one event"
+  },
+  {
+    promise: "a stream is stored for its own time",
+    file: runs,
+    find: "retention: { capacity: Number.POSITIVE_INFINITY, maxBytes: Number.POSITIVE_INFINITY, maxAge }",
+    replace: "retention: { capacity: Number.POSITIVE_INFINITY, maxBytes: Number.POSITIVE_INFINITY }",
+    test: own,
+    name: "stores a stream for an hour after its end"
+  }
+] satisfies ReadonlyArray<Mutation>
