@@ -785,7 +785,7 @@ export const respond = <E extends Any, S extends Any, F extends Any, E1 = never,
   options: RespondOptions<E1, R1> = {}
 ): Effect.Effect<HttpServerResponse.HttpServerResponse, E1, ResumableStream | HttpServerRequest | R1 | Scope.Scope> => {
   // It checks the options.
-  EventBroker.respond(key.channel, options)
+  void EventBroker.respond(key.channel, options)
   return Effect.flatMap(ResumableStream, (service) => service.respond(key, options))
 }
 

@@ -154,7 +154,7 @@ const runSchedule = (steps: ReadonlyArray<Step>) =>
       }
     })
     for (const reader of readers) assert.deepStrictEqual([reader.elements, reader.end], [elements, reason])
-  }).pipe(Effect.timeoutFail({ duration: "40 seconds", onTimeout: () => new Error("the schedule does not end") }))
+  }).pipe(Effect.timeoutFail({ duration: "40 seconds", onTimeout: () => "the schedule does not end" }))
 
 /** Runs random schedules with a fixed seed. `FC_SEED=2 SCHEDULES=10000` runs more, and others. */
 export const schedules = <R, E>(it: Vitest.MethodsNonLive<R, true>, options: {
