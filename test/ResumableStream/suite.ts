@@ -383,8 +383,8 @@ export const suite = <R, E>(it: Vitest.MethodsNonLive<R, true>, options: {
       yield* a.faults.fail({ operation: "append", times: Infinity })
       yield* a.close
       assert.strictEqual(Chunk.join(yield* reader, ""), "abcde")
-      assert.isAtLeast(restarted.length, 1)
-      assert.deepStrictEqual(new Set(restarted.flat()), new Set(["abc"]))
+      // The other node may have called it with more elements, whose stream it did not run.
+      assert.include(restarted.flat(), "abc")
     })
   )
 

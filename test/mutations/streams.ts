@@ -215,11 +215,10 @@ export default [
     name: "continues a stream whose node has died"
   },
   {
-    promise: "the end of a stream shows nothing of a defect",
+    promise: "the end of a stream shows nothing of a value that its schema refuses",
     file: "src/ResumableStream.ts",
-    find: `Topic.event(topic, "failed", { _tag: "Defect" })`,
-    replace:
-      `Topic.event(topic, "failed", { _tag: "Failure", failure: JSON.parse(JSON.stringify(String(exit.cause))) })`,
+    find: "Stored.defect)",
+    replace: `Stored.encode({ event: "failed", data: { _tag: "Defect", message } }))`,
     test: suite,
     name: "with nothing of a defect"
   },
