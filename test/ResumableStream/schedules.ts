@@ -156,12 +156,12 @@ const runSchedule = (steps: ReadonlyArray<Step>) =>
     for (const reader of readers) assert.deepStrictEqual([reader.elements, reader.end], [elements, reason])
   }).pipe(Effect.timeoutFail({ duration: "40 seconds", onTimeout: () => "the schedule does not end" }))
 
-/** Runs random schedules with a fixed seed. `FC_SEED=2 SCHEDULES=10000` runs more, and others. */
+/** Runs random schedules with a fixed seed. `FC_SEED=2 STREAM_SCHEDULES=10000` runs more, and others. */
 export const schedules = <R, E>(it: Vitest.MethodsNonLive<R, true>, options: {
   readonly layer: TestEventLog.CasesOptions<E, R>["layer"]
   readonly runs: number
 }): void => {
-  const runs = Number(process.env.SCHEDULES ?? options.runs)
+  const runs = Number(process.env.STREAM_SCHEDULES ?? options.runs)
   it.effect(
     "in random schedules, gives each reader exactly the elements of one producer at a time, and the end",
     () =>
