@@ -307,7 +307,7 @@ export default [
   {
     promise: "a channel of Redis has the size of its last append",
     file: scripts,
-    find: "    evict(stream, seq, total, maxBytes or math.huge)\n",
+    find: "  if isLimited then evict(stream, seq, total, maxBytes or math.huge) end\n",
     replace: "",
     test,
     name: "within the limits of its last append"

@@ -252,6 +252,12 @@ export const append = defineScript({
 if ARGV[8] == epoch and tonumber(ARGV[9]) > seq then begin() end
 local announcements, maxAnnounced, foreign, reply = ARGV[6], tonumber(ARGV[7]), 0, {epoch, ''}
 local hasKept, first = redis.call('EXISTS', kept) == 1, seq
+-- The last place of each channel in the index, and the channels by the streams that have changed.
+local places, changed = {}, {}
+local function placeOf(channel)
+  if places[channel] == nil then places[channel] = tonumber(redis.call('ZSCORE', index, channel)) or false end
+  return places[channel]
+end
 local function lifeOf(age) return int(math.min(2 * age, 9007199254740991)) end
 local life = lifeOf(maxAge)
 local function add(key, ...)
@@ -278,13 +284,13 @@ local function evict(stream, newest, total, maxBytes)
 end
 local function append(stream, channel, data, limits)
   local place = int(seq + 1)
-  local previous = redis.call('ZSCORE', index, channel)
+  local previous = placeOf(channel)
   if not previous then
     if forgetAll() then redis.call('HSET', meta, 'forgotten', int(forgotten)) end
     -- Its events are of another epoch, or no read finds them.
     redis.call('UNLINK', stream)
   end
-  local previousPlace = int(tonumber(previous) or pastOf(channel))
+  local previousPlace = int(previous or pastOf(channel))
   local fields = {'p', previousPlace, 'd', data, 't', int(now)}
   local most, maxBytes, age = string.match(limits, '^(%d*) (%d*) (%d*)$')
   maxBytes, age = tonumber(maxBytes), tonumber(age)
@@ -299,17 +305,25 @@ local function append(stream, channel, data, limits)
     or add(order, 'MAXLEN', '~', '1000000', place .. '-0', 'c', channel, 'd', int(seq + 1 - last))
   if refused then return refused end
   seq, last = seq + 1, seq + 1
-  redis.call('PEXPIRE', stream, keptTo and lifeOf(math.max(maxAge, keptTo - now)) or life)
+  places[channel] = seq
+  local isLimited = keptTo or maxBytes
+  changed[stream] = {channel, keptTo and lifeOf(math.max(maxAge, keptTo - now)) or life, not isLimited and aged > 0}
   if age then redis.call('ZADD', kept, int(keptTo), channel) end
-  redis.call('HSET', meta, 'seq', place, 'last', place)
-  redis.call('ZADD', index, place, channel)
-  if not previous then redis.call('ZREM', past, channel) end
-  if keptTo or maxBytes then
-    evict(stream, seq, total, maxBytes or math.huge)
-  elseif aged > 0 then
-    redis.call('XTRIM', stream, 'MINID', int(aged + 1))
+  -- Without an index, the next channel of this script would find that Redis has evicted it.
+  if not previous then
+    redis.call('ZADD', index, place, channel)
+    redis.call('ZREM', past, channel)
   end
+  if isLimited then evict(stream, seq, total, maxBytes or math.huge) end
   redis.call('PUBLISH', announcements .. channel, epoch .. ' ' .. place .. (#data > maxAnnounced and '' or '\\n' .. data))
+end
+local function save()
+  if seq > first then redis.call('HSET', meta, 'seq', int(seq), 'last', int(seq)) end
+  for stream, change in pairs(changed) do
+    redis.call('ZADD', index, int(places[change[1]]), change[1])
+    redis.call('PEXPIRE', stream, change[2])
+    if change[3] then redis.call('XTRIM', stream, 'MINID', int(aged + 1)) end
+  end
 end
 for i = 9, #KEYS - 1 do
   local at = 10 + (i - 9) * 5
@@ -317,13 +331,16 @@ for i = 9, #KEYS - 1 do
   local member = key ~= '' and channel .. '\\n' .. key
   local known = member and tonumber(redis.call('ZSCORE', keys, member) or 0)
   local after = tonumber(ARGV[at + 4])
-  if after and after ~= tonumber(redis.call('ZSCORE', index, channel) or redis.call('ZSCORE', past, channel) or 0) then
+  if after and after ~= (placeOf(channel) or tonumber(redis.call('ZSCORE', past, channel) or 0)) then
     reply[#reply + 1] = '0'
   elseif known and known > aged then
     reply[#reply + 1] = int(known)
   else
     local refused = append(KEYS[i], channel, data, ARGV[at + 3])
-    if refused then return refused end
+    if refused then
+      save()
+      return refused
+    end
     reply[#reply + 1] = int(seq)
     if member then
       redis.call('ZADD', keys, int(seq), member)
@@ -333,6 +350,7 @@ for i = 9, #KEYS - 1 do
     end
   end
 end
+save()
 if seq > first then
   redis.call('PEXPIRE', order, life)
   if spansOver > 0 then
