@@ -3,7 +3,7 @@
  * `tsx benchmark/log.ts redis`, `postgres` or `sqlite`. Each node is a process that publishes to the channels and
  * follows all of them. The processes live as long as the benchmark: a start takes longer than a measurement.
  * `SECONDS` is the length of a measurement, `ROUNDS` their number, `HISTORY` the events of a log with history,
- * `CHANNELS` the numbers of channels.
+ * `CHANNELS` the numbers of channels, `IN_FLIGHT` the publishes that a node has in flight.
  */
 import type { ChildProcess } from "node:child_process"
 import { fork } from "node:child_process"
@@ -26,7 +26,7 @@ const seconds = Number(process.env["SECONDS"] ?? 3)
 const rounds = Number(process.env["ROUNDS"] ?? 3)
 const channelCounts = (process.env["CHANNELS"] ?? "1,10000").split(",").map(Number)
 const history = Number(process.env["HISTORY"] ?? 100_000)
-const inFlight = 64
+const inFlight = Number(process.env["IN_FLIGHT"] ?? 64)
 const payload = 200
 
 interface Node {

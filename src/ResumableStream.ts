@@ -33,6 +33,7 @@ import type { Source } from "./ResumableStream/internal/runs.js"
 import * as Runs from "./ResumableStream/internal/runs.js"
 import * as Stored from "./ResumableStream/internal/stored.js"
 import * as Watch from "./ResumableStream/internal/watch.js"
+import { InvalidServerSentEvent } from "./ServerSentEvent.js"
 import * as Topic from "./Topic.js"
 
 /**
@@ -124,6 +125,13 @@ export interface Definition<out Path extends string, E extends Any, S extends An
    * In milliseconds.
    */
   readonly keep: number
+  /**
+   * The state of a stream, with the JSON that `respondStatus` answers as its encoded side.
+   */
+  readonly status: Schema.Schema<
+    StatusOf<E, S, F>,
+    StatusJson<Schema.Schema.Encoded<E>, Schema.Schema.Encoded<S>, Schema.Schema.Encoded<F>>
+  >
 }
 
 /**
@@ -217,6 +225,32 @@ export type Status<E, S, F> =
   | { readonly _tag: "Succeeded"; readonly value: S }
   | { readonly _tag: "Failed"; readonly failure: Option.Option<F> }
   | { readonly _tag: "Stopped"; readonly reason: StopReason }
+
+/**
+ * The JSON of a state.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type StatusJson<E, S, F> =
+  | { readonly _tag: "Unknown" }
+  | { readonly _tag: "Running"; readonly last?: E | undefined }
+  | { readonly _tag: "Succeeded"; readonly value: S }
+  | { readonly _tag: "Failed"; readonly failure?: F | undefined }
+  | { readonly _tag: "Stopped"; readonly reason: StopReason }
+
+const statusOf = <A, AI, S, SI, F, FI>(
+  element: Schema.Schema<A, AI>,
+  success: Schema.Schema<S, SI>,
+  failure: Schema.Schema<F, FI>
+): Schema.Schema<Status<A, S, F>, StatusJson<AI, SI, FI>> =>
+  Schema.Union(
+    Schema.TaggedStruct("Unknown", {}),
+    Schema.TaggedStruct("Running", { last: Schema.optionalWith(element, { as: "Option" }) }),
+    Schema.TaggedStruct("Succeeded", { value: success }),
+    Schema.TaggedStruct("Failed", { failure: Schema.optionalWith(failure, { as: "Option" }) }),
+    Schema.TaggedStruct("Stopped", { reason: StopReason })
+  )
 
 /**
  * The status of the streams of a key.
@@ -414,7 +448,7 @@ export function make<const Path extends string>(
       maxAge: times.timeLimit + times.keep
     }
   })
-  return { topic, compact, ...times }
+  return { topic, compact, ...times, status: statusOf(element, success, failure) }
 }
 
 /**
@@ -455,28 +489,40 @@ const toEnd = <E extends Any, S extends Any, F extends Any>(
   Effect.suspend(() => {
     if (Exit.isSuccess(exit)) return Topic.event(topic, "succeeded", exit.value)
     const failure = Cause.failureOption(exit.cause)
-    return Option.isNone(failure)
-      ? Effect.zipRight(
-        logWarning("ResumableStream ended a stream that has died: its readers receive no detail"),
-        Topic.event(topic, "failed", { _tag: "Defect" })
-      )
-      : Topic.event(topic, "failed", { _tag: "Failure", failure: failure.value })
+    if (Option.isSome(failure)) return Topic.event(topic, "failed", { _tag: "Failure", failure: failure.value })
+    const defect = Cause.squash(exit.cause)
+    return Effect.zipRight(
+      defect instanceof InvalidServerSentEvent || defect instanceof TooLong
+        ? logWarning(`ResumableStream ended a stream, as an element cannot be encoded: ${defect.message}`)
+        : logWarning("ResumableStream ended a stream that has died: its readers receive no detail"),
+      Topic.event(topic, "failed", { _tag: "Defect" })
+    )
   }).pipe(
+    Effect.filterOrFail(({ data }) => String(data).length <= maxLength, () => new TooLong()),
     Effect.map(Stored.encode),
     Effect.catchAll(({ message }) =>
       Effect.as(logWarning(`ResumableStream ended a stream, as its end cannot be encoded: ${message}`), Stored.defect)
     )
   )
 
-/** Returns the JSON of elements without its brackets. A value that the schema refuses is a mistake of the program. */
+/** Returns the JSON of each element. A value that the schema refuses, or a long one, is a mistake of the program. */
 const encodeElements = <E extends Any, S extends Any, F extends Any>(
   { topic }: Definition<string, E, S, F>,
   elements: ReadonlyArray<Schema.Schema.Type<E>>
-): Effect.Effect<string> =>
-  Effect.orDie(Effect.map(
-    Topic.event(topic, "elements", elements),
-    ({ data }) => typeof data === "string" ? data.slice(1, -1) : ""
-  ))
+): Effect.Effect<ReadonlyArray<string>> =>
+  Effect.forEach(elements, (element) =>
+    Effect.orDie(Effect.filterOrFail(
+      Effect.map(Topic.event(topic, "elements", [element]), ({ data }) => String(data).slice(1, -1)),
+      (json) => json.length <= maxLength,
+      () => new TooLong()
+    )))
+
+// A reader does not decode longer events, and a log may refuse them for ever.
+const maxLength = 1024 * 1024
+
+class TooLong extends Error {
+  override readonly message = `it must have at most ${maxLength} characters of JSON`
+}
 
 const makeService = Effect.fnUntraced(function*({ lease = "15 seconds", window = "50 millis" }: LayerOptions) {
   const rule = makeRule("ResumableStream")
@@ -672,8 +718,7 @@ const makeService = Effect.fnUntraced(function*({ lease = "15 seconds", window =
         attributes: { channel: channel.name },
         captureStackTrace: false
       }),
-    status: ({ channel, definition }) =>
-      Effect.flatMap(Stored.readState(log, channel.name), (state) => toStatus(definition, state)),
+    status: (key) => Effect.flatMap(observe(key), (state) => toStatus(key.definition, state)),
     list: (definition, owner) =>
       Effect.gen(function*() {
         const names = yield* Stored.namesOf(log, owner)
@@ -836,7 +881,7 @@ export const stop = <E extends Any, S extends Any, F extends Any>(
   Effect.flatMap(ResumableStream, (service) => service.stop(key))
 
 /**
- * Returns the state of a stream, such as for a client that polls. Fails with `EventLogError` if the log is unavailable.
+ * Returns the state of a stream. Fails with `EventLogError` if the log is unavailable.
  *
  * @since 0.1.0
  * @category reading
@@ -845,6 +890,48 @@ export const status = <E extends Any, S extends Any, F extends Any>(
   key: Key<E, S, F>
 ): Effect.Effect<StatusOf<E, S, F>, EventLog.EventLogError, ResumableStream> =>
   Effect.flatMap(ResumableStream, (service) => service.status(key))
+
+/**
+ * Responds to a request with the state of a stream as JSON, for a client that polls: `{"_tag":"Running","last":…}` with
+ * the last element, if there is one, then `{"_tag":"Succeeded","value":…}`, `{"_tag":"Failed","failure":…}` or
+ * `{"_tag":"Stopped","reason":…}`. Status 404: the log has nothing of the stream. No cache stores the response.
+ *
+ * Fails with `EventLogError` if the log is unavailable.
+ *
+ * @since 0.1.0
+ * @category reading
+ * @example
+ * ```ts
+ * import { HttpRouter } from "@effect/platform"
+ * import { Effect, Schema } from "effect"
+ * import { ResumableStream } from "effect-realtime"
+ *
+ * const Imports = ResumableStream.make("imports/:id", {
+ *   element: Schema.Struct({ done: Schema.Number, of: Schema.Number }),
+ *   compact: (_, last) => last
+ * })
+ *
+ * const router = HttpRouter.empty.pipe(
+ *   HttpRouter.get(
+ *     "/imports/:id/status",
+ *     Effect.flatMap(
+ *       HttpRouter.params,
+ *       ({ id = "" }) => ResumableStream.respondStatus(ResumableStream.key(Imports, { id }))
+ *     )
+ *   )
+ * )
+ * ```
+ */
+export const respondStatus = <E extends Any, S extends Any, F extends Any>(
+  key: Key<E, S, F>
+): Effect.Effect<HttpServerResponse.HttpServerResponse, EventLog.EventLogError, ResumableStream> =>
+  Effect.flatMap(status(key), (status) =>
+    Effect.orDie(
+      HttpServerResponse.schemaJson(key.definition.status)(status, {
+        status: status._tag === "Unknown" ? 404 : 200,
+        headers: { "cache-control": "no-store" }
+      })
+    ))
 
 /**
  * Returns the streams of a family that an owner has started, in the order of their starts, and the state of each. Fails

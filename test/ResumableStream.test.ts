@@ -1,11 +1,33 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Chunk, Duration, Effect, Exit, Fiber, Layer, Option, Queue, Schedule, Schema, Stream, TestClock } from "effect"
+import {
+  Chunk,
+  Duration,
+  Effect,
+  Exit,
+  Fiber,
+  Layer,
+  Logger,
+  Option,
+  Queue,
+  Schedule,
+  Schema,
+  Stream,
+  TestClock
+} from "effect"
 import { EventBroker, EventLog, ResumableStream } from "effect-realtime"
 import { LeakCheck } from "effect-realtime/testing"
 
-import { answer, makeNode, Numbers, numbers, source, tokens } from "./ResumableStream/suite.js"
+import { answer, Answers, makeNode, Numbers, numbers, source, tokens } from "./ResumableStream/suite.js"
+import { serveNode } from "./support/servers.js"
 
 const decoder = new TextDecoder()
+
+const Reports = ResumableStream.make("reports/:id", {
+  element: Schema.String,
+  success: Schema.String,
+  failure: Schema.String
+})
+const reports = (id: string) => ResumableStream.key(Reports, { id })
 
 /** A log whose appends a test takes, each as the events of streams that it has. */
 const makeObserved = Effect.gen(function*() {
@@ -85,6 +107,147 @@ describe("ResumableStream", () => {
       }
       const first = yield* Queue.take(appends)
       assert.isAtLeast(first.filter((event) => event.startsWith("elements")).length, 4)
+    })))
+
+  it.live("appends a large chunk as several events", () =>
+    run(Effect.gen(function*() {
+      const { appends, log } = yield* makeObserved
+      const node = yield* Effect.provideService(makeNode(), EventLog.EventLog, log)
+      const texts = Array.from({ length: 70 }, (_, i) => `${i} `.padEnd(10_000, "x"))
+      yield* node.run(ResumableStream.start(answer("1"), Stream.fromIterable(texts), tokens))
+      const sizes = yield* Effect.iterate(new Array<number>(), {
+        while: (sizes) => sizes.reduce((sum, size) => sum + size, 0) < 70,
+        body: (sizes) =>
+          Effect.map(Queue.take(appends), (events) => [
+            ...sizes,
+            ...events.flatMap((event) => event.startsWith("elements") ? [event.match(/\d+ x/g)?.length ?? 0] : [])
+          ])
+      })
+      assert.deepStrictEqual(sizes, [26, 26, 18])
+      const elements = yield* node.run(Stream.runCollect(ResumableStream.toStream(answer("1"))))
+      assert.deepStrictEqual(Chunk.toReadonlyArray(elements), texts)
+    })))
+
+  it.live("ends a stream that emits a value that is too large, and not the others", () => {
+    const large = "x".repeat(2 ** 20)
+    const warnings: Array<string> = []
+    const logger = Logger.replace(
+      Logger.defaultLogger,
+      Logger.make(({ message }) => {
+        warnings.push(String(message))
+      })
+    )
+    return run(
+      Effect.gen(function*() {
+        const node = yield* makeNode()
+        const one = yield* source<string>()
+        yield* node.run(ResumableStream.start(answer("1"), one.stream, tokens))
+        yield* node.run(ResumableStream.start(answer("2"), Stream.make("a", large), tokens))
+        yield* node.run(ResumableStream.start(reports("3"), Stream.empty, { success: Effect.succeed(large) }))
+        yield* node.run(ResumableStream.start(reports("4"), Stream.empty, { success: Effect.fail(large) }))
+        yield* node.run(ResumableStream.start(reports("5"), Stream.empty, { success: Effect.succeed("small") }))
+        for (const key of [reports("3"), reports("4")]) {
+          assert.strictEqual(
+            String(yield* Effect.flip(node.run(ResumableStream.result(key)))),
+            "ResumableStreamError: Defect: the stream has died"
+          )
+        }
+        assert.strictEqual(
+          String(yield* Effect.flip(node.run(ResumableStream.result(answer("2"))))).slice(0, 28),
+          "ResumableStreamError: Defect"
+        )
+        yield* one.emit("b")
+        yield* one.end
+        assert.deepStrictEqual(yield* node.run(ResumableStream.result(answer("1"))), { tokens: 3 })
+        assert.strictEqual(yield* node.run(ResumableStream.result(reports("5"))), "small")
+        assert.deepStrictEqual(warnings.sort(), [
+          "ResumableStream ended a stream, as an element cannot be encoded: it must have at most 1048576 characters of JSON",
+          "ResumableStream ended a stream, as its end cannot be encoded: it must have at most 1048576 characters of JSON",
+          "ResumableStream ended a stream, as its end cannot be encoded: it must have at most 1048576 characters of JSON"
+        ])
+      }).pipe(Effect.provide(logger))
+    )
+  })
+
+  it.live("responds with the state as JSON, which its schema decodes", () =>
+    run(Effect.gen(function*() {
+      const node = yield* makeNode()
+      const one = yield* source<string>()
+      const key = answer("1")
+      const url = yield* serveNode(node.run(Effect.orDie(ResumableStream.respondStatus(key))))
+      const get = Effect.promise(async () => {
+        const response = await fetch(url)
+        assert.strictEqual(response.headers.get("cache-control"), "no-store")
+        const json: unknown = await response.json()
+        return [response.status, json] as const
+      })
+      const agrees = Effect.gen(function*() {
+        const [, json] = yield* get
+        assert.deepStrictEqual(
+          yield* Schema.decodeUnknown(Answers.status)(json),
+          yield* node.run(ResumableStream.status(key))
+        )
+        return json
+      })
+      assert.deepStrictEqual(yield* get, [404, { _tag: "Unknown" }])
+      yield* agrees
+      yield* node.run(ResumableStream.start(key, one.stream, tokens))
+      assert.deepStrictEqual(yield* get, [200, { _tag: "Running" }])
+      yield* agrees
+      yield* one.emit("a", "b")
+      yield* node.run(Stream.runHead(ResumableStream.toStream(key)))
+      assert.deepStrictEqual(yield* agrees, { _tag: "Running", last: "b" })
+      yield* one.end
+      yield* node.run(ResumableStream.result(key))
+      assert.deepStrictEqual(yield* agrees, { _tag: "Succeeded", value: { tokens: 3 } })
+      for (
+        const status of new Array<typeof Answers.status.Type>(
+          { _tag: "Failed", failure: Option.some({ code: "TooLong" }) },
+          { _tag: "Failed", failure: Option.none() },
+          { _tag: "Stopped", reason: "NodeLost" }
+        )
+      ) {
+        const json = yield* Schema.encode(Answers.status)(status)
+        assert.deepStrictEqual(yield* Schema.decodeUnknown(Answers.status)(JSON.parse(JSON.stringify(json))), status)
+      }
+      const done = yield* Schema.encode(Numbers.status)({ _tag: "Succeeded", value: undefined })
+      assert.deepStrictEqual(
+        yield* Schema.decodeUnknown(Numbers.status)(JSON.parse(JSON.stringify(done))),
+        { _tag: "Succeeded", value: undefined }
+      )
+    })))
+
+  it.live("ends a stream whose node has died for a client that polls", () =>
+    run(Effect.gen(function*() {
+      const [a, b] = yield* Effect.all([makeNode(), makeNode()])
+      const one = yield* source<string>()
+      yield* a.run(ResumableStream.start(answer("1"), one.stream, tokens))
+      yield* a.faults.fail({ operation: "append", times: Infinity })
+      yield* a.close
+      const ended = yield* b.run(ResumableStream.status(answer("1"))).pipe(
+        Effect.filterOrFail(({ _tag }) => _tag !== "Running"),
+        Effect.retry(Schedule.spaced("20 millis"))
+      )
+      assert.deepStrictEqual(ended, { _tag: "Stopped", reason: "NodeLost" })
+    })))
+
+  it.live("goes on with other streams when it cannot look at one", () =>
+    run(Effect.gen(function*() {
+      const log = yield* EventLog.EventLog
+      let defects = 1
+      const faulty: EventLog.EventLog.Service = {
+        ...log,
+        last: (...args) => Effect.suspend(() => defects-- > 0 ? Effect.dieMessage("boom") : log.last(...args))
+      }
+      const a = yield* Effect.provideService(makeNode(), EventLog.EventLog, faulty)
+      const b = yield* makeNode()
+      const [one, two] = yield* Effect.all([source<string>(), source<string>()])
+      yield* a.run(ResumableStream.start(answer("1"), one.stream, tokens))
+      yield* a.run(ResumableStream.start(answer("2"), two.stream, tokens))
+      yield* b.run(ResumableStream.stop(answer("1")))
+      yield* Effect.repeat(Effect.yieldNow(), { until: () => defects === 0 })
+      yield* b.run(ResumableStream.stop(answer("2")))
+      yield* two.interrupted
     })))
 
   it.effect("stops a stream after its time limit", () =>

@@ -673,5 +673,21 @@ export default [
     find: "WHERE seq >= ${start} AND expires IS NULL ORDER BY seq LIMIT 1000",
     replace: "WHERE seq >= ${start} ORDER BY seq LIMIT 1000",
     name: "deletes what is too old"
+  },
+  {
+    promise: "an append of PostgreSQL deletes what was evicted before",
+    ...eventLog,
+    file: "src/sql/internal/log/tables.ts",
+    find: "IF evicted > c.floor OR gone > c.deleted THEN",
+    replace: "IF evicted > c.floor THEN",
+    name: "deletes what it has evicted"
+  },
+  {
+    promise: "PostgreSQL remembers only what it has deleted as deleted",
+    ...eventLog,
+    file: "src/sql/internal/log/tables.ts",
+    find: "SET floor = evicted, deleted = gone",
+    replace: "SET floor = evicted, deleted = evicted",
+    name: "deletes what it has evicted"
   }
 ] satisfies ReadonlyArray<Mutation>

@@ -245,5 +245,62 @@ export default [
     replace: "retention: { capacity: Number.POSITIVE_INFINITY, maxBytes: Number.POSITIVE_INFINITY }",
     test: own,
     name: "stores a stream for an hour after its end"
+  },
+  {
+    promise: "an event has at most 256 Ki characters of elements, unless it is one",
+    file: runs,
+    find: "(length += json.length) > maxBatchLength",
+    replace: "length > maxBatchLength",
+    test: own,
+    name: "appends a large chunk as several events"
+  },
+  {
+    promise: "what is left of a large chunk is appended too",
+    file: runs,
+    find: "|| run.pending.length > 0) note(run)",
+    replace: ") note(run)",
+    test: own,
+    name: "appends a large chunk as several events"
+  },
+  {
+    promise: "a value that is too large ends its own stream",
+    file: "src/ResumableStream.ts",
+    find: "(json) => json.length <= maxLength",
+    replace: "() => true",
+    test: own,
+    name: "a value that is too large"
+  },
+  {
+    promise: "a result that is too large is not appended",
+    file: "src/ResumableStream.ts",
+    find: "({ data }) => String(data).length <= maxLength",
+    replace: "() => true",
+    test: own,
+    name: "a value that is too large"
+  },
+  {
+    promise: "a client that polls has the end of a stream whose node has died",
+    file: "src/ResumableStream.ts",
+    find: "Effect.flatMap(observe(key), (state) => toStatus(",
+    replace: "Effect.flatMap(Stored.readState(log, key.channel.name), (state) => toStatus(",
+    test: own,
+    name: "for a client that polls"
+  },
+  {
+    promise: "a defect while one stream is examined does not end the others",
+    file: runs,
+    find:
+      "Effect.catchAllDefect(\n          check(run),\n          () => logWarning(\"ResumableStream could not find out if another node has ended a stream: it goes on\")\n        )",
+    replace: "check(run)",
+    test: own,
+    name: "when it cannot look at one"
+  },
+  {
+    promise: "an unknown stream is not found by a client that polls",
+    file: "src/ResumableStream.ts",
+    find: "status._tag === \"Unknown\" ? 404 : 200",
+    replace: "200",
+    test: own,
+    name: "responds with the state as JSON"
   }
 ] satisfies ReadonlyArray<Mutation>

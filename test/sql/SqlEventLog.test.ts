@@ -225,6 +225,34 @@ const transactions = <R, E>(
       )
     }), 60_000)
 
+  it.scoped("deletes what it has evicted, once 4,096 events follow", () =>
+    Effect.gen(function*() {
+      const sql = yield* client
+      const log = yield* Effect.provideService(
+        open({ tableName: "evicting", capacity: 10 }),
+        SqlClient.SqlClient,
+        sql
+      )
+      const countOf = (channel: string) =>
+        Effect.map(
+          sql`SELECT COUNT(*) AS count FROM evicting WHERE channel = ${channel}`,
+          ([row]) => Number(row?.count)
+        )
+      const append = (channel: string, count: number) =>
+        log.appendAll(Array.from({ length: count }, () => ({ channel, data: bytes("") })))
+      yield* append("a/idle", 100)
+      for (let i = 0; i < 6; i++) yield* append("a/busy", 1000)
+      assert.deepStrictEqual([yield* countOf("a/idle"), yield* countOf("a/busy")], [100, 4096])
+      yield* append("a/idle", 1)
+      yield* append("a/busy", 1)
+      assert.deepStrictEqual([yield* countOf("a/idle"), yield* countOf("a/busy")], [10, 4095])
+      // With more room, nothing is evicted for a while, and then what was evicted before.
+      yield* log.append("a/busy", bytes(""), { retention: { capacity: 5000 } })
+      for (let i = 0; i < 5; i++) yield* append("a/other", 1000)
+      yield* log.append("a/busy", bytes(""), { retention: { capacity: 5000 } })
+      assert.strictEqual(yield* countOf("a/busy"), 12)
+    }), 60_000)
+
   it.scoped("has the same ids after a restart", () =>
     Effect.gen(function*() {
       const sql = yield* client

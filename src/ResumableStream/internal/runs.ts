@@ -22,8 +22,8 @@ export interface Source {
   readonly timeLimit: number
   /** The time for which the log stores the stream after its end, in milliseconds. */
   readonly keep: number
-  /** Runs the stream, emits the JSON of its elements, and returns the event of its end. */
-  readonly run: (emit: (json: string) => Effect.Effect<void>) => Effect.Effect<Uint8Array>
+  /** Runs the stream, emits the JSON of each of its elements, and returns the event of its end. */
+  readonly run: (emit: (elements: ReadonlyArray<string>) => Effect.Effect<void>) => Effect.Effect<Uint8Array>
   /** Makes the stream that continues this one after the elements that the log has. */
   readonly restart: Effect.Effect<Source, EventLogError> | undefined
 }
@@ -64,6 +64,16 @@ class Run {
     this.source = source
     this.startedAt = startedAt
     this.place = place
+  }
+
+  /** Takes the elements of the next event, as a JSON array. */
+  take(): string {
+    let length = 0
+    const end = this.pending.findIndex((json) => (length += json.length) > maxBatchLength)
+    const taken = this.pending.splice(0, end === -1 ? this.pending.length : Math.max(1, end))
+    this.takenLength = taken.reduce((sum, json) => sum + json.length, 0)
+    this.pendingLength -= this.takenLength
+    return `[${taken.join(",")}]`
   }
 }
 
@@ -119,13 +129,15 @@ export const make = Effect.fnUntraced(function*(window: number) {
     if (isUrgent()) urgent.unsafeOpen()
   }
 
-  const emit = (run: Run) => (json: string): Effect.Effect<void> =>
+  const emit = (run: Run) => (elements: ReadonlyArray<string>): Effect.Effect<void> =>
     Effect.suspend(() => {
       // Its interruption is on the way.
       if (run.state._tag !== "Producing") return Effect.never
-      run.pending.push(json)
-      run.pendingLength += json.length
-      waitingLength += json.length
+      for (const json of elements) {
+        run.pending.push(json)
+        run.pendingLength += json.length
+        waitingLength += json.length
+      }
       note(run)
       if (run.pendingLength + run.takenLength < maxLength) return Effect.void
       run.room.unsafeClose()
@@ -192,12 +204,9 @@ export const make = Effect.fnUntraced(function*(window: number) {
       const [end] = state._tag === "Ending" ? state.events : []
       if (pending.length > 0) {
         const left = Math.max(0, startedAt + source.timeLimit - now)
-        const data = Stored.encode({ event: "elements", data: `[${pending.join(",")}]` })
+        const data = Stored.encode({ event: "elements", data: run.take() })
         batch.push({ run, entry: entryOf(source.channel, data, place.seq, source.keep + left) })
-        length += run.pendingLength
-        run.takenLength = run.pendingLength
-        run.pending = []
-        run.pendingLength = 0
+        length += run.takenLength
       } else if (end !== undefined) {
         batch.push({ run, entry: entryOf(source.channel, end, place.seq, source.keep) })
       } else continue
@@ -217,7 +226,7 @@ export const make = Effect.fnUntraced(function*(window: number) {
         run.state = { _tag: "Ending", events: run.state.events.slice(1) }
         if (run.state.events.length === 0) return remove(run)
       }
-      if (run.state._tag === "Ending") note(run)
+      if (run.state._tag === "Ending" || run.pending.length > 0) note(run)
       return Effect.when(check(run), () => run.isSuspect)
     })
 
@@ -308,7 +317,11 @@ export const make = Effect.fnUntraced(function*(window: number) {
     const names = new Set(items.flatMap((item) => item._tag === "Entry" ? [textDecoder.decode(item.data)] : []))
     return Effect.forEach(
       Array.from(runs.values()).filter(({ source }) => isLost || names.has(source.channel)),
-      check,
+      (run) =>
+        Effect.catchAllDefect(
+          check(run),
+          () => logWarning("ResumableStream could not find out if another node has ended a stream: it goes on")
+        ),
       { concurrency: 8, discard: true }
     )
   }).pipe(Effect.forever)
@@ -482,7 +495,7 @@ const textEncoder = new TextEncoder()
 const textDecoder = new TextDecoder()
 /** The length of the elements of a run that are not appended, in characters, from which its producer waits. */
 const maxLength = 64 * 1024
-/** The size of a batch that does not wait for the window. */
+/** The length of a batch that does not wait for the window, and of an event with more than one element. */
 const maxBatchLength = 256 * 1024
 const maxBatch = 1000
 const untilAvailable = backoff("100 millis", "5 seconds")

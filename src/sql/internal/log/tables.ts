@@ -4,7 +4,8 @@
  * - `log`: an event for each row. `n` and `total` count the events and the bytes of its channel up to it, so that the
  *   first event within the limits is found by its values alone. `expires` is the time until which an event is stored
  *   that was appended with an age of its own.
- * - `log_channels`: the last event of each channel, and its floor: the last event that was evicted.
+ * - `log_channels`: the last event of each channel, and its floor: the last event that was evicted. `deleted` (PostgreSQL)
+ *   is the place up to which an append has deleted the events.
  * - `log_state`: one row. The epoch, the head, the highest floor, and the last event of all forgotten channels.
  * - `log_keys`: the idempotency keys.
  * - `log_outbox` (PostgreSQL): the events of transactions. A row is visible once its transaction has committed.
@@ -40,6 +41,7 @@ const common = (t: string): ReadonlyArray<string> => [
     total BIGINT NOT NULL,
     last BIGINT NOT NULL,
     floor BIGINT NOT NULL,
+    deleted BIGINT NOT NULL DEFAULT 0,
     at DOUBLE PRECISION NOT NULL
   )`,
   `CREATE TABLE IF NOT EXISTS ${t}_keys (
@@ -150,6 +152,7 @@ const pg = (t: string): ReadonlyArray<string> => [
     highest BIGINT;
     kept BIGINT;
     evicted BIGINT;
+    gone BIGINT;
     now_at DOUBLE PRECISION;
     c RECORD;
   BEGIN
@@ -203,21 +206,26 @@ const pg = (t: string): ReadonlyArray<string> => [
       LEFT JOIN fresh AS f ON f.own = m.own AND f.i = m.i
       LEFT JOIN fresh AS g ON g.channel = m.channel AND g.key = m.key;
     IF head IS NOT NULL THEN
+      -- LIMIT keeps the look at one channel: a plan that is cached would join all channels.
       FOR c IN
-        SELECT k.channel, k.n, k.total, k.last, k.floor, e.capacity, e.max_bytes
-        FROM ${t} AS e JOIN ${t}_channels AS k ON k.channel = e.channel AND k.last = e.seq WHERE e.seq > began
+        SELECT k.*, e.capacity, e.max_bytes FROM ${t} AS e CROSS JOIN LATERAL (
+          SELECT o.channel, o.n, o.total, o.last, o.floor, o.deleted FROM ${t}_channels AS o
+          WHERE o.channel = e.channel AND o.last = e.seq LIMIT 1
+        ) AS k WHERE e.seq > began AND e.seq <= head
       LOOP
         SELECT l.seq INTO kept FROM ${t} AS l WHERE l.channel = c.channel AND l.seq > c.floor AND (
           l.seq = c.last OR (l.n > c.n - c.capacity AND l.total - l.size >= c.total - c.max_bytes)
         ) ORDER BY l.seq LIMIT 1;
         SELECT l.seq INTO evicted FROM ${t} AS l WHERE l.channel = c.channel AND l.seq > c.floor AND l.seq < kept
           ORDER BY l.seq DESC LIMIT 1;
-        IF evicted IS NOT NULL THEN
-          UPDATE ${t}_channels AS k SET floor = evicted WHERE k.channel = c.channel;
+        evicted := COALESCE(evicted, c.floor);
+        gone := GREATEST(c.deleted, LEAST(head - ${tailWindow}, evicted));
+        IF evicted > c.floor OR gone > c.deleted THEN
+          UPDATE ${t}_channels AS k SET floor = evicted, deleted = gone WHERE k.channel = c.channel;
           highest := GREATEST(highest, evicted);
+          -- From the last deletion on: until a vacuum, the index has the rows before it.
+          DELETE FROM ${t} AS l WHERE l.channel = c.channel AND l.seq > c.deleted AND l.seq <= gone;
         END IF;
-        DELETE FROM ${t} AS l
-          WHERE l.channel = c.channel AND l.seq <= LEAST(head - ${tailWindow}, COALESCE(evicted, c.floor));
       END LOOP;
       UPDATE ${t}_state SET seq = head, floor = highest;
       PERFORM pg_notify('${t}', head::TEXT);
