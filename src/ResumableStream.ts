@@ -505,18 +505,27 @@ const toEnd = <E extends Any, S extends Any, F extends Any>(
     )
   )
 
-/** Returns the JSON of each element. A value that the schema refuses, or a long one, is a mistake of the program. */
+/**
+ * Returns the JSON of elements, without the brackets, in parts of at most `partLength` characters or one element. A
+ * value that the schema refuses, or a long one, is a mistake of the program.
+ */
 const encodeElements = <E extends Any, S extends Any, F extends Any>(
-  { topic }: Definition<string, E, S, F>,
+  definition: Definition<string, E, S, F>,
   elements: ReadonlyArray<Schema.Schema.Type<E>>
 ): Effect.Effect<ReadonlyArray<string>> =>
-  Effect.forEach(elements, (element) =>
-    Effect.orDie(Effect.filterOrFail(
-      Effect.map(Topic.event(topic, "elements", [element]), ({ data }) => String(data).slice(1, -1)),
-      (json) => json.length <= maxLength,
-      () => new TooLong()
-    )))
+  Effect.flatMap(Effect.orDie(Topic.event(definition.topic, "elements", elements)), ({ data }) => {
+    const json = String(data).slice(1, -1)
+    if (json.length <= partLength || (elements.length === 1 && json.length <= maxLength)) return Effect.succeed([json])
+    if (elements.length === 1) return Effect.die(new TooLong())
+    const middle = elements.length / 2
+    return Effect.zipWith(
+      encodeElements(definition, elements.slice(0, middle)),
+      encodeElements(definition, elements.slice(middle)),
+      (first, rest) => [...first, ...rest]
+    )
+  })
 
+const partLength = 64 * 1024
 // A reader does not decode longer events, and a log may refuse them for ever.
 const maxLength = 1024 * 1024
 

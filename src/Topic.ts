@@ -731,11 +731,16 @@ const Json = Schema.parseJson()
  * refuse. Returns undefined for a value that JSON does not have, such as a function. The type of `JSON.stringify` omits
  * that.
  */
-const toJson = (value: unknown): string | undefined =>
-  JSON.stringify(value, (_key, value: unknown) => {
-    if (typeof value === "number" && !Number.isFinite(value)) throw new Error("JSON has no such number")
-    return value
-  })
+const toJson = (value: unknown): string | undefined => {
+  const json: string | undefined = JSON.stringify(value)
+  if (json?.includes("null") === true) {
+    JSON.stringify(value, (_key, value: unknown) => {
+      if (typeof value === "number" && !Number.isFinite(value)) throw new Error("JSON has no such number")
+      return value
+    })
+  }
+  return json
+}
 
 const schemaOf = (self: Topic.Any, name: string): Schema.Schema.AnyNoContext | undefined =>
   Object.hasOwn(self.events, name) ? self.events[name] : undefined

@@ -265,8 +265,8 @@ export default [
   {
     promise: "a value that is too large ends its own stream",
     file: "src/ResumableStream.ts",
-    find: "(json) => json.length <= maxLength",
-    replace: "() => true",
+    find: "elements.length === 1 && json.length <= maxLength",
+    replace: "elements.length === 1",
     test: own,
     name: "a value that is too large"
   },

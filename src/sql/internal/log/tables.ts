@@ -4,8 +4,8 @@
  * - `log`: an event for each row. `n` and `total` count the events and the bytes of its channel up to it, so that the
  *   first event within the limits is found by its values alone. `expires` is the time until which an event is stored
  *   that was appended with an age of its own.
- * - `log_channels`: the last event of each channel, and its floor: the last event that was evicted. `deleted` (PostgreSQL)
- *   is the place up to which an append has deleted the events.
+ * - `log_channels`: the last event of each channel, and its floor: the last event that was evicted. In PostgreSQL,
+ *   `deleted` is the place up to which an append has deleted the events.
  * - `log_state`: one row. The epoch, the head, the highest floor, and the last event of all forgotten channels.
  * - `log_keys`: the idempotency keys.
  * - `log_outbox` (PostgreSQL): the events of transactions. A row is visible once its transaction has committed.
