@@ -81,6 +81,47 @@ describe("ResumableStream", () => {
       )
     })))
 
+  it.effect("appends the elements of a window of all streams, also if they are more than one append has", () =>
+    run(Effect.gen(function*() {
+      const { appends, log } = yield* makeObserved
+      const node = yield* Effect.provideService(makeNode({ window: "50 millis" }), EventLog.EventLog, log)
+      const sources = yield* Effect.forEach(Array.from({ length: 1001 }), () => source<number>())
+      yield* Effect.forEach(
+        sources,
+        ({ stream }, i) => node.run(ResumableStream.start(numbers(String(i)), Stream.orDie(stream))),
+        { discard: true }
+      )
+      yield* Effect.replicateEffect(Queue.take(appends), 1001)
+      yield* Effect.forEach(sources.slice(0, 1), ({ emit }) => emit(1))
+      assert.deepStrictEqual(yield* Queue.take(appends), ["elements [1]"])
+      yield* Effect.forEach(sources, ({ emit }) => emit(2))
+      yield* TestClock.adjust("50 millis")
+      const sizes = [(yield* Queue.take(appends)).length, (yield* Queue.take(appends)).length]
+      assert.deepStrictEqual(sizes, [1000, 1])
+    })))
+
+  it.effect("begins a window with the append before it, however long that takes", () =>
+    run(Effect.gen(function*() {
+      const { appends, log } = yield* makeObserved
+      const slow: EventLog.EventLog.Service = {
+        ...log,
+        appendAll: (events) => Effect.delay(log.appendAll(events), events[0]?.channel === "numbers/1" ? "30 millis" : 0)
+      }
+      const node = yield* Effect.provideService(makeNode({ window: "50 millis" }), EventLog.EventLog, slow)
+      const one = yield* source<number>()
+      yield* Effect.fork(node.run(ResumableStream.start(numbers("1"), Stream.orDie(one.stream))))
+      yield* TestClock.adjust("30 millis")
+      yield* Queue.take(appends)
+      yield* one.emit(1)
+      yield* TestClock.adjust("30 millis")
+      assert.deepStrictEqual(yield* Queue.take(appends), ["elements [1]"])
+      yield* one.emit(2)
+      yield* TestClock.adjust("49 millis")
+      assert.deepStrictEqual(yield* Queue.poll(appends), Option.none())
+      yield* TestClock.adjust("1 millis")
+      assert.deepStrictEqual(yield* Queue.take(appends), ["elements [2]"])
+    })))
+
   it.effect("does not wait for the window when much is pending, and lets a producer wait then", () =>
     run(Effect.gen(function*() {
       const { appends, log } = yield* makeObserved

@@ -137,7 +137,7 @@ export default [
   {
     promise: "the elements of a window are one append",
     file: runs,
-    find: "Effect.raceFirst(Effect.sleep(window), urgent.await)",
+    find: "Effect.raceFirst(Effect.sleep(left), urgent.await)",
     replace: "Effect.void",
     test: own,
     name: "appends the elements of a window together"
@@ -302,5 +302,21 @@ export default [
     replace: "200",
     test: own,
     name: "responds with the state as JSON"
+  },
+  {
+    promise: "a window has the elements of all streams",
+    file: runs,
+    find: "for (let left = waiting.size; left > 0;) left -= Math.max(1, yield* flush(\"all\"))",
+    replace: "yield* flush(\"all\")",
+    test: own,
+    name: "also if they are more than one append has"
+  },
+  {
+    promise: "the time of an append is a part of the window",
+    file: runs,
+    find: "window - Math.max(0, now - begunAt)",
+    replace: "window",
+    test: own,
+    name: "begins a window with the append"
   }
 ] satisfies ReadonlyArray<Mutation>

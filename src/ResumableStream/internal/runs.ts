@@ -121,7 +121,7 @@ export const make = Effect.fnUntraced(function*(window: number) {
   let isClosed = false
   let isFailing = false
 
-  const isUrgent = () => isClosed || waitingLength >= maxBatchLength || waiting.size >= maxBatch
+  const isUrgent = () => isClosed || waitingLength >= maxBatchLength
 
   const note = (run: Run) => {
     waiting.add(run)
@@ -260,10 +260,12 @@ export const make = Effect.fnUntraced(function*(window: number) {
           : lose(run))
     })
 
-  /** Appends one event of each run, or of each that ends. */
+  /** Appends one event of runs that wait, or of those that end. Returns the number of runs that it has taken. */
   const flush = Effect.fnUntraced(function*(from: "all" | "ending") {
+    const before = waiting.size
     const batch = takeBatch(yield* Clock.currentTimeMillis, from)
-    if (batch.length === 0) return
+    const taken = before - waiting.size
+    if (batch.length === 0) return taken
     yield* untilAnswered(log.appendAll(batch.map(({ entry }) => entry))).pipe(
       Effect.flatMap((cursors) =>
         Effect.forEach(batch, (next, i) => settle(next, cursors[i] ?? { epoch: "", seq: 0 }), { discard: true })
@@ -277,23 +279,27 @@ export const make = Effect.fnUntraced(function*(window: number) {
           )
       )
     )
+    return taken
   })
 
-  /** Waits for the window, unless much is pending. */
-  const pause = Effect.suspend(() => {
-    if (isUrgent()) return Effect.void
-    urgent.unsafeClose()
-    return Effect.raceFirst(Effect.sleep(window), urgent.await)
-  })
+  /** Waits for the end of a window, unless much is pending. */
+  const awaitWindow = (begunAt: number) =>
+    Effect.flatMap(Clock.currentTimeMillis, (now) => {
+      const left = window - Math.max(0, now - begunAt)
+      if (left <= 0 || isUrgent()) return Effect.void
+      urgent.unsafeClose()
+      return Effect.raceFirst(Effect.sleep(left), urgent.await)
+    })
 
   const write = Effect.gen(function*() {
     yield* due.await
     due.unsafeClose()
-    yield* flush("all")
+    const begunAt = yield* Clock.currentTimeMillis
+    for (let left = waiting.size; left > 0;) left -= Math.max(1, yield* flush("all"))
     // The last elements, the end and the end of the channel are three events. Those of other streams wait.
     yield* flush("ending")
     yield* flush("ending")
-    yield* pause
+    yield* awaitWindow(begunAt)
     if (waiting.size > 0) due.unsafeOpen()
   }).pipe(Effect.forever)
 
