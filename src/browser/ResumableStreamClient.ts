@@ -31,14 +31,6 @@ import * as ResponseError from "./internal/responseError.js"
 export type ReadError = ResumableStreamError | EventSourceError | InvalidTopicEvent
 
 /**
- * The body of the request of a start, as `fetch` sends it.
- *
- * @since 0.1.0
- * @category models
- */
-export type Body = Exclude<BodyInit, ReadableStream>
-
-/**
  * One stream of the server, with elements `A`, the result `S` and the failure `F`. Each run of `elements`, `progress`
  * and `result` has a connection of its own. To close it does not stop the stream.
  *
@@ -51,7 +43,7 @@ export interface ResumableStreamClient<out A, out S, out F> {
    * Fails with `EventSourceError` for another status than 2xx, and is not repeated. The same request may succeed later
    * if the error `isRetryable`, and two of them start one stream.
    */
-  readonly start: (body?: Body) => Effect.Effect<void, EventSourceError>
+  readonly start: (body?: Exclude<BodyInit, ReadableStream>) => Effect.Effect<void, EventSourceError>
   /**
    * The elements, from the first one on. With `compact`, those that precede the connection are folded to one. Ends when
    * the stream has succeeded. Fails with `Incomplete` if the client cannot resume, since it would emit elements twice.
@@ -132,7 +124,7 @@ export function make(
 ): ResumableStreamClient<unknown, unknown, unknown> {
   const { headers, withCredentials } = options
 
-  const request = (method: "POST" | "DELETE", body: Body | null): Effect.Effect<void, EventSourceError> =>
+  const request = (method: "POST" | "DELETE", body: BodyInit | null): Effect.Effect<void, EventSourceError> =>
     Effect.gen(function*() {
       const ownHeaders = Effect.isEffect(headers) ? yield* headers : headers
       const request = yield* Effect.orDie(Effect.try({
