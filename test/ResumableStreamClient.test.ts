@@ -4,6 +4,7 @@ import { ResumableStreamClient } from "effect-realtime/browser"
 import { EventSourceError } from "effect-realtime/browser/EventSourceError"
 import { ResumableStreamError } from "effect-realtime/ResumableStream"
 import { LeakCheck } from "effect-realtime/testing"
+import { vi } from "vitest"
 
 import type { Options } from "./ResumableStreamClient/suite.js"
 import { Answers, Numbers, resumableSuite, seenOf } from "./ResumableStreamClient/suite.js"
@@ -48,6 +49,23 @@ describe("ResumableStreamClient", () => {
         const error = yield* Effect.flip(toSeen(end))
         assert.deepStrictEqual(error, ["InvalidData", "elements"])
       }
+    }).pipe(LeakCheck.run))
+
+  it.live("does not connect with EventSource, which drops events for a slow reader", () =>
+    Effect.gen(function*() {
+      const { url } = yield* ScriptedServer.make([
+        ScriptedServer.hold("event: succeeded\ndata: {\"tokens\":3}\n\n")
+      ])
+      class Forbidden {
+        constructor() {
+          throw new Error("EventSource")
+        }
+      }
+      yield* Effect.acquireRelease(
+        Effect.sync(() => vi.stubGlobal("EventSource", Forbidden)),
+        () => Effect.sync(() => vi.unstubAllGlobals())
+      )
+      assert.deepStrictEqual(yield* make(url).result, { tokens: 3 })
     }).pipe(LeakCheck.run))
 
   it.effect("dies for a URL, a header or a family that cannot be", () =>

@@ -392,10 +392,17 @@ export const resumableSuite = (name: string, client: Client) =>
     live(
       "has exactly the elements, wherever its connections are cut",
       Effect.forEach(
-        fc.sample(fc.array(fc.constantFrom("emit", "cut", "attach", "close", "wait"), { minLength: 4, maxLength: 14, size: "max" }), {
-          numRuns: 12,
-          seed: Number(process.env.FC_SEED ?? 1)
-        }),
+        fc.sample(
+          fc.array(fc.constantFrom("emit", "cut", "attach", "close", "wait"), {
+            minLength: 4,
+            maxLength: 14,
+            size: "max"
+          }),
+          {
+            numRuns: 12,
+            seed: Number(process.env.FC_SEED ?? 1)
+          }
+        ),
         (steps) =>
           Effect.gen(function*() {
             const { count, network, numbers, text, url } = yield* serve
