@@ -304,6 +304,7 @@ export const resumableSuite = (name: string, client: Client) =>
     )
 
     const missed = event("resync", { reason: "Evicted" })
+    const first = event("elements", [1], "1")
     for (
       const [name, text, progress, parts] of [
         [
@@ -356,21 +357,20 @@ export const resumableSuite = (name: string, client: Client) =>
     }
 
     for (
-      const [name, text] of [
-        ["that the log has evicted", missed + event("elements", [2], "2")],
-        ["that the server has dropped", event("gap", { dropped: 1 }, "2") + event("elements", [2], "3")],
-        ["after which the channel ends", event("end", {})]
+      const [name, text, before] of [
+        ["that the log has evicted", first + missed + event("elements", [2], "2"), [1]],
+        ["that the log has evicted before the first one", missed + event("elements", [2], "2"), []],
+        ["that the server has dropped", first + event("gap", { dropped: 1 }, "2") + event("elements", [3], "3"), [1]],
+        ["after which the channel ends", first + event("end", {}), [1]]
       ] as const
     ) {
       live(
         `fails as incomplete for elements ${name}`,
         Effect.gen(function*() {
-          const { url } = yield* ScriptedServer.make([
-            ScriptedServer.hold(started + event("elements", [1], "1") + text + event("succeeded", 1))
-          ])
+          const { url } = yield* ScriptedServer.make([ScriptedServer.hold(started + text + event("succeeded", 1))])
           const each: Array<number> = []
           assert.deepStrictEqual(yield* Effect.flip(client.numbers(url, (n) => each.push(n))), ["Incomplete"])
-          assert.deepStrictEqual(each, [1])
+          assert.deepStrictEqual(each, [...before])
         })
       )
     }

@@ -296,7 +296,7 @@ export default [
     find: "compact === undefined && !isFromClient(event.data.reason)",
     replace: "false",
     test: pageTest,
-    name: "as incomplete for elements that the log has evicted"
+    name: "as incomplete for elements that the log has evicted before"
   },
   {
     promise: "a client that was connected before the first id begins again",
@@ -376,7 +376,7 @@ export default [
     find: "hasHandlers && compact === undefined && reason",
     replace: "false && reason",
     test: lightTest,
-    name: "as incomplete for elements that the log has evicted"
+    name: "as incomplete for elements that the log has evicted before"
   },
   {
     promise: "the light client that was connected before the first id begins again",
