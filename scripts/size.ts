@@ -8,13 +8,16 @@ import { gzipSync } from "node:zlib"
 import { build } from "esbuild"
 
 const bundles: ReadonlyArray<{ readonly name: string; readonly source: string; readonly limit: number }> = [
-  { name: "all of it", source: `export * from "./index.js"`, limit: 100_000 },
+  { name: "all of it", source: `export * from "./index.js"`, limit: 110_000 },
   { name: "EventSourceClient", source: `export { EventSourceClient } from "./index.js"`, limit: 96_200 },
+  { name: "ResumableStreamClient", source: `export { ResumableStreamClient } from "./index.js"`, limit: 102_000 },
   { name: "PushClient", source: `export { PushClient } from "./index.js"`, limit: 85_200 },
   { name: "ServiceWorker", source: `export { ServiceWorker } from "./index.js"`, limit: 2_600 },
   { name: "client", source: `export * from "../client/index.js"`, limit: 5_000 },
+  { name: "subscribe of the client", source: `export { subscribe } from "../client/index.js"`, limit: 4_100 },
   { name: "the root", source: `export * from "../index.js"`, limit: 177_000 },
   { name: "Topic of the root", source: `export { Topic } from "../index.js"`, limit: 87_500 },
+  { name: "make of ResumableStream", source: `export { make } from "../ResumableStream.js"`, limit: 87_500 },
   { name: "react", source: `export * from "../react/index.js"`, limit: 5_000 },
   { name: "service-worker.js", source: `import "./service-worker.js"`, limit: 2_600 }
 ]

@@ -346,7 +346,7 @@ export interface LayerOptions {
  * @since 0.1.0
  * @category tags
  */
-export class ResumableStream extends Context.Tag("effect-realtime/ResumableStream")<
+export class ResumableStream extends /* @__PURE__ */ Context.Tag("effect-realtime/ResumableStream")<
   ResumableStream,
   ResumableStream.Service
 >() {}
@@ -533,7 +533,9 @@ class TooLong extends Error {
   override readonly message = `it must have at most ${maxLength} characters of JSON`
 }
 
-const makeService = Effect.fnUntraced(function*({ lease = "15 seconds", window = "50 millis" }: LayerOptions) {
+// Pure, as `layer` is, so that a page which imports the module for `make` does not load the server.
+const makeService = /* @__PURE__ */ Effect.fnUntraced(function*(options: LayerOptions) {
+  const { lease = "15 seconds", window = "50 millis" } = options
   const rule = makeRule("ResumableStream")
   const times = { lease: toMillis(lease), window: toMillis(window) }
   for (const [name, millis] of Object.entries(times)) {
@@ -1002,4 +1004,4 @@ export const layer: Layer.Layer<
   ResumableStream,
   EventLog.EventLogError,
   EventBroker.EventBroker | EventLog.EventLog
-> = Layer.scoped(ResumableStream, Effect.suspend(() => makeService({})))
+> = /* @__PURE__ */ layerWith({})

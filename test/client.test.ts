@@ -1,10 +1,14 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Layer, Schedule } from "effect"
 import { EventBroker, EventLog, Topic } from "effect-realtime"
-import { subscribe } from "effect-realtime/client"
+import type { ElementHandlers, Reader } from "effect-realtime/client"
+import { resumable, ResumableError, subscribe, SubscribeError } from "effect-realtime/client"
+import { LeakCheck } from "effect-realtime/testing"
 import { vi } from "vitest"
 
 import { eventSourceSuite } from "./EventSourceClient/suite.js"
+import type { Answers, Numbers, Options } from "./ResumableStreamClient/suite.js"
+import { resumableSuite, seenOf } from "./ResumableStreamClient/suite.js"
 import * as ScriptedServer from "./support/scriptedServer.js"
 import { serveNode } from "./support/servers.js"
 import { Counter, News } from "./support/topics.js"
@@ -291,4 +295,106 @@ describe("subscribe to a broker", () => {
       assert.deepStrictEqual(first, [1])
       assert.deepStrictEqual(yield* read, [])
     }).pipe(Effect.provide(Broker)))
+})
+
+const append = (text: string, more: string) => text + more
+
+const toSeen = (error: unknown) =>
+  error instanceof ResumableError
+    ? seenOf(error.reason, error.failure)
+    : error instanceof SubscribeError
+    ? seenOf(error.reason, error.status)
+    : seenOf(String(error), undefined)
+
+const send = (evaluate: () => Promise<void>) => Effect.tryPromise({ try: evaluate, catch: toSeen })
+
+/** Reads a stream to its end. */
+const read = <S>(open: () => Reader<S>) =>
+  Effect.acquireUseRelease(
+    Effect.sync(open),
+    ({ result }) => Effect.tryPromise({ try: () => result, catch: toSeen }),
+    ({ close }) => Effect.sync(close)
+  )
+
+const answer = (url: string, handlers?: ElementHandlers<string>, options?: Options) =>
+  read(() => resumable<typeof Answers>(url, options).read(handlers))
+
+resumableSuite("resumable", {
+  start: (url, body, options) => send(() => resumable<typeof Answers>(url, options).start(body)),
+  stop: (url, options) => send(() => resumable<typeof Answers>(url, options).stop()),
+  progress: (url, see, options) => answer(url, { compact: append, onProgress: see }, options),
+  parts: (url, see) =>
+    answer(url, { onElements: (parts) => parts.forEach(see), compact: append, onProgress: () => {} }),
+  numbers: (url, see) =>
+    read(() => resumable<typeof Numbers>(url).read({ onElements: (numbers) => numbers.forEach(see) })),
+  result: answer
+})
+
+describe("resumable", () => {
+  const rejected = (promise: Promise<unknown>) => Effect.promise(() => promise.then(() => "resolved", toSeen))
+
+  it.live("rejects the result when the page closes the reader, and reports no rejection that nothing handles", () =>
+    Effect.gen(function*() {
+      const closed = yield* Effect.makeLatch()
+      const server = yield* ScriptedServer.make([(response, request) => {
+        ScriptedServer.hold("event: elements\ndata: [\"a\"]\n\n")(response, request)
+        response.on("close", () => closed.unsafeOpen())
+      }])
+      const unhandled: Array<unknown> = []
+      const note = (error: unknown) => unhandled.push(error)
+      yield* Effect.acquireRelease(
+        Effect.sync(() => process.on("unhandledRejection", note)),
+        () => Effect.sync(() => process.off("unhandledRejection", note))
+      )
+      const abort = new AbortController()
+      const stream = resumable<typeof Answers>(server.url, { signal: abort.signal })
+      const parts: Array<unknown> = []
+      const reader = yield* Effect.async<Reader<unknown>>((resume) => {
+        const reader = stream.read({
+          onElements: (elements) => {
+            parts.push(elements)
+            resume(Effect.succeed(reader))
+          }
+        })
+      })
+      reader.close()
+      yield* closed.await
+      assert.deepStrictEqual(yield* rejected(reader.result), ["Closed"])
+      yield* closed.close
+      const other = stream.read({ onElements: () => abort.abort() })
+      yield* closed.await
+      assert.deepStrictEqual(yield* rejected(other.result), ["Closed"])
+      assert.deepStrictEqual(yield* rejected(stream.read().result), ["Closed"])
+      assert.match(String(yield* rejected(stream.start())), /AbortError/)
+      assert.deepStrictEqual([parts, unhandled], [[["a"]], []])
+      assert.strictEqual(server.requests.length, 2)
+    }).pipe(LeakCheck.run))
+
+  it.live("rejects the result with an exception of compact, and for an event that is not JSON", () =>
+    Effect.gen(function*() {
+      const { url } = yield* ScriptedServer.make([
+        ScriptedServer.hold("event: elements\ndata: [\"a\",\"b\"]\n\nevent: succeeded\ndata: {\n\n")
+      ])
+      const failing = () => {
+        throw new Error("cannot fold")
+      }
+      assert.deepStrictEqual(
+        yield* Effect.flip(answer(url, { compact: failing, onProgress: () => {} })),
+        ["Error: cannot fold"]
+      )
+      assert.deepStrictEqual(yield* Effect.flip(answer(url)), ["NotJson"])
+    }).pipe(LeakCheck.run))
+
+  it.live("sends its requests with the fetch of the options, and rejects for one that cannot be", () =>
+    Effect.gen(function*() {
+      const server = yield* ScriptedServer.make([ScriptedServer.status(204)])
+      const fetchSigned = (request: Request) => {
+        request.headers.set("signature", "1")
+        return fetch(request)
+      }
+      yield* send(() => resumable(server.url, { fetch: fetchSigned }).start())
+      assert.strictEqual(server.requests[0]?.headers["signature"], "1")
+      assert.match(String(yield* rejected(resumable(server.url, { headers: { "a b": "" } }).stop())), /TypeError/)
+      assert.throws(() => resumable("//"), /^url must be/)
+    }).pipe(LeakCheck.run))
 })

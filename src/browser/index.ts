@@ -26,6 +26,13 @@ export * as EventSourceError from "./EventSourceError.js"
 export * as PushClient from "./PushClient.js"
 
 /**
+ * Start, elements, result and stop of a `ResumableStream` of the server.
+ *
+ * @since 0.1.0
+ */
+export * as ResumableStreamClient from "./ResumableStreamClient.js"
+
+/**
  * The handlers of a service worker for push messages.
  *
  * @since 0.1.0

@@ -6,6 +6,7 @@
  */
 import type * as Schema from "effect/Schema"
 
+import type { Any, Definition, Events, ResumableStreamError } from "../ResumableStream.js"
 import type * as Topic from "../Topic.js"
 import * as Connection from "./internal/connection.js"
 import * as Params from "./internal/params.js"
@@ -350,6 +351,273 @@ export function subscribe(url: string | URL, handlers: object, options: Options 
     }
   })
 }
+
+/**
+ * A family of streams, whose type `resumable` takes.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type AnyDefinition = Definition<string, Any, Any, Any>
+
+/**
+ * An element of a stream as it is sent: the encoded side of its schema.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type ElementOf<D extends AnyDefinition> = Data<D["topic"], "compacted">
+
+/**
+ * The result of a stream as it is sent: the encoded side of its schema.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type ResultOf<D extends AnyDefinition> = Data<D["topic"], "succeeded">
+
+/**
+ * The failure of a stream as it is sent: the encoded side of its schema.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type FailureOf<D extends AnyDefinition> = Extract<
+  Data<D["topic"], "failed">,
+  { readonly _tag: "Failure" }
+>["failure"]
+
+/**
+ * Error for a stream that has no result, or whose elements are not complete. Reasons:
+ *
+ * - `Failure`: the stream has failed, with `failure`,
+ * - `Defect`: the stream has died,
+ * - `Unknown`: the stream was not started, or the server has nothing of it any more,
+ * - `Incomplete`: elements were missed, or would be repeated,
+ * - `Closed`: the page has closed the reader, and the stream may be running,
+ * - the others are those of a stream that was stopped (`StopReason` of `ResumableStream`).
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export class ResumableError<F = unknown> extends Error {
+  /**
+   * @since 0.1.0
+   */
+  override readonly name = "ResumableError"
+  /**
+   * @since 0.1.0
+   */
+  readonly reason: "Failure" | "Closed" | ResumableStreamError["reason"]
+  /**
+   * The failure of the stream, if that is the reason.
+   *
+   * @since 0.1.0
+   */
+  readonly failure: F | undefined
+  constructor(reason: ResumableError["reason"], failure?: F) {
+    super(reason)
+    this.reason = reason
+    this.failure = failure
+  }
+}
+
+/**
+ * Handlers of the elements of a stream. `compact` and `onProgress` stand together.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type ElementHandlers<A> =
+  & {
+    /**
+     * Receives the elements of each event. Those that precede the connection are one element if the family has
+     * `compact`. If the client cannot resume, the result is rejected as `Incomplete`, since elements would be repeated.
+     */
+    readonly onElements?: ((elements: ReadonlyArray<A>) => void) | undefined
+  }
+  & (
+    | {
+      /**
+       * Folds two elements to one: the `compact` of the family, for elements as they are sent.
+       */
+      readonly compact: (self: A, that: A) => A
+      /**
+       * Receives all elements so far, folded to one, after each event that has elements.
+       */
+      readonly onProgress: (all: A) => void
+    }
+    | { readonly compact?: undefined; readonly onProgress?: undefined }
+  )
+
+/**
+ * A reader of a stream.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Reader<S> {
+  /**
+   * The result of the stream. It is rejected with `ResumableError`, or with `SubscribeError` if the server refuses the
+   * connection or sends an event that cannot be read. A rejection that nothing handles is not reported.
+   */
+  readonly result: Promise<S>
+  /**
+   * Closes the connection. The stream runs on.
+   */
+  readonly close: () => void
+}
+
+/**
+ * One stream of the server, with elements `A` and the result `S`.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Resumable<A, S> {
+  /**
+   * Posts to the URL. Resolves when the server has started the stream, or has joined one that is running or has ended.
+   * Rejects with `SubscribeError` for another status than 2xx, and is not repeated. The same request may succeed later
+   * if the error `isRetryable`, and two of them start one stream.
+   */
+  readonly start: (body?: Exclude<BodyInit, ReadableStream>) => Promise<void>
+  /**
+   * Reads the stream from its first element on, over a connection of its own.
+   */
+  readonly read: (handlers?: ElementHandlers<A>) => Reader<S>
+  /**
+   * Sends DELETE to the URL. Resolves when the server has stopped the stream, on whichever node it runs, or if it was
+   * not running. Rejects as `start` does.
+   */
+  readonly stop: () => Promise<void>
+}
+
+/**
+ * Options of `resumable`: those of a subscription, of which `headers`, `withCredentials`, `fetch` and `signal` are also
+ * those of the other requests.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface ResumableOptions extends Omit<Options, "format" | "lastEventId"> {}
+
+/**
+ * Returns a stream of the server at a URL, which the server starts by POST, sends by GET with
+ * `ResumableStream.respond`, and stops by DELETE. A lost connection is replaced, as that of `subscribe` is, and no
+ * element is missed or repeated. A stream that is not started is `Unknown`: await `start` before `read`.
+ *
+ * The type parameter is a family of streams. Without it, the elements and the result are `unknown`. Throws if the URL
+ * is invalid, and `read` throws if an option is. The platform reports an exception of a handler as an uncaught one,
+ * except that of `compact`, with which the result is rejected.
+ *
+ * @since 0.1.0
+ * @category constructors
+ * @example
+ * ```ts
+ * import { Schema } from "effect"
+ * import { resumable } from "effect-realtime/client"
+ * import * as ResumableStream from "effect-realtime/ResumableStream"
+ *
+ * // On the server. The page needs its type alone: import type { Answers } from "./streams.js"
+ * const Answers = ResumableStream.make("answers/:id", {
+ *   element: Schema.String,
+ *   success: Schema.Struct({ tokens: Schema.Number }),
+ *   compact: (text, more) => text + more
+ * })
+ *
+ * const ask = async (question: string, show: (text: string) => void) => {
+ *   const answer = resumable<typeof Answers>("/answers/7")
+ *   await answer.start(question)
+ *   const { tokens } = await answer.read({ compact: (text, more) => text + more, onProgress: show }).result
+ *   return tokens
+ * }
+ * ```
+ */
+export function resumable<D extends AnyDefinition = UnknownDefinition>(
+  url: string | URL,
+  options?: ResumableOptions
+): Resumable<ElementOf<D>, ResultOf<D>>
+export function resumable(url: string | URL, options: ResumableOptions = {}): Resumable<unknown, unknown> {
+  const address = toAddress(url)
+  const { fetch = globalThis.fetch, headers, signal, withCredentials } = options
+
+  const send = async (method: "POST" | "DELETE", body: BodyInit | null) => {
+    const request = new Request(address, {
+      method,
+      headers: new Headers(typeof headers === "function" ? await headers() : headers),
+      body,
+      credentials: withCredentials === true ? "include" : "same-origin",
+      signal: signal ?? null
+    })
+    const response = await fetch(request).catch((thrown) => {
+      throw signal?.aborted === true ? thrown : new SubscribeError({ reason: "Network" })
+    })
+    response.body?.cancel().catch(() => {})
+    if (!response.ok) throw new SubscribeError(Connection.refusal(response, options))
+  }
+
+  const read = ({ compact, onElements, onProgress }: ElementHandlers<unknown> = {}): Reader<unknown> => {
+    const closed = new AbortController()
+    const close = () => closed.abort()
+    const hasHandlers = onElements !== undefined || compact !== undefined
+    let hasElements = false
+    let all: ReadonlyArray<unknown> = []
+    const result = new Promise<unknown>((resolve, reject) => {
+      // It has no effect after the end.
+      closed.signal.addEventListener("abort", () => reject(new ResumableError("Closed")))
+      const fail = (error: unknown) => {
+        reject(error)
+        close()
+      }
+      const end = (reason: ResumableError["reason"], failure?: unknown) => fail(new ResumableError(reason, failure))
+      const take = (elements: ReadonlyArray<unknown>, isWhole: boolean) => {
+        if (isWhole && hasElements && onElements !== undefined) return end("Incomplete")
+        hasElements ||= elements.length > 0
+        if (compact !== undefined) {
+          try {
+            all = isWhole ? elements : [...all, ...elements]
+            if (all.length > 1) all = [all.reduce((self, that) => compact(self, that))]
+          } catch (thrown) {
+            return fail(thrown)
+          }
+        }
+        if (elements.length === 0) return
+        onElements?.(elements)
+        onProgress?.(all[0])
+      }
+      subscribe<Topic.Topic<"stream", Events<UnknownSchema, UnknownSchema, UnknownSchema>>>(address, {
+        elements: (elements) => take(elements, false),
+        compacted: (element) => take([element], true),
+        succeeded: (value) => {
+          resolve(value)
+          close()
+        },
+        failed: (failed) => failed._tag === "Failure" ? end("Failure", failed.failure) : end("Defect"),
+        stopped: ({ reason }) => end(reason),
+        gap: () => hasHandlers && end("Incomplete"),
+        // After a reason of the client itself, the server begins with the first element.
+        resync: ({ reason }) =>
+          hasHandlers && compact === undefined && reason !== "NoIds" && reason !== "Unsendable"
+            ? end("Incomplete")
+            : take([], true),
+        error: (error) => {
+          if (error.status === 404) end("Unknown")
+          else if (!error.isRetryable || error.reason === "NotJson") fail(error)
+        },
+        end: () => end("Incomplete")
+      }, { ...options, signal: closed.signal })
+    })
+    result.catch(() => {})
+    if (signal?.aborted === true) close()
+    signal?.addEventListener("abort", close, { signal: closed.signal })
+    return { result, close }
+  }
+
+  return { start: (body) => send("POST", body ?? null), read, stop: () => send("DELETE", null) }
+}
+
+type UnknownSchema = Schema.Schema<unknown>
+type UnknownDefinition = Definition<string, UnknownSchema, UnknownSchema, UnknownSchema>
 
 const toAddress = (url: string | URL): URL => {
   try {

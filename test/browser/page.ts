@@ -1,10 +1,10 @@
 /** Script of the page under test: clients that record their events. */
 import { Chunk, Effect, Either, Fiber, Option, Stream } from "effect"
-import { EventSourceClient, PushClient } from "effect-realtime/browser"
+import { EventSourceClient, PushClient, ResumableStreamClient } from "effect-realtime/browser"
 import type { Options } from "effect-realtime/client"
-import { subscribe } from "effect-realtime/client"
+import { resumable, subscribe } from "effect-realtime/client"
 
-import { Counter, Votes } from "./topic.js"
+import { Answers, Counter, Votes } from "./topic.js"
 
 type Seen = string | { readonly event: string; readonly data: unknown }
 
@@ -88,6 +88,40 @@ const openAll = (url: string, options: EventSourceClient.Options = {}) => {
   return { seen }
 }
 
+/** Clients of a stream, which show its text in the page, and return its result or the reason why there is none. */
+const answers = {
+  effect: (url: string) => {
+    const { progress, result, start, stop } = ResumableStreamClient.make(Answers, url)
+    const show = (text: string) =>
+      Effect.sync(() => {
+        document.body.textContent = text
+      })
+    return {
+      start: (body: string) => Effect.runPromise(start(body)),
+      stop: () => Effect.runPromise(stop),
+      read: () =>
+        Stream.runForEach(progress, show).pipe(
+          Effect.zipRight(result),
+          Effect.match({ onFailure: ({ reason }) => reason, onSuccess: ({ tokens }) => tokens }),
+          Effect.runPromise
+        )
+    }
+  },
+  light: (url: string) => {
+    const answer = resumable<typeof Answers>(url)
+    return {
+      ...answer,
+      read: () =>
+        answer.read({
+          compact: (text, more) => text + more,
+          onProgress: (text) => {
+            document.body.textContent = text
+          }
+        }).result.then(({ tokens }) => tokens, ({ reason }) => reason)
+    }
+  }
+}
+
 const push = <A>(effect: Effect.Effect<A, PushClient.PushClientError>) =>
   Effect.runPromise(Effect.either(effect)).then(Either.match({
     onLeft: ({ message, reason, status }) => ({ reason, message, status }),
@@ -95,6 +129,7 @@ const push = <A>(effect: Effect.Effect<A, PushClient.PushClientError>) =>
   }))
 
 const api = {
+  answers,
   open,
   openAll,
   openPaused,
@@ -128,6 +163,7 @@ declare global {
   var api: Api
   /** The clients that a test has opened. */
   var client: ReturnType<typeof open>
+  var end: Promise<unknown>
   var all: ReturnType<Api["openAll"]>
   var plain: ReturnType<Api["onCounter"]>
   var paused: ReturnType<Api["openPaused"]>

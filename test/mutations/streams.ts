@@ -3,6 +3,10 @@ import type { Mutation } from "./mutation.js"
 const runs = "src/ResumableStream/internal/runs.ts"
 const own = "test/ResumableStream.test.ts"
 const suite = "test/ResumableStream/memory.test.ts"
+const page = "src/browser/ResumableStreamClient.ts"
+const pageTest = "test/ResumableStreamClient.test.ts"
+const light = "src/client/index.ts"
+const lightTest = "test/client.test.ts"
 const after = "appends an event after the last one of its channel only"
 
 export default [
@@ -318,5 +322,189 @@ export default [
     replace: "window",
     test: own,
     name: "begins a window with the append"
+  },
+  {
+    promise: "a client learns that the server does not have the stream",
+    file: page,
+    find: `error.status === 404 ? fail("Unknown") : error`,
+    replace: "error",
+    test: pageTest,
+    name: "fails for a stream that the server does not have"
+  },
+  {
+    promise: "a client receives the failure of the stream",
+    file: page,
+    find: `event.data._tag === "Failure" ? Effect.fail(event.data.failure) : fail("Defect")`,
+    replace: `fail("Defect")`,
+    test: pageTest,
+    name: "fails with the failure of the stream"
+  },
+  {
+    promise: "a client repeats no element",
+    file: page,
+    find: "hasElements && isWhole",
+    replace: "false",
+    test: pageTest,
+    name: "after some that the log has evicted, and"
+  },
+  {
+    promise: "all elements so far replace those that a client has",
+    file: page,
+    find: "isWhole ? elements : [...before, ...elements]",
+    replace: "[...before, ...elements]",
+    test: pageTest,
+    name: "after some that the log has evicted, and"
+  },
+  {
+    promise: "a client without the elements that the server has dropped fails",
+    file: page,
+    find: `case "gap":`,
+    replace: `case "none" as "gap":`,
+    test: pageTest,
+    name: "that the server has dropped"
+  },
+  {
+    promise: "a client without the elements that the log has evicted fails",
+    file: page,
+    find: "compact === undefined && !isFromClient(event.data.reason)",
+    replace: "false",
+    test: pageTest,
+    name: "as incomplete for elements that the log has evicted before"
+  },
+  {
+    promise: "a client that was connected before the first id begins again",
+    file: page,
+    find: `reason === "NoIds" || reason === "Unsendable"`,
+    replace: "false",
+    test: pageTest,
+    name: "begins with the first element again"
+  },
+  {
+    promise: "the end of the channel alone is no success",
+    file: page,
+    find: `hasEnded ? Stream.empty : Stream.fail(fail("Incomplete"))`,
+    replace: "Stream.empty",
+    test: pageTest,
+    name: "after which the channel ends"
+  },
+  {
+    promise: "a client fails for an event that it cannot decode",
+    file: page,
+    find: `event.event === "error" && event.data instanceof InvalidTopicEvent`,
+    replace: "false",
+    test: pageTest,
+    name: "do not decode"
+  },
+  {
+    promise: "a client fails for a start that is refused",
+    file: page,
+    find: "if (!response.ok)",
+    replace: "if (false)",
+    test: pageTest,
+    name: "fails with the status of one that is refused"
+  },
+  {
+    promise: "a client does not read by EventSource",
+    file: page,
+    find: `{ ...options, method: "GET" }`,
+    replace: "options",
+    test: pageTest,
+    name: "does not connect with EventSource"
+  },
+  {
+    promise: "the light client learns that the server does not have the stream",
+    file: light,
+    find: `if (error.status === 404) end("Unknown")`,
+    replace: `if (false) end("Unknown")`,
+    test: lightTest,
+    name: "fails for a stream that the server does not have"
+  },
+  {
+    promise: "the light client repeats no element",
+    file: light,
+    find: "if (isWhole && hasElements && onElements !== undefined)",
+    replace: "if (false)",
+    test: lightTest,
+    name: "after some that the log has evicted, and"
+  },
+  {
+    promise: "all elements so far replace those that the light client has",
+    file: light,
+    find: "isWhole ? elements : [...all, ...elements]",
+    replace: "[...all, ...elements]",
+    test: lightTest,
+    name: "after some that the log has evicted, and"
+  },
+  {
+    promise: "the light client without the elements that the server has dropped fails",
+    file: light,
+    find: `gap: () => hasHandlers && end("Incomplete"),`,
+    replace: "",
+    test: lightTest,
+    name: "that the server has dropped"
+  },
+  {
+    promise: "the light client without the elements that the log has evicted fails",
+    file: light,
+    find: "hasHandlers && compact === undefined && reason",
+    replace: "false && reason",
+    test: lightTest,
+    name: "as incomplete for elements that the log has evicted before"
+  },
+  {
+    promise: "the light client that was connected before the first id begins again",
+    file: light,
+    find: `reason !== "NoIds" && reason !== "Unsendable"`,
+    replace: "true",
+    test: lightTest,
+    name: "begins with the first element again"
+  },
+  {
+    promise: "the light client rejects the result at the end of the channel alone",
+    file: light,
+    find: `end: () => end("Incomplete")`,
+    replace: "end: () => resolve(1)",
+    test: lightTest,
+    name: "after which the channel ends"
+  },
+  {
+    promise: "the light client rejects the result for an event that it cannot read",
+    file: light,
+    find: `!error.isRetryable || error.reason === "NotJson"`,
+    replace: "!error.isRetryable",
+    test: lightTest,
+    name: "for an event that is not JSON"
+  },
+  {
+    promise: "the light client rejects a start that is refused",
+    file: light,
+    find: "if (!response.ok)",
+    replace: "if (false)",
+    test: lightTest,
+    name: "fails with the status of one that is refused"
+  },
+  {
+    promise: "a rejection of the light client that nothing handles is not reported",
+    file: light,
+    find: "result.catch(() => {})",
+    replace: "",
+    test: lightTest,
+    name: "reports no rejection"
+  },
+  {
+    promise: "the light client rejects the result when the reader is closed",
+    file: light,
+    find: `() => reject(new ResumableError("Closed"))`,
+    replace: `() => resolve("Closed")`,
+    test: lightTest,
+    name: "reports no rejection"
+  },
+  {
+    promise: "the light client closes a reader when its signal aborts",
+    file: light,
+    find: `signal?.addEventListener("abort", close, { signal: closed.signal })`,
+    replace: "",
+    test: lightTest,
+    name: "reports no rejection"
   }
 ] satisfies ReadonlyArray<Mutation>

@@ -6,16 +6,26 @@ import { EventSourceError } from "../EventSourceError.js"
 
 /** Returns the error of a response that is no event stream. 204 is the regular end, and no error. */
 export const fromResponse = (
-  { headers, status }: Response,
+  response: Response,
   now: number,
   hasFreshHeaders: boolean
 ): EventSourceError | undefined => {
+  const { headers, status } = response
   if (status === 204) return undefined
   if (status === 200) {
     return ServerSentEvent.isContentType(headers.get("content-type"))
       ? undefined
       : new EventSourceError({ reason: "NotEventStream", status })
   }
+  return refusal(response, now, hasFreshHeaders)
+}
+
+/** Returns the error of a response that refuses a request. */
+export const refusal = (
+  { headers, status }: Response,
+  now: number,
+  hasFreshHeaders: boolean
+): EventSourceError => {
   if ((status === 401 || status === 403) && hasFreshHeaders) {
     return new EventSourceError({ reason: "Unauthorized", status })
   }

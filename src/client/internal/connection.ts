@@ -103,16 +103,11 @@ export const open = (address: URL, options: Options, observer: Observer): () => 
     }
   }
 
-  const failureOf = ({ headers, status }: Response): Failure | undefined => {
-    if (status === 200) {
-      return ContentType.isEventStream(headers.get("content-type")) ? undefined : { reason: "NotEventStream", status }
-    }
-    if ((status === 401 || status === 403) && typeof options.headers === "function") {
-      return { reason: "Unauthorized", status }
-    }
-    return status >= 500 || status === 408 || status === 425 || status === 429
-      ? { reason: "Unavailable", status, retryAfter: RetryAfter.toMillis(headers, Date.now()) }
-      : { reason: "Rejected", status }
+  const failureOf = (response: Response): Failure | undefined => {
+    if (response.status !== 200) return refusal(response, options)
+    return ContentType.isEventStream(response.headers.get("content-type"))
+      ? undefined
+      : { reason: "NotEventStream", status: 200 }
   }
 
   // Returns the reason for which there is no connection any more, or undefined at the regular end.
@@ -259,6 +254,14 @@ export const open = (address: URL, options: Options, observer: Observer): () => 
   queueMicrotask(run)
   return close
 }
+
+/** Returns the failure of a response that refuses a request. */
+export const refusal = ({ headers, status }: Response, options: Options): Failure =>
+  (status === 401 || status === 403) && typeof options.headers === "function"
+    ? { reason: "Unauthorized", status }
+    : status >= 500 || status === 408 || status === 425 || status === 429
+    ? { reason: "Unavailable", status, retryAfter: RetryAfter.toMillis(headers, Date.now()) }
+    : { reason: "Rejected", status }
 
 /** Reports an exception as an uncaught one. */
 export const report = (thrown: unknown): void =>
