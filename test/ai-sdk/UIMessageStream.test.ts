@@ -1,7 +1,7 @@
 import { HttpRouter, HttpServerRequest, HttpServerResponse } from "@effect/platform"
 import { assert, describe, it } from "@effect/vitest"
 import type { UIMessageChunk } from "ai"
-import { Effect, Schema, Stream } from "effect"
+import { Deferred, Effect, Exit, Schema, Stream } from "effect"
 import { EventLog } from "effect-realtime"
 import { ChatFetch, UIMessageStream } from "effect-realtime/ai-sdk"
 import { LeakCheck } from "effect-realtime/testing"
@@ -379,6 +379,29 @@ describe("ChatFetch", () => {
         const error = yield* Effect.flip(Effect.tryPromise({ try: () => response.text(), catch: (error) => error }))
         assert.strictEqual(String(error), "TypeError: network error")
       }
+    }))
+
+  it.scopedLive("closes its connection when the chat stops, and replaces one that is silent", () =>
+    Effect.gen(function*() {
+      const closed = yield* Effect.all([Deferred.make<void>(), Deferred.make<void>()])
+      const answers = closed.map((closed, i): ScriptedServer.Answer => (response, request) => {
+        response.on("close", () => Deferred.unsafeDone(closed, Exit.void))
+        ScriptedServer.hold("retry: 500\n\n" + frame(i + 1))(response, request)
+      })
+      const server = yield* ScriptedServer.make(answers)
+      const chat = new AbortController()
+      const fetch = ChatFetch.make({ heartbeat: 50 })
+      const { body } = yield* Effect.promise(() =>
+        fetch(server.url, { method: "POST", body: `{"id":"7"}`, signal: chat.signal })
+      )
+      const reader = body?.pipeThrough(new TextDecoderStream()).getReader()
+      const next = Effect.tryPromise({ try: async () => (await reader?.read())?.value, catch: (error) => error })
+      assert.strictEqual(yield* next, `data: {"n":1}\n\n`)
+      assert.strictEqual(yield* next, `data: {"n":2}\n\n`)
+      yield* Deferred.await(closed[0])
+      chat.abort()
+      assert.include(String(yield* Effect.flip(next)), "AbortError")
+      yield* Deferred.await(closed[1])
     }))
 
   it.scopedLive("returns any other response as it is", () =>
