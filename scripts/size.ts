@@ -13,6 +13,7 @@ const bundles: ReadonlyArray<{ readonly name: string; readonly source: string; r
   { name: "PushClient", source: `export { PushClient } from "./index.js"`, limit: 85_200 },
   { name: "ServiceWorker", source: `export { ServiceWorker } from "./index.js"`, limit: 2_600 },
   { name: "client", source: `export * from "../client/index.js"`, limit: 5_000 },
+  { name: "ChatFetch", source: `export * from "../ai-sdk/ChatFetch.js"`, limit: 4_650 },
   { name: "the root", source: `export * from "../index.js"`, limit: 177_000 },
   { name: "Topic of the root", source: `export { Topic } from "../index.js"`, limit: 87_500 },
   { name: "react", source: `export * from "../react/index.js"`, limit: 5_000 },

@@ -144,8 +144,9 @@ const running = (chats: Chats, chat: string) =>
  * @example
  * ```ts
  * import { HttpRouter, HttpServerRequest } from "@effect/platform"
- * import type { UIMessage, UIMessageChunk } from "ai"
- * import { Effect, Schema, Stream } from "effect"
+ * import type { UIMessageChunk } from "ai"
+ * import type { Stream } from "effect"
+ * import { Effect, Schema } from "effect"
  * import { UIMessageStream } from "effect-realtime/ai-sdk"
  *
  * const Chats = UIMessageStream.make("chats")

@@ -376,8 +376,8 @@ describe("ChatFetch", () => {
           ScriptedServer.status(status)
         ])
         const response = yield* send(server.url)
-        const error = yield* Effect.flip(Effect.tryPromise({ try: () => response.text(), catch: (error) => error }))
-        assert.strictEqual(String(error), "TypeError: network error")
+        const error = yield* Effect.flip(Effect.tryPromise({ try: () => response.text(), catch: String }))
+        assert.strictEqual(error, "TypeError: network error")
       }
     }))
 
@@ -395,12 +395,12 @@ describe("ChatFetch", () => {
         fetch(server.url, { method: "POST", body: `{"id":"7"}`, signal: chat.signal })
       )
       const reader = body?.pipeThrough(new TextDecoderStream()).getReader()
-      const next = Effect.tryPromise({ try: async () => (await reader?.read())?.value, catch: (error) => error })
+      const next = Effect.tryPromise({ try: async () => (await reader?.read())?.value, catch: String })
       assert.strictEqual(yield* next, `data: {"n":1}\n\n`)
       assert.strictEqual(yield* next, `data: {"n":2}\n\n`)
       yield* Deferred.await(closed[0])
       chat.abort()
-      assert.include(String(yield* Effect.flip(next)), "AbortError")
+      assert.include(yield* Effect.flip(next), "AbortError")
       yield* Deferred.await(closed[1])
     }))
 
