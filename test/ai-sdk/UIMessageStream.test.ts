@@ -327,6 +327,7 @@ describe("UIMessageStream", () => {
       ])
       const ids = Array.from(body.matchAll(/^id: (.*)$/gm), ([, id = ""]) => id)
       assert.deepStrictEqual(ids, [1, 2, 3, 4, 5].map((position) => `${messageId}.${position}`))
+      assert.strictEqual((yield* read(`${api}/7/stream`)).status, 204)
       const after = (id: string) => read(`${api}/7/stream`, { headers: { "last-event-id": id } })
       assert.deepStrictEqual(chunksOf((yield* after(`${messageId}.4`)).text), [
         `{"type":"text-end","id":"t"}`,

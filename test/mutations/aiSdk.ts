@@ -27,7 +27,7 @@ export default [
     find: `status._tag === "Running" ? [params] : []`,
     replace: `status._tag !== "Unknown" ? [params] : []`,
     test,
-    name: "answers a chat, and has no stream to resume"
+    name: "has the protocol of the package"
   },
   {
     promise: "A page resumes the last answer",
