@@ -23,6 +23,7 @@ const modules = [
   "index",
   "browser",
   "client",
+  "ai-sdk",
   "react",
   "node",
   "redis",

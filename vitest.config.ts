@@ -9,7 +9,7 @@ export default defineConfig({
     alias: [
       { find: /^effect-realtime$/, replacement: `${src}/index.ts` },
       {
-        find: /^effect-realtime\/(testing|node|redis|sql|browser|client|react|web-push)$/,
+        find: /^effect-realtime\/(testing|node|redis|sql|browser|client|react|web-push|ai-sdk)$/,
         replacement: `${src}/$1/index.ts`
       },
       { find: /^effect-realtime\/(.*)$/, replacement: `${src}/$1.ts` }
