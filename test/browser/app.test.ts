@@ -283,7 +283,7 @@ describe.skipIf(Chromium.isMissing)("the demo", () => {
         return second
       })
       for (const window of [page, second]) {
-        yield* state(window, "batches", "Stopped, as someone asked")
+        yield* state(window, "batches", "Stopped on request")
         yield* state(window, "answers", "Done")
         assert.strictEqual(yield* answer(window, 0), text)
       }

@@ -135,7 +135,7 @@ export const words: Record<Language, Words> = {
       succeeded: "Done",
       failed: "It has failed",
       unknown: "There is nothing at this address any more",
-      Requested: "Stopped, as someone asked",
+      Requested: "Stopped on request",
       Shutdown: "Stopped, as the server was shut down",
       TimeLimit: "Stopped, as it took too long",
       NodeLost: "Lost, as its server has died",
