@@ -11,10 +11,12 @@ import {
   HttpApiSwagger
 } from "@effect/platform"
 import { Effect, Layer, Redacted, Schema } from "effect"
-import { EventBroker, EventStream, Notifier, WebPushApi } from "effect-realtime"
+import { EventBroker, EventStream, Notifier, ResumableStream, Topic, WebPushApi } from "effect-realtime"
 
+import * as Kitchen from "./kitchen.js"
 import { Shop } from "./shop.js"
 import * as Stats from "./stats.js"
+import { Answers, Batches, Progress, Question } from "./streams.js"
 import { NewOrder, Order } from "./topics.js"
 import * as Trouble from "./trouble.js"
 
@@ -40,7 +42,27 @@ const Counter = HttpApiGroup.make("behind the counter")
   .add(HttpApiEndpoint.post("drop", "/trouble/drop").addSuccess(HttpApiSchema.Accepted).middleware(Authentication))
   .addError(HttpApiError.ServiceUnavailable)
 
-class Api extends HttpApi.make("cafe").add(Orders).add(Counter).add(WebPushApi.group(Authentication).prefix("/push")) {}
+/** A page makes the id, which nobody can guess. So it can ask twice, and is alone with its answer. */
+const Id = Schema.Struct({ id: Schema.UUID })
+const Stopped = Schema.Struct({ stopped: Schema.Boolean })
+
+const InKitchen = HttpApiGroup.make("in the kitchen")
+  .add(HttpApiEndpoint.post("ask", "/answers/:id").setPath(Id).setPayload(Question).addSuccess(HttpApiSchema.Accepted))
+  .add(HttpApiEndpoint.get("answer", "/answers/:id").setPath(Id).addSuccess(Topic.body(Answers.topic)))
+  .add(HttpApiEndpoint.del("stopAnswer", "/answers/:id").setPath(Id).addSuccess(Stopped))
+  .add(HttpApiEndpoint.post("bake", "/batches/:id").setPath(Id).addSuccess(HttpApiSchema.Accepted))
+  .add(HttpApiEndpoint.get("batch", "/batches/:id").setPath(Id).addSuccess(Topic.body(Batches.topic)))
+  .add(HttpApiEndpoint.del("stopBatch", "/batches/:id").setPath(Id).addSuccess(Stopped))
+  .add(
+    HttpApiEndpoint.get("batchStatus", "/batches/:id/status").setPath(Id).addSuccess(
+      Schema.Struct({ state: Schema.String, progress: Schema.NullOr(Progress) })
+    )
+  )
+  .addError(HttpApiError.ServiceUnavailable)
+
+class Api extends HttpApi.make("cafe").add(Orders).add(InKitchen).add(Counter).add(
+  WebPushApi.group(Authentication).prefix("/push")
+) {}
 
 const unavailable = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
   Effect.catchAll(effect, (error) => Effect.zipRight(Effect.logError(error), new HttpApiError.ServiceUnavailable()))
@@ -74,6 +96,19 @@ const CounterLive = HttpApiBuilder.group(
         .handle("drop", () => unavailable(Effect.flatMap(WebPushApi.Owner, Trouble.drop))))
 )
 
+const stop = (key: Parameters<typeof ResumableStream.stop>[0]) =>
+  unavailable(Effect.map(ResumableStream.stop(key), (stopped) => ({ stopped })))
+
+const KitchenLive = HttpApiBuilder.group(Api, "in the kitchen", (handlers) =>
+  handlers
+    .handle("ask", ({ path, payload }) => unavailable(Kitchen.ask(path.id, payload)).pipe(Effect.asVoid))
+    .handle("answer", ({ path }) => ResumableStream.respond(Kitchen.answer(path.id)))
+    .handle("stopAnswer", ({ path }) => stop(Kitchen.answer(path.id)))
+    .handle("bake", ({ path }) => unavailable(Kitchen.bake(path.id)).pipe(Effect.asVoid))
+    .handle("batch", ({ path }) => ResumableStream.respond(Kitchen.batch(path.id)))
+    .handle("stopBatch", ({ path }) => stop(Kitchen.batch(path.id)))
+    .handle("batchStatus", ({ path }) => unavailable(Kitchen.statusOf(path.id))))
+
 const AuthenticationLive = Layer.succeed(Authentication, {
   customer: (cookie) =>
     Redacted.value(cookie) === "" ? new HttpApiError.Unauthorized() : Effect.succeed(Redacted.value(cookie))
@@ -81,6 +116,6 @@ const AuthenticationLive = Layer.succeed(Authentication, {
 
 export const ApiLive = HttpApiSwagger.layer().pipe(
   Layer.provideMerge(HttpApiBuilder.api(Api)),
-  Layer.provide([OrdersLive, CounterLive, WebPushApi.layerHttpApi(Api)]),
+  Layer.provide([OrdersLive, KitchenLive, CounterLive, WebPushApi.layerHttpApi(Api)]),
   Layer.provide(AuthenticationLive)
 )

@@ -11,7 +11,7 @@ import { LibsqlClient } from "@effect/sql-libsql"
 import { PgClient } from "@effect/sql-pg"
 import type { ConfigError } from "effect"
 import { Config, Effect, Layer, Option, Redacted, Schema } from "effect"
-import { EventBroker, Notifier, VapidKeys, WebPush } from "effect-realtime"
+import { EventBroker, Notifier, ResumableStream, VapidKeys, WebPush } from "effect-realtime"
 import { RedisEventLog } from "effect-realtime/redis"
 import { SqlEventLog, SqlSubscriptionStore } from "effect-realtime/sql"
 
@@ -30,7 +30,8 @@ const Database = Layer.unwrapEffect(
   )
 )
 
-const Broker = EventBroker.layer.pipe(
+const Broker = ResumableStream.layer.pipe(
+  Layer.provideMerge(EventBroker.layer),
   Layer.provide(Layer.unwrapEffect(
     Effect.map(
       Config.option(Config.string("REDIS_URL")),

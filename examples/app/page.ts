@@ -1,4 +1,4 @@
-/** The page, bundled once at the start. */
+/** The pages, bundled once at the start. */
 import { createHash } from "node:crypto"
 import { readFile } from "node:fs/promises"
 import { extname } from "node:path"
@@ -12,7 +12,7 @@ const fileOf = (name: string) => fileURLToPath(new URL(`page/${name}`, import.me
 
 const bundle = Effect.promise(() =>
   build({
-    entryPoints: [fileOf("page.ts"), fileOf("service-worker.ts"), fileOf("style.css")],
+    entryPoints: [fileOf("page.ts"), fileOf("kitchen.ts"), fileOf("service-worker.ts"), fileOf("style.css")],
     outdir: "/",
     entryNames: "[name]",
     assetNames: "[name]",
@@ -55,6 +55,7 @@ const index = (template: string) =>
 export const PageLive = HttpApiBuilder.Router.use((router) =>
   Effect.gen(function*() {
     yield* router.get("/", index(yield* Effect.promise(() => readFile(fileOf("index.html"), "utf8"))))
+    yield* router.get("/kitchen", HttpServerResponse.file(fileOf("kitchen.html")))
     yield* router.get("/icon.svg", HttpServerResponse.file(fileOf("icon.svg")))
     const { outputFiles } = yield* bundle
     for (const { contents, path } of outputFiles) {

@@ -11,6 +11,7 @@ import { WebPushSubscription } from "effect-realtime/WebPushSubscription"
 import type { BrowserContext, Page } from "playwright-core"
 
 import { App } from "../../examples/app/app.js"
+import { wordsOf } from "../../examples/app/kitchen.js"
 import { Browser, Chromium, newPage, until } from "../support/browsers.js"
 import { freePort } from "../support/freePort.js"
 import * as Postgres from "../support/postgres.js"
@@ -99,6 +100,38 @@ const violations = (page: Page) =>
       const { violations } = await globalThis.axe.run()
       return violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html).join()}`)
     })
+  })
+
+const enterKitchen = (page: Page) =>
+  Effect.promise(async () => {
+    await page.click("[href='/kitchen']")
+    await page.waitForURL("**/kitchen")
+  })
+
+/** Waits until a section of the kitchen shows the state. */
+const state = (page: Page, section: "answers" | "batches", text: string) =>
+  Effect.promise(() => page.locator(`#${section} .state`, { hasText: text }).waitFor({ timeout: 60_000 }))
+
+/** Waits until the answer has more than so many characters, and returns it. */
+const answer = (page: Page, length: number) =>
+  Effect.promise(async () => {
+    const handle = await page.waitForFunction((length) => {
+      const text = document.querySelector("#answer")?.textContent ?? ""
+      return text.length > length && text
+    }, length)
+    return String(await handle.jsonValue())
+  })
+
+/** Starts an answer and a batch, and waits until both are at work. */
+const startWork = (page: Page, question: string) =>
+  Effect.gen(function*() {
+    yield* Effect.promise(async () => {
+      await page.fill("[name=question]", question)
+      await page.click("#answers .primary")
+    })
+    yield* state(page, "answers", "At work")
+    yield* Effect.promise(() => page.click("#batches .primary"))
+    yield* state(page, "batches", "At work")
   })
 
 declare global {
@@ -195,6 +228,10 @@ describe.skipIf(Chromium.isMissing)("the demo", () => {
         yield* ticket(page, "placed", "Ana")
         assert.deepStrictEqual(yield* violations(page), [])
         assert.isTrue(yield* Effect.promise(() => page.evaluate(() => document.body.scrollWidth <= innerWidth)))
+        yield* enterKitchen(page)
+        yield* startWork(page, "Why?")
+        assert.deepStrictEqual(yield* violations(page), [])
+        assert.isTrue(yield* Effect.promise(() => page.evaluate(() => document.body.scrollWidth <= innerWidth)))
         assert.deepStrictEqual(complaints, [])
       }
     })
@@ -209,10 +246,59 @@ describe.skipIf(Chromium.isMissing)("the demo", () => {
         Effect.promise(async () => {
           for (const key of keys) await page.keyboard.press(key)
         })
-      // The languages, the name, the item.
-      yield* press("Tab", "ArrowRight", "Tab", "R", "u", "i", "Tab", "ArrowDown", "Enter")
+      // The languages, the kitchen, the name, the item.
+      yield* press("Tab", "ArrowRight", "Tab", "Tab", "R", "u", "i", "Tab", "ArrowDown", "Enter")
       yield* ticket(page, "placed", "Rui, seu")
       yield* ticket(page, "placed", "Galão")
+      yield* press("Shift+Tab", "Shift+Tab")
+      yield* Effect.promise(() => page.locator("[href='/kitchen']:focus").waitFor())
+      yield* press("Enter")
+      yield* Effect.promise(() => page.waitForURL("**/kitchen"))
+      // The languages, the counter, the second window, the question. Then its button, and the one that stops.
+      yield* press("Tab", "Tab", "Tab", "Tab", "Q", "u", "e", "?", "Enter")
+      yield* state(page, "answers", "A trabalhar")
+      yield* press("Tab", "Tab", "Enter")
+      yield* state(page, "answers", "Parado a pedido")
+      assert.isTrue(yield* Effect.promise(() => page.locator("#answers .stop:focus").isVisible()))
+    })
+  )
+
+  run(
+    "goes on with an answer and a batch while their page reloads, and stops one from a second window",
+    Effect.gen(function*() {
+      const url = yield* open({ DATABASE_URL: yield* Sqlite.database })
+      const { complaints, page } = yield* openWindow(url)
+      yield* enterKitchen(page)
+      yield* startWork(page, "Why does it take so long?")
+      const text = wordsOf({ question: "Why does it take so long?", language: "en" }).join("")
+      const shown = yield* answer(page, 0)
+      yield* Effect.promise(() => page.reload())
+      const reloaded = yield* answer(page, 0)
+      assert.isAtLeast(reloaded.length, shown.length)
+      assert.strictEqual(reloaded, text.slice(0, reloaded.length))
+      const second = yield* Effect.promise(async () => {
+        const [second] = await Promise.all([page.waitForEvent("popup"), page.click("#second")])
+        await second.locator("#baked", { hasText: "of 24" }).waitFor()
+        await second.click("#batches .stop")
+        return second
+      })
+      for (const window of [page, second]) {
+        yield* state(window, "batches", "Stopped on request")
+        yield* state(window, "answers", "Done")
+        assert.strictEqual(yield* answer(window, 0), text)
+      }
+      assert.strictEqual(
+        yield* Effect.promise(() => page.textContent("#baked")),
+        yield* Effect.promise(() => second.textContent("#baked"))
+      )
+      const status = yield* Effect.promise(() =>
+        page.evaluate(async () => {
+          const link = document.querySelector<HTMLAnchorElement>("#json")?.href ?? ""
+          return (await fetch(link)).json()
+        })
+      )
+      assert.deepStrictEqual(status, { state: "Stopped", progress: null })
+      assert.deepStrictEqual(complaints, [])
     })
   )
 

@@ -2,9 +2,9 @@
 import { Effect } from "effect"
 import { EventSourceClient, PushClient } from "effect-realtime/browser"
 
-import { Board, Burst, type Language, type Order, Personal, Stats, Status } from "../topics.js"
+import { Board, Burst, type Order, Personal, Stats, Status } from "../topics.js"
+import { drawTexts, language, word } from "./language.js"
 import * as Plots from "./plots.js"
-import { words } from "./words.js"
 
 const element = (id: string): HTMLElement => document.getElementById(id) ?? document.body
 const post = (path: string, body: unknown): Promise<Response> =>
@@ -62,35 +62,6 @@ const redraw = (): void => {
     if (isStill || !("startViewTransition" in document)) drawBoard()
     // A transition is rejected when the next one starts, which is no error.
     else document.startViewTransition(drawBoard).ready.catch(() => {})
-  })
-}
-
-// The language
-
-const stored = localStorage.getItem("language")
-const preferred = stored ?? (navigator.language.startsWith("pt") ? "pt" : "en")
-let language: Language = preferred === "pt" ? "pt" : "en"
-const word = () => words[language]
-
-const drawWords = (): void => {
-  document.documentElement.lang = language
-  for (const target of document.querySelectorAll<HTMLElement>("[data-text]")) {
-    const text: unknown = Reflect.get(word(), target.dataset["text"] ?? "")
-    target.textContent = typeof text === "string" ? text : ""
-  }
-  for (const input of document.querySelectorAll<HTMLInputElement>("[name=language]")) {
-    input.checked = input.value === language
-  }
-  showConnection()
-  drawBoard()
-  Plots.draw(element("plots"), word())
-}
-
-for (const input of document.querySelectorAll<HTMLInputElement>("[name=language]")) {
-  input.addEventListener("change", () => {
-    language = input.value === "pt" ? "pt" : "en"
-    localStorage.setItem("language", language)
-    drawWords()
   })
 }
 
@@ -214,4 +185,8 @@ Effect.runFork(
   )
 )
 
-drawWords()
+drawTexts(() => {
+  showConnection()
+  drawBoard()
+  Plots.draw(element("plots"), word())
+})

@@ -1,6 +1,10 @@
 import type { PushClient } from "effect-realtime/browser"
+import type { StopReason } from "effect-realtime/ResumableStream"
 
 import type { Item, Language, Status } from "../topics.js"
+
+/** The states of a stream, as its page shows them. */
+export type State = "idle" | "connecting" | "running" | "lost" | "succeeded" | "failed" | "unknown" | StopReason
 
 type Words =
   & Record<Item | Status, string>
@@ -31,6 +35,21 @@ type Words =
     | "dropHint"
     | "wireTitle"
     | "docs"
+    | "kitchen"
+    | "board"
+    | "kitchenTagline"
+    | "kitchenHint"
+    | "secondWindow"
+    | "askTitle"
+    | "question"
+    | "ask"
+    | "bakeTitle"
+    | "bakeHint"
+    | "bake"
+    | "stop"
+    | "progress"
+    | "asJson"
+    | "notStarted"
     | "connections"
     | "deliveries"
     | "queued"
@@ -42,6 +61,8 @@ type Words =
     string
   >
   & { readonly confirmed: (id: number) => string }
+  & { readonly baked: (done: number, of: number) => string }
+  & { readonly state: Record<State, string> }
   & { readonly problem: Record<PushClient.PushClientError["reason"], string> }
 
 export const words: Record<Language, Words> = {
@@ -89,6 +110,37 @@ export const words: Record<Language, Words> = {
     resumes: "Resumed",
     resyncs: "Told to load anew",
     pushes: "Pushes",
+    kitchen: "To the kitchen",
+    board: "To the counter",
+    kitchenTagline: "The work goes on without you",
+    kitchenHint:
+      "Work in the kitchen goes on without this page. Reload it, close it, open its address in a second window: everything is there, and nothing comes twice.",
+    secondWindow: "Open a second window",
+    askTitle: "Ask the cook",
+    question: "Your question",
+    ask: "Ask",
+    bakeTitle: "Bake a batch",
+    bakeHint: "24 pastéis de nata, in a quarter of a minute.",
+    bake: "Bake",
+    stop: "Stop",
+    progress: "Progress of the batch",
+    asJson: "Its state as JSON, for those who poll",
+    notStarted: "That did not get through. Try again in a moment.",
+    baked: (done, of) => `${done} of ${of}`,
+    state: {
+      idle: "Nothing here yet",
+      connecting: "Connecting",
+      running: "At work",
+      lost: "Connecting again",
+      succeeded: "Done",
+      failed: "It has failed",
+      unknown: "There is nothing at this address any more",
+      Requested: "Stopped on request",
+      Shutdown: "Stopped, as the server was shut down",
+      TimeLimit: "Stopped, as it took too long",
+      NodeLost: "Lost, as its server has died",
+      LogLost: "Lost, as the server has lost its events"
+    },
     problem: {
       NotRegistered: "The site could not be reached. Try again later.",
       InsecureContext: "Notifications need a secure page: open this site over https.",
@@ -145,6 +197,37 @@ export const words: Record<Language, Words> = {
     resumes: "Retomadas",
     resyncs: "Mandadas carregar de novo",
     pushes: "Notificações",
+    kitchen: "À cozinha",
+    board: "Ao balcão",
+    kitchenTagline: "O trabalho continua sem si",
+    kitchenHint:
+      "O trabalho na cozinha continua sem esta página. Recarregue-a, feche-a, abra o endereço noutra janela: está lá tudo, e nada vem duas vezes.",
+    secondWindow: "Abrir noutra janela",
+    askTitle: "Perguntar ao cozinheiro",
+    question: "A sua pergunta",
+    ask: "Perguntar",
+    bakeTitle: "Fazer uma fornada",
+    bakeHint: "24 pastéis de nata, num quarto de minuto.",
+    bake: "Levar ao forno",
+    stop: "Parar",
+    progress: "Progresso da fornada",
+    asJson: "O estado em JSON, para quem pergunta de vez em quando",
+    notStarted: "Não chegou. Tente de novo daqui a pouco.",
+    baked: (done, of) => `${done} de ${of}`,
+    state: {
+      idle: "Ainda nada",
+      connecting: "A ligar",
+      running: "A trabalhar",
+      lost: "A ligar de novo",
+      succeeded: "Pronto",
+      failed: "Falhou",
+      unknown: "Já não há nada neste endereço",
+      Requested: "Parado a pedido",
+      Shutdown: "Parado, porque o servidor foi encerrado",
+      TimeLimit: "Parado, porque demorou demais",
+      NodeLost: "Perdido, porque o servidor caiu",
+      LogLost: "Perdido, porque o servidor perdeu os eventos"
+    },
     problem: {
       NotRegistered: "Não foi possível contactar o site. Tente mais tarde.",
       InsecureContext: "As notificações precisam de uma página segura: abra este site por https.",
