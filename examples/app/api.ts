@@ -16,7 +16,7 @@ import { EventBroker, EventStream, Notifier, ResumableStream, Topic, WebPushApi 
 import * as Kitchen from "./kitchen.js"
 import { Shop } from "./shop.js"
 import * as Stats from "./stats.js"
-import { Answers, Batches, Progress, Question } from "./streams.js"
+import { Answers, Batches, Question } from "./streams.js"
 import { NewOrder, Order } from "./topics.js"
 import * as Trouble from "./trouble.js"
 
@@ -53,11 +53,7 @@ const InKitchen = HttpApiGroup.make("in the kitchen")
   .add(HttpApiEndpoint.post("bake", "/batches/:id").setPath(Id).addSuccess(HttpApiSchema.Accepted))
   .add(HttpApiEndpoint.get("batch", "/batches/:id").setPath(Id).addSuccess(Topic.body(Batches.topic)))
   .add(HttpApiEndpoint.del("stopBatch", "/batches/:id").setPath(Id).addSuccess(Stopped))
-  .add(
-    HttpApiEndpoint.get("batchStatus", "/batches/:id/status").setPath(Id).addSuccess(
-      Schema.Struct({ state: Schema.String, progress: Schema.NullOr(Progress) })
-    )
-  )
+  .add(HttpApiEndpoint.get("batchStatus", "/batches/:id/status").setPath(Id).addSuccess(Batches.status))
   .addError(HttpApiError.ServiceUnavailable)
 
 class Api extends HttpApi.make("cafe").add(Orders).add(InKitchen).add(Counter).add(
@@ -107,7 +103,7 @@ const KitchenLive = HttpApiBuilder.group(Api, "in the kitchen", (handlers) =>
     .handle("bake", ({ path }) => unavailable(Kitchen.bake(path.id)).pipe(Effect.asVoid))
     .handle("batch", ({ path }) => ResumableStream.respond(Kitchen.batch(path.id)))
     .handle("stopBatch", ({ path }) => stop(Kitchen.batch(path.id)))
-    .handle("batchStatus", ({ path }) => unavailable(Kitchen.statusOf(path.id))))
+    .handle("batchStatus", ({ path }) => unavailable(ResumableStream.status(Kitchen.batch(path.id)))))
 
 const AuthenticationLive = Layer.succeed(Authentication, {
   customer: (cookie) =>

@@ -1,5 +1,5 @@
 /** The work of the kitchen: answers and batches that go on without their page, and are stopped from any. */
-import { Effect, Option, Schedule, Stream } from "effect"
+import { Schedule, Stream } from "effect"
 import { ResumableStream } from "effect-realtime"
 
 import { Answers, Batches, type Question } from "./streams.js"
@@ -43,10 +43,3 @@ export const bake = (id: string) =>
       Stream.schedule(Schedule.spaced("600 millis"))
     )
   )
-
-/** Returns the state of a batch, for a client that polls. */
-export const statusOf = (id: string) =>
-  Effect.map(ResumableStream.status(batch(id)), (status) => ({
-    state: status._tag,
-    progress: status._tag === "Running" ? Option.getOrNull(status.last) : null
-  }))

@@ -297,7 +297,7 @@ describe.skipIf(Chromium.isMissing)("the demo", () => {
           return (await fetch(link)).json()
         })
       )
-      assert.deepStrictEqual(status, { state: "Stopped", progress: null })
+      assert.deepStrictEqual(status, { _tag: "Stopped", reason: "Requested" })
       assert.deepStrictEqual(complaints, [])
     })
   )
