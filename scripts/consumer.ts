@@ -25,6 +25,7 @@ const pages = [
   `export * from "effect-realtime"`,
   `export * from "effect-realtime/Topic"`,
   `export * from "effect-realtime/browser"`,
+  `export * from "effect-realtime/ai-sdk/ChatFetch"`,
   `export * from "./dist/page.js"`,
   `export * from "./dist/light.js"`,
   `export * from "./dist/react.js"`

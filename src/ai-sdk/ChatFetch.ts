@@ -44,7 +44,7 @@ const headersOf = ({ headers }: RequestInit): Headers => {
 /**
  * Makes a `fetch` whose event streams outlive their connections. When one is lost, it requests `<api>/<id>/stream` with
  * the id of the last chunk, after the delays of `subscribe` of `effect-realtime/client`, until the answer ends or the
- * chat is stopped. The chat then has the state `streaming`.
+ * chat is stopped. Meanwhile the status of the chat is `streaming`.
  *
  * The body fails with a `TypeError` if the server refuses the request, or does not have the answer any more.
  *
