@@ -11,6 +11,7 @@
  */
 import type { HttpServerRequest } from "@effect/platform/HttpServerRequest"
 import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
+import * as Arr from "effect/Array"
 import * as Cause from "effect/Cause"
 import * as Chunk from "effect/Chunk"
 import * as Context from "effect/Context"
@@ -33,7 +34,6 @@ import type { Source } from "./ResumableStream/internal/runs.js"
 import * as Runs from "./ResumableStream/internal/runs.js"
 import * as Stored from "./ResumableStream/internal/stored.js"
 import * as Watch from "./ResumableStream/internal/watch.js"
-import { InvalidServerSentEvent } from "./ServerSentEvent.js"
 import * as Topic from "./Topic.js"
 
 /**
@@ -492,13 +492,14 @@ const toEnd = <E extends Any, S extends Any, F extends Any>(
     if (Option.isSome(failure)) return Topic.event(topic, "failed", { _tag: "Failure", failure: failure.value })
     const defect = Cause.squash(exit.cause)
     return Effect.zipRight(
-      defect instanceof InvalidServerSentEvent || defect instanceof TooLong
+      defect instanceof Unencodable
         ? logWarning(`ResumableStream ended a stream, as an element cannot be encoded: ${defect.message}`)
         : logWarning("ResumableStream ended a stream that has died: its readers receive no detail"),
       Topic.event(topic, "failed", { _tag: "Defect" })
     )
   }).pipe(
-    Effect.filterOrFail(({ data }) => String(data).length <= maxLength, () => new TooLong()),
+    Effect.mapError(({ reason }) => new Unencodable(reason)),
+    Effect.filterOrFail(({ data }) => String(data).length <= maxLength, () => new Unencodable(tooLong)),
     Effect.map(Stored.encode),
     Effect.catchAll(({ message }) =>
       Effect.as(logWarning(`ResumableStream ended a stream, as its end cannot be encoded: ${message}`), Stored.defect)
@@ -506,32 +507,39 @@ const toEnd = <E extends Any, S extends Any, F extends Any>(
   )
 
 /**
- * Returns the JSON of elements, without the brackets, in parts of at most `partLength` characters or one element. A
- * value that the schema refuses, or a long one, is a mistake of the program.
+ * Emits the JSON of elements, without the brackets, in parts of at most `partLength` characters or one element. A value
+ * that the schema refuses, or a long one, is a mistake of the program. Those before it are emitted.
  */
-const encodeElements = <E extends Any, S extends Any, F extends Any>(
+const emitElements = <E extends Any, S extends Any, F extends Any>(
   definition: Definition<string, E, S, F>,
-  elements: ReadonlyArray<Schema.Schema.Type<E>>
-): Effect.Effect<ReadonlyArray<string>> =>
-  Effect.flatMap(Effect.orDie(Topic.event(definition.topic, "elements", elements)), ({ data }) => {
-    const json = String(data).slice(1, -1)
-    if (json.length <= partLength || (elements.length === 1 && json.length <= maxLength)) return Effect.succeed([json])
-    if (elements.length === 1) return Effect.die(new TooLong())
-    const middle = elements.length / 2
-    return Effect.zipWith(
-      encodeElements(definition, elements.slice(0, middle)),
-      encodeElements(definition, elements.slice(middle)),
-      (first, rest) => [...first, ...rest]
+  elements: ReadonlyArray<Schema.Schema.Type<E>>,
+  emit: (json: string) => Effect.Effect<void>
+): Effect.Effect<void> => {
+  const isOne = elements.length === 1
+  const halve = (reason: string) => {
+    if (isOne) return Effect.die(new Unencodable(reason))
+    const middle = Math.floor(elements.length / 2)
+    return Effect.zipRight(
+      emitElements(definition, elements.slice(0, middle), emit),
+      emitElements(definition, elements.slice(middle), emit)
     )
+  }
+  return Effect.matchEffect(Topic.event(definition.topic, "elements", elements), {
+    onFailure: ({ reason }) => halve(reason),
+    onSuccess: ({ data }) => {
+      const json = String(data).slice(1, -1)
+      return json.length <= (isOne ? maxLength : partLength) ? emit(json) : halve(tooLong)
+    }
   })
+}
 
 const partLength = 64 * 1024
-// A reader does not decode longer events, and a log may refuse them for ever.
+// One value is one event, which the log and each reader have in memory as a whole.
 const maxLength = 1024 * 1024
+const tooLong = `more than ${maxLength} characters of JSON`
 
-class TooLong extends Error {
-  override readonly message = `it must have at most ${maxLength} characters of JSON`
-}
+/** A value that cannot be encoded. Its message has no part of the value. */
+class Unencodable extends Error {}
 
 // Pure, as `layer` is, so that a page which imports the module for `make` does not load the server.
 const makeService = /* @__PURE__ */ Effect.fnUntraced(function*(options: LayerOptions) {
@@ -586,7 +594,7 @@ const makeService = /* @__PURE__ */ Effect.fnUntraced(function*(options: LayerOp
         Stream.runForEachChunk(stream, (chunk) =>
           Chunk.isEmpty(chunk)
             ? Effect.void
-            : Effect.flatMap(encodeElements(definition, Chunk.toReadonlyArray(chunk)), emit)).pipe(
+            : emitElements(definition, Chunk.toReadonlyArray(chunk), emit)).pipe(
             Effect.zipRight(success),
             Effect.provide(context),
             Effect.exit,
@@ -603,7 +611,7 @@ const makeService = /* @__PURE__ */ Effect.fnUntraced(function*(options: LayerOp
     Effect.tap(Stored.readState(log, channel.name), (state) => {
       if (state._tag === "Running") watch.add(channel.name, keep, undefined)
       return state._tag === "Ended" && !state.isComplete
-        ? runs.complete(channel.name, state.end.place, keep)
+        ? Effect.ignore(runs.complete(channel.name, state.end.place, keep))
         : Effect.void
     })
 
@@ -615,7 +623,7 @@ const makeService = /* @__PURE__ */ Effect.fnUntraced(function*(options: LayerOp
     if (state._tag === "Running") {
       return Effect.map(
         state.last.name === "elements" ? decodeJson(topic.events.elements, state.last.data) : Effect.succeed([]),
-        (elements) => ({ _tag: "Running", last: Option.fromNullable(elements.at(-1)) })
+        (elements) => ({ _tag: "Running", last: Arr.last(elements) })
       )
     }
     const { data, name } = state.end
@@ -892,7 +900,8 @@ export const stop = <E extends Any, S extends Any, F extends Any>(
   Effect.flatMap(ResumableStream, (service) => service.stop(key))
 
 /**
- * Returns the state of a stream. Fails with `EventLogError` if the log is unavailable.
+ * Returns the state of a stream. This node then ends the stream if its node has died. Fails with `EventLogError` if the
+ * log is unavailable.
  *
  * @since 0.1.0
  * @category reading
@@ -905,7 +914,8 @@ export const status = <E extends Any, S extends Any, F extends Any>(
 /**
  * Responds to a request with the state of a stream as JSON, for a client that polls: `{"_tag":"Running","last":…}` with
  * the last element, if there is one, then `{"_tag":"Succeeded","value":…}`, `{"_tag":"Failed","failure":…}` or
- * `{"_tag":"Stopped","reason":…}`. Status 404: the log has nothing of the stream. No cache stores the response.
+ * `{"_tag":"Stopped","reason":…}`. Status 404, with `{"_tag":"Unknown"}`: the log has nothing of the stream. No cache
+ * stores the response.
  *
  * Fails with `EventLogError` if the log is unavailable.
  *

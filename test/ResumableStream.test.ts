@@ -47,6 +47,18 @@ const makeObserved = Effect.gen(function*() {
   return { appends, log: observed }
 })
 
+/** A logger, and the messages that it has received. */
+const makeWarnings = () => {
+  const warnings: Array<string> = []
+  const logger = Logger.replace(
+    Logger.defaultLogger,
+    Logger.make(({ message }) => {
+      warnings.push(String(message))
+    })
+  )
+  return { logger, warnings }
+}
+
 const run = <A, E>(body: Effect.Effect<A, E, EventLog.EventLog | Effect.Effect.Context<ReturnType<typeof makeNode>>>) =>
   body.pipe(Effect.scoped, Effect.provide(EventLog.layerMemory), LeakCheck.run)
 
@@ -173,13 +185,7 @@ describe("ResumableStream", () => {
 
   it.live("ends a stream that emits a value that is too large, and not the others", () => {
     const large = "x".repeat(2 ** 20)
-    const warnings: Array<string> = []
-    const logger = Logger.replace(
-      Logger.defaultLogger,
-      Logger.make(({ message }) => {
-        warnings.push(String(message))
-      })
-    )
+    const { logger, warnings } = makeWarnings()
     return run(
       Effect.gen(function*() {
         const node = yield* makeNode()
@@ -199,18 +205,77 @@ describe("ResumableStream", () => {
           String(yield* Effect.flip(node.run(ResumableStream.result(answer("2"))))).slice(0, 28),
           "ResumableStreamError: Defect"
         )
+        const before = yield* node.run(
+          Stream.runCollect(Stream.catchAll(ResumableStream.toStream(answer("2")), () => Stream.empty))
+        )
+        assert.deepStrictEqual(Chunk.toReadonlyArray(before), ["a"])
         yield* one.emit("b")
         yield* one.end
         assert.deepStrictEqual(yield* node.run(ResumableStream.result(answer("1"))), { tokens: 3 })
         assert.strictEqual(yield* node.run(ResumableStream.result(reports("5"))), "small")
         assert.deepStrictEqual(warnings.sort(), [
-          "ResumableStream ended a stream, as an element cannot be encoded: it must have at most 1048576 characters of JSON",
-          "ResumableStream ended a stream, as its end cannot be encoded: it must have at most 1048576 characters of JSON",
-          "ResumableStream ended a stream, as its end cannot be encoded: it must have at most 1048576 characters of JSON"
+          "ResumableStream ended a stream, as an element cannot be encoded: more than 1048576 characters of JSON",
+          "ResumableStream ended a stream, as its end cannot be encoded: more than 1048576 characters of JSON",
+          "ResumableStream ended a stream, as its end cannot be encoded: more than 1048576 characters of JSON"
         ])
       }).pipe(Effect.provide(logger))
     )
   })
+
+  it.live("logs nothing of a value that its schema refuses, and emits those before it", () => {
+    const Counts = ResumableStream.make("counts/:id", {
+      element: Schema.Record({ key: Schema.String, value: Schema.Int }),
+      success: Schema.Record({ key: Schema.String, value: Schema.Int })
+    })
+    const counts = (id: string) => ResumableStream.key(Counts, { id })
+    const secret = { "secret@example.org": 0.5 }
+    const { logger, warnings } = makeWarnings()
+    return run(
+      Effect.gen(function*() {
+        const node = yield* makeNode()
+        const elements = Stream.make({ a: 1 }, { b: 2 }, { c: 3 }, secret, { d: 4 })
+        yield* node.run(ResumableStream.start(counts("1"), elements, { success: Effect.succeed({}) }))
+        yield* node.run(ResumableStream.start(counts("2"), Stream.empty, { success: Effect.succeed(secret) }))
+        const read = yield* node.run(
+          Stream.runCollect(Stream.catchAll(ResumableStream.toStream(counts("1")), ({ reason }) => Stream.make(reason)))
+        )
+        assert.deepStrictEqual(Chunk.toReadonlyArray(read), [{ a: 1 }, { b: 2 }, { c: 3 }, "Defect"])
+        assert.strictEqual((yield* Effect.flip(node.run(ResumableStream.result(counts("2"))))).reason, "Defect")
+        assert.deepStrictEqual(warnings.sort(), [
+          "ResumableStream ended a stream, as an element cannot be encoded: RefusedBySchema",
+          "ResumableStream ended a stream, as its end cannot be encoded: RefusedBySchema"
+        ])
+      }).pipe(Effect.provide(logger))
+    )
+  })
+
+  it.live("ends a stream whose restart dies, and watches the others", () =>
+    run(Effect.gen(function*() {
+      const [a, b] = yield* Effect.all([makeNode(), makeNode()])
+      const sources = yield* Effect.all([source<string>(), source<string>(), source<string>()])
+      const keys = sources.map((_, i) => answer(String(i)))
+      const restart = (i: number) =>
+        i === 0
+          ? () => {
+            throw new Error("boom")
+          }
+          : i === 1
+          ? () => Stream.make("again")
+          : undefined
+      for (const node of [a, b]) {
+        yield* Effect.forEach(sources, ({ stream }, i) =>
+          node.run(ResumableStream.start(answer(String(i)), stream, { ...tokens, restart: restart(i) })))
+      }
+      yield* a.faults.fail({ operation: "append", times: Infinity })
+      yield* a.close
+      const ends = yield* Effect.forEach(keys, (key) =>
+        Effect.exit(b.run(ResumableStream.result(key))))
+      assert.deepStrictEqual(ends, [
+        Exit.fail(new ResumableStream.ResumableStreamError({ reason: "NodeLost" })),
+        Exit.succeed({ tokens: 3 }),
+        Exit.fail(new ResumableStream.ResumableStreamError({ reason: "NodeLost" }))
+      ])
+    })))
 
   it.live("responds with the state as JSON, which its schema decodes", () =>
     run(Effect.gen(function*() {

@@ -319,5 +319,13 @@ export default [
     replace: "capacity",
     test,
     name: "within the limits of its last append"
+  },
+  {
+    promise: "an append that finds a key of another type writes nothing",
+    file: scripts,
+    find: "for _, key in ipairs({index, keys, past, kept}) do redis.call('ZSCORE', key, '') end",
+    replace: "",
+    test,
+    name: "appends all events or none when a key"
   }
 ] satisfies ReadonlyArray<Mutation>

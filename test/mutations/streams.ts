@@ -269,8 +269,8 @@ export default [
   {
     promise: "a value that is too large ends its own stream",
     file: "src/ResumableStream.ts",
-    find: "elements.length === 1 && json.length <= maxLength",
-    replace: "elements.length === 1",
+    find: "(isOne ? maxLength : partLength)",
+    replace: "(isOne ? Infinity : partLength)",
     test: own,
     name: "a value that is too large"
   },
@@ -506,5 +506,21 @@ export default [
     replace: "",
     test: lightTest,
     name: "reports no rejection"
+  },
+  {
+    promise: "the elements before one that cannot be encoded are emitted",
+    file: "src/ResumableStream.ts",
+    find: "onFailure: ({ reason }) => halve(reason)",
+    replace: "onFailure: ({ reason }) => Effect.die(new Unencodable(reason))",
+    test: own,
+    name: "logs nothing of a value that its schema refuses"
+  },
+  {
+    promise: "a stream ends whose restart dies",
+    file: "src/ResumableStream/internal/watch.ts",
+    find: "runs.stop(channel, \"NodeLost\", stream.keep)\n            )",
+    replace: "Effect.void\n            )",
+    test: own,
+    name: "ends a stream whose restart dies"
   }
 ] satisfies ReadonlyArray<Mutation>

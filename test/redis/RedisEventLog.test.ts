@@ -1119,6 +1119,29 @@ describeRedis("RedisEventLog", () => {
       60_000
     )
 
+    it.scoped("appends all events or none when a key was replaced by one of another type, and loses no earlier one", () =>
+      Effect.gen(function*() {
+        const { url } = yield* Redis.make()
+        const log = yield* node({ url, timeout: "400 millis" })
+        const client = yield* admin(url)
+        const start = yield* log.head
+        const names = ["keys", "past", "kept"]
+        for (const key of names) {
+          yield* Effect.promise(() => client.set(`{effect-realtime}:${key}`, "junk"))
+          const all = [
+            { channel: "a", data: bytes("none") },
+            { channel: `b/${key}`, data: bytes(""), key: "once", retention: { maxAge: 60_000 } }
+          ]
+          assert.strictEqual((yield* Effect.flip(log.appendAll(all))).reason, "Unavailable")
+          yield* untilAvailable(log.append("a", bytes(`after ${key}`)))
+        }
+        const page = yield* log.read(["a"], start, 100)
+        assert.deepStrictEqual(
+          [missing(page), page.entries.map(({ data }) => new TextDecoder().decode(data))],
+          [undefined, names.map((key) => `after ${key}`)]
+        )
+      }))
+
     it.scoped("reads its options from the configuration", () =>
       Effect.gen(function*() {
         const { url } = yield* Redis.make(["--requirepass", "secret"])

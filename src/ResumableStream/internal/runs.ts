@@ -22,8 +22,8 @@ export interface Source {
   readonly timeLimit: number
   /** The time for which the log stores the stream after its end, in milliseconds. */
   readonly keep: number
-  /** Runs the stream, emits the JSON of each of its elements, and returns the event of its end. */
-  readonly run: (emit: (elements: ReadonlyArray<string>) => Effect.Effect<void>) => Effect.Effect<Uint8Array>
+  /** Runs the stream, emits the JSON of its elements in parts, and returns the event of its end. */
+  readonly run: (emit: (elements: string) => Effect.Effect<void>) => Effect.Effect<Uint8Array>
   /** Makes the stream that continues this one after the elements that the log has. */
   readonly restart: Effect.Effect<Source, EventLogError> | undefined
 }
@@ -50,7 +50,7 @@ class Run {
   state: State = { _tag: "Producing" }
   /** The last place of the channel. Each append names it, so that nothing is appended after another node has. */
   place: Cursor
-  /** The JSON of the elements that wait for the writer, and its length. */
+  /** The JSON of the elements that wait for the writer, in parts, and its length. */
   pending: Array<string> = []
   pendingLength = 0
   /** The length of the elements that the writer has taken. */
@@ -129,15 +129,13 @@ export const make = Effect.fnUntraced(function*(window: number) {
     if (isUrgent()) urgent.unsafeOpen()
   }
 
-  const emit = (run: Run) => (elements: ReadonlyArray<string>): Effect.Effect<void> =>
+  const emit = (run: Run) => (json: string): Effect.Effect<void> =>
     Effect.suspend(() => {
       // Its interruption is on the way.
       if (run.state._tag !== "Producing") return Effect.never
-      for (const json of elements) {
-        run.pending.push(json)
-        run.pendingLength += json.length
-        waitingLength += json.length
-      }
+      run.pending.push(json)
+      run.pendingLength += json.length
+      waitingLength += json.length
       note(run)
       if (run.pendingLength + run.takenLength < maxLength) return Effect.void
       run.room.unsafeClose()
@@ -296,7 +294,7 @@ export const make = Effect.fnUntraced(function*(window: number) {
     due.unsafeClose()
     const begunAt = yield* Clock.currentTimeMillis
     for (let left = waiting.size; left > 0;) left -= Math.max(1, yield* flush("all"))
-    // The last elements, the end and the end of the channel are three events. Those of other streams wait.
+    // The end of a run and that of its channel follow its last elements at once. The elements of other runs wait.
     yield* flush("ending")
     yield* flush("ending")
     yield* awaitWindow(begunAt)
@@ -501,7 +499,7 @@ const textEncoder = new TextEncoder()
 const textDecoder = new TextDecoder()
 /** The length of the elements of a run that are not appended, in characters, from which its producer waits. */
 const maxLength = 64 * 1024
-/** The length of a batch that does not wait for the window, and of an event with more than one element. */
+/** The length of a batch that does not wait for the window, and of an event with more than one part. */
 const maxBatchLength = 256 * 1024
 const maxBatch = 1000
 const untilAvailable = backoff("100 millis", "5 seconds")

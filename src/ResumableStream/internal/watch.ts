@@ -3,6 +3,7 @@ import * as Effect from "effect/Effect"
 
 import type { EventLogError } from "../../EventLog.js"
 import { EventLog } from "../../EventLog.js"
+import { annotateWith } from "../../internal/logging.js"
 import type { Runs, Source } from "./runs.js"
 import * as Stored from "./stored.js"
 
@@ -49,7 +50,16 @@ export const make = Effect.fnUntraced(function*(runs: Runs, lease: number) {
       if (now - stream.absentSince < lease * (stream.restart === undefined ? 2 : 1)) return
       yield* stream.restart === undefined
         ? runs.stop(channel, "NodeLost", stream.keep)
-        : Effect.flatMap(stream.restart, (source) => runs.takeOver(source, state.last.place))
+        : Effect.flatMap(stream.restart, (source) => runs.takeOver(source, state.last.place)).pipe(
+          Effect.catchAllDefect(() =>
+            Effect.zipRight(
+              logWarning(
+                "ResumableStream cannot continue a stream whose node has died, since restart has died: it ends"
+              ),
+              runs.stop(channel, "NodeLost", stream.keep)
+            )
+          )
+        )
     }).pipe(
       // Nothing is known of the lease.
       Effect.tapError(() =>
@@ -64,7 +74,13 @@ export const make = Effect.fnUntraced(function*(runs: Runs, lease: number) {
     Effect.zipRight(Effect.suspend(() =>
       Effect.forEach(
         Array.from(watched),
-        ([channel, stream]) => Effect.ignore(look(channel, stream)),
+        ([channel, stream]) =>
+          look(channel, stream).pipe(
+            Effect.ignore,
+            Effect.catchAllDefect(() =>
+              logWarning("ResumableStream could not look for the node of a stream: it tries again")
+            )
+          ),
         { concurrency: 8, discard: true }
       )
     )),
@@ -82,3 +98,5 @@ export const make = Effect.fnUntraced(function*(runs: Runs, lease: number) {
   }
   return watch
 })
+
+const logWarning = (message: string) => annotateWith("ResumableStream")(Effect.logWarning(message))

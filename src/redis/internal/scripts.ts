@@ -250,6 +250,8 @@ export const append = defineScript({
   SCRIPT: `${prelude}
 -- The server has lost events: a replica has replaced it behind a proxy that did not end the connection.
 if ARGV[8] == epoch and tonumber(ARGV[9]) > seq then begin() end
+-- A key of another type ends the script here, before it has written anything.
+for _, key in ipairs({index, keys, past, kept}) do redis.call('ZSCORE', key, '') end
 local announcements, maxAnnounced, foreign, reply = ARGV[6], tonumber(ARGV[7]), 0, {epoch, ''}
 local hasKept, first = redis.call('EXISTS', kept) == 1, seq
 -- The last place of each channel in the index, and the channels by the streams that have changed.
