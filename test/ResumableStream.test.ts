@@ -183,6 +183,22 @@ describe("ResumableStream", () => {
       assert.deepStrictEqual(Chunk.toReadonlyArray(elements), texts)
     })))
 
+  it.effect("appends a large element as an event of its own, and waits for no window", () =>
+    run(Effect.gen(function*() {
+      const { appends, log } = yield* makeObserved
+      const node = yield* Effect.provideService(makeNode({ window: "1 hour" }), EventLog.EventLog, log)
+      const one = yield* source<string>()
+      yield* node.run(ResumableStream.start(answer("1"), one.stream, tokens))
+      yield* one.emit("a")
+      assert.deepStrictEqual([yield* Queue.take(appends), yield* Queue.take(appends)], [["started"], [
+        `elements ["a"]`
+      ]])
+      const large = "x".repeat(300_000)
+      yield* one.emit("b", large)
+      assert.deepStrictEqual(yield* Queue.take(appends), [`elements ["b"]`])
+      assert.deepStrictEqual(yield* Queue.take(appends), [`elements ["${large}"]`])
+    })))
+
   it.live("ends a stream that emits a value that is too large, and not the others", () => {
     const large = "x".repeat(2 ** 20)
     const { logger, warnings } = makeWarnings()

@@ -256,15 +256,15 @@ export default [
     find: "(length += json.length) > maxBatchLength",
     replace: "length > maxBatchLength",
     test: own,
-    name: "appends a large chunk as several events"
+    name: "appends a large element as an event of its own"
   },
   {
-    promise: "what is left of a large chunk is appended too",
+    promise: "what does not fit in an event is in the next one",
     file: runs,
     find: "|| run.pending.length > 0) note(run)",
     replace: ") note(run)",
     test: own,
-    name: "appends a large chunk as several events"
+    name: "appends a large element as an event of its own"
   },
   {
     promise: "a value that is too large ends its own stream",
