@@ -300,7 +300,7 @@ export class ResumableStreamError extends Schema.TaggedError<ResumableStreamErro
 const messages: Record<ResumableStreamError["reason"], string> = {
   Unknown: "the log has no such stream",
   Defect: "the stream has died",
-  Incomplete: "the log has evicted events of the stream",
+  Incomplete: "events of the stream are missing",
   Requested: "the stream was stopped",
   Shutdown: "the node of the stream has shut down",
   TimeLimit: "the stream has reached its time limit",

@@ -396,5 +396,10 @@ describe("resumable", () => {
       assert.strictEqual(server.requests[0]?.headers["signature"], "1")
       assert.match(String(yield* rejected(resumable(server.url, { headers: { "a b": "" } }).stop())), /TypeError/)
       assert.throws(() => resumable("//"), /^url must be/)
+      assert.throws(() => resumable(server.url, { heartbeat: 0 }).read(), /^heartbeat must be/)
+      const fail = () => Promise.reject(new Error("no token"))
+      for (const options of [{ headers: fail }, { fetch: fail }]) {
+        assert.strictEqual(String(yield* rejected(resumable(server.url, options).stop())), "Network")
+      }
     }).pipe(LeakCheck.run))
 })

@@ -103,7 +103,7 @@ const KitchenLive = HttpApiBuilder.group(Api, "in the kitchen", (handlers) =>
     .handle("bake", ({ path }) => unavailable(Kitchen.bake(path.id)).pipe(Effect.asVoid))
     .handle("batch", ({ path }) => ResumableStream.respond(Kitchen.batch(path.id)))
     .handle("stopBatch", ({ path }) => stop(Kitchen.batch(path.id)))
-    .handle("batchStatus", ({ path }) => unavailable(ResumableStream.status(Kitchen.batch(path.id)))))
+    .handle("batchStatus", ({ path }) => unavailable(ResumableStream.respondStatus(Kitchen.batch(path.id)))))
 
 const AuthenticationLive = Layer.succeed(Authentication, {
   customer: (cookie) =>

@@ -1,5 +1,5 @@
 /** The work of the kitchen: answers and batches that go on without their page, and are stopped from any. */
-import { Schedule, Stream } from "effect"
+import { Effect, Schedule, Stream } from "effect"
 import { ResumableStream } from "effect-realtime"
 
 import { Answers, Batches, type Question } from "./streams.js"
@@ -29,17 +29,26 @@ export const batch = (id: string) => ResumableStream.key(Batches, { id })
 export const ask = (id: string, question: typeof Question.Type) =>
   ResumableStream.start(
     answer(id),
-    Stream.fromIterable(wordsOf(question)).pipe(Stream.rechunk(1), Stream.schedule(Schedule.spaced("150 millis")))
+    atStove(
+      Stream.fromIterable(wordsOf(question)).pipe(Stream.rechunk(1), Stream.schedule(Schedule.spaced("150 millis")))
+    )
   )
+
+// A visitor may start any number. Those beyond this one wait.
+const stoves = Effect.unsafeMakeSemaphore(50)
+const atStove = <A>(stream: Stream.Stream<A>) =>
+  Stream.unwrapScoped(Effect.as(Effect.acquireRelease(stoves.take(1), () => stoves.release(1)), stream))
 
 const pastries = 24
 
 export const bake = (id: string) =>
   ResumableStream.start(
     batch(id),
-    Stream.range(0, pastries).pipe(
-      Stream.map((done) => ({ done, of: pastries })),
-      Stream.rechunk(1),
-      Stream.schedule(Schedule.spaced("600 millis"))
+    atStove(
+      Stream.range(0, pastries).pipe(
+        Stream.map((done) => ({ done, of: pastries })),
+        Stream.rechunk(1),
+        Stream.schedule(Schedule.spaced("600 millis"))
+      )
     )
   )

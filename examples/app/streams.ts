@@ -13,7 +13,8 @@ export const Question = Schema.Struct({
 export const Answers = ResumableStream.make("answers/:id", {
   element: Schema.String,
   compact: (text, more) => text + more,
-  timeLimit: "5 minutes"
+  timeLimit: "5 minutes",
+  keep: "10 minutes"
 })
 
 export const Progress = Schema.Struct({ done: Schema.Int, of: Schema.Int })
@@ -22,5 +23,6 @@ export const Progress = Schema.Struct({ done: Schema.Int, of: Schema.Int })
 export const Batches = ResumableStream.make("batches/:id", {
   element: Progress,
   compact: (_, last) => last,
-  timeLimit: "5 minutes"
+  timeLimit: "5 minutes",
+  keep: "10 minutes"
 })

@@ -25,11 +25,21 @@ export interface Options {
   readonly heartbeat?: number | undefined
 }
 
+/** Returns the `id` in the body of a request. */
+const idOf = (body: BodyInit | null | undefined): unknown => {
+  try {
+    const json: { id?: unknown } | null = typeof body === "string" ? JSON.parse(body) : null
+    return json?.id
+  } catch {
+    return undefined
+  }
+}
+
 /** Returns the address of the answer that a request has, as the transport makes it. */
 const addressOf = (input: RequestInfo | URL, { body, method = "GET" }: RequestInit): URL | undefined => {
   const address = new URL(input instanceof Request ? input.url : input, globalThis.location?.href)
   if (method === "GET") return address
-  const { id }: { id?: unknown } = typeof body === "string" ? JSON.parse(body) : {}
+  const id = idOf(body)
   if (typeof id !== "string") return
   address.pathname = `${address.pathname.replace(/\/$/, "")}/${encodeURIComponent(id)}/stream`
   return address
@@ -46,7 +56,9 @@ const headersOf = ({ headers }: RequestInit): Headers => {
  * the id of the last chunk, after the delays of `subscribe` of `effect-realtime/client`, until the answer ends or the
  * chat is stopped. Meanwhile the status of the chat is `streaming`.
  *
- * The body fails with a `TypeError` if the server refuses the request, or does not have the answer any more.
+ * The body fails with a `TypeError` if the server refuses the request, or does not have the answer any more. All
+ * requests of an answer have the headers of the first one. A POST without `id` in its JSON has the response of the
+ * server as it is.
  *
  * @since 0.1.0
  * @category constructors
@@ -70,6 +82,7 @@ async (input, init = {}) => {
     return response
   }
   const signal = init.signal ?? undefined
+  signal?.throwIfAborted()
   const encoder = new TextEncoder()
   let first: ReadableStream<Uint8Array> | undefined = body
   let close = () => {}

@@ -62,7 +62,8 @@ export interface RespondOptions
 
 /**
  * Makes a family of chats, whose channels begin with the name. The options are those of `ResumableStream.make`. Throws
- * `IllegalArgumentException` if the name is none of a topic, or a time is not finite or not longer than zero.
+ * `IllegalArgumentException` if the name is not valid in the path of a topic, or a time is not finite or not longer
+ * than zero.
  *
  * @since 0.1.0
  * @category constructors

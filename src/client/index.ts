@@ -423,7 +423,7 @@ export class ResumableError<F = unknown> extends Error {
 }
 
 /**
- * Handlers of the elements of a stream. `compact` and `onProgress` stand together.
+ * Handlers of the elements of a stream. `compact` and `onProgress` must be given together.
  *
  * @since 0.1.0
  * @category models
@@ -542,16 +542,18 @@ export function resumable(url: string | URL, options: ResumableOptions = {}): Re
   const { fetch = globalThis.fetch, headers, signal, withCredentials } = options
 
   const send = async (method: "POST" | "DELETE", body: BodyInit | null) => {
+    const network = (thrown: unknown) => {
+      throw signal?.aborted === true ? thrown : new SubscribeError({ reason: "Network" })
+    }
+    const ownHeaders = typeof headers === "function" ? await Promise.resolve().then(headers).catch(network) : headers
     const request = new Request(address, {
       method,
-      headers: new Headers(typeof headers === "function" ? await headers() : headers),
+      headers: new Headers(ownHeaders),
       body,
       credentials: withCredentials === true ? "include" : "same-origin",
       signal: signal ?? null
     })
-    const response = await fetch(request).catch((thrown) => {
-      throw signal?.aborted === true ? thrown : new SubscribeError({ reason: "Network" })
-    })
+    const response = await Promise.resolve(request).then(fetch).catch(network)
     response.body?.cancel().catch(() => {})
     if (!response.ok) throw new SubscribeError(Connection.refusal(response, options))
   }
@@ -562,52 +564,55 @@ export function resumable(url: string | URL, options: ResumableOptions = {}): Re
     const hasHandlers = onElements !== undefined || compact !== undefined
     let hasElements = false
     let all: ReadonlyArray<unknown> = []
-    const result = new Promise<unknown>((resolve, reject) => {
-      // It has no effect after the end.
-      closed.signal.addEventListener("abort", () => reject(new ResumableError("Closed")))
-      const fail = (error: unknown) => {
-        reject(error)
-        close()
-      }
-      const end = (reason: ResumableError["reason"], failure?: unknown) => fail(new ResumableError(reason, failure))
-      const take = (elements: ReadonlyArray<unknown>, isWhole: boolean) => {
-        if (isWhole && hasElements && onElements !== undefined) return end("Incomplete")
-        hasElements ||= elements.length > 0
-        if (compact !== undefined) {
-          try {
-            all = isWhole ? elements : [...all, ...elements]
-            if (all.length > 1) all = [all.reduce((self, that) => compact(self, that))]
-          } catch (thrown) {
-            return fail(thrown)
-          }
-        }
-        if (elements.length === 0) return
-        onElements?.(elements)
-        onProgress?.(all[0])
-      }
-      subscribe<Topic.Topic<"stream", Events<UnknownSchema, UnknownSchema, UnknownSchema>>>(address, {
-        elements: (elements) => take(elements, false),
-        compacted: (element) => take([element], true),
-        succeeded: (value) => {
-          resolve(value)
-          close()
-        },
-        failed: (failed) => failed._tag === "Failure" ? end("Failure", failed.failure) : end("Defect"),
-        stopped: ({ reason }) => end(reason),
-        gap: () => hasHandlers && end("Incomplete"),
-        // After a reason of the client itself, the server begins with the first element.
-        resync: ({ reason }) =>
-          hasHandlers && compact === undefined && reason !== "NoIds" && reason !== "Unsendable"
-            ? end("Incomplete")
-            : take([], true),
-        error: (error) => {
-          if (error.status === 404) end("Unknown")
-          else if (!error.isRetryable || error.reason === "NotJson") fail(error)
-        },
-        end: () => end("Incomplete")
-      }, { ...options, signal: closed.signal })
+    let resolve = (_value: unknown) => {}
+    let reject = (_error: unknown) => {}
+    const result = new Promise<unknown>((...settle) => {
+      ;[resolve, reject] = settle
     })
     result.catch(() => {})
+    // It has no effect after the end.
+    closed.signal.addEventListener("abort", () => reject(new ResumableError("Closed")))
+    const fail = (error: unknown) => {
+      reject(error)
+      close()
+    }
+    const end = (reason: ResumableError["reason"], failure?: unknown) => fail(new ResumableError(reason, failure))
+    const take = (elements: ReadonlyArray<unknown>, isWhole: boolean) => {
+      if (isWhole && hasElements && onElements !== undefined) return end("Incomplete")
+      hasElements ||= elements.length > 0
+      if (compact !== undefined) {
+        try {
+          all = isWhole ? elements : [...all, ...elements]
+          if (all.length > 1) all = [all.reduce((self, that) => compact(self, that))]
+        } catch (thrown) {
+          return fail(thrown)
+        }
+      }
+      if (elements.length === 0) return
+      onElements?.(elements)
+      if (!closed.signal.aborted) onProgress?.(all[0])
+    }
+    subscribe<Topic.Topic<"stream", Events<UnknownSchema, UnknownSchema, UnknownSchema>>>(address, {
+      elements: (elements) => take(elements, false),
+      compacted: (element) => take([element], true),
+      succeeded: (value) => {
+        resolve(value)
+        close()
+      },
+      failed: (failed) => failed._tag === "Failure" ? end("Failure", failed.failure) : end("Defect"),
+      stopped: ({ reason }) => end(reason),
+      gap: () => hasHandlers && end("Incomplete"),
+      // After a reason of the client itself, the server begins with the first element.
+      resync: ({ reason }) =>
+        hasHandlers && compact === undefined && reason !== "NoIds" && reason !== "Unsendable"
+          ? end("Incomplete")
+          : take([], true),
+      error: (error) => {
+        if (error.status === 404) end("Unknown")
+        else if (!error.isRetryable || error.reason === "NotJson") fail(error)
+      },
+      end: () => end("Incomplete")
+    }, { ...options, signal: closed.signal })
     if (signal?.aborted === true) close()
     signal?.addEventListener("abort", close, { signal: closed.signal })
     return { result, close }
