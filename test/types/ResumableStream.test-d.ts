@@ -20,8 +20,11 @@ expectTypeOf(ResumableStream.start(plain, Stream.make("a"))).toEqualTypeOf<
   Effect.Effect<"Started" | "Joined", EventLogError, ResumableStream.ResumableStream>
 >()
 void ResumableStream.start(plain, Stream.make("a"), { owner: "anna" })
-// @ts-expect-error it has no schema of a failure
-void ResumableStream.start(plain, Stream.fail("Overloaded"))
+expectTypeOf<
+  Stream.Stream.Error<
+    Parameters<typeof ResumableStream.start<typeof Schema.String, typeof Schema.Void, typeof Schema.Never>>[1]
+  >
+>().toBeNever()
 // @ts-expect-error an element of another type
 void ResumableStream.start(plain, Stream.make(1))
 
@@ -34,8 +37,6 @@ void ResumableStream.start(full, Stream.make(1))
 void ResumableStream.start(full, Stream.make(1), { owner: "anna" })
 // @ts-expect-error the encoded side is not a result
 void ResumableStream.start(full, Stream.make(1), { success: Effect.succeed({ at: "1970" }) })
-// @ts-expect-error another failure
-void ResumableStream.start(full, Stream.make(1), { success: Effect.fail("TooLong" as const) })
 void ResumableStream.start(full, Stream.make(1), { ...done, restart: (numbers) => Stream.range(numbers.length, 9) })
 // @ts-expect-error the elements of another type
 void ResumableStream.start(full, Stream.make(1), { ...done, restart: () => Stream.make("a") })
