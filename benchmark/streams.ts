@@ -1,8 +1,8 @@
 /**
  * Measures a node that runs many streams at once, each with one reader over HTTP in another process:
  * `tsx benchmark/streams.ts`. In turns: the streams alone, `ResumableStream`, and a publish for each element.
- * `STREAMS` is their number, `RATE` the elements that each emits in a second, `SECONDS` the length of a measurement,
- * `ENGINE` the log: `memory` or `redis`.
+ * `STREAMS` is their number, `RATE` the elements that each emits in a second, `TOGETHER` how many of them at once, `SECONDS` the length of a
+ * measurement, `ENGINE` the log: `memory` or `redis`.
  */
 import type { ChildProcess } from "node:child_process"
 import { fork } from "node:child_process"
@@ -11,7 +11,7 @@ import { fileURLToPath } from "node:url"
 
 import { HttpRouter, HttpServer } from "@effect/platform"
 import { NodeHttpServer } from "@effect/platform-node"
-import { Effect, Layer, Queue, Schema, Stream } from "effect"
+import { Chunk, Effect, Layer, Queue, Schema, Stream } from "effect"
 import { EventBroker, EventLog, ResumableStream } from "effect-realtime"
 import { RedisEventLog } from "effect-realtime/redis"
 
@@ -19,6 +19,7 @@ import * as Redis from "../test/support/redis.js"
 
 const streams = Number(process.env["STREAMS"] ?? 1000)
 const rate = Number(process.env["RATE"] ?? 80)
+const together = Number(process.env["TOGETHER"] ?? 1)
 const seconds = Number(process.env["SECONDS"] ?? 10)
 const engine = process.env["ENGINE"] ?? "memory"
 
@@ -61,13 +62,15 @@ interface Report {
   readonly p99: number
 }
 
-/** Emits `rate` elements a second to each queue, a part of them each millisecond. */
-const generate = (queues: ReadonlyArray<Queue.Queue<string>>) => {
+/** Emits `rate` elements a second to each queue, a part of the queues each millisecond. */
+const generate = (queues: ReadonlyArray<Queue.Queue<Chunk.Chunk<string>>>) => {
   let next = 0
   const start = performance.now()
   const timer = setInterval(() => {
-    const due = (performance.now() - start) / 1000 * rate * queues.length
-    for (; next < due; next++) queues[next % queues.length]?.unsafeOffer(`word t${now().toFixed(3)}`)
+    const due = (performance.now() - start) / 1000 * rate / together * queues.length
+    for (; next < due; next++) {
+      queues[next % queues.length]?.unsafeOffer(Chunk.makeBy(together, () => `word t${now().toFixed(3)}`))
+    }
   }, 1)
   return () => clearInterval(timer)
 }
@@ -89,10 +92,10 @@ const measure = (mode: typeof modes[number]) =>
         Layer.provide(Layer.succeed(EventLog.EventLog, log))
       )
     )
-    const queues = yield* Effect.forEach(ids, () => Queue.unbounded<string>())
-    const start = (queue: Queue.Queue<string>, i: number) =>
+    const queues = yield* Effect.forEach(ids, () => Queue.unbounded<Chunk.Chunk<string>>())
+    const start = (queue: Queue.Queue<Chunk.Chunk<string>>, i: number) =>
       Effect.gen(function*() {
-        const elements = Stream.fromQueue(queue)
+        const elements = Stream.repeatEffectChunk(Queue.take(queue))
         const key = answer(ids[i] ?? "")
         if (mode === "ResumableStream") return yield* Effect.asVoid(ResumableStream.start(key, elements))
         const use = (element: string) =>
@@ -151,7 +154,7 @@ const measure = (mode: typeof modes[number]) =>
   )
 
 const main = Effect.gen(function*() {
-  console.log(`${streams} streams, ${rate} elements a second each, ${engine}, ${seconds} seconds`)
+  console.log(`${streams} streams, ${rate} elements a second each, ${together} at once, ${engine}, ${seconds} seconds`)
   console.log("| | CPU % | appends/s | elements/s read | p50 ms | p99 ms |")
   console.log("| --- | ---: | ---: | ---: | ---: | ---: |")
   for (const mode of modes) console.log(`| ${(yield* measure(mode)).join(" | ")} |`)
