@@ -556,23 +556,26 @@ const makeService = /* @__PURE__ */ Effect.fnUntraced(function*(options: LayerOp
 
   /** The elements that the log has of a stream, and the place up to which they are all. */
   const readElements = <E extends Any, S extends Any, F extends Any>({ channel, definition }: Key<E, S, F>) =>
-    Stored.eventsOf(log, channel.name).pipe(
-      Stream.mapConcat((events) => events),
-      Stream.takeWhile(({ name }) => !Stored.isEnd(name)),
-      Stream.runFoldEffect(
-        { elements: new Array<Schema.Schema.Type<E>>(), place: Option.none<EventLog.Cursor>() },
-        ({ elements }, { data, name, place }) =>
-          Effect.map(
-            name === "elements" ? decodeJson(definition.topic.events.elements, data) : Effect.succeed([]),
-            (more) => {
-              for (const element of more) {
-                const [first] = elements
-                if (definition.compact === undefined || first === undefined) elements.push(element)
-                else elements[0] = definition.compact(first, element)
+    // The array of each run is its own.
+    Effect.suspend(() =>
+      Stored.eventsOf(log, channel.name).pipe(
+        Stream.mapConcat((events) => events),
+        Stream.takeWhile(({ name }) => !Stored.isEnd(name)),
+        Stream.runFoldEffect(
+          { elements: new Array<Schema.Schema.Type<E>>(), place: Option.none<EventLog.Cursor>() },
+          ({ elements }, { data, name, place }) =>
+            Effect.map(
+              name === "elements" ? decodeJson(definition.topic.events.elements, data) : Effect.succeed([]),
+              (more) => {
+                for (const element of more) {
+                  const [first] = elements
+                  if (definition.compact === undefined || first === undefined) elements.push(element)
+                  else elements[0] = definition.compact(first, element)
+                }
+                return { elements, place: Option.some(place) }
               }
-              return { elements, place: Option.some(place) }
-            }
-          )
+            )
+        )
       )
     )
 

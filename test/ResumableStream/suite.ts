@@ -389,6 +389,27 @@ export const suite = <R, E>(it: Vitest.MethodsNonLive<R, true>, options: {
   )
 
   scoped(
+    "tells restart the same elements again after an attempt to continue the stream that has failed",
+    Effect.gen(function*() {
+      const [a, b] = yield* Effect.all([makeNode(), makeNode()])
+      yield* a.run(ResumableStream.start(numbers("1"), Stream.concat(Stream.make(1, 2), Stream.never)))
+      const restarted: Array<ReadonlyArray<number>> = []
+      const restart = (elements: ReadonlyArray<number>) => {
+        restarted.push(Array.from(elements))
+        return Stream.make(3)
+      }
+      yield* b.run(ResumableStream.start(numbers("1"), Stream.empty, { restart }))
+      const reader = yield* Effect.fork(b.run(Stream.runCollect(ResumableStream.toStream(numbers("1")))))
+      yield* Effect.sleep("100 millis")
+      yield* b.faults.fail({ operation: "append", times: 2 })
+      yield* a.faults.fail({ operation: "append", times: Infinity })
+      yield* a.close
+      assert.deepStrictEqual(Array.from(yield* reader), [1, 2, 3])
+      assert.deepStrictEqual(restarted, [[1, 2], [1, 2], [1, 2]])
+    })
+  )
+
+  scoped(
     "lets a producer that was replaced append nothing more, and interrupts it",
     Effect.gen(function*() {
       const [a, b] = yield* Effect.all([makeNode(), makeNode({ window: "20 millis", lease: "60 millis" })])

@@ -102,11 +102,9 @@ export const namesOf = (
 ): Effect.Effect<ReadonlyArray<string>, EventLogError> => {
   const channel = channelOfOwner(owner)
   return Stream.unwrap(Effect.map(log.seek([channel], {}), (start) => pagesAfter(log, channel, start))).pipe(
-    Stream.runFold(new Set<string>(), (names, entries) => {
-      for (const { data } of entries) names.add(textDecoder.decode(data))
-      return names
-    }),
-    Effect.map((names) => Array.from(names))
+    Stream.mapConcat((entries) => entries),
+    Stream.runCollect,
+    Effect.map((entries) => Array.from(new Set(Array.from(entries, ({ data }) => textDecoder.decode(data)))))
   )
 }
 
