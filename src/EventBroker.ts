@@ -871,15 +871,17 @@ export const make = Effect.fnUntraced(function*<R = never>(options: Options<R> =
     options: SubscribeOptions<E1, R1>,
     isLocal: boolean
   ) {
-    const { attribution, authorize, cursor, owner, snapshot } = options
+    const { attribution, cursor, owner } = options
     const scope = yield* Effect.scope
     const context = yield* Effect.context<R1>()
+    const authorize = bind(options.authorize, context)
+    const snapshot = bind(options.snapshot, context)
     const settings = yield* Connection.makeSettings(withDefaults(options))
     const connection = yield* Connection.open(settings, clock, () => hub.heartbeatOf(subscriber))
     // The client has left already.
     if (!connection.isOpen) return yield* Effect.interrupt
     /** Runs in the scope of the subscription, until the connection stops. A failure sends the client away. */
-    const run = (reading: Effect.Effect<void, unknown, R1>) =>
+    const run = (reading: Effect.Effect<void, unknown>) =>
       reading.pipe(
         Effect.catchAllCause((cause) =>
           Effect.zipRight(
@@ -891,8 +893,7 @@ export const make = Effect.fnUntraced(function*<R = never>(options: Options<R> =
         Effect.forkIn(scope),
         Effect.tap((fiber) =>
           Effect.sync(() => fiber.addObserver(connection.onStop(() => fiber.unsafeInterruptAsFork(FiberId.none))))
-        ),
-        Effect.provide(context)
+        )
       )
     const catchUp = Effect.suspend(() =>
       run(Effect.if(admission.reauthorize(subscriber, authorize), {
@@ -915,7 +916,7 @@ export const make = Effect.fnUntraced(function*<R = never>(options: Options<R> =
     const start = Effect.suspend((): Effect.Effect<Messages.Opened, EventLog.EventLogError> =>
       admission.admits(subscriber, granted, pending)
         ? lifecycle.join(subscriber).pipe(
-          Effect.zipRight(replays.start(subscriber, options, run)),
+          Effect.zipRight(replays.start(subscriber, { ...options, snapshot }, run)),
           Effect.flatMap((isStarted) =>
             isStarted
               ? Effect.succeed<Messages.Opened>({ _tag: "Open", stream: Connection.toEventStream(connection) })
@@ -1041,6 +1042,12 @@ export const make = Effect.fnUntraced(function*<R = never>(options: Options<R> =
   }
   return service
 })
+
+/** Provides the services of a function of the application. Without one, a connection retains no services. */
+const bind = <Args extends ReadonlyArray<unknown>, A, E, R>(
+  fn: ((...args: Args) => Effect.Effect<A, E, R>) | undefined,
+  context: Context.Context<R>
+) => fn === undefined ? undefined : (...args: Args) => Effect.provide(fn(...args), context)
 
 /** Encodes an event, and refuses a channel of the brokers themselves. */
 const toEntry = (

@@ -1,8 +1,11 @@
 import type { HttpServerRequest } from "@effect/platform"
 import { HttpApp, HttpServerError, HttpServerResponse } from "@effect/platform"
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Effect, FiberRef, Predicate } from "effect"
+import { Cause, Deferred, Effect, Exit, FiberRef, Predicate, Scope } from "effect"
+import { EventStream } from "effect-realtime"
 
+import * as NodeHandover from "../../src/EventStream/internal/nodeHandover.js"
+import * as NodeSink from "../../src/EventStream/internal/nodeSink.js"
 import { serveNode } from "../support/servers.js"
 
 /** Returns the response of Node that belongs to a request. */
@@ -51,17 +54,43 @@ describe("Effect's server on Node", () => {
       assert.notStrictEqual(yield* FiberRef.get(HttpApp.currentPreResponseHandlers), first)
     }))
 
-  it.scopedLive("leaves a response alone that a pre-response handler has ended", () =>
+  it.scopedLive("writes the head of a response without a body, and ends the response at once", () =>
     Effect.gen(function*() {
+      const headersSent: Array<unknown> = []
       const url = yield* serveNode(
         HttpApp.appendPreResponseHandler((request, response) =>
           Effect.sync(() => {
-            responseOf(request)?.end("of the handler")
-            return response
+            const nodeResponse = NodeSink.unsentResponseOf(request, response.headers)
+            if (nodeResponse === undefined) return response
+            NodeSink.deferEnd(nodeResponse, () => {
+              headersSent.push(nodeResponse.headersSent)
+              nodeResponse.end("deferred")
+            })
+            return HttpServerResponse.empty(response)
           })
-        ).pipe(Effect.as(HttpServerResponse.text("of the route", { status: 201 })))
+        ).pipe(Effect.as(HttpServerResponse.empty({ status: 201, headers: { "x-order": "a" } })))
       )
-      assert.deepStrictEqual(yield* get(url), { status: 200, order: null, body: "of the handler" })
+      assert.deepStrictEqual(yield* get(url), { status: 201, order: "a", body: "deferred" })
+      assert.deepStrictEqual(headersSent, [true])
+    }))
+
+  it.scopedLive("leaves the scope of a request open that is ejected", () =>
+    Effect.gen(function*() {
+      const scopes: Array<Scope.CloseableScope> = []
+      let isClosed = false
+      const url = yield* serveNode(
+        Effect.gen(function*() {
+          const scope = yield* Effect.scope
+          yield* Scope.addFinalizer(scope, Effect.sync(() => isClosed = true))
+          if (NodeHandover.isCloseable(scope)) scopes.push(scope)
+          HttpApp.ejectDefaultScopeClose(scope)
+          return HttpServerResponse.text("body")
+        })
+      )
+      yield* get(url)
+      assert.isFalse(isClosed)
+      for (const scope of scopes) yield* Scope.close(scope, Exit.void)
+      assert.isTrue(isClosed)
     }))
 
   it.effect("reports a cause that contains a response as that response", () =>
@@ -70,5 +99,52 @@ describe("Effect's server on Node", () => {
       const cause = Cause.sequential(Cause.interrupt(HttpServerError.clientAbortFiberId), Cause.die(sent))
       const [response] = yield* HttpServerError.causeResponse(cause)
       assert.strictEqual(response, sent)
+    }))
+})
+
+describe("EventStream.respond on Node", () => {
+  /** Responds with a stream, and tells when the fiber of the request ends, and when its scope closes. */
+  const make = Effect.gen(function*() {
+    const fiberEnd = yield* Deferred.make<Exit.Exit<unknown, unknown>>()
+    const scopeEnd = yield* Deferred.make<Exit.Exit<unknown, unknown>>()
+    const observe = Effect.withFiberRuntime<void, never, Scope.Scope>((fiber) => {
+      fiber.addObserver((exit) => Deferred.unsafeDone(fiberEnd, Effect.succeed(exit)))
+      return Effect.addFinalizer((exit) => Deferred.succeed(scopeEnd, exit))
+    })
+    return { fiberEnd, scopeEnd, observe }
+  })
+
+  it.scopedLive("ends the fiber of the request with the head, and closes its scope when the client leaves", () =>
+    Effect.gen(function*() {
+      const { fiberEnd, observe, scopeEnd } = yield* make
+      const interrupted = yield* Deferred.make<void>()
+      const producer = () => Effect.onInterrupt(Effect.never, () => Deferred.succeed(interrupted, undefined))
+      const url = yield* serveNode(Effect.zipRight(observe, EventStream.respond(producer)))
+      const abort = new AbortController()
+      yield* Effect.promise(() => fetch(url, { signal: abort.signal }))
+      assert.isTrue(Exit.isSuccess(yield* Deferred.await(fiberEnd)))
+      assert.isFalse(yield* Deferred.isDone(scopeEnd))
+      abort.abort()
+      yield* Deferred.await(interrupted)
+      assert.isTrue(Exit.isInterrupted(yield* Deferred.await(scopeEnd)))
+    }))
+
+  it.scopedLive("closes the scope of the request with a success after the end of the producer", () =>
+    Effect.gen(function*() {
+      const { observe, scopeEnd } = yield* make
+      const producer = (stream: EventStream.EventStream) => EventStream.publish(stream, { data: "last" })
+      const url = yield* serveNode(Effect.zipRight(observe, EventStream.respond(producer)))
+      assert.include((yield* get(url)).body, "data: last\n\n")
+      assert.isTrue(Exit.isSuccess(yield* Deferred.await(scopeEnd)))
+    }))
+
+  it.scopedLive("reports a head that cannot be written, and closes the scope of the request", () =>
+    Effect.gen(function*() {
+      const { observe, scopeEnd } = yield* make
+      const url = yield* serveNode(
+        Effect.zipRight(observe, EventStream.respond(() => Effect.never, { headers: { "x-order": "a\nb" } }))
+      )
+      assert.deepStrictEqual(yield* get(url), { status: 500, order: null, body: "" })
+      yield* Deferred.await(scopeEnd)
     }))
 })

@@ -192,6 +192,30 @@ export default [
     name: "reach the application (HTTP/2.0)"
   },
   {
+    promise: "The scope of a request is open as long as its stream",
+    file: "src/EventStream/internal/nodeHandover.ts",
+    find: "HttpApp.ejectDefaultScopeClose(scope)",
+    replace: "",
+    test: "test/EventStream/nodeHandover.test.ts",
+    name: "closes its scope when the client leaves"
+  },
+  {
+    promise: "A head that cannot be written is reported, and no stream begins",
+    file: "src/EventStream/internal/nodeHandover.ts",
+    find: "restoreEnd()",
+    replace: "",
+    test: "test/EventStream/nodeHandover.test.ts",
+    name: "reports a head that cannot be written"
+  },
+  {
+    promise: "The scope of a request closes with an interruption if the client leaves",
+    file: "src/EventStream/internal/nodeSink.ts",
+    find: "hasLeft ? Exit.interrupt(clientAbortFiberId) : Exit.void",
+    replace: "Exit.void",
+    test: "test/EventStream/nodeHandover.test.ts",
+    name: "closes its scope when the client leaves"
+  },
+  {
     promise: "a stream ends under a middleware that replaces the end of the response",
     file: "src/EventStream/internal/nodeSink.ts",
     find: `response.once("finish", this.leave).end()`,

@@ -11,6 +11,14 @@ const after = "appends an event after the last one of its channel only"
 
 export default [
   {
+    promise: "restart is told the elements of the log, also after an attempt that has failed",
+    file: "src/ResumableStream.ts",
+    find: "Effect.suspend(() =>\n      Stored.eventsOf(log, channel.name)",
+    replace: "((read: () => never) => read())(() =>\n      Stored.eventsOf(log, channel.name)",
+    test: suite,
+    name: "tells restart the same elements again"
+  },
+  {
     promise: "memory appends after the last event of the channel only",
     file: "src/EventLog.ts",
     find: "isLate(event)",

@@ -1,8 +1,10 @@
 import type * as Http from "node:http"
 import type * as Net from "node:net"
 
+import { clientAbortFiberId } from "@effect/platform/HttpServerError"
 import { HttpServerRequest } from "@effect/platform/HttpServerRequest"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
 
@@ -20,6 +22,38 @@ export const responseOf = (request: HttpServerRequest): Option.Option<Http.Serve
     request.resolvedResponse.headersSent && !isEncoded(request.resolvedResponse)
     ? Option.some(request.resolvedResponse)
     : Option.none()
+
+/** Returns the response of Node's server if its head is not written, and frames may follow the head directly. */
+export const unsentResponseOf = (
+  request: HttpServerRequest,
+  headers: Record<string, string>
+): Http.ServerResponse | undefined => {
+  const response = Predicate.hasProperty(request, "resolvedResponse") ? request.resolvedResponse : undefined
+  return request.method !== "HEAD" && isServerResponse(response) && !response.headersSent &&
+      headers["content-encoding"] === undefined && !isEncoded(response) &&
+      // A middleware of Node, such as `compression`, replaces the methods of the response.
+      !Object.hasOwn(response, "writeHead") && !Object.hasOwn(response, "write")
+    ? response
+    : undefined
+}
+
+/**
+ * Calls back instead of the first call of `end`. Returns the function that restores `end`, which a middleware of Node
+ * may have replaced.
+ */
+export const deferEnd = (response: Http.ServerResponse, begin: () => void): () => void => {
+  const replaced = Object.getOwnPropertyDescriptor(response, "end")
+  const restore = () => {
+    if (replaced === undefined) Reflect.deleteProperty(response, "end")
+    else Object.defineProperty(response, "end", replaced)
+  }
+  response.end = () => {
+    restore()
+    begin()
+    return response
+  }
+  return restore
+}
 
 /** Cuts off the client of a request, if the server is Node's. */
 export const cutOff = (request: HttpServerRequest): void => {
@@ -57,7 +91,8 @@ export const awaitTurn: Effect.Effect<void> = Effect.flatMap(
 const isUpgrade = (request: HttpServerRequest): boolean =>
   Predicate.hasProperty(request.source, "upgrade") && request.source.upgrade === true
 
-const awaitTurnOf = (response: Http.ServerResponse): Effect.Effect<void> =>
+/** Waits until the response can be sent. Interrupts if the client leaves before. */
+export const awaitTurnOf = (response: Http.ServerResponse): Effect.Effect<void> =>
   Effect.suspend(() => response.socket !== null || response.writableEnded ? Effect.void : awaitSocket(response))
 
 const awaitSocket = (response: Http.ServerResponse): Effect.Effect<void> =>
@@ -89,7 +124,17 @@ const waitFor = (socket: Net.Socket): Set<() => void> => {
   return listeners
 }
 
-/** Writes the frames of a connection to the socket until the connection is done, and ends the response. */
+/**
+ * Writes the frames of a connection to the socket until the connection is done, and ends the response. Calls back with
+ * an interruption if the client leaves before.
+ */
+export const start = (
+  connection: Connection,
+  response: Http.ServerResponse,
+  onEnd: (exit: Exit.Exit<void>) => void
+): void => new NodeSink(connection, response, onEnd).open()
+
+/** Writes as `start` does, until the connection is done or the fiber is interrupted. */
 export const run = (connection: Connection, response: Http.ServerResponse): Effect.Effect<void> =>
   Effect.zipRight(
     awaitTurnOf(response),
@@ -107,7 +152,7 @@ export const run = (connection: Connection, response: Http.ServerResponse): Effe
 class NodeSink implements Sink {
   private readonly connection: Connection
   private readonly response: Http.ServerResponse
-  private readonly onEnd: () => void
+  private readonly onEnd: (exit: Exit.Exit<void>) => void
   /** Destination of the bytes, if the response is bypassed. */
   private readonly socket: Net.Socket | undefined
   private readonly closing: NodeShutdown.Closing | undefined
@@ -117,7 +162,7 @@ class NodeSink implements Sink {
   private isEnding = false
   private drainTimer: NodeJS.Timeout | undefined
 
-  constructor(connection: Connection, response: Http.ServerResponse, onEnd: () => void) {
+  constructor(connection: Connection, response: Http.ServerResponse, onEnd: (exit: Exit.Exit<void>) => void) {
     this.connection = connection
     this.response = response
     this.onEnd = onEnd
@@ -132,7 +177,7 @@ class NodeSink implements Sink {
     const { connection, response } = this
     if (!connection.attach(this)) {
       response.end()
-      return this.onEnd()
+      return this.onEnd(Exit.void)
     }
     if (this.closing?.hasBegun() === true) this.shutdown()
     this.closing?.streams.add(this)
@@ -217,8 +262,9 @@ class NodeSink implements Sink {
   }
 
   private readonly leave = (): void => {
+    const hasLeft = !this.response.writableFinished
     this.close()
-    this.onEnd()
+    this.onEnd(hasLeft ? Exit.interrupt(clientAbortFiberId) : Exit.void)
   }
 }
 
