@@ -27,7 +27,7 @@ import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
 
 import { Keys } from "./EventLog/internal/keys.js"
-import { merge, Ring, Sequence } from "./EventLog/internal/rings.js"
+import { Ring, Sequence } from "./EventLog/internal/rings.js"
 import { boundsFault } from "./internal/bounds.js"
 import * as Channel from "./internal/channel.js"
 import { monotonicMillis } from "./internal/clock.js"
@@ -862,10 +862,17 @@ const makeMemory = Effect.fnUntraced(function*(options: MemoryOptions) {
   const fault = limitFault({ ...limits, maxAge })
   if (fault !== undefined) yield* illegal(fault)
   const epoch = yield* makeEpoch
-  const rings = new Map<string, Ring<Entry>>()
+  const rings = new Map<string, Ring>()
   // The rings of the channels whose events were all evicted by age.
-  const past = new Map<string, Ring<Entry>>()
-  const sequence = new Sequence<Entry>()
+  const past = new Map<string, Ring>()
+  const makeEntry = (channel: string, seq: number, data: Uint8Array): Entry => ({
+    _tag: "Entry",
+    channel,
+    epoch,
+    seq,
+    data
+  })
+  const sequence = new Sequence(makeEntry)
   const tails = new Set<TailBuffer>()
   const nodes = new Set<PatternMap<number>>()
   const keys = new Keys<Cursor>()
@@ -875,7 +882,6 @@ const makeMemory = Effect.fnUntraced(function*(options: MemoryOptions) {
   let sweep = rings.entries()
   let sweptAt = 0
 
-  const evict = (ring: Ring<Entry>, now: number) => sequence.noteEvicted(ring.evict(now))
   // Examines the next channels in turn, at least two, and so many that all are examined within maxAge.
   const sweepSome = (now: number) => {
     const share = Math.ceil(rings.size * (now - sweptAt) / Math.max(1, maxAge))
@@ -887,7 +893,7 @@ const makeMemory = Effect.fnUntraced(function*(options: MemoryOptions) {
         continue
       }
       const [channel, ring] = next.value
-      evict(ring, now)
+      sequence.evict(ring, now)
       if (ring.size > 0) continue
       rings.delete(channel)
       past.set(channel, ring)
@@ -909,7 +915,6 @@ const makeMemory = Effect.fnUntraced(function*(options: MemoryOptions) {
 
   const append = ({ channel, data, retention }: NewEntry, now: number, at: number): Cursor => {
     seq++
-    const entry: Entry = { _tag: "Entry", channel, epoch, seq, data }
     let ring = rings.get(channel)
     if (ring === undefined) {
       ring = past.get(channel) ?? new Ring(channel, forgotten, limits)
@@ -919,10 +924,13 @@ const makeMemory = Effect.fnUntraced(function*(options: MemoryOptions) {
     ring.limits = retention === undefined
       ? limits
       : { capacity: retention.capacity ?? limits.capacity, maxBytes: retention.maxBytes ?? limits.maxBytes }
-    sequence.push(ring.push(entry, at, now + (retention?.maxAge ?? maxAge)))
-    evict(ring, now)
+    sequence.push(ring, seq, data, at, now + (retention?.maxAge ?? maxAge))
+    sequence.evict(ring, now)
     sweepSome(now)
-    for (const tail of tails) tail.offer(entry)
+    if (tails.size > 0) {
+      const entry = makeEntry(channel, seq, data)
+      for (const tail of tails) tail.offer(entry)
+    }
     return head()
   }
 
@@ -930,7 +938,7 @@ const makeMemory = Effect.fnUntraced(function*(options: MemoryOptions) {
   const isLate = ({ after, channel }: NewEntry): boolean => {
     if (after === undefined) return false
     const ring = find(channel)
-    return after !== (ring?.last?.seq ?? ring?.floor ?? 0)
+    return after !== (ring?.last ?? ring?.floor ?? 0)
   }
 
   const backend: EventLog.Backend = {
@@ -955,7 +963,8 @@ const makeMemory = Effect.fnUntraced(function*(options: MemoryOptions) {
         })
         if (after.epoch !== epoch) return incomplete("OtherEpoch")
         if (after.seq > seq) return incomplete("Future")
-        const named = new Set<Ring<Entry>>()
+        if (after.seq === seq) return { entries: [], position: head(), missing: Option.none(), more: false }
+        const named = new Set<Ring>()
         const names = makePatternMap<true>()
         let hasPattern = false
         for (const channel of channels) {
@@ -964,7 +973,7 @@ const makeMemory = Effect.fnUntraced(function*(options: MemoryOptions) {
           const ring = find(channel)
           if (ring !== undefined) {
             named.add(ring)
-            evict(ring, now)
+            sequence.evict(ring, now)
           }
           if (after.seq < (ring?.floor ?? forgotten)) return incomplete("Evicted")
         }
@@ -974,25 +983,25 @@ const makeMemory = Effect.fnUntraced(function*(options: MemoryOptions) {
         let more = false
         const next = hasPattern
           ? sequence.after(after.seq)
-          : merge(Array.from(named, (ring) => ring.after(after.seq)), false)
+          : sequence.merge(Array.from(named, (ring) => ring.after(after.seq)), false)
         let examined = after.seq
-        for (let slot = next(), count = 0; slot !== undefined; slot = next(), count++) {
+        for (let index = next(), count = 0; index !== undefined; index = next(), count++) {
           if (count === maxExamined) {
             place = examined
             more = true
             break
           }
-          examined = slot.seq
-          if (hasPattern && !names.has(slot.ring.channel)) continue
-          const { entry, until } = slot
-          if (entry === undefined || until < now) return incomplete("Evicted")
+          examined = sequence.seqAt(index)
+          if (hasPattern && !names.has(sequence.channelAt(index))) continue
+          const entry = sequence.entryAt(index)
+          if (entry === undefined || sequence.untilAt(index) < now) return incomplete("Evicted")
           bytes += entry.data.length
           if (entries.length >= limit || (bytes > maxBytes && entries.length > 0)) {
             more = true
             break
           }
           entries.push(entry)
-          place = slot.seq
+          place = examined
         }
         return { entries, position: more ? { epoch, seq: place } : head(), missing: Option.none(), more }
       }),
@@ -1001,11 +1010,12 @@ const makeMemory = Effect.fnUntraced(function*(options: MemoryOptions) {
         let isCurrent = after !== undefined && after.epoch === epoch && after.seq <= seq
         const entries = Array.from(new Set(channels)).flatMap((channel) => {
           const ring = find(channel)
-          const slot = ring?.last
-          if (after !== undefined && Math.max(slot?.seq ?? 0, ring?.floor ?? forgotten) > after.seq) isCurrent = false
-          return slot?.entry === undefined || slot.until < now || slot.entry.data.length > maxBytes
-            ? []
-            : [slot.entry]
+          const last = ring?.last
+          if (after !== undefined && Math.max(last ?? 0, ring?.floor ?? forgotten) > after.seq) isCurrent = false
+          if (last === undefined) return []
+          const index = sequence.indexOf(last)
+          const entry = sequence.untilAt(index) < now ? undefined : sequence.entryAt(index)
+          return entry === undefined || entry.data.length > maxBytes ? [] : [entry]
         })
         return { head: head(), entries, isCurrent }
       }),
@@ -1018,25 +1028,28 @@ const makeMemory = Effect.fnUntraced(function*(options: MemoryOptions) {
       const walk = (from: number, left: number): Effect.Effect<Cursor> =>
         Effect.flatten(timed((now) => {
           let floor = 0
-          const named = new Set<Ring<Entry>>()
+          const named = new Set<Ring>()
           for (const name of names.keys()) {
             const ring = find(name)
             if (ring !== undefined) {
               named.add(ring)
-              evict(ring, now)
+              sequence.evict(ring, now)
             }
             floor = Math.max(floor, ring?.floor ?? forgotten)
           }
-          const next = isWalk ? sequence.upTo(from) : merge(Array.from(named, (ring) => ring.upTo(from)), true)
+          const next = isWalk ? sequence.upTo(from) : sequence.merge(Array.from(named, (ring) => ring.upTo(from)), true)
           let count = 0
-          let slot = next()
-          for (; slot !== undefined && slot.seq > floor; slot = next()) {
-            if (count++ === maxExamined) return Effect.zipRight(nextTurn, walk(slot.seq, left))
-            if (isWalk && !names.has(slot.ring.channel)) continue
-            if (left === 0 || slot.entry === undefined || slot.until < now || slot.at < earliest) break
+          let index = next()
+          for (; index !== undefined && sequence.seqAt(index) > floor; index = next()) {
+            if (count++ === maxExamined) return Effect.zipRight(nextTurn, walk(sequence.seqAt(index), left))
+            if (isWalk && !names.has(sequence.channelAt(index))) continue
+            if (
+              left === 0 || sequence.isEvictedAt(index) || sequence.untilAt(index) < now ||
+              sequence.atAt(index) < earliest
+            ) break
             left--
           }
-          return Effect.succeed({ epoch, seq: Math.max(floor, slot?.seq ?? 0) })
+          return Effect.succeed({ epoch, seq: Math.max(floor, index === undefined ? 0 : sequence.seqAt(index)) })
         }))
       return Effect.suspend(() => walk(seq, last))
     },
