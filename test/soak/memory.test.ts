@@ -42,29 +42,33 @@ it.scopedLive("a log retains each event once, and not its frame", () =>
   ))
 
 for (const channels of [1, 1_000]) {
-  it.scopedLive(`a log on ${channels} channels occupies at most 120 bytes for an event besides its data`, () =>
-    Effect.gen(function*() {
-      const log = yield* EventLog.EventLog
-      const events = 200_000
-      const data = "x".repeat(192)
-      const publish = (i: number) => EventBroker.publish(`orders/${i % channels}`, { data })
-      for (let i = 0; i < channels; i++) yield* publish(i)
-      const before = yield* allBytes
-      for (let i = 0; i < events; i++) {
-        yield* publish(i)
-        if (i % 64 === 0) yield* eventLoopTurn
-      }
-      const besides = ((yield* allBytes) - before) / events - 200
-      yield* Console.log(`an event on ${channels} channels occupies ${besides.toFixed(0)} bytes besides its data`)
-      assert.lengthOf((yield* log.last(["orders/0"], 200)).entries, 1)
-      assert.isBelow(besides, 120)
-    }).pipe(
-      Effect.provide(
-        EventBroker.layer.pipe(
-          Layer.provideMerge(EventLog.layerMemoryWith({ capacity: Infinity, maxBytes: Infinity }))
+  it.scopedLive(
+    `a log on ${channels} channels occupies at most 120 bytes for an event besides its data`,
+    () =>
+      Effect.gen(function*() {
+        const log = yield* EventLog.EventLog
+        const events = 200_000
+        const data = "x".repeat(192)
+        const publish = (i: number) => EventBroker.publish(`orders/${i % channels}`, { data })
+        for (let i = 0; i < channels; i++) yield* publish(i)
+        const before = yield* allBytes
+        for (let i = 0; i < events; i++) {
+          yield* publish(i)
+          if (i % 64 === 0) yield* eventLoopTurn
+        }
+        const besides = ((yield* allBytes) - before) / events - 200
+        yield* Console.log(`an event on ${channels} channels occupies ${besides.toFixed(0)} bytes besides its data`)
+        assert.lengthOf((yield* log.last(["orders/0"], 200)).entries, 1)
+        assert.isBelow(besides, 120)
+      }).pipe(
+        Effect.provide(
+          EventBroker.layer.pipe(
+            Layer.provideMerge(EventLog.layerMemoryWith({ capacity: Infinity, maxBytes: Infinity }))
+          )
         )
-      )
-    ), 120_000)
+      ),
+    120_000
+  )
 }
 
 it.scopedLive("a log does not retain the data of evicted events beside those that stay", () =>
