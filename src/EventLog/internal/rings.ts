@@ -1,6 +1,6 @@
 /**
- * The store of a log in memory. Each channel has a ring of the seqs of its last entries. The sequence has the entries of
- * all rings in the order of their seq: a read by pattern walks it, a read by name merges the rings.
+ * The store of a log in memory. Each channel has a ring of the seqs of its last entries. The sequence has the entries
+ * of all rings in the order of their seq: a read by pattern walks it, a read by name merges the rings.
  *
  *     ring a     floor 3   [ 5 | 8 | 9 ]                 3: the last seq that a has evicted
  *     ring b     floor 0   [ 2 | 7 ]
@@ -205,7 +205,7 @@ export class Sequence<A extends Stored> {
     return () => next < this.seqs.length ? next++ : undefined
   }
 
-  /** Returns a function that returns the index of the next entry at or before a seq at each call, the last one first. */
+  /** Returns a function that returns the index of the next entry up to a seq at each call, the last one first. */
   upTo(seq: number): () => number | undefined {
     let next = firstAfter(this.seqs, seq, 0)
     return () => next > 0 ? --next : undefined
