@@ -27,7 +27,7 @@ import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
 
 import { Keys } from "./EventLog/internal/keys.js"
-import { merge, Ring, Sequence } from "./EventLog/internal/rings.js"
+import { Ring, Sequence } from "./EventLog/internal/rings.js"
 import { boundsFault } from "./internal/bounds.js"
 import * as Channel from "./internal/channel.js"
 import { monotonicMillis } from "./internal/clock.js"
@@ -65,7 +65,8 @@ export interface Entry extends Cursor {
   readonly _tag: "Entry"
   readonly channel: string
   /**
-   * The bytes that were appended. All readers share them, so they must not be changed.
+   * The bytes that were appended. All readers share them, so they must not be changed. Their buffer may be larger, and
+   * have the data of other entries.
    */
   readonly data: Uint8Array
 }
@@ -200,7 +201,7 @@ export interface Presence {
 export interface NewEntry extends AppendOptions {
   readonly channel: string
   /**
-   * The bytes. The log does not interpret them, and does not copy them.
+   * The bytes. The log does not interpret them, and need not copy them: they must not be changed afterwards.
    */
   readonly data: Uint8Array
 }
@@ -315,7 +316,8 @@ export declare namespace EventLog {
    */
   export interface Service extends Backend {
     /**
-     * Appends an event and returns its place. The log does not interpret the bytes, and does not copy them.
+     * Appends an event and returns its place. The log does not interpret the bytes, and need not copy
+     * them: they must not be changed afterwards.
      */
     readonly append: (
       channel: string,
@@ -819,8 +821,13 @@ export interface MemoryOptions {
  * first. One number remains of all forgotten channels together: a cursor from before the last event of one of them
  * gets `Evicted` for each channel that the log does not know.
  *
- * A read finds its place by binary search, and its cost is proportional to the page. A read by pattern also walks the
- * entries of other channels in between, 8,192 in one call at most.
+ * An event occupies at most 120 bytes besides its data, and a channel about 300. Data of up to 2 KiB is copied, many
+ * events to a buffer of 32 KiB. While many events are evicted and few between them stay, the buffers may occupy three
+ * times as much as the data in them.
+ *
+ * A read after the head examines nothing. Any other finds its place by binary search, and its cost is proportional to
+ * the page. A read by pattern also walks the entries of other channels in between, 8,192 in one call at most. Neither
+ * depends on the number of channels.
  *
  * @since 0.1.0
  * @category layers
@@ -862,10 +869,17 @@ const makeMemory = Effect.fnUntraced(function*(options: MemoryOptions) {
   const fault = limitFault({ ...limits, maxAge })
   if (fault !== undefined) yield* illegal(fault)
   const epoch = yield* makeEpoch
-  const rings = new Map<string, Ring<Entry>>()
+  const rings = new Map<string, Ring>()
   // The rings of the channels whose events were all evicted by age.
-  const past = new Map<string, Ring<Entry>>()
-  const sequence = new Sequence<Entry>()
+  const past = new Map<string, Ring>()
+  const makeEntry = (channel: string, seq: number, data: Uint8Array): Entry => ({
+    _tag: "Entry",
+    channel,
+    epoch,
+    seq,
+    data
+  })
+  const sequence = new Sequence(makeEntry)
   const tails = new Set<TailBuffer>()
   const nodes = new Set<PatternMap<number>>()
   const keys = new Keys<Cursor>()
@@ -875,7 +889,6 @@ const makeMemory = Effect.fnUntraced(function*(options: MemoryOptions) {
   let sweep = rings.entries()
   let sweptAt = 0
 
-  const evict = (ring: Ring<Entry>, now: number) => sequence.noteEvicted(ring.evict(now))
   // Examines the next channels in turn, at least two, and so many that all are examined within maxAge.
   const sweepSome = (now: number) => {
     const share = Math.ceil(rings.size * (now - sweptAt) / Math.max(1, maxAge))
@@ -887,7 +900,7 @@ const makeMemory = Effect.fnUntraced(function*(options: MemoryOptions) {
         continue
       }
       const [channel, ring] = next.value
-      evict(ring, now)
+      sequence.evict(ring, now)
       if (ring.size > 0) continue
       rings.delete(channel)
       past.set(channel, ring)
@@ -909,7 +922,6 @@ const makeMemory = Effect.fnUntraced(function*(options: MemoryOptions) {
 
   const append = ({ channel, data, retention }: NewEntry, now: number, at: number): Cursor => {
     seq++
-    const entry: Entry = { _tag: "Entry", channel, epoch, seq, data }
     let ring = rings.get(channel)
     if (ring === undefined) {
       ring = past.get(channel) ?? new Ring(channel, forgotten, limits)
@@ -919,10 +931,13 @@ const makeMemory = Effect.fnUntraced(function*(options: MemoryOptions) {
     ring.limits = retention === undefined
       ? limits
       : { capacity: retention.capacity ?? limits.capacity, maxBytes: retention.maxBytes ?? limits.maxBytes }
-    sequence.push(ring.push(entry, at, now + (retention?.maxAge ?? maxAge)))
-    evict(ring, now)
+    sequence.push(ring, seq, data, at, now + (retention?.maxAge ?? maxAge))
+    sequence.evict(ring, now)
     sweepSome(now)
-    for (const tail of tails) tail.offer(entry)
+    if (tails.size > 0) {
+      const entry = makeEntry(channel, seq, data)
+      for (const tail of tails) tail.offer(entry)
+    }
     return head()
   }
 
@@ -930,7 +945,7 @@ const makeMemory = Effect.fnUntraced(function*(options: MemoryOptions) {
   const isLate = ({ after, channel }: NewEntry): boolean => {
     if (after === undefined) return false
     const ring = find(channel)
-    return after !== (ring?.last?.seq ?? ring?.floor ?? 0)
+    return after !== (ring?.last ?? ring?.floor ?? 0)
   }
 
   const backend: EventLog.Backend = {
@@ -955,7 +970,8 @@ const makeMemory = Effect.fnUntraced(function*(options: MemoryOptions) {
         })
         if (after.epoch !== epoch) return incomplete("OtherEpoch")
         if (after.seq > seq) return incomplete("Future")
-        const named = new Set<Ring<Entry>>()
+        if (after.seq === seq) return { entries: [], position: head(), missing: Option.none(), more: false }
+        const named = new Set<Ring>()
         const names = makePatternMap<true>()
         let hasPattern = false
         for (const channel of channels) {
@@ -964,7 +980,7 @@ const makeMemory = Effect.fnUntraced(function*(options: MemoryOptions) {
           const ring = find(channel)
           if (ring !== undefined) {
             named.add(ring)
-            evict(ring, now)
+            sequence.evict(ring, now)
           }
           if (after.seq < (ring?.floor ?? forgotten)) return incomplete("Evicted")
         }
@@ -974,25 +990,25 @@ const makeMemory = Effect.fnUntraced(function*(options: MemoryOptions) {
         let more = false
         const next = hasPattern
           ? sequence.after(after.seq)
-          : merge(Array.from(named, (ring) => ring.after(after.seq)), false)
+          : sequence.merge(Array.from(named, (ring) => ring.after(after.seq)), false)
         let examined = after.seq
-        for (let slot = next(), count = 0; slot !== undefined; slot = next(), count++) {
+        for (let index = next(), count = 0; index !== undefined; index = next(), count++) {
           if (count === maxExamined) {
             place = examined
             more = true
             break
           }
-          examined = slot.seq
-          if (hasPattern && !names.has(slot.ring.channel)) continue
-          const { entry, until } = slot
-          if (entry === undefined || until < now) return incomplete("Evicted")
+          examined = sequence.seqAt(index)
+          if (hasPattern && !names.has(sequence.channelAt(index))) continue
+          const entry = sequence.entryAt(index)
+          if (entry === undefined || sequence.untilAt(index) < now) return incomplete("Evicted")
           bytes += entry.data.length
           if (entries.length >= limit || (bytes > maxBytes && entries.length > 0)) {
             more = true
             break
           }
           entries.push(entry)
-          place = slot.seq
+          place = examined
         }
         return { entries, position: more ? { epoch, seq: place } : head(), missing: Option.none(), more }
       }),
@@ -1001,11 +1017,12 @@ const makeMemory = Effect.fnUntraced(function*(options: MemoryOptions) {
         let isCurrent = after !== undefined && after.epoch === epoch && after.seq <= seq
         const entries = Array.from(new Set(channels)).flatMap((channel) => {
           const ring = find(channel)
-          const slot = ring?.last
-          if (after !== undefined && Math.max(slot?.seq ?? 0, ring?.floor ?? forgotten) > after.seq) isCurrent = false
-          return slot?.entry === undefined || slot.until < now || slot.entry.data.length > maxBytes
-            ? []
-            : [slot.entry]
+          const last = ring?.last
+          if (after !== undefined && Math.max(last ?? 0, ring?.floor ?? forgotten) > after.seq) isCurrent = false
+          if (last === undefined) return []
+          const index = sequence.indexOf(last)
+          const entry = sequence.untilAt(index) < now ? undefined : sequence.entryAt(index)
+          return entry === undefined || entry.data.length > maxBytes ? [] : [entry]
         })
         return { head: head(), entries, isCurrent }
       }),
@@ -1018,25 +1035,28 @@ const makeMemory = Effect.fnUntraced(function*(options: MemoryOptions) {
       const walk = (from: number, left: number): Effect.Effect<Cursor> =>
         Effect.flatten(timed((now) => {
           let floor = 0
-          const named = new Set<Ring<Entry>>()
+          const named = new Set<Ring>()
           for (const name of names.keys()) {
             const ring = find(name)
             if (ring !== undefined) {
               named.add(ring)
-              evict(ring, now)
+              sequence.evict(ring, now)
             }
             floor = Math.max(floor, ring?.floor ?? forgotten)
           }
-          const next = isWalk ? sequence.upTo(from) : merge(Array.from(named, (ring) => ring.upTo(from)), true)
+          const next = isWalk ? sequence.upTo(from) : sequence.merge(Array.from(named, (ring) => ring.upTo(from)), true)
           let count = 0
-          let slot = next()
-          for (; slot !== undefined && slot.seq > floor; slot = next()) {
-            if (count++ === maxExamined) return Effect.zipRight(nextTurn, walk(slot.seq, left))
-            if (isWalk && !names.has(slot.ring.channel)) continue
-            if (left === 0 || slot.entry === undefined || slot.until < now || slot.at < earliest) break
+          let index = next()
+          for (; index !== undefined && sequence.seqAt(index) > floor; index = next()) {
+            if (count++ === maxExamined) return Effect.zipRight(nextTurn, walk(sequence.seqAt(index), left))
+            if (isWalk && !names.has(sequence.channelAt(index))) continue
+            if (
+              left === 0 || sequence.isEvictedAt(index) || sequence.untilAt(index) < now ||
+              sequence.atAt(index) < earliest
+            ) break
             left--
           }
-          return Effect.succeed({ epoch, seq: Math.max(floor, slot?.seq ?? 0) })
+          return Effect.succeed({ epoch, seq: Math.max(floor, index === undefined ? 0 : sequence.seqAt(index)) })
         }))
       return Effect.suspend(() => walk(seq, last))
     },

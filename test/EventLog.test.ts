@@ -311,6 +311,49 @@ describe("EventLog.layerMemory", () => {
       assert.strictEqual(missing(yield* log.read(["*"], start, 10)), "Evicted")
     }).pipe(Effect.provide(EventLog.layerMemoryWith({ capacity: 2 }))))
 
+  it.effect("retains the data of the events that stay among many that are evicted", () =>
+    Effect.gen(function*() {
+      const log = yield* EventLog.EventLog
+      const start = yield* log.head
+      const inShort = (data: Uint8Array) => [data.length, ...new Set(data)]
+      const slow: Array<ReadonlyArray<number>> = []
+      for (let i = 0; i < 500; i++) {
+        const data = event(i % 7 === 0 ? 3000 : i % 300).fill(i)
+        slow.push(inShort(data))
+        yield* log.append(`slow/${i}`, data)
+        for (let j = 0; j < 63; j++) yield* log.append("busy", event(1 + (i * j) % 2500).fill(255))
+        // The reader has the entries before these, too.
+        if (i % 100 === 0) yield* log.read(["slow/*"], start, 1000)
+      }
+      let position = start
+      const read: Array<ReadonlyArray<number>> = []
+      for (let more = true; more;) {
+        const page = yield* log.read(["slow/*"], position, 1000)
+        assert.isUndefined(missing(page))
+        for (const { channel, data } of page.entries) {
+          assert.strictEqual(channel, `slow/${read.length}`)
+          read.push(inShort(data))
+        }
+        ;({ more, position } = page)
+      }
+      assert.deepStrictEqual(read, slow)
+      for (const [i, data] of slow.entries()) {
+        const { entries } = yield* log.last([`slow/${i}`], 4096)
+        assert.deepStrictEqual(entries.map((entry) => inShort(entry.data)), [data])
+      }
+    }).pipe(Effect.provide(EventLog.layerMemoryWith({ capacity: 2 }))))
+
+  it.effect("returns one entry to all readers of an event", () =>
+    Effect.gen(function*() {
+      const log = yield* EventLog.EventLog
+      const start = yield* log.head
+      for (let i = 0; i < 1000; i++) yield* log.append("a/1", event(200))
+      const named = yield* log.read(["a/1"], start, 1000)
+      const matched = yield* log.read(["a/*"], start, 1000)
+      assert.lengthOf(named.entries, 1000)
+      named.entries.forEach((entry, i) => assert.strictEqual(entry, matched.entries[i]))
+    }).pipe(Effect.provide(EventLog.layerMemory)))
+
   it.effect("stores 1,000 events, 1 MiB and 10 minutes of a channel by default", () =>
     Effect.gen(function*() {
       const log = yield* EventLog.EventLog

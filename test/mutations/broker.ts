@@ -7,6 +7,7 @@ const hub = "src/EventBroker/internal/hub.ts"
 const drain = "src/EventBroker/internal/drain.ts"
 const eventLog = "src/EventLog.ts"
 const keys = "src/EventLog/internal/keys.ts"
+const rings = "src/EventLog/internal/rings.ts"
 const test = "test/EventBroker.test.ts"
 const trouble = "test/EventBroker/trouble.test.ts"
 
@@ -358,11 +359,51 @@ export default [
   },
   {
     promise: "A page of a pattern shows that entries are missing",
-    file: "src/EventLog/internal/rings.ts",
-    find: "entry !== undefined || (ring.floor === seq && !ring.isForgotten)",
-    replace: "entry !== undefined",
+    file: rings,
+    find: "!this.isEvictedAt(index) || (ring?.floor === this.seqAt(index) && !ring.isForgotten)",
+    replace: "!this.isEvictedAt(index)",
     test: "test/EventLog.test.ts",
     name: "after many evictions elsewhere"
+  },
+  {
+    promise: "The memory log returns the data of the event that is read, and of no other",
+    file: rings,
+    find: "if (found?.seq === seq) return found",
+    replace: "if (found !== undefined) return found",
+    test: "test/EventLog.test.ts",
+    name: "among many that are evicted"
+  },
+  {
+    promise: "The memory log retains the data that it moves",
+    file: rings,
+    find: "    this.offsets[index] = slab.used\n",
+    replace: "    this.offsets[index] ||= slab.used\n",
+    test: "test/EventLog.test.ts",
+    name: "among many that are evicted"
+  },
+  {
+    promise: "The readers of an event share its entry, and so its frame",
+    file: rings,
+    find: "    this.recent.set(seq % maxRecent, entry)\n",
+    replace: "",
+    test: "test/EventLog.test.ts",
+    name: "one entry to all readers"
+  },
+  {
+    promise: "The memory log occupies at most 120 bytes for an event besides its data",
+    file: rings,
+    find: "if (data.length <= maxInSlab) this.copy(index, data)",
+    replace: "",
+    test: "test/soak/memory.test.ts",
+    name: "on 1 channels occupies at most 120 bytes"
+  },
+  {
+    promise: "An event that stays does not retain the data of those that were evicted",
+    file: rings,
+    find: "store.live * 2 < slabBytes",
+    replace: "false",
+    test: "test/soak/memory.test.ts",
+    name: "beside those that stay"
   },
   {
     promise: "The memory log retains 1 MiB of a channel by default",
