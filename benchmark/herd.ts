@@ -8,6 +8,7 @@ import type { ChildProcess } from "node:child_process"
 import { fork } from "node:child_process"
 import { readFileSync, writeFileSync } from "node:fs"
 import * as Http from "node:http"
+import type * as Net from "node:net"
 import { loadavg } from "node:os"
 import { fileURLToPath } from "node:url"
 
@@ -37,13 +38,36 @@ const servers: Readonly<Record<string, Effect.Effect<Server, unknown, Scope.Scop
   "broker, replay": Effect.suspend(() => broker(true))
 }
 
+/** CPU milliseconds of this process until the head and the first event of each client were written. */
+const written = { open: Array<number>(), first: Array<number>() }
+const cpu = () => {
+  const { system, user } = process.cpuUsage()
+  return (system + user) / 1000
+}
+
+/** Makes a server that notes the writes to its sockets. */
+const createServer = () =>
+  Http.createServer().on("connection", (socket: Net.Socket) => {
+    const write = socket.write
+    let isOpen = false
+    socket.write = (chunk: Uint8Array | string, ...rest: ReadonlyArray<unknown>) => {
+      if (!isOpen) written.open.push(cpu())
+      isOpen = true
+      if (Buffer.from(chunk).includes(missed)) {
+        written.first.push(cpu())
+        socket.write = write
+      }
+      return Reflect.apply(write, socket, [chunk, ...rest])
+    }
+  })
+
 /** A server that writes to its sockets and stores nothing. */
 const raw = (isReplay: boolean) =>
   Effect.async<Server>((resume) => {
     const frames = Array.from({ length: events }, (_, i) => `id: 0123456789abcdef.${i}\ndata: ${dataOf(i)}\n\n`)
     const pages = Arr.chunksOf(frames, 256).map((page) => Buffer.from(page.join("")))
     const open = new Set<Http.ServerResponse>()
-    const server = Http.createServer((request, response) => {
+    const server = createServer().on("request", (request, response) => {
       response.writeHead(200, { "content-type": "text/event-stream" }).write(":\n\n")
       const left = isReplay && request.headers["last-event-id"] !== undefined ? [...pages] : []
       const write = () => {
@@ -70,7 +94,7 @@ const broker = (isReplay: boolean) =>
     const context = yield* Layer.build(EventBroker.layer.pipe(Layer.provide(EventLog.layerMemoryWith({ capacity: 2 * events }))))
     const server = yield* Layer.build(
       HttpServer.serve(HttpRouter.empty.pipe(HttpRouter.get("/", Effect.provide(EventBroker.respond("a"), context))))
-        .pipe(Layer.provideMerge(NodeHttpServer.layer(Http.createServer, { port: 0, backlog: 4096 })))
+        .pipe(Layer.provideMerge(NodeHttpServer.layer(createServer, { port: 0, backlog: 4096 })))
     )
     const { address } = yield* Effect.provide(HttpServer.HttpServer, server)
     const publish = (data: string) => Effect.provide(EventBroker.publish("a", { data }), context)
@@ -86,7 +110,11 @@ interface Times extends Herd {
   /** Milliseconds of the calls of `publish`, and until the live client had the events, before the herd comes. */
   readonly quiet: Publishes
   readonly busy: Publishes
+  /** The CPU milliseconds of the server: all, until a head or a first event was written, and between two timers. */
   readonly cpu: number
+  readonly cpuToOpen: ReadonlyArray<number>
+  readonly cpuToFirst: ReadonlyArray<number>
+  readonly held: ReadonlyArray<number>
   /** Growth of the largest resident set. */
   readonly memory: number
 }
@@ -143,14 +171,28 @@ const serve = (name: string) =>
       const order: Order = { port: server.port, id: yield* server.prepare, isReplay: name.endsWith(", replay") }
       const [quiet] = yield* publishDuring(server, reader, Effect.sleep("2 seconds"))
       writeFileSync("/proc/self/clear_refs", "5")
-      const [memory, cpu] = [memoryOf(), process.cpuUsage()]
+      const [memory, before] = [memoryOf(), cpu()]
+      written.open = []
+      written.first = []
+      const held: Array<number> = []
+      let previous = before
+      const timer = setInterval(() => held.push(-previous + (previous = cpu())), 5)
       const reconnect = Effect.promise(() => {
         herd.send(order)
         return nextMessage<Herd>(herd)
       })
       const [busy, times] = yield* publishDuring(server, reader, reconnect)
-      const { system, user } = process.cpuUsage(cpu)
-      return { ...times, quiet, busy, cpu: (system + user) / 1000, memory: memoryOf() - memory }
+      clearInterval(timer)
+      return {
+        ...times,
+        quiet,
+        busy,
+        held,
+        cpu: cpu() - before,
+        cpuToOpen: written.open.map((time) => time - before),
+        cpuToFirst: written.first.map((time) => time - before),
+        memory: memoryOf() - memory
+      }
     })
     const order = Effect.promise(() => nextMessage(process))
     process.send?.("ready")
@@ -180,15 +222,26 @@ const main = Effect.gen(function*() {
   }
   console.log(`${clients} clients, ${events} events of 200 bytes, ${reps} repetitions, load average ${loadavg().join(" ")}`)
   console.log()
-  console.log("| | first byte, p50 / p99 ms | first event | last event | CPU ms | memory MB |")
-  console.log("| --- | ---: | ---: | ---: | ---: | ---: |")
+  console.log("| | first byte, p50 / p99 ms | first event | last event | memory MB |")
+  console.log("| --- | ---: | ---: | ---: | ---: |")
   for (const [name, times] of all) {
     const cells = [
       format(times.flatMap(({ open }) => open), 0.5, 0.99),
       format(times.flatMap(({ first }) => first), 0.5, 0.99),
       format(times.flatMap(({ all }) => all), 0.5, 0.99),
-      format(times.map(({ cpu }) => cpu), 0.5),
       format(times.map(({ memory }) => memory), 0.5)
+    ]
+    console.log(`| ${name} | ${cells.join(" | ")} |`)
+  }
+  console.log()
+  console.log("| CPU ms, p50 / p99 | all | until the head is written | until the first event | between two timers, p50 / p99 / max |")
+  console.log("| --- | ---: | ---: | ---: | ---: |")
+  for (const [name, times] of all) {
+    const cells = [
+      format(times.map(({ cpu }) => cpu), 0.5),
+      format(times.flatMap(({ cpuToOpen }) => cpuToOpen), 0.5, 0.99),
+      format(times.flatMap(({ cpuToFirst }) => cpuToFirst), 0.5, 0.99),
+      format(times.flatMap(({ held }) => held), 0.5, 0.99, 1)
     ]
     console.log(`| ${name} | ${cells.join(" | ")} |`)
   }
