@@ -629,8 +629,8 @@ export default [
   {
     promise: "A client that leaves while its replay waits takes no turn",
     file: pageTurns,
-    find: "else this.waiting(turn.size).delete(turn)",
-    replace: "",
+    find: "} else this.waiting(turn.size).delete(turn)",
+    replace: "}",
     test: replay,
     name: "continue when clients leave"
   },

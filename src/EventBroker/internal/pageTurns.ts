@@ -20,31 +20,45 @@ interface Turn {
  * The turns in which replays read their pages, first come first served, so that all of them advance alike:
  *
  * - `maxReads` pages are read at the same time.
- * - Pages of 64 kB are begun in one turn of the event loop. Requests, publishes and heartbeats do not wait for more.
+ * - 64 kB are read in one turn of the event loop. Requests, publishes and heartbeats do not wait for more.
  * - First pages precede the others, which have half of the bytes nevertheless.
  */
 export class PageTurns {
   private readonly firsts = new Set<Turn>()
   private readonly others = new Set<Turn>()
   private reads = 0
-  /** Bytes that were begun in this turn of the event loop. */
+  /** Bytes that were read, or may be read, in this turn of the event loop. */
   private spent = 0
   /** Bytes of first pages that were begun since the last other page. */
   private ahead = 0
   private isScheduled = false
 
-  /** Runs an effect that reads a page in its turn. */
-  withTurn<A, E, R>(size: Size, read: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> {
+  /**
+   * Runs an effect that reads a page of at most this size in its turn.
+   *
+   * @param bytesOf - returns the bytes that were read
+   */
+  withTurn<A, E, R>(
+    size: Size,
+    read: Effect.Effect<A, E, R>,
+    bytesOf: (answer: A) => number = () => 0
+  ): Effect.Effect<A, E, R> {
     return Effect.suspend(() => {
       let turn: Turn | undefined
+      let bytes = 0
       return Effect.async<void>((resume) => {
         turn = { size, begin: () => resume(Effect.void), hasBegun: false }
         this.waiting(size).add(turn)
         this.beginNext()
       }).pipe(
         Effect.zipRight(read),
+        Effect.tap((answer) =>
+          Effect.sync(() => {
+            bytes = bytesOf(answer)
+          })
+        ),
         Effect.ensuring(Effect.sync(() => {
-          if (turn !== undefined) this.end(turn)
+          if (turn !== undefined) this.end(turn, bytes)
         }))
       )
     })
@@ -54,9 +68,11 @@ export class PageTurns {
     return size === firstPage ? this.firsts : this.others
   }
 
-  private end(turn: Turn): void {
-    if (turn.hasBegun) this.reads--
-    else this.waiting(turn.size).delete(turn)
+  private end(turn: Turn, bytes: number): void {
+    if (turn.hasBegun) {
+      this.reads--
+      this.spent = Math.max(this.spent - turn.size.bytes + bytes, 0)
+    } else this.waiting(turn.size).delete(turn)
     this.beginNext()
   }
 

@@ -90,7 +90,13 @@ export const make = (log: EventLog.Service, hub: Hub): Replays => {
         subscriber.connection.isOpen
           ? log.read(subscriber.channels, subscriber, size.entries, size.bytes)
           : Effect.succeed(undefined)
-      )
+      ),
+      (page) =>
+        page === undefined
+          ? 0
+          : page.more
+          ? size.bytes
+          : page.entries.reduce((bytes, { data }) => bytes + data.length, 0)
     )
 
   const seek = (channels: ReadonlyArray<string>, bounds: Bounds) =>
