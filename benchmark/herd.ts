@@ -91,7 +91,9 @@ const raw = (isReplay: boolean) =>
 
 const broker = (isReplay: boolean) =>
   Effect.gen(function*() {
-    const context = yield* Layer.build(EventBroker.layer.pipe(Layer.provide(EventLog.layerMemoryWith({ capacity: 2 * events }))))
+    const context = yield* Layer.build(
+      EventBroker.layer.pipe(Layer.provide(EventLog.layerMemoryWith({ capacity: 2 * events })))
+    )
     const server = yield* Layer.build(
       HttpServer.serve(HttpRouter.empty.pipe(HttpRouter.get("/", Effect.provide(EventBroker.respond("a"), context))))
         .pipe(Layer.provideMerge(NodeHttpServer.layer(createServer, { port: 0, backlog: 4096 })))
@@ -196,7 +198,9 @@ const serve = (name: string) =>
     })
     const order = Effect.promise(() => nextMessage(process))
     process.send?.("ready")
-    yield* Effect.forever(Effect.flatMap(Effect.zipRight(order, measure), (times) => Effect.sync(() => process.send?.(times))))
+    yield* Effect.forever(
+      Effect.flatMap(Effect.zipRight(order, measure), (times) => Effect.sync(() => process.send?.(times)))
+    )
   }).pipe(Effect.scoped)
 
 const format = (times: ReadonlyArray<number>, ...quantiles: ReadonlyArray<number>) => {
@@ -220,7 +224,9 @@ const main = Effect.gen(function*() {
       all.get(name)?.push(yield* Effect.promise(() => nextMessage<Times>(child)))
     }
   }
-  console.log(`${clients} clients, ${events} events of 200 bytes, ${reps} repetitions, load average ${loadavg().join(" ")}`)
+  console.log(
+    `${clients} clients, ${events} events of 200 bytes, ${reps} repetitions, load average ${loadavg().join(" ")}`
+  )
   console.log()
   console.log("| | first byte, p50 / p99 ms | first event | last event | memory MB |")
   console.log("| --- | ---: | ---: | ---: | ---: |")
@@ -234,7 +240,9 @@ const main = Effect.gen(function*() {
     console.log(`| ${name} | ${cells.join(" | ")} |`)
   }
   console.log()
-  console.log("| CPU ms, p50 / p99 | all | until the head is written | until the first event | between two timers, p50 / p99 / max |")
+  console.log(
+    "| CPU ms, p50 / p99 | all | until the head is written | until the first event | between two timers, p50 / p99 / max |"
+  )
   console.log("| --- | ---: | ---: | ---: | ---: |")
   for (const [name, times] of all) {
     const cells = [

@@ -73,5 +73,5 @@ const live = async () => {
   })
 }
 
-if (process.argv[2] === "herd") while (true) process.send?.(await reconnect(await nextMessage<Order>(process)))
+if (process.argv[2] === "herd") { while (true) process.send?.(await reconnect(await nextMessage<Order>(process))) }
 if (process.argv[2] === "live") await live()

@@ -20,7 +20,11 @@ interface Reads {
   /** Opens the streams of clients that have missed 300 events, and returns an effect that reads them to the end. */
   readonly reconnect: (
     clients: number
-  ) => Effect.Effect<Effect.Effect<ReadonlyArray<number>>, EventLog.EventLogError, EventBroker.EventBroker | Scope.Scope>
+  ) => Effect.Effect<
+    Effect.Effect<ReadonlyArray<number>>,
+    EventLog.EventLogError,
+    EventBroker.EventBroker | Scope.Scope
+  >
 }
 
 /** A broker over a log that notes its reads. */
@@ -36,7 +40,11 @@ const run = <A, E>(body: (reads: Reads) => Effect.Effect<A, E, EventBroker.Event
         Effect.suspend(() => {
           running++
           if (Array.from(channels).includes("a")) {
-            reads.push({ place: after.seq === start ? "first" : after.seq === start + 16 ? "full" : "last", limit, turn })
+            reads.push({
+              place: after.seq === start ? "first" : after.seq === start + 16 ? "full" : "last",
+              limit,
+              turn
+            })
           }
           return Effect.ensuring(log.read(channels, after, limit, maxBytes), Effect.sync(() => running--))
         })
