@@ -75,6 +75,7 @@ const raw = (isReplay: boolean) =>
           if (!response.write(page)) return void response.once("drain", write)
         }
         open.add(response)
+        response.on("close", () => open.delete(response))
       }
       write()
     })
