@@ -4,12 +4,14 @@ const broker = "src/EventBroker.ts"
 const admission = "src/EventBroker/internal/admission.ts"
 const lifecycle = "src/EventBroker/internal/lifecycle.ts"
 const hub = "src/EventBroker/internal/hub.ts"
+const pageTurns = "src/EventBroker/internal/pageTurns.ts"
 const drain = "src/EventBroker/internal/drain.ts"
 const eventLog = "src/EventLog.ts"
 const keys = "src/EventLog/internal/keys.ts"
 const rings = "src/EventLog/internal/rings.ts"
 const test = "test/EventBroker.test.ts"
 const trouble = "test/EventBroker/trouble.test.ts"
+const replay = "test/EventBroker/replay.test.ts"
 
 export default [
   {
@@ -656,5 +658,53 @@ export default [
     replace: "typeof target === \"string\" ? undefined : undefined",
     test: "test/EventBroker/channels.test.ts",
     name: "within the limits of the topic"
+  },
+  {
+    promise: "A herd of replays reads 8 pages at the same time",
+    file: pageTurns,
+    find: "const maxReads = 8",
+    replace: "const maxReads = 1000",
+    test: replay,
+    name: "read 8 pages"
+  },
+  {
+    promise: "A client that leaves while its replay waits takes no turn",
+    file: pageTurns,
+    find: "} else this.waiting(turn.size).delete(turn)",
+    replace: "}",
+    test: replay,
+    name: "continue when clients leave"
+  },
+  {
+    promise: "The first page of a replay is small",
+    file: "src/EventBroker/internal/replay.ts",
+    find: "let size = firstPage",
+    replace: "let size = fullPage",
+    test: replay,
+    name: "begin with a small page"
+  },
+  {
+    promise: "First pages precede the others",
+    file: pageTurns,
+    find: "(this.ahead < page.bytes || this.others.size === 0)",
+    replace: "this.others.size === 0",
+    test: replay,
+    name: "share the bytes"
+  },
+  {
+    promise: "First pages do not stop the others",
+    file: pageTurns,
+    find: "(this.ahead < page.bytes || this.others.size === 0)",
+    replace: "this.ahead >= 0",
+    test: replay,
+    name: "share the bytes"
+  },
+  {
+    promise: "The event loop turns between two pages of a herd",
+    file: pageTurns,
+    find: "if (this.spent >= page.bytes) return this.schedule()",
+    replace: "if (this.spent < 0) return this.schedule()",
+    test: replay,
+    name: "64 kB in a turn"
   }
 ] satisfies ReadonlyArray<Mutation>

@@ -12,11 +12,11 @@ import { backoff } from "../../internal/backoff.js"
 import { boundsFault } from "../../internal/bounds.js"
 import { isPattern } from "../../internal/channel.js"
 import { add } from "../../internal/counter.js"
-import { nextTurn } from "../../internal/nextTurn.js"
 import * as Metrics from "../../Metrics.js"
 import { type Fields, InvalidServerSentEvent } from "../../ServerSentEvent.js"
 import type * as Topic from "../../Topic.js"
 import type { Channel, Hub, Subscriber } from "./hub.js"
+import { firstPage, page as fullPage, PageTurns, type Size } from "./pageTurns.js"
 import * as StoredEvent from "./storedEvent.js"
 
 /** The state that precedes the events of a subscriber, as `snapshot` of the options returns it. */
@@ -81,24 +81,26 @@ export interface Replays {
 }
 
 export const make = (log: EventLog.Service, hub: Hub): Replays => {
-  const permits = Effect.unsafeMakeSemaphore(maxReads)
-  // Bytes that were read in this turn of the event loop.
-  let spent = 0
+  const turns = new PageTurns()
 
-  /** Reads a page in order of arrival. The event loop turns between two full pages. */
-  const read = (subscriber: Subscriber) =>
-    permits.withPermits(1)(Effect.gen(function*() {
-      if (spent >= pageBytes) {
-        yield* nextTurn
-        spent = 0
-      }
-      if (!subscriber.connection.isOpen) return undefined
-      const page = yield* log.read(subscriber.channels, subscriber, pageSize, pageBytes)
-      spent += page.more ? pageBytes : page.entries.reduce((bytes, { data }) => bytes + data.length, 64)
-      return page
-    }))
+  const read = (subscriber: Subscriber, size: Size) =>
+    turns.withTurn(
+      size,
+      Effect.suspend(() =>
+        subscriber.connection.isOpen
+          ? log.read(subscriber.channels, subscriber, size.entries, size.bytes)
+          : Effect.succeed(undefined)
+      ),
+      (page) =>
+        page === undefined
+          ? 0
+          : page.more
+          ? size.bytes
+          : page.entries.reduce((bytes, { data }) => bytes + data.length, 0)
+    )
 
-  const seek = (channels: ReadonlyArray<string>, bounds: Bounds) => permits.withPermits(1)(log.seek(channels, bounds))
+  const seek = (channels: ReadonlyArray<string>, bounds: Bounds) =>
+    turns.withTurn(firstPage, log.seek(channels, bounds))
 
   /**
    * Finds the cursor with which a subscriber of the channels begins, and the last entries of those that have ended up
@@ -175,14 +177,16 @@ export const make = (log: EventLog.Service, hub: Hub): Replays => {
     const { connection } = subscriber
     let count = 0
     let searches = bounds === undefined ? maxSearches : 0
+    let size = firstPage
     return Effect.gen(function*() {
       let end: Entry | undefined
       let isReset = false
       let isMore: boolean
       do {
         subscriber.replay()
-        const page = yield* Effect.retry(read(subscriber), retryWhileOpen(connection))
+        const page = yield* Effect.retry(read(subscriber, size), retryWhileOpen(connection))
         if (page === undefined) return
+        size = fullPage
         isMore = page.more
         if (Option.isSome(page.missing)) {
           if (bounds !== undefined && searches < maxSearches) {
@@ -205,7 +209,7 @@ export const make = (log: EventLog.Service, hub: Hub): Replays => {
         for (const entry of page.entries) {
           const frame = frameOf(subscriber, entry)
           if (frame !== undefined) {
-            if (!(yield* send(connection, frame))) return
+            if (!connection.offerIfRoom(frame) && !(yield* send(connection, frame))) return
             count++
           }
           subscriber.seq = entry.seq
@@ -350,16 +354,11 @@ const drained = (connection: Connection): Effect.Effect<void> =>
 /** Waits until there is room for the frame: a replay drops nothing. Returns false if the connection has ended. */
 const send = (connection: Connection, frame: Frame.Frame): Effect.Effect<boolean> => offer(connection, frame, "suspend")
 
-/** The entries of a page at most, and the bytes of their data. */
-const pageSize = 256
-const pageBytes = 64 * 1024
 /**
  * The further searches for a new client, after each of which the log has evicted the first entry before it was read.
  * Each begins later than the one before, and the last one at the head.
  */
 const maxSearches = 8
-/** The pages that are read at the same time. */
-const maxReads = 8
 /** Retries while the log may answer and the client is connected. */
 const retryWhileOpen = (connection: Connection) => ({
   while: (error: EventLogError) => error.isRetryable && connection.isOpen,
