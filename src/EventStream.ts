@@ -311,8 +311,8 @@ export const toResponse: {
  * and the producer is interrupted when the client leaves. The response to a HEAD request has no body, and starts no
  * producer.
  *
- * The request's span and its line in the access log end with the head. `Effect.makeSpanScoped`, run before this in the
- * route, makes a span that ends with the stream.
+ * The fiber of the request, its span and its line in the access log end with the head. For a fiber or a span that ends
+ * with the stream, use `Effect.forkScoped` or `Effect.makeSpanScoped` in the route.
  *
  * A failure of the producer is logged with its cause, and ends the stream with the event that `onError` returns. A
  * defect is logged too, and ends the stream without an event.
