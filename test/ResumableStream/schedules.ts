@@ -136,7 +136,7 @@ const runSchedule = (steps: ReadonlyArray<Step>) =>
 
     // In the end, all nodes reach the log, and one of them continues the stream if its node has died.
     for (const node of own) yield* node.faults.recover
-    yield* Effect.forEach(own, (node) => node.run(start), { discard: true })
+    yield* Effect.forEach(own, (node) => Effect.retry(node.run(start), { times: 10 }), { discard: true })
     const elements: Array<number> = []
     const end = yield* nodeOf(0).run(
       Stream.runForEach(ResumableStream.toStream(key), (i) => Effect.sync(() => elements.push(i)))
