@@ -51,7 +51,7 @@ export class Clients {
     this.counts[index] = 0
     const isStalled = index < (this.options.stalled ?? 0)
     return new Promise((resolve, reject) => {
-      // The marker of an event stands at least the size of an event after the one before: the bytes between are skipped.
+      // A marker stands at least the size of an event after the one before: the bytes between are skipped.
       let next = 0
       let isOpen = false
       const onRead = (length: number, buffer: Uint8Array) => {
@@ -129,7 +129,8 @@ export class Publisher {
   }
 
   publish(): void {
-    const socket = this.idle.pop()
+    // In turn, so that the server does not close one as idle.
+    const socket = this.idle.shift()
     if (socket === undefined) this.waiting++
     else socket.write(this.request)
   }

@@ -44,21 +44,21 @@ export const measure = async (name: string): Promise<ReadonlyArray<Row>> => {
     const server = await Peers.start(name)
     await warmUp(server)
     const clients = await Clients.connect({ port: server.port, size: connections })
-    const publisher = await Publisher.connect(server.port, server.body, saturated)
     const modes = {
       "one event on the way": { pace: { outstanding: 1 }, millis: Settings.window },
       saturated: { pace: { outstanding: saturated }, millis: Settings.window },
       paced: { pace: { rate: Math.min(100, pacedDeliveries / connections) }, millis: Settings.window * 3 }
     }
     for (const [mode, { millis, pace }] of Object.entries(modes)) {
+      const publisher = await Publisher.connect(server.port, server.body, saturated)
       await broadcast(clients, publisher, pace, Settings.window / 2)
       const measured = await untilQuiet(() =>
         measureBroadcast(server.pid, clients, () => broadcast(clients, publisher, pace, millis))
       )
+      publisher.close()
       rows.push({ mode, connections, ...measured })
     }
     await server.stop()
-    publisher.close()
     clients.close()
   }
   return rows

@@ -40,6 +40,11 @@ export const cpuMicros = (root: number): number => {
   return nanos / 1000
 }
 
+const generatorMicros = () => {
+  const { system, user } = process.cpuUsage()
+  return user + system
+}
+
 /** Resident bytes of a process and its children. */
 export const rss = (root: number): number =>
   tree(root).reduce((bytes, pid) => {
@@ -67,7 +72,7 @@ export const watch = (pid: number): () => Load => {
   const read = () => ({
     at: performance.now() * 1000,
     server: cpuMicros(pid),
-    generator: cpuMicros(process.pid),
+    generator: generatorMicros(),
     serverCore: busyMicros(cores.server),
     generatorCore: busyMicros(cores.generator)
   })
