@@ -9,8 +9,9 @@ export interface Cell extends Measured {
   readonly repetition: number
 }
 
-/** A measurement of a part before the runner adds the server and the repetition. */
+/** A measurement of a part before the runner adds the server, of which it may be a variant, and the repetition. */
 export interface Row extends Measured {
+  readonly variant?: string
   readonly mode: string
   readonly connections: number
 }

@@ -5,6 +5,8 @@ import { makeEvent, marker } from "./server.js"
 
 const markerCode = marker.charCodeAt(0)
 const concurrentConnects = 64
+/** Milliseconds after which deliveries that have not arrived are lost. */
+const patience = 60_000
 
 /** Many connections that only count the events they receive. */
 export class Clients {
@@ -156,7 +158,12 @@ export const broadcast = (
   pace: { readonly outstanding: number } | { readonly rate: number },
   millis: number
 ) =>
-  new Promise<Broadcast>((resolve) => {
+  new Promise<Broadcast>((resolve, reject) => {
+    const watchdog = setTimeout(() => {
+      clearInterval(timer)
+      reject(new Error(`${received} of ${publishedAt.length * clients.readers} deliveries have arrived`))
+    }, millis + patience)
+    let timer: NodeJS.Timeout | undefined
     const startedAt = performance.now()
     const publishedAt: Array<number> = []
     const latencies: Array<number> = []
@@ -176,12 +183,14 @@ export const broadcast = (
           else done = true
         }
       }
-      if (done && latencies.length === publishedAt.length) resolve({ deliveries: received, latencies })
+      if (!done || latencies.length < publishedAt.length) return
+      clearTimeout(watchdog)
+      resolve({ deliveries: received, latencies })
     }
     if ("outstanding" in pace) { for (let i = 0; i < pace.outstanding; i++) publishNext() }
     else {
       const total = Math.ceil(pace.rate * millis / 1000)
-      const timer = setInterval(() => {
+      timer = setInterval(() => {
         while (publishedAt.length < Math.min(total, (performance.now() - startedAt) / 1000 * pace.rate)) publishNext()
         if (publishedAt.length < total) return
         done = true

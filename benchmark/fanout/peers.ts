@@ -228,9 +228,13 @@ export const start = async (name: string, options: Options = {}): Promise<Server
   }
 }
 
-/** Ends what still runs, and removes the temporary files. */
-const clean = () => {
+/** Ends all processes that still run. */
+export const stopAll = (): void => {
   for (const child of running) kill(child)
+}
+
+const clean = () => {
+  stopAll()
   if (existsSync(older)) works("git", "-C", root, "worktree", "remove", "--force", older)
   rmSync(temporary, { recursive: true, force: true })
 }

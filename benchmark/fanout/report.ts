@@ -1,6 +1,7 @@
 import type { Cell } from "./cells.js"
 import { quantile } from "./cells.js"
 import { isDisturbed } from "./load.js"
+import * as Plot from "./plot.js"
 
 /** A column of a table: the median of a value, or of its ratio to raw in the same repetition. */
 interface Column {
@@ -18,21 +19,79 @@ const load: ReadonlyArray<Column> = [
   { title: "other work", value: (cell) => cell.load.other, digits: 2 }
 ]
 
-const columns: Readonly<Record<string, ReadonlyArray<Column>>> = {
-  delivery: [
-    ratio("deliveries/s × raw", "perSecond"),
-    ratio("CPU per delivery × raw", "cpuMicros"),
-    ratio("p99 × raw", "p99"),
-    column("deliveries/s", "perSecond", 0),
-    column("CPU µs per delivery", "cpuMicros", 2),
-    column("last delivery p50 ms", "p50"),
-    column("p99 ms", "p99"),
-    ...load
-  ]
+/** A part of the report. A plot shows one mode: lines over the connections, or bars if there is one size. */
+interface Part {
+  readonly title: string
+  readonly columns: Readonly<Record<string, ReadonlyArray<Column>>>
+  readonly plots: ReadonlyArray<{ readonly file: string; readonly mode: string; readonly column: Column }>
 }
 
-const titles: Readonly<Record<string, string>> = {
-  delivery: "Deliveries"
+const cpu = column("CPU µs per delivery", "cpuMicros", 2)
+const perSecond = column("deliveries/s", "perSecond", 0)
+const p99 = column("last delivery p99 ms", "p99")
+const deliveries = [
+  ratio("deliveries/s × raw", "perSecond"),
+  ratio("CPU per delivery × raw", "cpuMicros"),
+  ratio("p99 × raw", "p99"),
+  perSecond,
+  cpu,
+  column("last delivery p50 ms", "p50"),
+  p99,
+  ...load
+]
+const heap = column("live heap KB", "heap")
+const openCpu = column("CPU µs to open one", "cpuMicros", 0)
+const events = column("events/s", "perSecond", 0)
+const megabytes = column("memory taken MB", "megabytes", 0)
+
+const idle = "idle, a heartbeat each second"
+const stream = "as many events as possible"
+
+const parts: Readonly<Record<string, Part>> = {
+  delivery: {
+    title: "Deliveries",
+    columns: { "one event on the way": deliveries, saturated: deliveries, paced: deliveries },
+    plots: [
+      { file: "cpu-per-delivery.svg", mode: "one event on the way", column: cpu },
+      { file: "saturated.svg", mode: "saturated", column: perSecond },
+      { file: "latency.svg", mode: "paced", column: p99 }
+    ]
+  },
+  connections: {
+    title: "Connections",
+    columns: {
+      opened: [ratio("CPU × raw", "cpuMicros"), openCpu, column("accepted/s", "perSecond", 0), ...load],
+      [idle]: [
+        heap,
+        column("RSS KB", "rss"),
+        column("CPU µs a second", "cpuMicros", 2),
+        ratio("CPU × raw", "cpuMicros"),
+        ...load
+      ]
+    },
+    plots: [
+      { file: "opening.svg", mode: "opened", column: openCpu },
+      { file: "idle-memory.svg", mode: idle, column: column("RSS KB of a connection", "rss") }
+    ]
+  },
+  stream: {
+    title: "One stream",
+    columns: {
+      [stream]: [ratio("events/s × raw", "perSecond"), events, column("CPU µs per event", "cpuMicros", 2), ...load]
+    },
+    plots: [{ file: "one-stream.svg", mode: stream, column: events }]
+  },
+  crowd: {
+    title: "A crowd of which a tenth reads nothing",
+    columns: {
+      "10 % stalled": [ratio("p99 × raw", "p99"), column("last delivery p50 ms", "p50"), p99, cpu, megabytes, ...load]
+    },
+    plots: [
+      { file: "crowd-latency.svg", mode: "10 % stalled", column: p99 },
+      { file: "crowd-memory.svg", mode: "10 % stalled", column: megabytes }
+    ]
+  },
+  growth: { title: "Growth", columns: {}, plots: [] }
 }
 
 const unique = <A>(values: ReadonlyArray<A>): ReadonlyArray<A> => Array.from(new Set(values))
@@ -82,16 +141,94 @@ const table = (columns: ReadonlyArray<Column>, cells: ReadonlyArray<Cell>): stri
   ].join("\n")
 }
 
-/** Returns the tables of a part. */
-export const tables = (part: string, cells: ReadonlyArray<Cell>): string => {
-  const own = cells.filter((cell) => cell.part === part)
-  const sections = unique(own.map(({ mode }) => mode)).flatMap((mode) => {
-    const rows = own.filter((cell) => cell.mode === mode)
+const medianOf = (column: Column, cells: ReadonlyArray<Cell>) => quantile(valuesOf(column, cells, []), 0.5)
+
+const plot = (cells: ReadonlyArray<Cell>, mode: string, column: Column): string => {
+  const series = unique(cells.map(({ server }) => server)).map((name) => {
+    const own = cells.filter(({ server }) => server === name)
+    return {
+      name,
+      points: unique(own.map(({ connections }) => connections)).map((x) =>
+        [x, medianOf(column, own.filter(({ connections }) => connections === x))] as const
+      ).filter(([, y]) => Number.isFinite(y))
+    }
+  })
+  const sizes = unique(cells.map(({ connections }) => connections))
+  return sizes.length > 1
+    ? Plot.lines(`${mode}: ${column.title}`, "connections", series)
+    : Plot.bars(`${mode}, ${sizes[0]} connections: ${column.title}`, series)
+}
+
+/** The slope of the line through the points by least squares. */
+const slope = (points: ReadonlyArray<readonly [number, number]>): number => {
+  const mean = (values: ReadonlyArray<number>) => values.reduce((a, b) => a + b, 0) / values.length
+  const x = mean(points.map(([x]) => x))
+  const y = mean(points.map(([, y]) => y))
+  return mean(points.map(([px, py]) => (px - x) * (py - y))) / mean(points.map(([px]) => (px - x) ** 2))
+}
+
+const growth = (cells: ReadonlyArray<Cell>): string => {
+  const nanos: Column = { title: "", value: value("nanos"), digits: 0 }
+  return unique(cells.map(({ mode }) => mode)).map((mode) => {
+    const rows = cells.filter((cell) => cell.mode === mode)
+    const sizes = unique(rows.map(({ connections }) => connections))
+    return [
+      `### ${mode}`,
+      "",
+      `| ns | ${sizes.join(" | ")} | slope, ns for 1,000 more | last / first |`,
+      `|---|${"---:|".repeat(sizes.length + 2)}`,
+      ...unique(rows.map(({ server }) => server)).map((server) => {
+        const points = sizes.map((size) =>
+          [size, medianOf(nanos, rows.filter((cell) => cell.server === server && cell.connections === size))] as const
+        )
+        const times = points.map(([, y]) => y)
+        return `| ${
+          [
+            server,
+            ...times.map((y) => y.toFixed(0)),
+            (slope(points) * 1000).toFixed(1),
+            ((times.at(-1) ?? Number.NaN) / (times[0] ?? Number.NaN)).toFixed(2)
+          ].join(" | ")
+        } |`
+      }),
+      ""
+    ].join("\n")
+  }).join("\n")
+}
+
+/** Returns the tables and the plots of a part. */
+export const make = (
+  name: string,
+  cells: ReadonlyArray<Cell>
+): { readonly markdown: string; readonly plots: Readonly<Record<string, string>> } => {
+  const part = parts[name]
+  if (part === undefined || cells.length === 0) return { markdown: "", plots: {} }
+  const sections = unique(cells.map(({ mode }) => mode)).flatMap((mode) => {
+    const rows = cells.filter((cell) => cell.mode === mode)
     return unique(rows.map(({ connections }) => connections)).map((connections) =>
       `### ${connections} connection${connections === 1 ? "" : "s"}, ${mode}\n\n${
-        table(columns[part] ?? [], rows.filter((cell) => cell.connections === connections))
+        table(part.columns[mode] ?? [], rows.filter((cell) => cell.connections === connections))
       }\n`
     )
   })
-  return `## ${titles[part]}\n\n${sections.join("\n")}`
+  const plots = part.plots.map(({ column, file, mode }) =>
+    [file, plot(cells.filter((cell) => cell.mode === mode), mode, column)] as const
+  )
+  const growthPlot = [
+    "growth.svg",
+    Plot.lines(
+      "nanoseconds of an operation",
+      "connections, channels, patterns or events",
+      unique(cells.map(({ mode, server }) => `${server}: ${mode}`)).map((name) => ({
+        name,
+        points: cells.filter(({ mode, server }) => name === `${server}: ${mode}`).map(({ connections, values }) =>
+          [connections, values["nanos"] ?? Number.NaN] as const
+        )
+      }))
+    )
+  ] as const
+  return {
+    markdown: `## ${part.title}\n\n${name === "growth" ? growth(cells) : sections.join("\n")}`,
+    plots: Object.fromEntries(name === "growth" ? [growthPlot] : plots)
+  }
 }

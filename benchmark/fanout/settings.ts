@@ -2,7 +2,7 @@
 const list = (name: string, all: ReadonlyArray<string>): ReadonlyArray<string> => process.env[name]?.split(",") ?? all
 const count = (name: string, otherwise: number): number => Number(process.env[name] ?? otherwise)
 
-export const parts = list("PARTS", ["delivery", "idle", "stream", "crowd", "growth"])
+export const parts = list("PARTS", ["delivery", "connections", "stream", "crowd", "growth"])
 export const servers = list("SERVERS", [
   "raw",
   "raw-socket",
