@@ -15,7 +15,7 @@ const memory = async (server: Peers.Server) => {
 
 const open = async (name: string, connections: number): Promise<Row> => {
   const server = await Peers.start(name)
-  await warmUp(server)
+  await warmUp(server, 2000)
   const measured = await untilQuiet(async () => {
     const load = watch(server.pid)
     const clients = await Clients.connect({ port: server.port, size: connections })
@@ -33,7 +33,8 @@ const open = async (name: string, connections: number): Promise<Row> => {
 
 const idle = async (name: string, connections: number): Promise<Row> => {
   const server = await Peers.start(name, { heartbeat: 1000 })
-  await warmUp(server)
+  // Few connections, since the pages that they leave are used again.
+  await warmUp(server, 50)
   const empty = await memory(server)
   const clients = await Clients.connect({ port: server.port, size: connections })
   await Settings.sleep(3000)

@@ -10,8 +10,8 @@ const saturated = 8
 const pacedDeliveries = 50_000
 
 /** Connects and publishes once, so that no measurement includes the compilation of the code of the server. */
-export const warmUp = async (server: Peers.Server, eventSize = 0): Promise<void> => {
-  const clients = await Clients.connect({ port: server.port, size: 500, eventSize })
+export const warmUp = async (server: Peers.Server, size = 500, eventSize = 0): Promise<void> => {
+  const clients = await Clients.connect({ port: server.port, size, eventSize })
   const publisher = await Publisher.connect(server.port, server.body, saturated)
   await broadcast(clients, publisher, { outstanding: 1 }, Settings.window / 2)
   await broadcast(clients, publisher, { outstanding: saturated }, Settings.window / 2)

@@ -13,7 +13,7 @@ export const servers = list("SERVERS", [
   "effect-realtime"
 ])
 export const sizes = list("CONNECTIONS", ["100", "1000", "5000", "10000"]).map(Number)
-export const repetitions = count("REPETITIONS", 5)
+export const repetitions = count("REPETITIONS", 3)
 /** Milliseconds of a measurement. */
 export const window = count("WINDOW", 2000)
 /** Attempts at a cell that other work has disturbed. */

@@ -12,13 +12,14 @@ const router = HttpRouter.empty.pipe(
   HttpRouter.post("/publish", Effect.as(EventBroker.publish("orders", { data: event }), HttpServerResponse.empty())),
   HttpRouter.get(
     "/stream/publish",
-    EventStream.respond((stream) => Effect.forever(EventStream.publish(stream, { data: event })), {
-      strategy: "suspend"
-    })
+    EventStream.respond((stream) =>
+      Effect.gen(function*() {
+        while (true) yield* EventStream.publish(stream, { data: event })
+      }), { strategy: "suspend" })
   ),
   HttpRouter.get(
     "/stream/Stream",
-    EventStream.respondStream(Stream.repeatEffect(Effect.sync(() => ({ data: event }))))
+    EventStream.respondStream(Stream.map(Stream.range(1, Number.MAX_SAFE_INTEGER), () => ({ data: event })))
   ),
   HttpRouter.get("/heap", Effect.sync(() => HttpServerResponse.text(String(heap()))))
 )

@@ -8,7 +8,7 @@ import { event, heap, heartbeat, port } from "../server.js"
 
 const encoder = new TextEncoder()
 const comment = encoder.encode(":\n\n")
-const encode = Effect.sync(() => encoder.encode(`data: ${JSON.stringify(event)}\n\n`))
+const encode = () => encoder.encode(`data: ${JSON.stringify(event)}\n\n`)
 
 const respond = (events: Stream.Stream<Uint8Array>) =>
   // The head of a response is sent with its first bytes.
@@ -25,9 +25,9 @@ const main = Effect.gen(function*() {
     // Encoded once for all subscribers, as by the other servers.
     HttpRouter.post(
       "/publish",
-      Effect.as(Effect.flatMap(encode, (frame) => PubSub.publish(pubsub, frame)), HttpServerResponse.empty())
+      Effect.as(Effect.suspend(() => PubSub.publish(pubsub, encode())), HttpServerResponse.empty())
     ),
-    HttpRouter.get("/stream", respond(Stream.repeatEffect(encode))),
+    HttpRouter.get("/stream", respond(Stream.map(Stream.range(1, Number.MAX_SAFE_INTEGER), encode))),
     HttpRouter.get("/heap", Effect.sync(() => HttpServerResponse.text(String(heap()))))
   ))
 })

@@ -32,11 +32,12 @@ const subscribe = (channel: EventBroker.ChannelOrPattern) =>
 
 const publish = (channel: string) => EventBroker.publish(channel, { data: event })
 
-const readAtHead = (channel: string, count?: number) =>
+/** Reads from the place before the last events. */
+const read = (channel: string, last: number, count?: number) =>
   Effect.gen(function*() {
     const log = yield* EventLog.EventLog
-    const head = yield* log.head
-    return yield* time(() => log.read([channel], head, 100), count)
+    const { epoch, seq } = yield* log.head
+    return yield* time(() => log.read([channel], { epoch, seq: seq - last }, 100), count)
   })
 
 const shapes = Array.from({ length: 20 }, (_, i) => {
@@ -49,6 +50,7 @@ const sizes: Readonly<Record<string, ReadonlyArray<number>>> = {
   "publish, other connections": [1, 100, 1000, 10_000],
   "publish, channels with history": [1, 1000, 10_000, 100_000],
   "read at head by pattern, channels with history": [1, 1000, 10_000, 100_000],
+  "read of the last event by pattern, channels with history": [1, 1000, 10_000, 100_000],
   "publish, patterns of 20 shapes": [1, 20, 100, 1000],
   "publish, events of history": [1, 1000, 10_000, 100_000],
   "read at head, events of history": [1, 1000, 10_000, 100_000]
@@ -65,7 +67,10 @@ const run = (mode: string, n: number) =>
         return yield* time((i) => publish(`orders/${i % n}`))
       case "read at head by pattern, channels with history":
         yield* fill(n, (i) => `orders/${i}`)
-        return yield* readAtHead("orders/*", 20)
+        return yield* read("orders/*", 0, 20)
+      case "read of the last event by pattern, channels with history":
+        yield* fill(n, (i) => `orders/${i}`)
+        return yield* read("orders/*", 1, 20)
       case "publish, patterns of 20 shapes":
         for (let i = 0; i < n; i++) {
           const topic = shapes[i % 20]
@@ -77,7 +82,7 @@ const run = (mode: string, n: number) =>
         return yield* time(() => publish("orders"))
       default:
         yield* fill(n, () => "orders")
-        return yield* readAtHead("orders")
+        return yield* read("orders", 0)
     }
   }).pipe(
     Effect.scoped,
