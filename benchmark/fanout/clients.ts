@@ -14,6 +14,7 @@ export class Clients {
   private readonly sockets: Array<Socket> = []
   private readonly counts: Array<number> = []
   private open = 0
+  private replaced = 0
   // One buffer for all sockets: a chunk is counted before the next one is read.
   private readonly buffer = Buffer.alloc(64 * 1024)
   private readonly eventSize: number
@@ -43,6 +44,15 @@ export class Clients {
   get countOfEach(): number | undefined {
     const counts = this.counts.slice(this.options.stalled ?? 0)
     return counts.every((count) => count === counts[0]) ? counts[0] : undefined
+  }
+
+  /** Replaces connections by new ones, in turn. */
+  async replace(count: number): Promise<void> {
+    for (let i = 0; i < count; i++) {
+      const index = this.replaced++ % this.options.size
+      this.sockets[index]?.destroy()
+      await this.connect(index)
+    }
   }
 
   close(): void {
@@ -80,7 +90,7 @@ export class Clients {
       const socket = connectSocket({ port, host: "127.0.0.1", onread: { buffer: this.buffer, callback: onRead } })
       socket.on("error", reject)
       socket.write(`GET ${path} HTTP/1.1\r\nhost: 127.0.0.1\r\naccept: text/event-stream\r\n\r\n`)
-      this.sockets.push(socket)
+      this.sockets[index] = socket
     })
   }
 }

@@ -1,13 +1,20 @@
-/** Plots as SVG: lines over logarithmic axes, and bars. */
+/** Plots as SVG: lines and bars. */
+
+type Axes = "logarithmic" | "linear"
 
 interface Series {
   readonly name: string
   readonly points: ReadonlyArray<readonly [number, number]>
 }
 
-const [width, height, left, top, right, bottom] = [760, 380, 70, 40, 230, 50]
+const [width, height, left, top, right, bottom] = [860, 380, 70, 40, 330, 50]
 const colours = ["#888888", "#b8860b", "#c2410c", "#7c3aed", "#15803d", "#0891b2", "#be123c", "#1d4ed8"]
-const colour = (i: number) => colours[i % colours.length]
+/** A server has the same colour in every plot. */
+const servers = ["raw", "raw-socket", "better-sse", "effect", "nchan", "go", "baseline", "effect-realtime"]
+const colour = (name: string, i: number) => {
+  const known = servers.indexOf(name.split(",")[0] ?? "")
+  return colours[(known < 0 ? i : known) % colours.length]
+}
 
 const escape = (text: string) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;")
 const text = (x: number, y: number, content: string, anchor = "start") =>
@@ -25,11 +32,19 @@ const svg = (height: number, title: string, content: ReadonlyArray<string>) =>
     "</svg>\n"
   ].join("\n")
 
-/** Places a value on a logarithmic axis from the smallest to the largest one. */
-const scale = (values: ReadonlyArray<number>, from: number, to: number) => {
-  const low = Math.log(Math.min(...values))
-  const range = Math.log(Math.max(...values)) - low || 1
-  return (value: number) => from + (Math.log(value) - low) / range * (to - from)
+/** Places a value on an axis from the smallest to the largest one. */
+const scale = (values: ReadonlyArray<number>, axes: Axes, from: number, to: number) => {
+  const transform = axes === "linear" ? (value: number) => value : Math.log
+  const low = transform(Math.min(...values))
+  const range = transform(Math.max(...values)) - low || 1
+  return (value: number) => from + (transform(value) - low) / range * (to - from)
+}
+
+/** At most six even steps from 0 to the first one above the values. */
+const steps = (values: ReadonlyArray<number>): ReadonlyArray<number> => {
+  const most = Math.max(...values, 1e-6)
+  const step = [1, 2, 5, 10].map((n) => n * 10 ** Math.floor(Math.log10(most / 5))).find((n) => n * 5 >= most) ?? most
+  return Array.from({ length: Math.ceil(most / step) + 1 }, (_, i) => i * step)
 }
 
 /** 1, 2, 5, 10, 20 and so on, from the last one below the values to the first one above. */
@@ -39,14 +54,20 @@ const ticks = (values: ReadonlyArray<number>): ReadonlyArray<number> => {
   return all.slice(above - 1, all.findIndex((tick) => tick >= Math.max(...values)) + 1)
 }
 
-/** Draws a line for each series over logarithmic axes. */
-export const lines = (title: string, xTitle: string, series: ReadonlyArray<Series>): string => {
+/** Draws a line for each series. */
+export const lines = (
+  title: string,
+  xTitle: string,
+  series: ReadonlyArray<Series>,
+  axes: Axes = "logarithmic"
+): string => {
   const points = series.flatMap(({ points }) => points)
   if (points.length === 0) return svg(height, title, [])
-  const xs = Array.from(new Set(points.map(([x]) => x)))
-  const yTicks = ticks(points.map(([, y]) => y))
-  const x = scale(xs, left, width - right)
-  const y = scale(yTicks, height - bottom, top)
+  const [allX, allY] = [points.map(([x]) => x), points.map(([, y]) => y)]
+  const xTicks = axes === "linear" ? steps(allX) : Array.from(new Set(allX))
+  const yTicks = axes === "linear" ? steps(allY) : ticks(allY)
+  const x = scale(xTicks, axes, left, width - right)
+  const y = scale(yTicks, axes, height - bottom, top)
   // The names stand beside the last points, in their order, with room for each.
   const labels = series.map(({ name, points }, i) => ({ name, i, at: y(points.at(-1)?.[1] ?? yTicks[0] ?? 1) }))
     .sort((a, b) => a.at - b.at)
@@ -54,16 +75,16 @@ export const lines = (title: string, xTitle: string, series: ReadonlyArray<Serie
   const placed = labels.map(({ at, i, name }) => {
     const place = Math.min(Math.max(at, free), height - bottom - 14 * (labels.length - 1) + (free - top))
     free = place + 14
-    return `<g fill="${colour(i)}">${text(width - right + 8, place + 4, name)}</g>`
+    return `<g fill="${colour(name, i)}">${text(width - right + 8, place + 4, name)}</g>`
   })
   return svg(height, title, [
     ...yTicks.flatMap((
       tick
     ) => [line(left, y(tick), width - right, y(tick)), text(left - 6, y(tick) + 4, number(tick), "end")]),
-    ...xs.map((size) => text(x(size), height - bottom + 18, number(size), "middle")),
+    ...xTicks.map((size) => text(x(size), height - bottom + 18, number(size), "middle")),
     text((left + width - right) / 2, height - 12, xTitle, "middle"),
-    ...series.map(({ points }, i) =>
-      `<polyline fill="none" stroke="${colour(i)}" stroke-width="2" points="${
+    ...series.map(({ name, points }, i) =>
+      `<polyline fill="none" stroke="${colour(name, i)}" stroke-width="2" points="${
         points.map(([px, py]) => `${x(px).toFixed(1)},${y(py).toFixed(1)}`).join(" ")
       }"/>`
     ),
@@ -84,7 +105,7 @@ export const bars = (title: string, series: ReadonlyArray<Series>): string => {
       const value = values[i] ?? 0
       return [
         text(from - 8, at + 14, name, "end"),
-        `<rect x="${from}" y="${at}" width="${length(value).toFixed(1)}" height="18" fill="${colour(i)}"/>`,
+        `<rect x="${from}" y="${at}" width="${length(value).toFixed(1)}" height="18" fill="${colour(name, i)}"/>`,
         text(from + length(value) + 6, at + 14, number(value))
       ]
     })

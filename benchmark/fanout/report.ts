@@ -45,6 +45,13 @@ const events = column("events/s", "perSecond", 0)
 const megabytes = column("memory taken MB", "megabytes", 0)
 const crowd = [ratio("p99 × raw", "p99"), column("last delivery p50 ms", "p50"), p99, cpu, megabytes, ...load]
 
+const samples = [
+  column("resident MB", "megabytes"),
+  column("delay of the event loop, p99 ms", "delay"),
+  column("descriptors", "descriptors", 0)
+]
+const nanos = column("nanoseconds of an operation", "nanos", 0)
+
 const idle = "idle, a heartbeat each second"
 const stream = "as many events as possible"
 
@@ -93,7 +100,8 @@ const parts: Readonly<Record<string, Part>> = {
       { file: "crowd-memory.svg", mode: "10 % stalled", column: megabytes }
     ]
   },
-  growth: { title: "Growth", columns: {}, plots: [] }
+  growth: { title: "Growth", columns: {}, plots: [] },
+  endurance: { title: "Connections that stall and that are replaced", columns: {}, plots: [] }
 }
 
 const unique = <A>(values: ReadonlyArray<A>): ReadonlyArray<A> => Array.from(new Set(values))
@@ -143,11 +151,14 @@ const table = (columns: ReadonlyArray<Column>, cells: ReadonlyArray<Cell>): stri
   ].join("\n")
 }
 
+const countOf = (connections: number) => `${connections} connection${connections === 1 ? "" : "s"}`
+
 const medianOf = (column: Column, cells: ReadonlyArray<Cell>) => quantile(valuesOf(column, cells, []), 0.5)
 
-const plot = (cells: ReadonlyArray<Cell>, mode: string, column: Column): string => {
-  const series = unique(cells.map(({ server }) => server)).map((name) => {
-    const own = cells.filter(({ server }) => server === name)
+/** Returns a line of medians over the connections for each server, or for each mode. */
+const seriesOf = (cells: ReadonlyArray<Cell>, key: "server" | "mode", column: Column) =>
+  unique(cells.map((cell) => cell[key])).map((name) => {
+    const own = cells.filter((cell) => cell[key] === name)
     return {
       name,
       points: unique(own.map(({ connections }) => connections)).map((x) =>
@@ -155,10 +166,13 @@ const plot = (cells: ReadonlyArray<Cell>, mode: string, column: Column): string 
       ).filter(([, y]) => Number.isFinite(y))
     }
   })
+
+const plot = (cells: ReadonlyArray<Cell>, mode: string, column: Column): string => {
+  const series = seriesOf(cells, "server", column)
   const sizes = unique(cells.map(({ connections }) => connections))
   return sizes.length > 1
     ? Plot.lines(`${mode}: ${column.title}`, "connections", series)
-    : Plot.bars(`${mode}, ${sizes[0]} connections: ${column.title}`, series)
+    : Plot.bars(`${mode}, ${countOf(sizes[0] ?? 0)}: ${column.title}`, series)
 }
 
 /** The slope of the line through the points by least squares. */
@@ -170,7 +184,6 @@ const slope = (points: ReadonlyArray<readonly [number, number]>): number => {
 }
 
 const growth = (cells: ReadonlyArray<Cell>): string => {
-  const nanos: Column = { title: "", value: value("nanos"), digits: 0 }
   return unique(cells.map(({ mode }) => mode)).map((mode) => {
     const rows = cells.filter((cell) => cell.mode === mode)
     const sizes = unique(rows.map(({ connections }) => connections))
@@ -198,6 +211,28 @@ const growth = (cells: ReadonlyArray<Cell>): string => {
   }).join("\n")
 }
 
+/** Samples over the seconds. The first minute, in which the server takes the memory that it needs, is in no slope. */
+const endurance = (cells: ReadonlyArray<Cell>): string =>
+  [
+    `### ${cells[0]?.mode}, 10 % stalled, 10 % replaced each minute`,
+    "",
+    "| | second minute | last minute | slope, for each minute |",
+    "|---|---:|---:|---:|",
+    ...unique(cells.map(({ server }) => server)).flatMap((server) => {
+      const own = cells.filter((cell) => cell.server === server && cell.connections > 60)
+      const end = Math.max(...own.map(({ connections }) => connections))
+      return samples.map((column) => {
+        const median = (from: number) =>
+          medianOf(column, own.filter(({ connections }) => connections > from && connections <= from + 60)).toFixed(1)
+        const points = own.map((cell) => [cell.connections, column.value(cell) ?? Number.NaN] as const)
+        return `| ${server}, ${column.title} | ${median(60)} | ${median(end - 60)} | ${
+          (slope(points) * 60).toFixed(2)
+        } |`
+      })
+    }),
+    ""
+  ].join("\n")
+
 /** Returns the tables and the plots of a part. */
 export const make = (
   name: string,
@@ -208,7 +243,7 @@ export const make = (
   const sections = unique(cells.map(({ mode }) => mode)).flatMap((mode) => {
     const rows = cells.filter((cell) => cell.mode === mode)
     return unique(rows.map(({ connections }) => connections)).map((connections) =>
-      `### ${connections} connection${connections === 1 ? "" : "s"}, ${mode}\n\n${
+      `### ${countOf(connections)}, ${mode}\n\n${
         table(part.columns[mode] ?? [], rows.filter((cell) => cell.connections === connections))
       }\n`
     )
@@ -216,21 +251,23 @@ export const make = (
   const plots = part.plots.map(({ column, file, mode }) =>
     [file, plot(cells.filter((cell) => cell.mode === mode), mode, column)] as const
   )
-  const growthPlot = [
-    "growth.svg",
-    Plot.lines(
-      "nanoseconds of an operation",
-      "connections, channels, patterns or events",
-      unique(cells.map(({ mode, server }) => `${server}: ${mode}`)).map((name) => ({
-        name,
-        points: cells.filter(({ mode, server }) => name === `${server}: ${mode}`).map(({ connections, values }) =>
-          [connections, values["nanos"] ?? Number.NaN] as const
-        )
-      }))
-    )
-  ] as const
-  return {
-    markdown: `## ${part.title}\n\n${name === "growth" ? growth(cells) : sections.join("\n")}`,
-    plots: Object.fromEntries(name === "growth" ? [growthPlot] : plots)
+  switch (name) {
+    case "growth": {
+      const series = seriesOf(cells.filter(({ server }) => server === "effect-realtime"), "mode", nanos)
+      return {
+        markdown: `## ${part.title}\n\n${growth(cells)}`,
+        plots: { "growth.svg": Plot.lines(nanos.title, "connections, channels, patterns or events", series) }
+      }
+    }
+    case "endurance":
+      return {
+        markdown: `## ${part.title}\n\n${endurance(cells)}`,
+        plots: Object.fromEntries(samples.map((column) => [
+          `endurance-${column.title.split(" ")[0]}.svg`,
+          Plot.lines(column.title, "seconds", seriesOf(cells, "server", column), "linear")
+        ]))
+      }
+    default:
+      return { markdown: `## ${part.title}\n\n${sections.join("\n")}`, plots: Object.fromEntries(plots) }
   }
 }

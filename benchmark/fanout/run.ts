@@ -12,6 +12,7 @@ import type { Cell, Row } from "./cells.js"
 import * as Connections from "./connections.js"
 import * as Crowd from "./crowd.js"
 import * as Delivery from "./delivery.js"
+import * as Endurance from "./endurance.js"
 import * as Growth from "./growth.js"
 import * as Peers from "./peers.js"
 import * as Report from "./report.js"
@@ -29,7 +30,8 @@ const parts: Readonly<Record<string, Part>> = {
   connections: { servers: all, measure: Connections.measure },
   stream: Stream,
   crowd: { servers: all, measure: Crowd.measure },
-  growth: Growth
+  growth: Growth,
+  endurance: Endurance
 }
 
 const results = fileURLToPath(new URL("../../results/", import.meta.url))

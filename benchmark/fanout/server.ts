@@ -1,5 +1,6 @@
 import type { IncomingMessage, RequestListener, ServerResponse } from "node:http"
 import { createServer } from "node:http"
+import { monitorEventLoopDelay } from "node:perf_hooks"
 
 /** Settings of a server process, from the environment that the runner sets. The heartbeat is in milliseconds. */
 export const port = Number(process.env["PORT"])
@@ -28,6 +29,16 @@ export const heap = (): number => {
   globalThis.gc?.()
   const { external, heapUsed } = process.memoryUsage()
   return heapUsed + external
+}
+
+const delays = monitorEventLoopDelay({ resolution: 10 })
+delays.enable()
+
+/** Returns the p99 of the delay of the event loop since the last call, in milliseconds. */
+export const delay = (): number => {
+  const p99 = delays.percentile(99) / 1e6 - 10
+  delays.reset()
+  return p99
 }
 
 /** Serves the routes that the runner requests of each server. */

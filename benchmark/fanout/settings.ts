@@ -21,4 +21,7 @@ export const tries = count("TRIES", 3)
 /** Commit of an older tree that is measured as one more server. */
 export const baseline = process.env["BASELINE"]
 
+/** Minutes of the part `endurance`. */
+export const minutes = count("MINUTES", 10)
+
 export const sleep = (millis: number) => new Promise<void>((resolve) => setTimeout(resolve, millis))

@@ -5,7 +5,7 @@ import { NodeHttpServer, NodeRuntime } from "@effect/platform-node"
 import { Effect, Layer, Stream } from "effect"
 import { EventBroker, EventLog, EventStream } from "effect-realtime"
 
-import { event, heap, heartbeat, port } from "../server.js"
+import { delay, event, heap, heartbeat, port } from "../server.js"
 
 const router = HttpRouter.empty.pipe(
   HttpRouter.get("/events", EventBroker.respond("orders", { heartbeat })),
@@ -21,7 +21,8 @@ const router = HttpRouter.empty.pipe(
     "/stream/Stream",
     EventStream.respondStream(Stream.map(Stream.range(1, Number.MAX_SAFE_INTEGER), () => ({ data: event })))
   ),
-  HttpRouter.get("/heap", Effect.sync(() => HttpServerResponse.text(String(heap()))))
+  HttpRouter.get("/heap", Effect.sync(() => HttpServerResponse.text(String(heap())))),
+  HttpRouter.get("/delay", Effect.sync(() => HttpServerResponse.text(String(delay()))))
 )
 
 HttpServer.serve(router).pipe(
