@@ -7,7 +7,7 @@ interface Series {
   readonly points: ReadonlyArray<readonly [number, number]>
 }
 
-const [width, height, left, top, right, bottom] = [860, 380, 70, 40, 330, 50]
+const [width, height, left, top, right, bottom] = [900, 380, 70, 40, 370, 50]
 const colours = ["#888888", "#b8860b", "#c2410c", "#7c3aed", "#15803d", "#0891b2", "#be123c", "#1d4ed8"]
 /** A server has the same colour in every plot. */
 const servers = ["raw", "raw-socket", "better-sse", "effect", "nchan", "go", "baseline", "effect-realtime"]

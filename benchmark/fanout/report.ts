@@ -1,6 +1,6 @@
 import type { Cell } from "./cells.js"
 import { quantile } from "./cells.js"
-import { isDisturbed } from "./load.js"
+import { isDisturbed, isLimited } from "./load.js"
 import * as Plot from "./plot.js"
 
 /** A column of a table: the median of a value, or of its ratio to raw in the same repetition. */
@@ -137,12 +137,16 @@ const table = (columns: ReadonlyArray<Column>, cells: ReadonlyArray<Cell>): stri
   const rows = unique(cells.map(({ server }) => server)).map((server) => {
     const own = cells.filter((cell) => cell.server === server)
     const disturbed = own.filter(({ load }) => isDisturbed(load)).length
+    const limited = quiet(own).some(({ load }) => isLimited(load))
     const mark = disturbed === 0
       ? ""
       : disturbed === own.length
       ? " \\*"
       : ` (${own.length - disturbed} of ${own.length})`
-    return `| ${[server + mark, ...columns.map((column) => format(valuesOf(column, own, raw), column))].join(" | ")} |`
+    return `| ${
+      [server + mark + (limited ? " †" : ""), ...columns.map((column) => format(valuesOf(column, own, raw), column))]
+        .join(" | ")
+    } |`
   })
   return [
     `| ${["server", ...columns.map(({ title }) => title)].join(" | ")} |`,
