@@ -1,17 +1,20 @@
-import { createServer } from "node:http"
-import type { AddressInfo } from "node:net"
-
 import { createChannel, createSession } from "better-sse"
 
-import { event, start } from "../server.js"
+import { event, fill, heartbeat, serve } from "../server.js"
 
 const channel = createChannel()
+const options = { keepAlive: heartbeat }
 
-const server = createServer((request, response) => {
-  void createSession(request, response).then((session) => channel.register(session))
-})
-
-server.listen(0, "127.0.0.1", () =>
-  start((server.address() as AddressInfo).port, () => {
+serve({
+  subscribe: (request, response) => {
+    void createSession(request, response, options).then((session) => channel.register(session))
+  },
+  publish: () => {
     channel.broadcast(event)
-  }))
+  },
+  streams: {
+    "/stream": (request, response) => {
+      void createSession(request, response, options).then((session) => fill(response, () => session.push(event)))
+    }
+  }
+})

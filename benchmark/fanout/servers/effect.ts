@@ -2,42 +2,38 @@ import { createServer } from "node:http"
 
 import { HttpRouter, HttpServer, HttpServerResponse } from "@effect/platform"
 import { NodeHttpServer, NodeRuntime } from "@effect/platform-node"
-import { Effect, PubSub, Runtime, Stream } from "effect"
+import { Effect, Layer, PubSub, Schedule, Stream } from "effect"
 
-import { event, start } from "../server.js"
+import { event, heap, heartbeat, port } from "../server.js"
 
 const encoder = new TextEncoder()
+const comment = encoder.encode(":\n\n")
+const encode = () => encoder.encode(`data: ${JSON.stringify(event)}\n\n`)
 
-const program = Effect.gen(function*() {
+const respond = (events: Stream.Stream<Uint8Array>) =>
+  // The head of a response is sent with its first bytes.
+  HttpServerResponse.stream(Stream.concat(Stream.succeed(comment), events), {
+    contentType: "text/event-stream",
+    headers: { "cache-control": "no-cache" }
+  })
+
+const main = Effect.gen(function*() {
   const pubsub = yield* PubSub.bounded<Uint8Array>(1024)
-  const router = HttpRouter.empty.pipe(
-    HttpRouter.get(
-      "/events",
-      HttpServerResponse.stream(
-        Stream.unwrapScoped(Effect.map(PubSub.subscribe(pubsub), (events) =>
-          // The head of a response is sent with its first bytes.
-          Stream.concat(Stream.succeed(encoder.encode(":\n\n")), Stream.fromQueue(events)))),
-        { contentType: "text/event-stream", headers: { "cache-control": "no-cache" } }
-      )
-    )
-  )
-  yield* HttpServer.serveEffect(router)
-  const runFork = Runtime.runFork(yield* Effect.runtime())
-  yield* HttpServer.addressWith((address) =>
-    Effect.sync(() => {
-      if (address._tag !== "TcpAddress") return
-      // Encoded once for all subscribers, as the other servers do.
-      start(address.port, () =>
-        void runFork(Effect.suspend(() =>
-          PubSub.publish(pubsub, encoder.encode(`data: ${JSON.stringify(event)}\n\n`))
-        )))
-    })
-  )
-  return yield* Effect.never
+  yield* Effect.forkScoped(Effect.schedule(PubSub.publish(pubsub, comment), Schedule.spaced(heartbeat)))
+  return HttpServer.serve(HttpRouter.empty.pipe(
+    HttpRouter.get("/events", respond(Stream.unwrapScoped(Effect.map(PubSub.subscribe(pubsub), Stream.fromQueue)))),
+    // Encoded once for all subscribers, as by the other servers.
+    HttpRouter.post(
+      "/publish",
+      Effect.as(Effect.suspend(() => PubSub.publish(pubsub, encode())), HttpServerResponse.empty())
+    ),
+    HttpRouter.get("/stream", respond(Stream.map(Stream.range(1, Number.MAX_SAFE_INTEGER), encode))),
+    HttpRouter.get("/heap", Effect.sync(() => HttpServerResponse.text(String(heap()))))
+  ))
 })
 
-program.pipe(
-  Effect.scoped,
-  Effect.provide(NodeHttpServer.layer(createServer, { port: 0, host: "127.0.0.1" })),
+Layer.unwrapScoped(main).pipe(
+  Layer.provide(NodeHttpServer.layer(createServer, { port, host: "127.0.0.1" })),
+  Layer.launch,
   NodeRuntime.runMain
 )
