@@ -1,8 +1,8 @@
 /**
  * Measures a node that runs many streams at once, each with one reader over HTTP in another process:
  * `tsx benchmark/streams.ts`. In turns: the streams alone, `ResumableStream`, and a publish for each element.
- * `STREAMS` is their number, `RATE` the elements that each emits in a second, `TOGETHER` how many of them at once, `SECONDS` the length of a
- * measurement, `ENGINE` the log: `memory` or `redis`.
+ * `STREAMS` is their number, `RATE` the elements that each emits in a second, `TOGETHER` how many of them at once,
+ * `SECONDS` the length of a measurement, `ENGINE` the log: `memory` or `redis`.
  */
 import type { ChildProcess } from "node:child_process"
 import { fork } from "node:child_process"
