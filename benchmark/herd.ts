@@ -199,7 +199,7 @@ const serve = (name: string) =>
     })
     const order = Effect.promise(() => nextMessage(process))
     process.send?.("ready")
-    yield* Effect.forever(
+    return yield* Effect.forever(
       Effect.flatMap(Effect.zipRight(order, measure), (times) => Effect.sync(() => process.send?.(times)))
     )
   }).pipe(Effect.scoped)
