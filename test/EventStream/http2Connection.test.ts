@@ -5,7 +5,7 @@ import type { HttpApp } from "@effect/platform"
 import { HttpServer, HttpServerResponse } from "@effect/platform"
 import { NodeHttpServer } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
-import { Deferred, Duration, Effect, Exit, Layer, Predicate, Queue, Ref, Scope } from "effect"
+import { Deferred, Duration, Effect, Exit, Fiber, Layer, Predicate, Queue, Ref, Scope } from "effect"
 import { EventStream } from "effect-realtime"
 import { LeakCheck } from "effect-realtime/testing"
 
@@ -67,6 +67,29 @@ describe("event streams over HTTP/2", () => {
       yield* until(open(session).on("error", () => {}), ":")
       session.on("error", () => {}).goaway(Http2.constants.NGHTTP2_NO_ERROR)
       yield* Deferred.await(gone)
+    }).pipe(LeakCheck.run))
+
+  // Kind: a request of HTTP/2 that waits for its turn while the client announces to close the connection.
+  it.live("end when they open after the client has announced to close its connection", () =>
+    Effect.gen(function*() {
+      const connect = yield* serve(
+        EventStream.respond(
+          () => {
+            // Only some begin before the announcement.
+            for (const at = performance.now(); performance.now() - at < 2;);
+            return Effect.never
+          },
+          { heartbeat: "off" }
+        ),
+        yield* Effect.scope
+      )
+      const session = (yield* connect).on("error", () => {})
+      const reading = yield* Effect.forEach(
+        Array.from({ length: 20 }, () => open(session)),
+        (stream) => Effect.fork(read(stream))
+      )
+      session.goaway(Http2.constants.NGHTTP2_NO_ERROR)
+      yield* Fiber.joinAll(reading)
     }).pipe(LeakCheck.run))
 
   it.live("leave no fiber of another response that is reset before it is sent", () =>

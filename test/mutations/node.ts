@@ -138,10 +138,18 @@ export default [
   {
     promise: "A stream of HTTP/2 ends when its client announces to close the connection",
     file: "src/EventStream/internal/nodeShutdown.ts",
-    find: "for (const stream of carried) takeTurn(() => carried.has(stream) && stream.shutdown())",
+    find: "for (const stream of own.streams) takeTurn(() => own.streams.has(stream) && stream.shutdown())",
     replace: "",
     test: "test/EventStream/http2Connection.test.ts",
-    name: "announces to close its connection"
+    name: "when the client announces to close its connection"
+  },
+  {
+    promise: "A stream of HTTP/2 that opens after its client has announced to close the connection ends too",
+    file: "src/EventStream/internal/nodeShutdown.ts",
+    find: "own.isLeaving = true",
+    replace: "",
+    test: "test/EventStream/http2Connection.test.ts",
+    name: "after the client has announced to close"
   },
   {
     promise: "A connection on which thousands of requests wait is read no more",

@@ -39,8 +39,14 @@ export interface Closing {
   readonly hasBegun: () => boolean
   /** The open streams of the server. */
   readonly streams: Set<OpenStream>
-  /** Returns the open streams of the session of HTTP/2 that carries a response, if one does. */
-  readonly streamsOf: (response: Http.ServerResponse) => Set<OpenStream> | undefined
+  /** Returns the session of HTTP/2 that carries a response, if one does. */
+  readonly sessionOf: (response: Http.ServerResponse) => Session | undefined
+}
+
+export interface Session {
+  readonly streams: Set<OpenStream>
+  /** True once the client has announced to close the session. A stream that opens later has to end too. */
+  isLeaving: boolean
 }
 
 interface OpenStream {
@@ -82,7 +88,7 @@ export const closingOf = (response: Http.ServerResponse): Closing | undefined =>
 
 const watch = (server: Server): Closing => {
   const sockets = new Set<Net.Socket>()
-  const sessions = new Map<Http2.Http2Session, Set<OpenStream>>()
+  const sessions = new Map<Http2.Http2Session, Session>()
   const streams: Closing["streams"] = new Set()
   let isClosing = false
   let lostListenerAt = 0
@@ -90,8 +96,8 @@ const watch = (server: Server): Closing => {
   const closing: Closing = {
     hasBegun,
     streams,
-    streamsOf: (response) => {
-      const session = sessionOf(response)
+    sessionOf: (response) => {
+      const session = http2SessionOf(response)
       return session === undefined ? undefined : sessions.get(session)
     }
   }
@@ -110,14 +116,15 @@ const watch = (server: Server): Closing => {
     socket.off("error", ignore).on("error", ignore)
   })
   server.on("session", (session) => {
-    const carried = new Set<OpenStream>()
-    sessions.set(session, carried)
+    const own: Session = { streams: new Set(), isLeaving: false }
+    sessions.set(session, own)
     session.once("close", () => sessions.delete(session))
     // A client announces that it closes the connection. Node may not notice any more when it does, nor can it be
     // probed.
     session.once("goaway", () => {
       postponeClose(session)
-      for (const stream of carried) takeTurn(() => carried.has(stream) && stream.shutdown())
+      own.isLeaving = true
+      for (const stream of own.streams) takeTurn(() => own.streams.has(stream) && stream.shutdown())
       endSilent(session)
     })
   })
@@ -394,7 +401,7 @@ const isRequest = (u: unknown): u is Http.IncomingMessage => Predicate.hasProper
 
 const isSession = (u: unknown): u is Http2.Http2Session => Predicate.hasProperty(u, "goaway")
 
-const sessionOf = (response: Http.ServerResponse): Http2.Http2Session | undefined =>
+const http2SessionOf = (response: Http.ServerResponse): Http2.Http2Session | undefined =>
   Predicate.hasProperty(response, "stream") && Predicate.hasProperty(response.stream, "session") &&
     isSession(response.stream.session)
     ? response.stream.session

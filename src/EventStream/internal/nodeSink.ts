@@ -156,8 +156,7 @@ class NodeSink implements Sink {
   /** Destination of the bytes, if the response is bypassed. */
   private readonly socket: Net.Socket | undefined
   private readonly closing: NodeShutdown.Closing | undefined
-  /** Streams of the same HTTP/2 session. */
-  private readonly carried: Set<{ readonly shutdown: () => void }> | undefined
+  private readonly session: NodeShutdown.Session | undefined
   private isScheduled = false
   private isEnding = false
   private drainTimer: NodeJS.Timeout | undefined
@@ -167,7 +166,7 @@ class NodeSink implements Sink {
     this.response = response
     this.onEnd = onEnd
     this.closing = NodeShutdown.closingOf(response)
-    this.carried = this.closing?.streamsOf(response)
+    this.session = this.closing?.sessionOf(response)
     this.socket = response.socket !== null && response.chunkedEncoding && !Object.hasOwn(response, "write")
       ? response.socket
       : undefined
@@ -179,9 +178,9 @@ class NodeSink implements Sink {
       response.end()
       return this.onEnd(Exit.void)
     }
-    if (this.closing?.hasBegun() === true) this.shutdown()
+    if (this.closing?.hasBegun() === true || this.session?.isLeaving === true) this.shutdown()
     this.closing?.streams.add(this)
-    this.carried?.add(this)
+    this.session?.streams.add(this)
     response.on("close", this.leave)
     const { socket } = response
     if (Predicate.isNullable(socket) || socket.destroyed) return this.leave()
@@ -198,7 +197,7 @@ class NodeSink implements Sink {
     clearTimeout(this.drainTimer)
     this.response.off("close", this.leave)
     this.closing?.streams.delete(this)
-    this.carried?.delete(this)
+    this.session?.streams.delete(this)
     this.connection.detach()
     this.response.end()
   }
