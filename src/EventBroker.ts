@@ -811,7 +811,8 @@ function makeDrain<R>(
  */
 export const make = Effect.fnUntraced(function*<R = never>(options: Options<R> = {}) {
   // Slightly over 200 lines: the parts have files of their own, and what remains is the service that joins them.
-  const hub = new Hub.Hub()
+  const clock = yield* Effect.clock
+  const hub = new Hub.Hub(clock)
   const admission = yield* Admission.make(hub, options)
   const log = yield* EventLog.EventLog
   const tail = yield* log.tail
@@ -819,7 +820,6 @@ export const make = Effect.fnUntraced(function*<R = never>(options: Options<R> =
   const lifecycle = yield* Lifecycle.make(hub, tail, presence, options)
   const revocations = yield* Revocations.make(log, tail, admission.disconnectOwners)
   const replays = Replay.make(log, hub)
-  const clock = yield* Effect.clock
   const scope = yield* Effect.scope
 
   const drain = Draining.make(hub, admission)

@@ -1,10 +1,13 @@
+import type * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 
 import { type Cursor, type Entry, formatEventId, type Item } from "../../EventLog.js"
 import type { Connection } from "../../EventStream/internal/connection.js"
 import * as Frame from "../../EventStream/internal/frame.js"
 import { isPattern, PatternMap, shapeOf } from "../../internal/channel.js"
+import { monotonicMillis } from "../../internal/clock.js"
 import { add } from "../../internal/counter.js"
+import { later } from "../../internal/nextTurn.js"
 import * as Metrics from "../../Metrics.js"
 import type * as Topic from "../../Topic.js"
 import * as StoredEvent from "./storedEvent.js"
@@ -142,6 +145,14 @@ export class Hub {
   private readonly frames = new WeakMap<Entry, WeakRef<Frame.Frame>>()
   private readonly attributedFrames = new WeakMap<Entry, WeakRef<Frame.Frame>>()
 
+  /** True if an event was written at once in this turn of the event loop. */
+  private hasWritten = false
+  private readonly clock: Clock.Clock
+
+  constructor(clock: Clock.Clock) {
+    this.clock = clock
+  }
+
   get channels(): ReadonlyArray<Channel> {
     return Array.from(new Map(Array.from(this.subscribers).flatMap(({ granted }) => Array.from(granted))).values())
   }
@@ -235,6 +246,13 @@ export class Hub {
   /** Sends the items of the tail to their subscribers. Returns those that were live and now have to read the log. */
   dispatch(items: ReadonlyArray<Item>): ReadonlySet<Subscriber> {
     const fallen = new Set<Subscriber>()
+    const now = monotonicMillis(this.clock)
+    // Written at once. The others of the same turn of the event loop are queued, and then written together.
+    const isFirst = items.length === 1 && !this.hasWritten
+    if (isFirst) {
+      this.hasWritten = true
+      later(this.forgetWritten)
+    }
     const fallBehind = (subscriber: Subscriber) => {
       if (subscriber.fallBehind()) fallen.add(subscriber)
     }
@@ -267,7 +285,7 @@ export class Hub {
               const frame = subscriber.isAttributed
                 ? attributed ??= this.frameOf(item, true)
                 : plain ??= this.frameOf(item, false)
-              if (subscriber.connection.offer(frame)) delivered++
+              if (isFirst ? subscriber.connection.deliver(frame, now) : subscriber.connection.offer(frame)) delivered++
             }
           }
         }
@@ -320,6 +338,10 @@ export class Hub {
     }
     Metrics.framesQueued.unsafeUpdate(queued, [])
     return wait
+  }
+
+  private readonly forgetWritten = (): void => {
+    this.hasWritten = false
   }
 
   private countShape(shape: string, change: 1 | -1): void {

@@ -1,5 +1,7 @@
 import * as Effect from "effect/Effect"
 
+import { later } from "../../internal/nextTurn.js"
+
 /** The entries of a page at most, and the bytes of their data. A log reads one entry at least. */
 export interface Size {
   readonly entries: number
@@ -103,12 +105,6 @@ export class PageTurns {
       this.beginNext()
     })
   }
-}
-
-/** Calls back in the next turn of the event loop. */
-const later = (callback: () => void): void => {
-  if (typeof setImmediate === "function") setImmediate(callback)
-  else setTimeout(callback, 0)
 }
 
 const maxReads = 8

@@ -25,6 +25,8 @@ export interface Sink {
   readonly ready: () => void
   /** Takes the queued frames now. Is called only while the connection is not blocked. */
   readonly flush: () => void
+  /** Writes a frame now. Is called only while the connection is not blocked and nothing is queued. */
+  readonly write?: (frame: Frame.Frame) => void
   /** Cuts off the client, if it is still connected. The client loses all that it has not read. */
   readonly abort: (reason: AbortReason) => void
 }
@@ -399,6 +401,24 @@ export class Connection {
   offerIfRoom(frame: Frame.Frame): boolean {
     const { state } = this
     return state._tag === "Open" && this.flushForRoom(state, frame) && this.accept(frame)
+  }
+
+  /**
+   * Delivers the frame as `offer` does, and at once if nothing precedes it: no queue, no further loop over the
+   * connections. The caller knows the time.
+   */
+  deliver(frame: Frame.Frame, now: number): boolean {
+    const { state } = this
+    if (state._tag !== "Open") return false
+    const { delivery } = state
+    const { sink } = delivery
+    if (
+      sink?.write === undefined || delivery.blockedSince !== undefined || delivery.opening !== undefined ||
+      delivery.queuedBytes > 0 || delivery.parts.length > 0 || this.gap > 0 || frame.bytes.length > Frame.maxWrite
+    ) return this.offer(frame)
+    this.lastSent = now
+    sink.write(frame)
+    return true
   }
 
   /** Queues the frame. Returns false if the connection has ended, or has no room and its strategy drops the frame. */

@@ -16,7 +16,12 @@ export class Frame {
 
   /** Returns the frame as one chunk of an HTTP/1.1 body (RFC 9112, section 7.1), made once for all sockets. */
   toHttpChunk(): Uint8Array {
-    return this.chunk ??= concat([textEncoder.encode(`${this.bytes.length.toString(16)}\r\n`), this.bytes, lineEnd])
+    // A `Buffer`, since Node's socket makes one of any other array of bytes, at each write.
+    return this.chunk ??= Buffer.concat([
+      textEncoder.encode(`${this.bytes.length.toString(16)}\r\n`),
+      this.bytes,
+      lineEnd
+    ])
   }
 
   /** Returns the frame in parts of at most `maxWrite` bytes, made once for all sockets. */

@@ -8,6 +8,7 @@ import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import * as Predicate from "effect/Predicate"
 
+import { later } from "../../internal/nextTurn.js"
 import type { Connection, Sink } from "./connection.js"
 import * as Frame from "./frame.js"
 import * as NodeShutdown from "./nodeShutdown.js"
@@ -202,37 +203,39 @@ class NodeSink implements Sink {
     this.response.end()
   }
 
-  /** Schedules a write. One microtask writes the frames of one turn, for all sinks. */
+  /** Schedules a write. The frames of one turn of the event loop are written together. */
   ready(): void {
     if (this.isScheduled) return
     this.isScheduled = true
-    if (scheduled.push(this) === 1) queueMicrotask(flushScheduled)
+    if (scheduled.push(this) === 1) later(flushScheduled)
   }
 
   flush(): void {
     this.isScheduled = false
-    const { connection, response, socket } = this
-    const writable = socket ?? response
-    if (this.isEnding || writable.destroyed) return
-    while (!connection.isBlocked) {
+    const { connection, response } = this
+    while (this.canWrite && !connection.isBlocked) {
       const frames = connection.take()
       if (frames.length === 0) break
-      const frame = Frame.join(frames)
-      if (!writable.write(socket === undefined ? frame.bytes : frame.toHttpChunk())) {
-        connection.block()
-        writable.once("drain", () => {
-          if (this.isEnding) return
-          connection.unblock()
-          this.flush()
-        })
-      }
+      this.write(Frame.join(frames))
     }
+    if (!this.canWrite) return
     if (connection.isDrained && !connection.isBlocked) {
       this.isEnding = true
       // The stream is over when the end of its body is sent, not when it is queued. Until then the client is timed.
       connection.block()
       // A middleware of Node may replace `end`, and take a callback for data.
       response.once("finish", this.leave).end()
+    }
+  }
+
+  write(frame: Frame.Frame): void {
+    const { connection, response, socket } = this
+    if (!this.canWrite) return
+    const hasRoom = socket === undefined ? response.write(frame.bytes) : socket.write(frame.toHttpChunk())
+    if (!hasRoom) {
+      connection.block()
+      const writable = socket ?? response
+      writable.once("drain", this.drain)
     }
   }
 
@@ -258,6 +261,16 @@ class NodeSink implements Sink {
     this.drainTimer = setTimeout(() => {
       if (req.readableFlowing === null) req.resume()
     }, NodeShutdown.drainDelay)
+  }
+
+  private get canWrite(): boolean {
+    return !this.isEnding && !(this.socket ?? this.response).destroyed
+  }
+
+  private readonly drain = (): void => {
+    if (this.isEnding) return
+    this.connection.unblock()
+    this.flush()
   }
 
   private readonly leave = (): void => {
