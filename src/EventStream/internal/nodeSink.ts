@@ -232,11 +232,14 @@ class NodeSink implements Sink {
     const { connection, response, socket } = this
     if (!this.canWrite) return
     const hasRoom = socket === undefined ? response.write(frame.bytes) : socket.write(frame.toHttpChunk())
-    if (!hasRoom) {
-      connection.block()
-      const writable = socket ?? response
-      writable.once("drain", this.drain)
-    }
+    if (hasRoom) return
+    connection.block()
+    const writable = socket ?? response
+    writable.once("drain", () => {
+      if (this.isEnding) return
+      connection.unblock()
+      this.flush()
+    })
   }
 
   abort(): void {
@@ -265,12 +268,6 @@ class NodeSink implements Sink {
 
   private get canWrite(): boolean {
     return !this.isEnding && !(this.socket ?? this.response).destroyed
-  }
-
-  private readonly drain = (): void => {
-    if (this.isEnding) return
-    this.connection.unblock()
-    this.flush()
   }
 
   private readonly leave = (): void => {
