@@ -12,6 +12,7 @@ import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import type * as DateTime from "effect/DateTime"
+import * as DefaultServices from "effect/DefaultServices"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Effectable from "effect/Effectable"
@@ -21,6 +22,7 @@ import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
+import * as Tracer from "effect/Tracer"
 
 import * as Admission from "./EventBroker/internal/admission.js"
 import * as Draining from "./EventBroker/internal/drain.js"
@@ -548,9 +550,9 @@ const isTyped = (args: Typed | Plain): args is Typed => typeof args[0] !== "stri
  */
 export const subscribe = <E = never, R = never>(
   channels: ChannelOrPattern | Iterable<ChannelOrPattern>,
-  options: SubscribeOptions<E, R> = {}
+  options: SubscribeOptions<E, R> = noOptions
 ): Effect.Effect<EventStream.EventStream, EventLog.EventLogError | E, EventBroker | R | Scope.Scope> => {
-  Connection.checkOptions(withDefaults(options))
+  defaultsOf(options)
   Replay.checkFrom(options)
   return Effect.flatMap(EventBroker, (broker) => broker.subscribe(channels, options))
 }
@@ -589,13 +591,13 @@ export const subscribe = <E = never, R = never>(
  */
 export const respond = <E = never, R = never>(
   channels: ChannelOrPattern | Iterable<ChannelOrPattern>,
-  options: SubscribeOptions<E, R> & EventStream.ResponseOptions = {}
+  options: SubscribeOptions<E, R> & EventStream.ResponseOptions = noOptions
 ): Effect.Effect<
   HttpServerResponse.HttpServerResponse,
   E,
   EventBroker | HttpServerRequest | R | Scope.Scope
 > => {
-  Connection.checkOptions(withDefaults(options))
+  defaultsOf(options)
   Response.checkOptions(options)
   Replay.checkFrom(options)
   return Effect.flatMap(EventBroker, (broker) => broker.respond(channels, options))
@@ -869,14 +871,15 @@ export const make = Effect.fnUntraced(function*<R = never>(options: Options<R> =
     granted: Admission.Granted,
     pending: Admission.Pending,
     options: SubscribeOptions<E1, R1>,
+    lastEventId: string | undefined,
     isLocal: boolean
   ) {
-    const { attribution, cursor, owner } = options
+    const { attribution, cursor, from, owner } = options
     const scope = yield* Effect.scope
     const context = yield* Effect.context<R1>()
     const authorize = bind(options.authorize, context)
     const snapshot = bind(options.snapshot, context)
-    const settings = yield* Connection.makeSettings(withDefaults(options))
+    const settings = yield* Connection.makeSettings(defaultsOf(options))
     const connection = yield* Connection.open(settings, clock, () => hub.heartbeatOf(subscriber))
     // The client has left already.
     if (!connection.isOpen) return yield* Effect.interrupt
@@ -916,7 +919,7 @@ export const make = Effect.fnUntraced(function*<R = never>(options: Options<R> =
     const start = Effect.suspend((): Effect.Effect<Messages.Opened, EventLog.EventLogError> =>
       admission.admits(subscriber, granted, pending)
         ? lifecycle.join(subscriber).pipe(
-          Effect.zipRight(replays.start(subscriber, { ...options, snapshot }, run)),
+          Effect.zipRight(replays.start(subscriber, { from, lastEventId, snapshot }, run)),
           Effect.flatMap((isStarted) =>
             isStarted
               ? Effect.succeed<Messages.Opened>({ _tag: "Open", stream: Connection.toEventStream(connection) })
@@ -925,19 +928,26 @@ export const make = Effect.fnUntraced(function*<R = never>(options: Options<R> =
         )
         // A client of ended channels would only come back for the same answer.
         : Effect.map(
-          admission.isClosed ? Effect.succeed(false) : replays.hasEnded(subscriber.channels, options),
+          admission.isClosed
+            ? Effect.succeed(false)
+            : replays.hasEnded(subscriber.channels, { from, lastEventId, snapshot }),
           (hasEnded) => ({ _tag: hasEnded ? "Ended" : "Refused" })
         )
     )
-    return yield* Effect.uninterruptibleMask((restore) =>
+    const subscribing = Effect.uninterruptibleMask((restore) =>
       Scope.addFinalizer(scope, lifecycle.leave(subscriber)).pipe(
         Effect.zipRight(restore(start)),
         Effect.onError(() => lifecycle.leave(subscriber))
       )
-    ).pipe(Effect.withSpan("EventBroker.subscribe", {
-      attributes: { channels: subscriber.channels },
-      captureStackTrace: false
-    }))
+    )
+    return yield* Effect.tracerWith((tracer) =>
+      tracer === defaultTracer
+        ? subscribing
+        : Effect.withSpan(subscribing, "EventBroker.subscribe", {
+          attributes: { channels: subscriber.channels },
+          captureStackTrace: false
+        })
+    )
   })
 
   const subscribeWith = Effect.fnUntraced(function*<E1, R1>(
@@ -949,7 +959,7 @@ export const make = Effect.fnUntraced(function*<R = never>(options: Options<R> =
     return yield* admission.pend(options.owner, (pending) =>
       Effect.gen(function*() {
         const granted = yield* yield* admission.authorize(requested, options.authorize)
-        return yield* open(requested, granted, pending, options, isLocal)
+        return yield* open(requested, granted, pending, options, options.lastEventId, isLocal)
       }))
   })
 
@@ -977,13 +987,13 @@ export const make = Effect.fnUntraced(function*<R = never>(options: Options<R> =
         }),
         Effect.withSpan("EventBroker.publishAll", { captureStackTrace: false })
       ),
-    subscribe: (channels, options = {}) =>
+    subscribe: (channels, options = noOptions) =>
       Effect.flatMap(
         subscribeWith(channels, options, false),
         (opened) =>
           opened._tag === "Open" ? Effect.succeed(opened.stream) : opened._tag === "Ended" ? ended : shed(options)
       ),
-    respond: Effect.fnUntraced(function*(channels, options = {}) {
+    respond: Effect.fnUntraced(function*(channels, options = noOptions) {
       const { headers, method } = yield* HttpServerRequest
       const lastEventId = Option.getOrElse(yield* EventStream.lastEventId, () => options.lastEventId)
       const requested = Admission.check(channels)
@@ -999,12 +1009,12 @@ export const make = Effect.fnUntraced(function*<R = never>(options: Options<R> =
           if (method === "HEAD") {
             const channels = Array.from(granted.right.channels.keys())
             const hasEnded = yield* Effect.orElseSucceed(
-              replays.hasEnded(channels, { ...options, lastEventId }),
+              replays.hasEnded(channels, { from: options.from, lastEventId, snapshot: options.snapshot }),
               () => false
             )
             return hasEnded ? empty(204, options) : Response.head(options)
           }
-          return yield* open(requested.right, granted.right, pending, { ...options, lastEventId }, false).pipe(
+          return yield* open(requested.right, granted.right, pending, options, lastEventId, false).pipe(
             Effect.flatMap((opened) => {
               if (opened._tag === "Refused") return sendAway
               if (opened._tag === "Ended") return empty(204, options)
@@ -1086,6 +1096,22 @@ const withDefaults = (options: EventStream.Options): EventStream.Options => {
   return { ...options, retry, strategy }
 }
 
+/** Returns the options with defaults. A route passes the same options for each request: they are parsed once. */
+const defaultsOf = (options: EventStream.Options): Connection.Defaults => {
+  const known = parsed.get(options)
+  if (known !== undefined) return known
+  const defaults = Connection.parse(withDefaults(options))
+  parsed.set(options, defaults)
+  return defaults
+}
+
+const parsed = new WeakMap<EventStream.Options, Connection.Defaults>()
+
+const noOptions = {}
+
+/** The tracer of a program that provides none. It exports no span. */
+const defaultTracer = Context.get(DefaultServices.liveServices, Tracer.Tracer)
+
 const shutdown = (connection: Connection.Connection) => Effect.sync(() => connection.shutdown())
 
 /** Makes a stream that only sends a time to come back. It is not a subscriber, and times its client itself. */
@@ -1098,7 +1124,7 @@ const shed = (options: EventStream.Options) =>
 /** The answer that asks a client to come back, if the client is no `EventSource`. */
 const unavailable = (options: EventStream.Options & EventStream.ResponseOptions) =>
   Effect.map(
-    Connection.makeSettings(options),
+    Connection.makeSettings(Connection.parse(options)),
     ({ shutdownRetry }) =>
       HttpServerResponse.setHeader(empty(503, options), "retry-after", String(Math.ceil(shutdownRetry / 1000)))
   )

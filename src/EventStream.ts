@@ -6,7 +6,7 @@
  */
 import type * as Headers from "@effect/platform/Headers"
 import { HttpServerRequest } from "@effect/platform/HttpServerRequest"
-import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
+import type * as HttpServerResponse from "@effect/platform/HttpServerResponse"
 import * as Cause from "effect/Cause"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -191,16 +191,17 @@ export const isEventStream = (u: unknown): u is EventStream => Predicate.hasProp
  * })
  * ```
  */
-export const make: (options?: Options) => Effect.Effect<EventStream, never, Scope.Scope> = Effect.fnUntraced(
-  function*(options: Options = {}) {
-    yield* NodeSink.awaitTurn
-    const connection = yield* Connection.open(yield* Connection.makeSettings(options), yield* Effect.clock)
-    yield* Effect.addFinalizer(() => finish(connection))
-    // A handler may be uninterruptible, and its fibers inherit that.
-    yield* Effect.forkScoped(Effect.interruptible(runTimers(connection)))
-    return Connection.toEventStream(connection)
-  }
-)
+export const make = (options: Options = {}): Effect.Effect<EventStream, never, Scope.Scope> =>
+  Effect.suspend(() => open(Connection.parse(options)))
+
+const open = Effect.fnUntraced(function*(defaults: Connection.Defaults) {
+  yield* NodeSink.awaitTurn
+  const connection = yield* Connection.open(yield* Connection.makeSettings(defaults), yield* Effect.clock)
+  yield* Effect.addFinalizer(() => finish(connection))
+  // A handler may be uninterruptible, and its fibers inherit that.
+  yield* Effect.forkScoped(Effect.interruptible(runTimers(connection)))
+  return Connection.toEventStream(connection)
+})
 
 /**
  * Publishes one event. Returns `true` if the event was queued, and `false` if the strategy dropped it, the stream has
@@ -296,13 +297,7 @@ export const toResponse: {
   (args) => isEventStream(args[0]),
   (self: EventStream, options: ResponseOptions = {}): HttpServerResponse.HttpServerResponse => {
     Response.checkOptions(options)
-    return Response.withHeaders(
-      HttpServerResponse.stream(Stream.suspend(() => toBody(Connection.fromEventStream(self))), {
-        status: options.status,
-        contentType: "text/event-stream"
-      }),
-      options
-    )
+    return Response.stream(Stream.suspend(() => toBody(Connection.fromEventStream(self))), options)
   }
 )
 
@@ -344,11 +339,11 @@ export const respond = <A, E, R>(
   producer: (stream: EventStream) => Effect.Effect<A, E, R>,
   options: ProducerOptions<E> = {}
 ): Effect.Effect<HttpServerResponse.HttpServerResponse, never, R | Scope.Scope> => {
-  Connection.checkOptions(options)
+  const defaults = Connection.parse(options)
   Response.checkOptions(options)
   return Effect.gen(function*() {
     if (yield* isHead) return Response.head(options)
-    const stream = yield* make(options)
+    const stream = yield* open(defaults)
     const fiber = yield* Effect.suspend(() => producer(stream)).pipe(
       Effect.interruptible,
       Effect.catchAllCause((cause) => reportFailure(stream, cause, options.onError)),

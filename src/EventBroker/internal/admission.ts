@@ -104,19 +104,18 @@ export const make = Effect.fnUntraced(function*(hub: Hub, limits: Limits) {
   let admitsClients = true
 
   const authorize: Admission["authorize"] = (requested, authorize) =>
-    Effect.map(
-      Effect.flatMap(awaitTurn, () =>
-        authorize === undefined
-          ? Effect.succeed(Either.right<Granted>({ channels: requested, expiresAt: undefined }))
-          : Effect.map(
-            authorize(Array.from(requested.values())),
-            ({ channels, expiresAt }) => Either.map(check(channels), (channels): Granted => ({ channels, expiresAt }))
-          )),
-      Either.filterOrLeft(
-        ({ channels }) => channels.size <= maxChannels,
-        () => invalidChannel(`a connection must not have more than ${maxChannels} channels`)
-      )
-    )
+    Effect.flatMap(awaitTurn, () =>
+      authorize === undefined
+        ? Effect.succeed(limit({ channels: requested, expiresAt: undefined }))
+        : Effect.map(
+          authorize(Array.from(requested.values())),
+          ({ channels, expiresAt }) => Either.flatMap(check(channels), (channels) => limit({ channels, expiresAt }))
+        ))
+
+  const limit = (granted: Granted): Either.Either<Granted, EventLogError> =>
+    granted.channels.size <= maxChannels
+      ? Either.right(granted)
+      : Either.left(invalidChannel(`a connection must not have more than ${maxChannels} channels`))
 
   /**
    * Bounds the number of connections that are authorised again at the same time: a tail that has lost entries sends all
@@ -148,15 +147,16 @@ export const make = Effect.fnUntraced(function*(hub: Hub, limits: Limits) {
           expireAt(connection, answer.right.expiresAt)
       ),
     pend: (owner, use) =>
-      Effect.acquireUseRelease(
-        Effect.sync(() => {
-          const pending: Pending = { owner, disconnects: [], isRefused: false }
-          pendings.add(pending)
-          return pending
-        }),
-        use,
-        (pending) => Effect.sync(() => pendings.delete(pending))
-      ),
+      Effect.suspend(() => {
+        const pending: Pending = { owner, disconnects: [], isRefused: false }
+        return Effect.ensuring(
+          Effect.suspend(() => {
+            pendings.add(pending)
+            return use(pending)
+          }),
+          Effect.sync(() => pendings.delete(pending))
+        )
+      }),
     admits: (subscriber, granted, pending) => {
       const { channels, connection, owner } = subscriber
       return !isClosed &&

@@ -49,8 +49,17 @@ export const make = Effect.fnUntraced(function*<R>(hub: Hub, tail: Tail, presenc
   const followed = new Map<string, Scope.CloseableScope>()
   const present = new Map<string, number>()
 
+  const isFollowed = (channel: string) => followed.has(channel)
+
+  const followAll = (subscriber: Subscriber) =>
+    Effect.suspend(() =>
+      subscriber.channels.every(isFollowed)
+        ? Effect.void
+        : Effect.forEach(subscriber.channels, (channel) => follow(subscriber, channel), { discard: true })
+    )
+
   const follow = (subscriber: Subscriber, channel: string) =>
-    followed.has(channel) || !hub.subscribers.has(subscriber) ?
+    isFollowed(channel) || !hub.subscribers.has(subscriber) ?
       Effect.void :
       Effect.uninterruptibleMask((restore) =>
         Effect.gen(function*() {
@@ -99,7 +108,7 @@ export const make = Effect.fnUntraced(function*<R>(hub: Hub, tail: Tail, presenc
 
   /** Runs `onJoin`, and the rest of the release if the connection has stopped meanwhile. */
   const runOnJoin = (subscriber: Subscriber) =>
-    Effect.suspend(() => {
+    hooks.onJoin === undefined && hooks.onLeave === undefined ? Effect.void : Effect.suspend(() => {
       if (subscriber.isLocal || !hub.subscribers.has(subscriber)) return Effect.void
       subscriber.hooks = "joining"
       return Effect.ensuring(
@@ -131,9 +140,7 @@ export const make = Effect.fnUntraced(function*<R>(hub: Hub, tail: Tail, presenc
         hub.add(subscriber)
         return Effect.uninterruptible(countPresent(subscriber, 1)).pipe(
           Effect.zipRight(runOnJoin(subscriber)),
-          Effect.zipRight(
-            Effect.forEach(subscriber.channels, (channel) => follow(subscriber, channel), { discard: true })
-          )
+          Effect.zipRight(followAll(subscriber))
         )
       }),
     stop: (subscriber) => {

@@ -107,30 +107,26 @@ export const make = (log: EventLog.Service, hub: Hub): Replays => {
    * to there. If `isCurrent`, no entries follow it. A log in another process is asked once for a client that is new, or
    * that has missed nothing. The end of a channel that is appended after a search stays for the first page.
    */
-  const findStart = (beginning: Beginning, channels: ReadonlyArray<string>) =>
-    Effect.gen(function*() {
-      // Patterns have no end: with one, no channel counts.
-      const hasPattern = channels.some(isPattern)
-      const after = beginning === "now"
-        ? undefined
-        : isCursor(beginning)
-        ? beginning
-        : yield* seek(channels, beginning)
-      if (hasPattern && after !== undefined) return { place: after, ends: [], isCurrent: false }
-      const last = hasPattern
-        ? { entries: [], head: yield* log.head, isCurrent: false }
-        : yield* log.last(channels, StoredEvent.end.length, after)
-      const { entries, head } = last
-      const isCurrent = beginning === "now" || last.isCurrent
+  const findStart = (beginning: Beginning, channels: ReadonlyArray<string>): Effect.Effect<Found, EventLogError> => {
+    if (isBounds(beginning)) return Effect.flatMap(seek(channels, beginning), (place) => findStart(place, channels))
+    const after = beginning === "now" ? undefined : beginning
+    // Patterns have no end: with one, no channel counts.
+    if (channels.some(isPattern)) {
+      return after === undefined
+        ? Effect.map(log.head, (place) => ({ place, ends: [], isCurrent: true }))
+        : Effect.succeed({ place: after, ends: [], isCurrent: false })
+    }
+    return Effect.map(log.last(channels, StoredEvent.end.length, after), ({ entries, head, isCurrent }) => {
       const place = isCurrent || after === undefined ? head : after
       return {
         place,
-        isCurrent,
+        isCurrent: isCurrent || after === undefined,
         ends: entries.filter(({ data, epoch, seq }) =>
           StoredEvent.isEnd(data) && epoch === place.epoch && seq <= place.seq
         )
       }
     })
+  }
 
   /** Resets a subscriber, and ends its connection if all of its channels have ended. */
   const resetAndNoteEnded = Effect.fnUntraced(function*<R>(
@@ -237,26 +233,28 @@ export const make = (log: EventLog.Service, hub: Hub): Replays => {
 
   return {
     catchUp,
-    start: (subscriber, start, run) =>
-      Effect.gen(function*() {
-        const { lastEventId, snapshot } = start
-        const beginning = parseStart(start)
-        const bounds = beginning !== "reset" && isBounds(beginning) ? beginning : undefined
-        const reading = Effect.suspend(() => catchUp(subscriber, snapshot, bounds))
-        if (beginning === "reset") {
-          const head = yield* log.head
-          const reason = isGiven(lastEventId) ? "Malformed" : undefined
-          yield* run(Effect.zipRight(resetAndNoteEnded(subscriber, snapshot, head, reason, false), reading))
-          return true
-        }
-        const { ends, isCurrent, place } = yield* findStart(beginning, subscriber.channels)
+    start: (subscriber, start, run) => {
+      const { lastEventId, snapshot } = start
+      const beginning = parseStart(start)
+      const bounds = beginning !== "reset" && isBounds(beginning) ? beginning : undefined
+      const reading = Effect.suspend(() => catchUp(subscriber, snapshot, bounds))
+      if (beginning === "reset") {
+        const reason = isGiven(lastEventId) ? "Malformed" : undefined
+        return log.head.pipe(
+          Effect.flatMap((head) =>
+            run(Effect.zipRight(resetAndNoteEnded(subscriber, snapshot, head, reason, false), reading))
+          ),
+          Effect.as(true)
+        )
+      }
+      return Effect.flatMap(findStart(beginning, subscriber.channels), ({ ends, isCurrent, place }) => {
         subscriber.moveTo(place)
         subscriber.noteEnds(ends)
-        if (subscriber.hasEnded) return false
+        if (subscriber.hasEnded) return Effect.succeed(false)
         if (!isCursor(beginning) && subscriber.hasCursor) subscriber.connection.offer(cursorFrame(place))
-        if (!isCurrent || !subscriber.goLive()) yield* run(reading)
-        return true
-      }),
+        return isCurrent && subscriber.goLive() ? Effect.succeed(true) : Effect.as(run(reading), true)
+      })
+    },
     hasEnded: (channels, start) =>
       Effect.gen(function*() {
         const beginning = parseStart(start)
@@ -267,6 +265,13 @@ export const make = (log: EventLog.Service, hub: Hub): Replays => {
         return (!isBounds(beginning) || (yield* isEndedAt("now"))) && (yield* isEndedAt(beginning))
       })
   }
+}
+
+/** The start of a subscriber, as `findStart` finds it. */
+interface Found {
+  readonly place: Cursor
+  readonly isCurrent: boolean
+  readonly ends: ReadonlyArray<Entry>
 }
 
 /** The place at which a client begins. */
@@ -344,8 +349,15 @@ export const encode = (event: Fields): Either.Either<Uint8Array, InvalidServerSe
     ? Either.map(Frame.fromEvent(event), ({ bytes }) => bytes)
     : Either.left(new InvalidServerSentEvent({ field: "id", reason: "Assigned" }))
 
-/** Moves the cursor of the client without an event. */
-const cursorFrame = (cursor: Cursor): Frame.Frame => Frame.cursor(formatEventId(cursor))
+/** Moves the cursor of the client without an event. Clients that begin together share the frame. */
+const cursorFrame = ({ epoch, seq }: Cursor): Frame.Frame => {
+  if (lastCursor === undefined || lastCursor.epoch !== epoch || lastCursor.seq !== seq) {
+    lastCursor = { epoch, seq, frame: Frame.cursor(formatEventId({ epoch, seq })) }
+  }
+  return lastCursor.frame
+}
+
+let lastCursor: Cursor & { readonly frame: Frame.Frame } | undefined
 
 /** Waits until nothing is queued. */
 const drained = (connection: Connection): Effect.Effect<void> =>

@@ -61,8 +61,11 @@ export interface Settings {
   readonly sendsRetry: boolean
 }
 
-/** The options with defaults. Times are in milliseconds. */
-const parse = (options: Options) => {
+/** The options with defaults, from which each connection makes its settings. */
+export type Defaults = ReturnType<typeof parse>
+
+/** Adds the defaults. Times are in milliseconds. Throws `IllegalArgumentException` if an option is out of range. */
+export const parse = (options: Options) => {
   const { capacity = 1000, heartbeat = "15 seconds", jitter = 0.5, maxBytes = 1024 * 1024, retry } = options
   const { strategy = "sliding" } = options
   const maxAge = toMillis("maxAge", options.maxAge ?? Duration.infinity)
@@ -101,13 +104,9 @@ const check = (holds: boolean, rule: string): void => {
 
 const illegal = (rule: string) => new Cause.IllegalArgumentException(`EventStream: ${rule}`)
 
-/** Throws `IllegalArgumentException` if an option is out of range. */
-export const checkOptions = (options: Options): void => void parse(options)
-
-/** Makes the settings of one connection. Dies with `IllegalArgumentException` if an option is out of range. */
-export const makeSettings = (options: Options): Effect.Effect<Settings> =>
+/** Makes the settings of one connection. */
+export const makeSettings = ({ jitter, maxAge, retry, ...settings }: Defaults): Effect.Effect<Settings> =>
   Effect.map(Random.next, (spread) => {
-    const { jitter, maxAge, retry, ...settings } = parse(options)
     const spreadRetry = (retry: number) => Math.round(retry * (1 + jitter * (2 * spread - 1)))
     const opening = retry === undefined ? undefined : spreadRetry(retry)
     return {

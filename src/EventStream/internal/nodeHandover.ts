@@ -70,21 +70,22 @@ export const handOver = (
         if (handlers !== own || final.body !== body || nodeResponse === undefined) {
           return Effect.succeed(final)
         }
+        const begin = Effect.map(Effect.runtime(), (runtime) => {
+          const scope = Context.unsafeGet(runtime.context, Scope.Scope)
+          // A middleware has provided a scope of its own kind, which nothing here can close.
+          if (!isCloseable(scope)) return final
+          restoreEnd = NodeSink.deferEnd(nodeResponse, () => {
+            restoreEnd = doNothing
+            HttpApp.ejectDefaultScopeClose(scope)
+            NodeSink.start(connection, nodeResponse, closing(scope, runtime))
+          })
+          return HttpServerResponse.empty(final)
+        })
+        if (NodeSink.isTurnOf(nodeResponse)) return begin
         return NodeSink.awaitTurnOf(nodeResponse).pipe(
           Effect.interruptible,
           Effect.catchAllCause((cause) => Effect.failCause(Cause.sequential(cause, Cause.die(final)))),
-          Effect.zipRight(Effect.runtime()),
-          Effect.map((runtime) => {
-            const scope = Context.unsafeGet(runtime.context, Scope.Scope)
-            // A middleware has provided a scope of its own kind, which nothing here can close.
-            if (!isCloseable(scope)) return final
-            restoreEnd = NodeSink.deferEnd(nodeResponse, () => {
-              restoreEnd = doNothing
-              HttpApp.ejectDefaultScopeClose(scope)
-              NodeSink.start(connection, nodeResponse, closing(scope, runtime))
-            })
-            return HttpServerResponse.empty(final)
-          })
+          Effect.zipRight(begin)
         )
       })
     return HttpApp.appendPreResponseHandler(handler).pipe(

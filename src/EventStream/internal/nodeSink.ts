@@ -92,9 +92,12 @@ export const awaitTurn: Effect.Effect<void> = Effect.flatMap(
 const isUpgrade = (request: HttpServerRequest): boolean =>
   Predicate.hasProperty(request.source, "upgrade") && request.source.upgrade === true
 
+/** Returns true if no other response has to be sent before. */
+export const isTurnOf = (response: Http.ServerResponse): boolean => response.socket !== null || response.writableEnded
+
 /** Waits until the response can be sent. Interrupts if the client leaves before. */
 export const awaitTurnOf = (response: Http.ServerResponse): Effect.Effect<void> =>
-  Effect.suspend(() => response.socket !== null || response.writableEnded ? Effect.void : awaitSocket(response))
+  Effect.suspend(() => isTurnOf(response) ? Effect.void : awaitSocket(response))
 
 const awaitSocket = (response: Http.ServerResponse): Effect.Effect<void> =>
   Effect.async<void>((resume) => {

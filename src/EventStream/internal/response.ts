@@ -1,6 +1,7 @@
-import type * as Headers from "@effect/platform/Headers"
+import * as Headers from "@effect/platform/Headers"
 import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
 import * as Cause from "effect/Cause"
+import type * as Stream from "effect/Stream"
 
 /** The status and the headers of a response, as `EventStream.ResponseOptions` documents them. */
 interface Options {
@@ -16,21 +17,35 @@ export const checkOptions = ({ status = 200 }: Options): void => {
 
 /** Returns the response to a HEAD request: the head of an event stream, without the stream. */
 export const head = (options: Options): HttpServerResponse.HttpServerResponse =>
-  withHeaders(HttpServerResponse.empty({ status: options.status ?? 200 }), options)
+  HttpServerResponse.empty(headOf(options))
 
-/** Adds the headers of an event stream, and the headers of the options, which override them. */
-export const withHeaders = (
-  response: HttpServerResponse.HttpServerResponse,
+/** Returns the response that carries the bytes of an event stream. */
+export const stream = (
+  body: Stream.Stream<Uint8Array>,
   options: Options
-): HttpServerResponse.HttpServerResponse =>
-  withOwnHeaders(
-    HttpServerResponse.setHeaders(response, {
-      "content-type": "text/event-stream",
+): HttpServerResponse.HttpServerResponse => HttpServerResponse.stream(body, headOf(options))
+
+/**
+ * Returns the status and the headers of an event stream. The headers of the options override them, except for the type
+ * of the content. A route has the same options for each request: its head is made once.
+ */
+const headOf = (options: Options) => {
+  const known = heads.get(options)
+  if (known !== undefined) return known
+  const head = {
+    status: options.status ?? 200,
+    headers: {
       "cache-control": "no-cache, no-transform",
-      "x-accel-buffering": "no"
-    }),
-    options
-  )
+      "x-accel-buffering": "no",
+      ...Headers.fromInput(options.headers),
+      "content-type": "text/event-stream"
+    }
+  }
+  heads.set(options, head)
+  return head
+}
+
+const heads = new WeakMap<Options, { readonly status: number; readonly headers: Headers.Input }>()
 
 /** Adds the headers of the options. A page of another origin cannot read the status of a response without them. */
 export const withOwnHeaders = (
