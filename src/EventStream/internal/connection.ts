@@ -414,7 +414,7 @@ export class Connection {
     const { sink } = delivery
     if (
       sink?.write === undefined || delivery.blockedSince !== undefined || delivery.opening !== undefined ||
-      delivery.queuedBytes > 0 || delivery.parts.length > 0 || this.gap > 0 || frame.bytes.length > Frame.maxWrite
+      delivery.queuedBytes > 0 || delivery.parts.length > 0 || this.gap > 0 || frame.size > Frame.maxWrite
     ) return this.offer(frame)
     this.lastSent = now
     sink.write(frame)
@@ -459,7 +459,7 @@ export class Connection {
       if (this.gap > 0 && this.settings.strategy === "sliding") taken.push(this.takeGap())
       this.admitPublishers()
       for (let head = MutableList.head(queue); head !== undefined; head = MutableList.head(queue)) {
-        bytes += head.bytes.length
+        bytes += head.size
         if (bytes > Frame.maxWrite && taken.length > 0) break
         shift(delivery)
         if (bytes > Frame.maxWrite) {
@@ -541,7 +541,7 @@ export class Connection {
   private fits({ blockedSince, queue, queuedBytes }: Delivery, frame: Frame.Frame): boolean {
     const length = MutableList.length(queue)
     return length < this.settings.capacity &&
-      (queuedBytes + frame.bytes.length <= this.settings.maxBytes ||
+      (queuedBytes + frame.size <= this.settings.maxBytes ||
         // An event that is larger than the queue may pass alone, while the client reads.
         (length === 0 && blockedSince === undefined))
   }
@@ -552,7 +552,7 @@ export class Connection {
       this.cutOff("Disconnected")
       return false
     }
-    if (strategy === "sliding" && frame.bytes.length <= maxBytes) {
+    if (strategy === "sliding" && frame.size <= maxBytes) {
       while (!this.fits(delivery, frame)) {
         shift(delivery)
         this.drop()
@@ -608,13 +608,13 @@ const keepsUp = ({ blockedSince, sink }: Delivery): boolean => sink !== undefine
 
 const push = (delivery: Delivery, frame: Frame.Frame): void => {
   // The frame of an event without any field is empty: as a chunk of HTTP/1.1 it would end the body.
-  if (frame.bytes.length === 0) return
+  if (frame.size === 0) return
   MutableList.append(delivery.queue, frame)
-  delivery.queuedBytes += frame.bytes.length
+  delivery.queuedBytes += frame.size
 }
 
 const shift = (delivery: Delivery): void => {
-  delivery.queuedBytes -= MutableList.shift(delivery.queue)?.bytes.length ?? 0
+  delivery.queuedBytes -= MutableList.shift(delivery.queue)?.size ?? 0
 }
 
 /** Takes the next part of a large frame, before which no other frame may be sent. Returns its size in bytes. */
@@ -626,7 +626,7 @@ const takePart = (delivery: Delivery, taken: Array<Frame.Frame>): number => {
     delivery.parts = noParts
     delivery.partsTaken = 0
   }
-  return part.bytes.length
+  return part.size
 }
 
 const notifyDrained = (delivery: Delivery): void => {
