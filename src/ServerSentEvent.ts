@@ -398,7 +398,7 @@ const nameFault = (name: unknown): "NotText" | "ControlCharacter" | "LoneSurroga
 
 /** Encodes a frame whose data is encoded. */
 const toText = (
-  { comment, event, id, retry }: Fields,
+  { comment, data: value, event, id, retry }: Fields,
   data: string | undefined
 ): Either.Either<string, InvalidServerSentEvent> => {
   let frame = ""
@@ -426,7 +426,8 @@ const toText = (
     frame += lines("", comment)
   }
   if (data !== undefined) {
-    frame += lines("data", data)
+    // JSON is one line.
+    frame += typeof value === "string" || value instanceof Uint8Array ? lines("data", data) : `data: ${data}\n`
     endsEvent = true
   }
   return Either.right(endsEvent ? `${frame}\n` : frame)

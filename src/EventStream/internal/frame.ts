@@ -9,17 +9,24 @@ const textEncoder = new TextEncoder()
  * those that are sent together are encoded together.
  */
 export class Frame {
-  /** Size in bytes. */
-  readonly size: number
   readonly text: string | undefined
+  /** Number of events. */
+  readonly events: number
   private encoded: Uint8Array | undefined
+  private counted: number | undefined
   private chunk: Uint8Array | undefined
   private parts: ReadonlyArray<Frame> | undefined
 
-  constructor(content: string | Uint8Array, size = byteLength(content)) {
-    this.size = size
-    if (typeof content === "string") this.text = content
-    else this.encoded = content
+  constructor(content: string | Uint8Array, size?: number, events = 1) {
+    this.text = typeof content === "string" ? content : undefined
+    this.encoded = typeof content === "string" ? undefined : content
+    this.counted = size
+    this.events = events
+  }
+
+  /** Returns the size in bytes. */
+  get size(): number {
+    return this.counted ??= this.text === undefined ? this.bytes.length : byteLength(this.text)
   }
 
   get bytes(): Uint8Array {
@@ -28,11 +35,10 @@ export class Frame {
 
   /** Returns the frame as one chunk of an HTTP/1.1 body (RFC 9112, section 7.1), made once for all sockets. */
   toHttpChunk(): Uint8Array {
-    const head = `${this.size.toString(16)}\r\n`
     // A `Buffer`, since Node's socket makes one of any other array of bytes, at each write.
     return this.chunk ??= this.text === undefined
-      ? Buffer.concat([textEncoder.encode(head), this.bytes, lineEnd])
-      : Buffer.from(`${head}${this.text}\r\n`)
+      ? Buffer.concat([textEncoder.encode(`${this.size.toString(16)}\r\n`), this.bytes, lineEnd])
+      : Buffer.from(`${this.size.toString(16)}\r\n${this.text}\r\n`, this.size === this.text.length ? "latin1" : "utf8")
   }
 
   /** Returns the frame in parts of at most `maxWrite` bytes, made once for all sockets. */
@@ -50,12 +56,8 @@ export class Frame {
  */
 export const maxWrite = 64 * 1024
 
-const byteLength = (content: string | Uint8Array): number =>
-  typeof content !== "string"
-    ? content.length
-    : typeof Buffer === "undefined"
-    ? textEncoder.encode(content).length
-    : Buffer.byteLength(content)
+const byteLength = (text: string): number =>
+  typeof Buffer === "undefined" ? textEncoder.encode(text).length : Buffer.byteLength(text)
 
 const lineEnd = textEncoder.encode("\r\n")
 const newline = textEncoder.encode("\n")
