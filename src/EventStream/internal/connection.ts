@@ -481,10 +481,10 @@ export class Connection {
         taken.push(head)
         this.admitPublishers()
       }
-      if (this.gap > 0 && MutableList.isEmpty(queue) && delivery.parts.length === 0) taken.push(this.takeGap())
+      if (this.gap > 0 && delivery.queued === 0 && delivery.parts.length === 0) taken.push(this.takeGap())
     }
     if (taken.length > 0) this.lastSent = this.now
-    if (MutableList.isEmpty(queue)) notifyDrained(delivery)
+    if (delivery.queued === 0) notifyDrained(delivery)
     return taken
   }
 

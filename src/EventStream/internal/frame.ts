@@ -5,8 +5,8 @@ import * as ServerSentEvent from "../../ServerSentEvent.js"
 const textEncoder = new TextEncoder()
 
 /**
- * A frame, shared by all connections that it is sent to. One that is given as text is encoded when its bytes are needed:
- * those that are sent together are encoded together.
+ * A frame, shared by all connections that it is sent to. One that is made from text is encoded when its bytes are
+ * needed, together with those that are sent with it.
  */
 export class Frame {
   readonly text: string | undefined
