@@ -590,12 +590,12 @@ describe("EventStream", () => {
 
       it.effect("keeps the order of events of any size and script, published or offered, that wait for room", () =>
         Effect.gen(function*() {
-          const data = Array.makeBy(2_000, (n) => `${n} ${"é😀x".repeat(n % 100 === 0 ? 10_000 : n % 7)}`)
+          const data = Array.makeBy(3_000, (n) => `${n} ${"é😀x".repeat(n % 500 === 0 ? 10_000 : n % 100)}`)
           const source = yield* open(
             EventStream.respond(
               (stream) =>
                 Effect.forEach(data, (data, n) =>
-                  n % 10 === 0
+                  n % 1_000 === 999
                     ? Effect.flatMap(ServerSentEvent.make({ data }), (event) => Queue.offer(stream, event))
                     : EventStream.publish(stream, { data })),
               { strategy: "suspend", maxBytes: 100_000 }
@@ -603,6 +603,19 @@ describe("EventStream", () => {
           )
           const events = yield* TestEventSource.collect(source)
           assert.deepStrictEqual(events.map((event) => event.data), data)
+        }).pipe(LeakCheck.run))
+
+      it.effect("sends what onError gives after the events that the same step has published", () =>
+        Effect.gen(function*() {
+          const source = yield* open(
+            Stream.range(1, 3).pipe(
+              Stream.map((n) => ({ data: n })),
+              Stream.concat(Stream.fail("out of stock")),
+              EventStream.respondStream({ onError: () => ({ data: "failed" }) })
+            )
+          ).pipe(Effect.provide(Logger.remove(Logger.defaultLogger)))
+          const events = yield* TestEventSource.collect(source)
+          assert.deepStrictEqual(events.map((event) => event.data), ["1", "2", "3", "failed"])
         }).pipe(LeakCheck.run))
 
       it.effect("queues no more bytes than maxBytes for a client that does not read, in any script", () =>

@@ -162,7 +162,7 @@ export default [
     find: "  endBatch(delivery)\n  MutableList.append",
     replace: "  MutableList.append",
     test,
-    name: "keeps the order of events of any size and script"
+    name: "sends what onError gives after the events"
   },
   {
     promise: "Text that waits together counts as its bytes",
