@@ -8,8 +8,10 @@ import type * as Headers from "@effect/platform/Headers"
 import { HttpServerRequest } from "@effect/platform/HttpServerRequest"
 import type * as HttpServerResponse from "@effect/platform/HttpServerResponse"
 import * as Cause from "effect/Cause"
+import * as Chunk from "effect/Chunk"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
 import * as FiberId from "effect/FiberId"
 import { dual } from "effect/Function"
 import * as Option from "effect/Option"
@@ -229,8 +231,18 @@ export const publish: {
     self: EventStream,
     event: ServerSentEvent.Fields
   ): Effect.Effect<boolean, ServerSentEvent.InvalidServerSentEvent> =>
-    Effect.flatMap(Frame.fromEvent(event), (frame) => Connection.offer(Connection.fromEventStream(self), frame))
+    Effect.suspend(() => {
+      const connection = Connection.fromEventStream(self)
+      const frame = Frame.fromEvent(event)
+      return Either.isLeft(frame)
+        ? Effect.fail(frame.left)
+        : connection.offerIfRoom(frame.right)
+        ? taken
+        : Connection.offer(connection, frame.right)
+    })
 )
+
+const taken = Effect.succeed(true)
 
 /**
  * Ends the stream, and returns at once. The queued events are still delivered. From then on `publish` returns `false`,
@@ -389,11 +401,33 @@ export const respondStream: {
     self: Stream.Stream<ServerSentEvent.Fields, E, R>,
     options?: ProducerOptions<E | ServerSentEvent.InvalidServerSentEvent>
   ): Effect.Effect<HttpServerResponse.HttpServerResponse, never, R | Scope.Scope> =>
-    respond((stream) => Stream.runForEach(self, (event) => publish(stream, event)), {
+    respond((stream) => Stream.runForEachChunk(self, (events) => publishAll(stream, events)), {
       ...options,
       strategy: options?.strategy ?? "suspend"
     })
 )
+
+/** Number of events that are published before other fibers may run. */
+const maxStep = 1000
+
+/** Publishes one event after the other, in as few steps as the queue has room for. */
+const publishAll = (
+  self: EventStream,
+  events: Chunk.Chunk<ServerSentEvent.Fields>,
+  from = 0
+): Effect.Effect<void, ServerSentEvent.InvalidServerSentEvent> =>
+  Effect.suspend(() => {
+    const connection = Connection.fromEventStream(self)
+    for (let i = from; i < events.length; i++) {
+      if (i - from === maxStep) return Effect.zipRight(Effect.yieldNow(), publishAll(self, events, i))
+      const frame = Frame.fromEvent(Chunk.unsafeGet(events, i))
+      if (Either.isLeft(frame)) return Effect.fail(frame.left)
+      if (!connection.offerIfRoom(frame.right)) {
+        return Effect.zipRight(Connection.offer(connection, frame.right), publishAll(self, events, i + 1))
+      }
+    }
+    return Effect.void
+  })
 
 /**
  * Schema of the success of an `HttpApiEndpoint` that responds with an event stream. In the OpenAPI document the content

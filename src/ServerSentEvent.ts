@@ -207,12 +207,9 @@ export const isServerSentEvent = (u: unknown): u is ServerSentEvent => Predicate
 export const make = (fields: Fields): Either.Either<ServerSentEvent, InvalidServerSentEvent> => {
   if (fields instanceof Encoded) return Either.right(fields)
   if (libraryEvents.has(fields.event)) return invalid("event", "Reserved")
-  const data = fields.data === undefined ? undefined : dataToString(fields.data)
-  if (data !== undefined && Either.isLeft(data)) return Either.left(data.left)
-  return Either.map(
-    toText(fields, data?.right),
-    (frame) => new Encoded(fields, data?.right, textEncoder.encode(frame))
-  )
+  const data = dataToString(fields.data)
+  if (data instanceof InvalidServerSentEvent) return Either.left(data)
+  return Either.map(toText(fields, data), (frame) => new Encoded(fields, data, textEncoder.encode(frame)))
 }
 
 const browserNames = ["error", "open"] as const
@@ -270,10 +267,10 @@ export const comment = (text: string): Fields => ({ comment: text })
  * })
  * ```
  */
-export const encodeString = (self: Fields): Either.Either<string, InvalidServerSentEvent> =>
-  self.data === undefined
-    ? toText(self, undefined)
-    : Either.flatMap(dataToString(self.data), (data) => toText(self, data))
+export const encodeString = (self: Fields): Either.Either<string, InvalidServerSentEvent> => {
+  const data = dataToString(self.data)
+  return data instanceof InvalidServerSentEvent ? Either.left(data) : toText(self, data)
+}
 
 /**
  * Encodes one whole frame as the bytes that go over the wire. A `ServerSentEvent` has its bytes already: they are
@@ -385,7 +382,10 @@ const textEncoder = new TextEncoder()
 const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true })
 
 const invalid = (field: InvalidServerSentEvent["field"], reason: InvalidServerSentEvent["reason"]) =>
-  Either.left(new InvalidServerSentEvent({ field, reason }))
+  Either.left(fault(field, reason))
+
+const fault = (field: InvalidServerSentEvent["field"], reason: InvalidServerSentEvent["reason"]) =>
+  new InvalidServerSentEvent({ field, reason })
 
 const nameFault = (name: unknown): "NotText" | "ControlCharacter" | "LoneSurrogate" | undefined =>
   typeof name !== "string"
@@ -398,7 +398,7 @@ const nameFault = (name: unknown): "NotText" | "ControlCharacter" | "LoneSurroga
 
 /** Encodes a frame whose data is encoded. */
 const toText = (
-  { comment, event, id, retry }: Fields,
+  { comment, data: value, event, id, retry }: Fields,
   data: string | undefined
 ): Either.Either<string, InvalidServerSentEvent> => {
   let frame = ""
@@ -426,7 +426,8 @@ const toText = (
     frame += lines("", comment)
   }
   if (data !== undefined) {
-    frame += lines("data", data)
+    // JSON is one line.
+    frame += typeof value === "string" || value instanceof Uint8Array ? lines("data", data) : `data: ${data}\n`
     endsEvent = true
   }
   return Either.right(endsEvent ? `${frame}\n` : frame)
@@ -446,23 +447,21 @@ const headerFault = (value: string): "ControlCharacter" | "SurroundingSpace" | "
 
 // Only these three end a line in an event stream: U+2028, U+2029, U+0085, VT and FF are data.
 const lines = (field: string, text: string): string =>
-  text.split(/\r\n|\r|\n/).map((line) => `${field}: ${line}\n`).join("")
+  text.includes("\n") || text.includes("\r")
+    ? text.split(/\r\n|\r|\n/).map((line) => `${field}: ${line}\n`).join("")
+    : `${field}: ${text}\n`
 
-const dataToString = (data: unknown): Either.Either<string, InvalidServerSentEvent> => {
-  if (typeof data === "string") {
-    return data.isWellFormed() ? Either.right(data) : invalid("data", "LoneSurrogate")
+const dataToString = (data: unknown): string | InvalidServerSentEvent | undefined => {
+  if (data === undefined) return undefined
+  if (typeof data === "string") return data.isWellFormed() ? data : fault("data", "LoneSurrogate")
+  const isBytes = data instanceof Uint8Array
+  try {
+    // In spite of its type, stringify returns undefined for a function or a symbol.
+    const text: string | undefined = isBytes ? utf8.decode(data) : JSON.stringify(data)
+    return text ?? fault("data", "NotJson")
+  } catch {
+    return fault("data", isBytes ? "NotUtf8" : "NotJson")
   }
-  if (data instanceof Uint8Array) {
-    return Either.try({
-      try: () => utf8.decode(data),
-      catch: () => new InvalidServerSentEvent({ field: "data", reason: "NotUtf8" })
-    })
-  }
-  const notJson = () => new InvalidServerSentEvent({ field: "data", reason: "NotJson" })
-  // In spite of its type, stringify returns undefined for a function or a symbol.
-  return Either.try({ try: (): string | undefined => JSON.stringify(data), catch: notJson }).pipe(
-    Either.filterOrLeft((json) => json !== undefined, notJson)
-  )
 }
 
 /** Number of characters after which comments and `retry` that no other field has followed become a frame. */

@@ -23,7 +23,7 @@ import {
   Stream,
   TestClock
 } from "effect"
-import { EventBroker, EventStream, type ServerSentEvent } from "effect-realtime"
+import { EventBroker, EventStream, ServerSentEvent } from "effect-realtime"
 import { LeakCheck, TestEventSource } from "effect-realtime/testing"
 
 import { type Serve, serveNode, serveWeb } from "./support/servers.js"
@@ -68,6 +68,16 @@ const closed = Effect.flatMap(HttpServerRequest.HttpServerRequest, (request) =>
   }))
 
 describe("EventStream", () => {
+  it.scoped("makes one element of each frame, also for a producer that suspends", () =>
+    Effect.gen(function*() {
+      const stream = yield* EventStream.make({ strategy: "suspend" })
+      const frames = yield* readInto(stream)
+      assert.strictEqual(text([yield* frames.take]), ":\n")
+      yield* publishAll(stream, [1, 2])
+      assert.strictEqual(text([yield* frames.take]), "data: 1\n\n")
+      assert.strictEqual(text([yield* frames.take]), "data: 2\n\n")
+    }))
+
   it.scoped("delivers what was published before anyone read, then ends", () =>
     Effect.gen(function*() {
       const stream = yield* EventStream.make({ retry: "2 seconds", jitter: 0 })
@@ -576,6 +586,62 @@ describe("EventStream", () => {
           const [first, second] = yield* TestEventSource.take(source, 2)
           assert.isTrue(first?.data === large)
           assert.strictEqual(second?.data, "\u2028")
+        }).pipe(LeakCheck.run))
+
+      it.effect("keeps the order of events of any size and script, published or offered, that wait for room", () =>
+        Effect.gen(function*() {
+          const data = Array.makeBy(3_000, (n) => `${n} ${"é😀x".repeat(n % 500 === 0 ? 10_000 : n % 100)}`)
+          const source = yield* open(
+            EventStream.respond(
+              (stream) =>
+                Effect.forEach(data, (data, n) =>
+                  n % 1_000 === 999
+                    ? Effect.flatMap(ServerSentEvent.make({ data }), (event) => Queue.offer(stream, event))
+                    : EventStream.publish(stream, { data })),
+              { strategy: "suspend", maxBytes: 100_000 }
+            )
+          )
+          const events = yield* TestEventSource.collect(source)
+          assert.deepStrictEqual(events.map((event) => event.data), data)
+        }).pipe(LeakCheck.run))
+
+      it.effect("sends what onError gives after the events that the same step has published", () =>
+        Effect.gen(function*() {
+          const source = yield* open(
+            Stream.range(1, 3).pipe(
+              Stream.map((n) => ({ data: n })),
+              Stream.concat(Stream.fail("out of stock")),
+              EventStream.respondStream({ onError: () => ({ data: "failed" }) })
+            )
+          ).pipe(Effect.provide(Logger.remove(Logger.defaultLogger)))
+          const events = yield* TestEventSource.collect(source)
+          assert.deepStrictEqual(events.map((event) => event.data), ["1", "2", "3", "failed"])
+        }).pipe(LeakCheck.run))
+
+      it.effect("queues no more bytes than maxBytes for a client that does not read, in any script", () =>
+        Effect.gen(function*() {
+          const opened = yield* Deferred.make<EventStream.EventStream>()
+          const published = yield* Ref.make(0)
+          const source = yield* open(
+            EventStream.respond((stream) =>
+              Effect.zipRight(
+                Deferred.succeed(opened, stream),
+                Effect.forever(
+                  Effect.zipRight(
+                    EventStream.publish(stream, { data: "語".repeat(100) }),
+                    Ref.update(published, (n) => n + 1)
+                  )
+                )
+              ), { strategy: "suspend", maxBytes: 20_000 })
+          )
+          yield* TestEventSource.stall(source)
+          const pause = Effect.promise(() => new Promise((resolve) => setTimeout(resolve, 300)))
+          yield* Effect.zip(Ref.get(published), Effect.zipRight(pause, Ref.get(published))).pipe(
+            Effect.repeat({ until: ([before, after]) => after > 0 && before === after })
+          )
+          const suspended = 1
+          const frame = "data: \n\n".length + 300
+          assert.strictEqual(yield* Queue.size(yield* Deferred.await(opened)), Math.floor(20_000 / frame) + suspended)
         }).pipe(LeakCheck.run))
 
       it.effect("interrupts the producer when the client goes away", () =>

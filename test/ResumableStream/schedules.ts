@@ -175,7 +175,11 @@ export const schedules = <R, E>(it: Vitest.MethodsNonLive<R, true>, options: {
           runSchedule(steps).pipe(
             Effect.scoped,
             Effect.provide(options.layer({ capacity: 1000 })),
-            Effect.tapErrorCause(() => Effect.logError(`the schedule ${JSON.stringify(steps)}`))
+            Effect.tapErrorCause(() => Effect.logError(`the schedule ${JSON.stringify(steps)}`)),
+            // In a fiber of its own: a fiber that runs thousands would keep the values of fiber refs of all of them.
+            Effect.fork,
+            Effect.flatMap(Fiber.await),
+            Effect.flatten
           ),
         { concurrency: 8, discard: true }
       ),

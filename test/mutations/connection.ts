@@ -155,5 +155,37 @@ export default [
     replace: "sendsRetry: true",
     test,
     name: "shuts down without a retry"
+  },
+  {
+    promise: "Events that wait together precede a frame that is queued after them",
+    file: connection,
+    find: "  endBatch(delivery)\n  MutableList.append",
+    replace: "  MutableList.append",
+    test,
+    name: "sends what onError gives after the events"
+  },
+  {
+    promise: "Text that waits together counts as its bytes",
+    file: connection,
+    find: "(delivery.batch.length + text.length) * 3 > maxBytes",
+    replace: "delivery.batch.length + text.length > maxBytes",
+    test,
+    name: "queues no more bytes than maxBytes for a client that does not read"
+  },
+  {
+    promise: "Each frame is an element of toStream",
+    file: connection,
+    find: `strategy !== "suspend" || delivery.sink?.write === undefined`,
+    replace: `strategy !== "suspend" || delivery.sink === undefined`,
+    test,
+    name: "makes one element of each frame"
+  },
+  {
+    promise: "Text that is not ASCII is sent as UTF-8",
+    file: "src/EventStream/internal/frame.ts",
+    find: `this.size === this.text.length ? "latin1" : "utf8"`,
+    replace: `"latin1"`,
+    test,
+    name: "keeps the order of events of any size and script"
   }
 ] satisfies ReadonlyArray<Mutation>

@@ -162,7 +162,13 @@ interface Delivery {
   /** Frame that is sent before all others. */
   opening: Frame.Frame | undefined
   readonly queue: MutableList.MutableList<Frame.Frame>
+  /** Number of events in the queue and in the batch. */
+  queued: number
+  /** Size of the queue, without the batch. */
   queuedBytes: number
+  /** Text of the events after the queue, which are counted and encoded together. */
+  batch: string
+  batched: number
   /** Parts of a frame that is larger than one write, and the number of those that were taken. */
   parts: ReadonlyArray<Frame.Frame>
   partsTaken: number
@@ -219,7 +225,10 @@ export class Connection {
         blockedSince: undefined,
         opening: undefined,
         queue: MutableList.empty(),
+        queued: 0,
         queuedBytes: 0,
+        batch: "",
+        batched: 0,
         parts: noParts,
         partsTaken: 0,
         stopListeners: noListeners,
@@ -253,11 +262,11 @@ export class Connection {
   get isDrained(): boolean {
     const { state } = this
     return state._tag === "Done" ||
-      (state._tag === "Closing" && MutableList.isEmpty(state.delivery.queue) && state.delivery.parts.length === 0)
+      (state._tag === "Closing" && state.delivery.queued === 0 && state.delivery.parts.length === 0)
   }
 
   get queueLength(): number {
-    return this.state._tag === "Done" ? 0 : MutableList.length(this.state.delivery.queue)
+    return this.state._tag === "Done" ? 0 : this.state.delivery.queued
   }
 
   /** Number of queued frames and of publishers that wait for room. */
@@ -399,7 +408,8 @@ export class Connection {
    */
   offerIfRoom(frame: Frame.Frame): boolean {
     const { state } = this
-    return state._tag === "Open" && this.flushForRoom(state, frame) && this.accept(frame)
+    return state._tag === "Open" &&
+      (this.addToBatch(state, frame) || (this.flushForRoom(state, frame) && this.accept(frame)))
   }
 
   /**
@@ -413,7 +423,7 @@ export class Connection {
     const { sink } = delivery
     if (
       sink?.write === undefined || delivery.blockedSince !== undefined || delivery.opening !== undefined ||
-      delivery.queuedBytes > 0 || delivery.parts.length > 0 || this.gap > 0 || frame.bytes.length > Frame.maxWrite
+      delivery.queued > 0 || delivery.parts.length > 0 || this.gap > 0 || frame.size > Frame.maxWrite
     ) return this.offer(frame)
     this.lastSent = now
     sink.write(frame)
@@ -453,12 +463,13 @@ export class Connection {
       taken.push(delivery.opening)
       delivery.opening = undefined
     }
+    endBatch(delivery)
     let bytes = takePart(delivery, taken)
     if (delivery.parts.length === 0) {
       if (this.gap > 0 && this.settings.strategy === "sliding") taken.push(this.takeGap())
       this.admitPublishers()
       for (let head = MutableList.head(queue); head !== undefined; head = MutableList.head(queue)) {
-        bytes += head.bytes.length
+        bytes += head.size
         if (bytes > Frame.maxWrite && taken.length > 0) break
         shift(delivery)
         if (bytes > Frame.maxWrite) {
@@ -469,10 +480,10 @@ export class Connection {
         taken.push(head)
         this.admitPublishers()
       }
-      if (this.gap > 0 && MutableList.isEmpty(queue) && delivery.parts.length === 0) taken.push(this.takeGap())
+      if (this.gap > 0 && delivery.queued === 0 && delivery.parts.length === 0) taken.push(this.takeGap())
     }
     if (taken.length > 0) this.lastSent = this.now
-    if (MutableList.isEmpty(queue)) notifyDrained(delivery)
+    if (delivery.queued === 0) notifyDrained(delivery)
     return taken
   }
 
@@ -522,6 +533,26 @@ export class Connection {
     )
   }
 
+  /**
+   * Adds the frame to the batch, if the batch and the queue surely have room for it. The strategy drops none of them,
+   * and the sink writes several frames as one.
+   */
+  private addToBatch({ delivery, waiting }: Open, { text }: Frame.Frame): boolean {
+    const { capacity, maxBytes, strategy } = this.settings
+    if (
+      strategy !== "suspend" || delivery.sink?.write === undefined || text === undefined || text === "" ||
+      text.length > maxBatch || delivery.queued >= capacity || (waiting?.publishers.size ?? 0) > 0
+    ) return false
+    if (delivery.batch.length + text.length > maxBatch) endBatch(delivery)
+    // A character has at most three bytes.
+    if (delivery.queuedBytes + (delivery.batch.length + text.length) * 3 > maxBytes) return false
+    delivery.batch += text
+    delivery.batched++
+    delivery.queued++
+    if (delivery.blockedSince === undefined) delivery.sink.ready()
+    return true
+  }
+
   /** Returns true if there is room. Flushes the queue of a client that keeps up, if the frame does not fit. */
   private flushForRoom({ delivery, waiting }: Open, frame: Frame.Frame): boolean {
     if (!this.fits(delivery, frame) && keepsUp(delivery)) delivery.sink?.flush()
@@ -537,12 +568,12 @@ export class Connection {
     return true
   }
 
-  private fits({ blockedSince, queue, queuedBytes }: Delivery, frame: Frame.Frame): boolean {
-    const length = MutableList.length(queue)
-    return length < this.settings.capacity &&
-      (queuedBytes + frame.bytes.length <= this.settings.maxBytes ||
+  private fits(delivery: Delivery, frame: Frame.Frame): boolean {
+    endBatch(delivery)
+    return delivery.queued < this.settings.capacity &&
+      (delivery.queuedBytes + frame.size <= this.settings.maxBytes ||
         // An event that is larger than the queue may pass alone, while the client reads.
-        (length === 0 && blockedSince === undefined))
+        (delivery.queued === 0 && delivery.blockedSince === undefined))
   }
 
   private makeRoom(delivery: Delivery, frame: Frame.Frame): boolean {
@@ -551,7 +582,7 @@ export class Connection {
       this.cutOff("Disconnected")
       return false
     }
-    if (strategy === "sliding" && frame.bytes.length <= maxBytes) {
+    if (strategy === "sliding" && frame.size <= maxBytes) {
       while (!this.fits(delivery, frame)) {
         shift(delivery)
         this.drop()
@@ -607,13 +638,30 @@ const keepsUp = ({ blockedSince, sink }: Delivery): boolean => sink !== undefine
 
 const push = (delivery: Delivery, frame: Frame.Frame): void => {
   // The frame of an event without any field is empty: as a chunk of HTTP/1.1 it would end the body.
-  if (frame.bytes.length === 0) return
+  if (frame.size === 0) return
+  endBatch(delivery)
   MutableList.append(delivery.queue, frame)
-  delivery.queuedBytes += frame.bytes.length
+  delivery.queued += frame.events
+  delivery.queuedBytes += frame.size
 }
 
 const shift = (delivery: Delivery): void => {
-  delivery.queuedBytes -= MutableList.shift(delivery.queue)?.bytes.length ?? 0
+  const frame = MutableList.shift(delivery.queue)
+  delivery.queued -= frame?.events ?? 0
+  delivery.queuedBytes -= frame?.size ?? 0
+}
+
+/** Largest length of a batch, which is a small part of a write. */
+const maxBatch = Frame.maxWrite / 8
+
+/** Appends the batch to the queue, as one frame. */
+const endBatch = (delivery: Delivery): void => {
+  const { batch, batched } = delivery
+  if (batched === 0) return
+  delivery.batch = ""
+  delivery.batched = 0
+  delivery.queued -= batched
+  push(delivery, new Frame.Frame(batch, undefined, batched))
 }
 
 /** Takes the next part of a large frame, before which no other frame may be sent. Returns its size in bytes. */
@@ -625,7 +673,7 @@ const takePart = (delivery: Delivery, taken: Array<Frame.Frame>): number => {
     delivery.parts = noParts
     delivery.partsTaken = 0
   }
-  return part.bytes.length
+  return part.size
 }
 
 const notifyDrained = (delivery: Delivery): void => {
@@ -642,6 +690,9 @@ const stopProducers = (delivery: Delivery): void => {
 
 const clear = (delivery: Delivery): void => {
   MutableList.reset(delivery.queue)
+  delivery.queued = 0
+  delivery.batch = ""
+  delivery.batched = 0
   delivery.queuedBytes = 0
   delivery.parts = noParts
   delivery.partsTaken = 0

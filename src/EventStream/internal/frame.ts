@@ -4,30 +4,47 @@ import * as ServerSentEvent from "../../ServerSentEvent.js"
 
 const textEncoder = new TextEncoder()
 
-/** An encoded frame, shared by all connections that it is sent to. */
+/**
+ * A frame, shared by all connections that it is sent to. One that is made from text is encoded when its bytes are
+ * needed, together with those that are sent with it.
+ */
 export class Frame {
-  readonly bytes: Uint8Array
+  readonly text: string | undefined
+  /** Number of events. */
+  readonly events: number
+  private encoded: Uint8Array | undefined
+  private counted: number | undefined
   private chunk: Uint8Array | undefined
   private parts: ReadonlyArray<Frame> | undefined
 
-  constructor(bytes: Uint8Array) {
-    this.bytes = bytes
+  constructor(content: string | Uint8Array, size?: number, events = 1) {
+    this.text = typeof content === "string" ? content : undefined
+    this.encoded = typeof content === "string" ? undefined : content
+    this.counted = size
+    this.events = events
+  }
+
+  /** Returns the size in bytes. */
+  get size(): number {
+    return this.counted ??= this.text === undefined ? this.bytes.length : byteLength(this.text)
+  }
+
+  get bytes(): Uint8Array {
+    return this.encoded ??= textEncoder.encode(this.text)
   }
 
   /** Returns the frame as one chunk of an HTTP/1.1 body (RFC 9112, section 7.1), made once for all sockets. */
   toHttpChunk(): Uint8Array {
     // A `Buffer`, since Node's socket makes one of any other array of bytes, at each write.
-    return this.chunk ??= Buffer.concat([
-      textEncoder.encode(`${this.bytes.length.toString(16)}\r\n`),
-      this.bytes,
-      lineEnd
-    ])
+    return this.chunk ??= this.text === undefined
+      ? Buffer.concat([textEncoder.encode(`${this.size.toString(16)}\r\n`), this.bytes, lineEnd])
+      : Buffer.from(`${this.size.toString(16)}\r\n${this.text}\r\n`, this.size === this.text.length ? "latin1" : "utf8")
   }
 
   /** Returns the frame in parts of at most `maxWrite` bytes, made once for all sockets. */
   toParts(): ReadonlyArray<Frame> {
     return this.parts ??= Array.from(
-      { length: Math.ceil(this.bytes.length / maxWrite) },
+      { length: Math.ceil(this.size / maxWrite) },
       (_, i) => new Frame(this.bytes.subarray(i * maxWrite, (i + 1) * maxWrite))
     )
   }
@@ -39,6 +56,9 @@ export class Frame {
  */
 export const maxWrite = 64 * 1024
 
+const byteLength = (text: string): number =>
+  typeof Buffer === "undefined" ? textEncoder.encode(text).length : Buffer.byteLength(text)
+
 const lineEnd = textEncoder.encode("\r\n")
 const newline = textEncoder.encode("\n")
 
@@ -46,7 +66,11 @@ const newline = textEncoder.encode("\n")
 export const fromEvent = (
   event: ServerSentEvent.Fields
 ): Either.Either<Frame, ServerSentEvent.InvalidServerSentEvent> =>
-  Either.map(Either.flatMap(ServerSentEvent.make(event), ServerSentEvent.encode), (bytes) => new Frame(bytes))
+  reserved.has(event.event) || ServerSentEvent.isServerSentEvent(event)
+    ? Either.map(Either.flatMap(ServerSentEvent.make(event), ServerSentEvent.encode), (bytes) => new Frame(bytes))
+    : Either.map(ServerSentEvent.encodeString(event), (text) => new Frame(text))
+
+const reserved: ReadonlySet<string | undefined> = new Set(ServerSentEvent.reservedNames)
 
 /** Encodes an event of the library itself, which is valid in every case. */
 const fromOwnEvent = (event: ServerSentEvent.Fields): Frame =>
@@ -106,10 +130,21 @@ export const join = (parts: ReadonlyArray<Frame>): Frame => {
   if (lastJoined?.parts.length === parts.length && lastJoined.parts.every((part, i) => part === parts[i])) {
     return lastJoined.frame
   }
-  const frame = new Frame(concat(parts.map((part) => part.bytes)))
+  const frame = joinText(parts) ?? new Frame(concat(parts.map((part) => part.bytes)))
   if (lastJoined === undefined) queueMicrotask(forgetJoined)
   lastJoined = { parts, frame }
   return frame
+}
+
+const joinText = (parts: ReadonlyArray<Frame>): Frame | undefined => {
+  let text = ""
+  let size = 0
+  for (const part of parts) {
+    if (part.text === undefined) return undefined
+    text += part.text
+    size += part.size
+  }
+  return new Frame(text, size)
 }
 
 // A part of a large frame refers to the memory of the whole frame.
