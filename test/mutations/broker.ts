@@ -25,8 +25,8 @@ export default [
   {
     promise: "A grant follows the same rule",
     file: admission,
-    find: "Either.map(check(channels), (channels)",
-    replace: "Either.map(Either.right(new Map(Array.from(channels, (name) => [String(name), name]))), (channels)",
+    find: "Either.flatMap(check(channels), (channels)",
+    replace: "Either.flatMap(Either.right(new Map(Array.from(channels, (name) => [String(name), name]))), (channels)",
     test,
     name: "among the channels of a grant"
   },
@@ -274,32 +274,32 @@ export default [
   {
     promise: "A search ends at the number of last events",
     file: eventLog,
-    find: "left === 0 || slot.entry === undefined",
-    replace: "slot.entry === undefined",
+    find: "left === 0 || sequence.isEvictedAt(index)",
+    replace: "sequence.isEvictedAt(index)",
     test: "test/EventLog/memory.test.ts",
     name: "finds the place before the last entries of channels together"
   },
   {
     promise: "A search ends at an event that was evicted",
     file: eventLog,
-    find: "slot.entry === undefined || slot.until < now || slot.at",
-    replace: "slot.at",
+    find: "sequence.isEvictedAt(index) || sequence.untilAt(index) < now ||\n              sequence",
+    replace: "sequence",
     test: "test/EventLog/memory.test.ts",
     name: "finds the place after the entries that are too old"
   },
   {
     promise: "A search ends at an event that is older than the time",
     file: eventLog,
-    find: "slot.until < now || slot.at < earliest",
-    replace: "slot.until < now",
+    find: "sequence.untilAt(index) < now ||\n              sequence.atAt(index) < earliest",
+    replace: "sequence.untilAt(index) < now",
     test: "test/EventLog/memory.test.ts",
     name: "since a time"
   },
   {
     promise: "A search continues after a turn of the event loop",
     file: eventLog,
-    find: "Effect.zipRight(nextTurn, walk(slot.seq, left))",
-    replace: "Effect.succeed({ epoch, seq: slot.seq })",
+    find: "Effect.zipRight(nextTurn, walk(sequence.seqAt(index), left))",
+    replace: "Effect.succeed({ epoch, seq: sequence.seqAt(index) })",
     test: "test/EventLog/memory.test.ts",
     name: "before many entries of other channels"
   },
@@ -330,8 +330,8 @@ export default [
   {
     promise: "A channel that ends during a search ends the stream, and one that opens again does not",
     file: "src/EventBroker/internal/replay.ts",
-    find: "const isCurrent = beginning === \"now\" || last.isCurrent",
-    replace: "const isCurrent = beginning === \"now\" || last.isCurrent || !isCursor(beginning)",
+    find: "(place) => findStart(place, channels))",
+    replace: "() => findStart(\"now\", channels))",
     test: "test/EventBroker/channels.test.ts",
     name: "during a search"
   },
@@ -466,11 +466,11 @@ export default [
   },
   {
     promise: "The event loop turns between two full pages of replays",
-    file: "src/EventBroker/internal/replay.ts",
-    find: "if (spent >= pageBytes) {",
-    replace: "if (spent < 0) {",
-    test: "test/soak/load.test.ts",
-    name: "does not wait for replays"
+    file: "src/EventBroker/internal/pageTurns.ts",
+    find: "if (this.spent >= page.bytes) return this.schedule()",
+    replace: "",
+    test: "test/EventBroker/replay.test.ts",
+    name: "read 64 kB in a turn of the event loop"
   },
   {
     promise: "The event loop turns while many events are delivered to many clients",
@@ -590,16 +590,16 @@ export default [
   {
     promise: "A new connection asks Redis once",
     file: "src/EventBroker/internal/replay.ts",
-    find: "const { entries, head } = last",
-    replace: "const { entries } = last\n      const head = yield* log.head",
+    find: "log.last(channels, StoredEvent.end.length, after)",
+    replace: "Effect.zipLeft(log.last(channels, StoredEvent.end.length, after), log.head)",
     test: "test/redis/EventBroker.test.ts",
     name: "asks Redis once"
   },
   {
     promise: "A client that has missed nothing asks Redis once",
     file: "src/EventBroker/internal/replay.ts",
-    find: "if (!isCurrent || !subscriber.goLive())",
-    replace: "if (beginning !== \"now\" || !subscriber.goLive())",
+    find: "return isCurrent && subscriber.goLive()",
+    replace: "return beginning === \"now\" && subscriber.goLive()",
     test: "test/redis/EventBroker.test.ts",
     name: "asks Redis once"
   },
@@ -706,5 +706,20 @@ export default [
     replace: "if (this.spent < 0) return this.schedule()",
     test: replay,
     name: "64 kB in a turn"
+  },
+  {
+    promise: "An event that is written at once does not pass one that is queued",
+    file: "src/EventStream/internal/connection.ts",
+    find: "      delivery.queued > 0 || delivery.parts.length > 0 || this.gap > 0 ||",
+    replace: "      delivery.parts.length > 0 || this.gap > 0 ||",
+    test: "test/EventBroker/delivery.test.ts"
+  },
+  {
+    promise: "A subscription has a span if there is a tracer",
+    file: "src/EventBroker.ts",
+    find: "tracer === defaultTracer",
+    replace: "tracer !== undefined",
+    test: "test/EventBroker.test.ts",
+    name: "span"
   }
 ] satisfies ReadonlyArray<Mutation>

@@ -71,8 +71,9 @@ export default [
   {
     promise: "options are refused when the route is built",
     file: "src/EventStream.ts",
-    find: "Connection.checkOptions(options)",
-    replace: "",
+    find:
+      "const defaults = Connection.parse(options)\n  Response.checkOptions(options)\n  return Effect.gen(function*() {",
+    replace: "return Effect.gen(function*() {\n  const defaults = Connection.parse(options)",
     test: "test/EventStream.test.ts",
     name: "refuses options that cannot be"
   }

@@ -29,8 +29,8 @@ export default [
   {
     promise: "the last event counts if memory has evicted it",
     file: "src/EventLog.ts",
-    find: "after !== (ring?.last?.seq ?? ring?.floor ?? 0)",
-    replace: "after !== (ring?.last?.seq ?? 0)",
+    find: "after !== (ring?.last ?? ring?.floor ?? 0)",
+    replace: "after !== (ring?.last ?? 0)",
     test: "test/EventLog/memory.test.ts",
     name: after
   },
