@@ -15,7 +15,7 @@ const bundles: ReadonlyArray<{ readonly name: string; readonly source: string; r
   { name: "ServiceWorker", source: `export { ServiceWorker } from "./index.js"`, limit: 2_600 },
   { name: "client", source: `export * from "../client/index.js"`, limit: 5_000 },
   { name: "subscribe of the client", source: `export { subscribe } from "../client/index.js"`, limit: 4_100 },
-  { name: "the root", source: `export * from "../index.js"`, limit: 178_500 },
+  { name: "the root", source: `export * from "../index.js"`, limit: 180_000 },
   { name: "ChatFetch", source: `export * from "../ai-sdk/ChatFetch.js"`, limit: 4_650 },
   { name: "Topic of the root", source: `export { Topic } from "../index.js"`, limit: 87_500 },
   { name: "make of ResumableStream", source: `export { make } from "../ResumableStream.js"`, limit: 87_500 },
