@@ -1124,7 +1124,7 @@ const shed = (options: EventStream.Options) =>
 /** The answer that asks a client to come back, if the client is no `EventSource`. */
 const unavailable = (options: EventStream.Options & EventStream.ResponseOptions) =>
   Effect.map(
-    Connection.makeSettings(Connection.parse(options)),
+    Connection.makeSettings(defaultsOf(options)),
     ({ shutdownRetry }) =>
       HttpServerResponse.setHeader(empty(503, options), "retry-after", String(Math.ceil(shutdownRetry / 1000)))
   )

@@ -207,9 +207,13 @@ export const isServerSentEvent = (u: unknown): u is ServerSentEvent => Predicate
 export const make = (fields: Fields): Either.Either<ServerSentEvent, InvalidServerSentEvent> => {
   if (fields instanceof Encoded) return Either.right(fields)
   if (libraryEvents.has(fields.event)) return invalid("event", "Reserved")
-  const data = dataToString(fields.data)
+  const value = fields.data
+  const data = dataToString(value)
   if (data instanceof InvalidServerSentEvent) return Either.left(data)
-  return Either.map(toText(fields, data), (frame) => new Encoded(fields, data, textEncoder.encode(frame)))
+  return Either.map(
+    toText(fields, data, isJson(value)),
+    (frame) => new Encoded(fields, data, textEncoder.encode(frame))
+  )
 }
 
 const browserNames = ["error", "open"] as const
@@ -268,8 +272,9 @@ export const comment = (text: string): Fields => ({ comment: text })
  * ```
  */
 export const encodeString = (self: Fields): Either.Either<string, InvalidServerSentEvent> => {
-  const data = dataToString(self.data)
-  return data instanceof InvalidServerSentEvent ? Either.left(data) : toText(self, data)
+  const value = self.data
+  const data = dataToString(value)
+  return data instanceof InvalidServerSentEvent ? Either.left(data) : toText(self, data, isJson(value))
 }
 
 /**
@@ -398,8 +403,9 @@ const nameFault = (name: unknown): "NotText" | "ControlCharacter" | "LoneSurroga
 
 /** Encodes a frame whose data is encoded. */
 const toText = (
-  { comment, data: value, event, id, retry }: Fields,
-  data: string | undefined
+  { comment, event, id, retry }: Fields,
+  data: string | undefined,
+  isJson: boolean
 ): Either.Either<string, InvalidServerSentEvent> => {
   let frame = ""
   let endsEvent = false
@@ -427,7 +433,7 @@ const toText = (
   }
   if (data !== undefined) {
     // JSON is one line.
-    frame += typeof value === "string" || value instanceof Uint8Array ? lines("data", data) : `data: ${data}\n`
+    frame += isJson ? `data: ${data}\n` : lines("data", data)
     endsEvent = true
   }
   return Either.right(endsEvent ? `${frame}\n` : frame)
@@ -450,6 +456,8 @@ const lines = (field: string, text: string): string =>
   text.includes("\n") || text.includes("\r")
     ? text.split(/\r\n|\r|\n/).map((line) => `${field}: ${line}\n`).join("")
     : `${field}: ${text}\n`
+
+const isJson = (data: unknown): boolean => typeof data !== "string" && !(data instanceof Uint8Array)
 
 const dataToString = (data: unknown): string | InvalidServerSentEvent | undefined => {
   if (data === undefined) return undefined

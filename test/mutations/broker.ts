@@ -721,5 +721,21 @@ export default [
     replace: "tracer !== undefined",
     test: "test/EventBroker.test.ts",
     name: "span"
+  },
+  {
+    promise: "An event is sent while its producer computes",
+    file: "src/EventStream/internal/nodeSink.ts",
+    find: "queueMicrotask(flushReady)",
+    replace: "later(flushReady)",
+    test: "test/EventBroker/delivery.test.ts",
+    name: "while its producer computes"
+  },
+  {
+    promise: "An event of a broker waits a few milliseconds at most for others of its turn",
+    file: "src/EventBroker/internal/hub.ts",
+    find: " || now - this.writtenAt > maxGathering",
+    replace: "",
+    test: "test/EventBroker/delivery.test.ts",
+    name: "turn of the event loop that is long"
   }
 ] satisfies ReadonlyArray<Mutation>

@@ -149,6 +149,7 @@ export const make = Effect.fnUntraced(function*(hub: Hub, limits: Limits) {
     pend: (owner, use) =>
       Effect.suspend(() => {
         const pending: Pending = { owner, disconnects: [], isRefused: false }
+        // Added inside: an interruption before `ensuring` would leave it.
         return Effect.ensuring(
           Effect.suspend(() => {
             pendings.add(pending)

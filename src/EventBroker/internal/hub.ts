@@ -145,8 +145,8 @@ export class Hub {
   private readonly frames = new WeakMap<Entry, WeakRef<Frame.Frame>>()
   private readonly attributedFrames = new WeakMap<Entry, WeakRef<Frame.Frame>>()
 
-  /** True if an event was written at once in this turn of the event loop. */
-  private hasWritten = false
+  /** Time at which an event was written at once, if that was in this turn of the event loop. */
+  private writtenAt: number | undefined
   private readonly clock: Clock.Clock
 
   constructor(clock: Clock.Clock) {
@@ -247,10 +247,10 @@ export class Hub {
   dispatch(items: ReadonlyArray<Item>): ReadonlySet<Subscriber> {
     const fallen = new Set<Subscriber>()
     const now = monotonicMillis(this.clock)
-    // Written at once. The others of the same turn of the event loop are queued, and then written together.
-    const isFirst = items.length === 1 && !this.hasWritten
+    // The first event of a turn of the event loop is written at once. Those after it are queued, and written together.
+    const isFirst = items.length === 1 && (this.writtenAt === undefined || now - this.writtenAt > maxGathering)
     if (isFirst) {
-      this.hasWritten = true
+      this.writtenAt = now
       later(this.forgetWritten)
     }
     const fallBehind = (subscriber: Subscriber) => {
@@ -285,7 +285,8 @@ export class Hub {
               const frame = subscriber.isAttributed
                 ? attributed ??= this.frameOf(item, true)
                 : plain ??= this.frameOf(item, false)
-              if (isFirst ? subscriber.connection.deliver(frame, now) : subscriber.connection.offer(frame)) delivered++
+              const { connection } = subscriber
+              if (isFirst ? connection.deliver(frame, now) : connection.offer(frame, true)) delivered++
             }
           }
         }
@@ -341,7 +342,7 @@ export class Hub {
   }
 
   private readonly forgetWritten = (): void => {
-    this.hasWritten = false
+    this.writtenAt = undefined
   }
 
   private countShape(shape: string, change: 1 | -1): void {
@@ -350,5 +351,8 @@ export class Hub {
     else this.shapes.set(shape, count)
   }
 }
+
+/** Milliseconds for which events are gathered, if a turn of the event loop is long. */
+const maxGathering = 5
 
 const maxShapes = 512

@@ -21,11 +21,17 @@ import * as Frame from "./frame.js"
  * an event.
  */
 export interface Sink {
-  /** Is called when frames can be taken, or no more frames will come. */
-  readonly ready: () => void
+  /**
+   * Is called when frames can be taken, or no more frames will come. With `atTurnEnd`, more frames may follow in this
+   * turn of the event loop.
+   */
+  readonly ready: (atTurnEnd?: boolean) => void
   /** Takes the queued frames now. Is called only while the connection is not blocked. */
   readonly flush: () => void
-  /** Writes a frame now. Is called only while the connection is not blocked and nothing is queued. */
+  /**
+   * Writes a frame now. Is called only while the connection is not blocked and nothing is queued. A sink that has it
+   * joins the frames that it takes to one.
+   */
   readonly write?: (frame: Frame.Frame) => void
   /** Cuts off the client, if it is still connected. The client loses all that it has not read. */
   readonly abort: (reason: AbortReason) => void
@@ -162,13 +168,14 @@ interface Delivery {
   /** Frame that is sent before all others. */
   opening: Frame.Frame | undefined
   readonly queue: MutableList.MutableList<Frame.Frame>
-  /** Number of events in the queue and in the batch. */
+  /** Number of frames in the queue and in the batch. */
   queued: number
-  /** Size of the queue, without the batch. */
+  /** Size of the queue and of the batch. */
   queuedBytes: number
-  /** Text of the events after the queue, which are counted and encoded together. */
+  /** Texts of the frames after the queue, which are encoded together. */
   batch: string
   batched: number
+  batchedBytes: number
   /** Parts of a frame that is larger than one write, and the number of those that were taken. */
   parts: ReadonlyArray<Frame.Frame>
   partsTaken: number
@@ -229,6 +236,7 @@ export class Connection {
         queuedBytes: 0,
         batch: "",
         batched: 0,
+        batchedBytes: 0,
         parts: noParts,
         partsTaken: 0,
         stopListeners: noListeners,
@@ -413,8 +421,9 @@ export class Connection {
   }
 
   /**
-   * Delivers the frame as `offer` does, and at once if nothing precedes it: no queue, no further loop over the
-   * connections. The caller knows the time.
+   * Delivers the frame as `offer` does, but without the queue and at once if nothing precedes it.
+   *
+   * @param now - the time of this connection's clock
    */
   deliver(frame: Frame.Frame, now: number): boolean {
     const { state } = this
@@ -430,12 +439,15 @@ export class Connection {
     return true
   }
 
-  /** Queues the frame. Returns false if the connection has ended, or has no room and its strategy drops the frame. */
-  offer(frame: Frame.Frame): boolean {
+  /**
+   * Queues the frame. Returns false if the connection has ended, or has no room and its strategy drops the frame. With
+   * `atTurnEnd`, the frames of a turn of the event loop are sent together.
+   */
+  offer(frame: Frame.Frame, atTurnEnd = false): boolean {
     const { state } = this
     return state._tag === "Open" &&
       (this.flushForRoom(state, frame) || this.makeRoom(state.delivery, frame)) &&
-      this.accept(frame)
+      this.accept(frame, atTurnEnd)
   }
 
   /**
@@ -534,21 +546,22 @@ export class Connection {
   }
 
   /**
-   * Adds the frame to the batch, if the batch and the queue surely have room for it. The strategy drops none of them,
-   * and the sink writes several frames as one.
+   * Adds the text of the frame to the batch, if there is room. Returns false if there is none, if the strategy may drop
+   * single frames, or if the sink does not join them.
    */
-  private addToBatch({ delivery, waiting }: Open, { text }: Frame.Frame): boolean {
+  private addToBatch({ delivery, waiting }: Open, { size, text }: Frame.Frame): boolean {
     const { capacity, maxBytes, strategy } = this.settings
     if (
       strategy !== "suspend" || delivery.sink?.write === undefined || text === undefined || text === "" ||
       text.length > maxBatch || delivery.queued >= capacity || (waiting?.publishers.size ?? 0) > 0
     ) return false
+    if (delivery.queuedBytes + size > maxBytes) return false
     if (delivery.batch.length + text.length > maxBatch) endBatch(delivery)
-    // A character has at most three bytes.
-    if (delivery.queuedBytes + (delivery.batch.length + text.length) * 3 > maxBytes) return false
     delivery.batch += text
     delivery.batched++
     delivery.queued++
+    delivery.queuedBytes += size
+    delivery.batchedBytes += size
     if (delivery.blockedSince === undefined) delivery.sink.ready()
     return true
   }
@@ -560,16 +573,15 @@ export class Connection {
   }
 
   /** Queues a frame for which there is room. Returns false if the flush or the strategy has ended the connection. */
-  private accept(frame: Frame.Frame): boolean {
+  private accept(frame: Frame.Frame, atTurnEnd = false): boolean {
     if (this.state._tag !== "Open") return false
     const { delivery } = this.state
     this.pushAfterGap(delivery, frame)
-    if (keepsUp(delivery)) delivery.sink?.ready()
+    if (keepsUp(delivery)) delivery.sink?.ready(atTurnEnd)
     return true
   }
 
   private fits(delivery: Delivery, frame: Frame.Frame): boolean {
-    endBatch(delivery)
     return delivery.queued < this.settings.capacity &&
       (delivery.queuedBytes + frame.size <= this.settings.maxBytes ||
         // An event that is larger than the queue may pass alone, while the client reads.
@@ -641,13 +653,13 @@ const push = (delivery: Delivery, frame: Frame.Frame): void => {
   if (frame.size === 0) return
   endBatch(delivery)
   MutableList.append(delivery.queue, frame)
-  delivery.queued += frame.events
+  delivery.queued += frame.places
   delivery.queuedBytes += frame.size
 }
 
 const shift = (delivery: Delivery): void => {
   const frame = MutableList.shift(delivery.queue)
-  delivery.queued -= frame?.events ?? 0
+  delivery.queued -= frame?.places ?? 0
   delivery.queuedBytes -= frame?.size ?? 0
 }
 
@@ -656,12 +668,12 @@ const maxBatch = Frame.maxWrite / 8
 
 /** Appends the batch to the queue, as one frame. */
 const endBatch = (delivery: Delivery): void => {
-  const { batch, batched } = delivery
+  const { batch, batched, batchedBytes } = delivery
   if (batched === 0) return
   delivery.batch = ""
   delivery.batched = 0
-  delivery.queued -= batched
-  push(delivery, new Frame.Frame(batch, undefined, batched))
+  delivery.batchedBytes = 0
+  MutableList.append(delivery.queue, new Frame.Frame(batch, batchedBytes, batched))
 }
 
 /** Takes the next part of a large frame, before which no other frame may be sent. Returns its size in bytes. */
@@ -693,6 +705,7 @@ const clear = (delivery: Delivery): void => {
   delivery.queued = 0
   delivery.batch = ""
   delivery.batched = 0
+  delivery.batchedBytes = 0
   delivery.queuedBytes = 0
   delivery.parts = noParts
   delivery.partsTaken = 0

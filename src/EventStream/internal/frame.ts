@@ -10,18 +10,18 @@ const textEncoder = new TextEncoder()
  */
 export class Frame {
   readonly text: string | undefined
-  /** Number of events. */
-  readonly events: number
+  /** Places that the frame takes in a queue. */
+  readonly places: number
   private encoded: Uint8Array | undefined
   private counted: number | undefined
   private chunk: Uint8Array | undefined
   private parts: ReadonlyArray<Frame> | undefined
 
-  constructor(content: string | Uint8Array, size?: number, events = 1) {
+  constructor(content: string | Uint8Array, size?: number, places = 1) {
     this.text = typeof content === "string" ? content : undefined
     this.encoded = typeof content === "string" ? undefined : content
     this.counted = size
-    this.events = events
+    this.places = places
   }
 
   /** Returns the size in bytes. */
@@ -122,7 +122,7 @@ let lastJoined: { readonly parts: ReadonlyArray<Frame>; readonly frame: Frame } 
 
 /**
  * Joins frames to one. Connections that keep up with the same channels join the same frames, one after the other: the
- * last result is cached until the end of the turn, so that it is made once for all of them.
+ * last result is cached until the next microtask, so that it is made once for all of them.
  */
 export const join = (parts: ReadonlyArray<Frame>): Frame => {
   const [first] = parts

@@ -161,7 +161,8 @@ class NodeSink implements Sink {
   private readonly socket: Net.Socket | undefined
   private readonly closing: NodeShutdown.Closing | undefined
   private readonly session: NodeShutdown.Session | undefined
-  private isScheduled = false
+  private isReady = false
+  private isReadyAtTurnEnd = false
   private isEnding = false
   private drainTimer: NodeJS.Timeout | undefined
 
@@ -206,15 +207,21 @@ class NodeSink implements Sink {
     this.response.end()
   }
 
-  /** Schedules a write. The frames of one turn of the event loop are written together. */
-  ready(): void {
-    if (this.isScheduled) return
-    this.isScheduled = true
-    if (scheduled.push(this) === 1) later(flushScheduled)
+  /** Schedules a write: for all sinks together, in a microtask or at the end of this turn of the event loop. */
+  ready(atTurnEnd = false): void {
+    if (this.isReady || (atTurnEnd && this.isReadyAtTurnEnd)) return
+    if (atTurnEnd) {
+      this.isReadyAtTurnEnd = true
+      if (readyAtTurnEnd.push(this) === 1) later(flushReadyAtTurnEnd)
+    } else {
+      this.isReady = true
+      if (ready.push(this) === 1) queueMicrotask(flushReady)
+    }
   }
 
   flush(): void {
-    this.isScheduled = false
+    this.isReady = false
+    this.isReadyAtTurnEnd = false
     const { connection, response } = this
     while (this.canWrite && !connection.isBlocked) {
       const frames = connection.take()
@@ -280,10 +287,18 @@ class NodeSink implements Sink {
   }
 }
 
-let scheduled: Array<NodeSink> = []
+let ready: Array<NodeSink> = []
 
-const flushScheduled = (): void => {
-  const sinks = scheduled
-  scheduled = []
+const flushReady = (): void => {
+  const sinks = ready
+  ready = []
+  for (const sink of sinks) sink.flush()
+}
+
+let readyAtTurnEnd: Array<NodeSink> = []
+
+const flushReadyAtTurnEnd = (): void => {
+  const sinks = readyAtTurnEnd
+  readyAtTurnEnd = []
   for (const sink of sinks) sink.flush()
 }

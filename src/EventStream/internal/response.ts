@@ -27,25 +27,17 @@ export const stream = (
 
 /**
  * Returns the status and the headers of an event stream. The headers of the options override them, except for the type
- * of the content. A route has the same options for each request: its head is made once.
+ * of the content.
  */
-const headOf = (options: Options) => {
-  const known = heads.get(options)
-  if (known !== undefined) return known
-  const head = {
-    status: options.status ?? 200,
-    headers: {
-      "cache-control": "no-cache, no-transform",
-      "x-accel-buffering": "no",
-      ...Headers.fromInput(options.headers),
-      "content-type": "text/event-stream"
-    }
+const headOf = ({ headers, status = 200 }: Options) => ({
+  status,
+  headers: {
+    "cache-control": "no-cache, no-transform",
+    "x-accel-buffering": "no",
+    ...Headers.fromInput(headers),
+    "content-type": "text/event-stream"
   }
-  heads.set(options, head)
-  return head
-}
-
-const heads = new WeakMap<Options, { readonly status: number; readonly headers: Headers.Input }>()
+})
 
 /** Adds the headers of the options. A page of another origin cannot read the status of a response without them. */
 export const withOwnHeaders = (
