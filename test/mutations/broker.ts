@@ -733,8 +733,8 @@ export default [
   {
     promise: "An event of a broker waits a few milliseconds at most for others of its turn",
     file: "src/EventBroker/internal/hub.ts",
-    find: " || now - this.writtenAt > maxGathering",
-    replace: "",
+    find: "now >= this.gathersUntil",
+    replace: "this.gathersUntil < 0",
     test: "test/EventBroker/delivery.test.ts",
     name: "turn of the event loop that is long"
   }

@@ -145,8 +145,8 @@ export class Hub {
   private readonly frames = new WeakMap<Entry, WeakRef<Frame.Frame>>()
   private readonly attributedFrames = new WeakMap<Entry, WeakRef<Frame.Frame>>()
 
-  /** Time at which an event was written at once, if that was in this turn of the event loop. */
-  private writtenAt: number | undefined
+  /** Time until which the events of this turn of the event loop are gathered. */
+  private gathersUntil = Number.NEGATIVE_INFINITY
   private readonly clock: Clock.Clock
 
   constructor(clock: Clock.Clock) {
@@ -248,11 +248,7 @@ export class Hub {
     const fallen = new Set<Subscriber>()
     const now = monotonicMillis(this.clock)
     // The first event of a turn of the event loop is written at once. Those after it are queued, and written together.
-    const isFirst = items.length === 1 && (this.writtenAt === undefined || now - this.writtenAt > maxGathering)
-    if (isFirst) {
-      this.writtenAt = now
-      later(this.forgetWritten)
-    }
+    const isFirst = items.length === 1 && now >= this.gathersUntil
     const fallBehind = (subscriber: Subscriber) => {
       if (subscriber.fallBehind()) fallen.add(subscriber)
     }
@@ -291,6 +287,11 @@ export class Hub {
           }
         }
       }
+    }
+    if (isFirst) {
+      const end = monotonicMillis(this.clock)
+      this.gathersUntil = end + Math.max(minGathering, end - now)
+      later(this.endGathering)
     }
     add(Metrics.eventsDelivered, delivered)
     return fallen
@@ -341,8 +342,8 @@ export class Hub {
     return wait
   }
 
-  private readonly forgetWritten = (): void => {
-    this.writtenAt = undefined
+  private readonly endGathering = (): void => {
+    this.gathersUntil = Number.NEGATIVE_INFINITY
   }
 
   private countShape(shape: string, change: 1 | -1): void {
@@ -352,7 +353,7 @@ export class Hub {
   }
 }
 
-/** Milliseconds for which events are gathered, if a turn of the event loop is long. */
-const maxGathering = 5
+/** Milliseconds for which events are gathered in a long turn of the event loop, unless a write to all takes longer. */
+const minGathering = 5
 
 const maxShapes = 512
