@@ -878,7 +878,7 @@ export const offer = (
 
 const waitForRoom = (connection: Connection, frame: Frame.Frame, timeout: number): Effect.Effect<boolean> =>
   Effect.async<boolean>((resume) => {
-    const stop = later(timeout, () => {
+    const stop = callAfter(timeout, () => {
       cancel()
       resume(offer(connection, frame))
     })
@@ -897,7 +897,7 @@ const waitForRoom = (connection: Connection, frame: Frame.Frame, timeout: number
   })
 
 /** Calls back after some milliseconds, or in the next turn of the event loop. Returns the function that cancels it. */
-const later = (millis: number, callback: () => void): () => void => {
+const callAfter = (millis: number, callback: () => void): () => void => {
   if (millis === Number.POSITIVE_INFINITY) return () => {}
   if (millis > 0 || typeof setImmediate !== "function") {
     const timer = setTimeout(callback, millis)
