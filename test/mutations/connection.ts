@@ -162,13 +162,13 @@ export default [
     find: "  endBatch(delivery)\n  MutableList.append",
     replace: "  MutableList.append",
     test,
-    name: "sends what onError gives after the events"
+    name: "keeps the order of events of any size"
   },
   {
     promise: "Text that waits together counts as its bytes",
     file: connection,
-    find: "(delivery.batch.length + text.length) * 3 > maxBytes",
-    replace: "delivery.batch.length + text.length > maxBytes",
+    find: "if (delivery.queuedBytes + size > maxBytes) return false",
+    replace: "if (delivery.queuedBytes + text.length > maxBytes) return false",
     test,
     name: "queues no more bytes than maxBytes for a client that does not read"
   },
